@@ -349,7 +349,7 @@ macro_rules! operators {
 }
 operators! {
     Add add Binary::Add, |t, v| t.with_scalar(v, Binary::Add);
-    Sub sub Binary::Sub, |t, v| t.like(v).binary(t.borrow(), Binary::Sub);
+    Sub sub Binary::Sub, |t, v| t.like(v).binary(Borrow::<Tensor>::borrow(&t), Binary::Sub);
     Mul mul Binary::Mul, |t, v| t.with_scalar(v, Binary::Mul);
-    Div div Binary::Div, |t, v| t.like(v).binary(t.borrow(), Binary::Div);
+    Div div Binary::Div, |t, v| t.like(v).binary(Borrow::<Tensor>::borrow(&t), Binary::Div);
 }
