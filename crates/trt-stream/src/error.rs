@@ -1,6 +1,6 @@
 //! What can go wrong, with the names and numbers needed to act on it.
 
-use crate::{BudgetError, WeightId};
+use crate::{BudgetError, ProgramId, WeightId};
 use std::path::{Path, PathBuf};
 use trt_kernel::DType;
 
@@ -191,4 +191,82 @@ fn suggest(near: &[String]) -> String {
         [] => String::new(),
         names => format!("; near names: {}", names.join(", ")),
     }
+}
+
+/// An error of the executor.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The budget cannot be met.
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
+    /// The pool has no room.
+    #[error(transparent)]
+    Pool(#[from] trt_alloc::Error),
+    /// The device refused.
+    #[error(transparent)]
+    Device(#[from] trt_device::Error),
+    /// A weight of other weights.
+    #[error("weight {} does not exist: there are {count}", id.0)]
+    UnknownWeight {
+        /// The id asked for.
+        id: WeightId,
+        /// How many weights there are.
+        count: usize,
+    },
+    /// A weight is to be pinned and streamed.
+    #[error("weight '{name}' cannot be both pinned and streamed")]
+    TwoRoles {
+        /// The weight.
+        name: String,
+    },
+    /// A weight was asked for in a role it does not have.
+    #[error("weight '{name}' is not {role}")]
+    NotInRole {
+        /// The weight.
+        name: String,
+        /// The role asked for: pinned or mapped.
+        role: &'static str,
+    },
+    /// A weight that kernels would read in the mapping starts between two elements.
+    #[error("{file}: tensor '{tensor}' starts at byte {offset}, no multiple of {align}")]
+    Misaligned {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its first byte.
+        offset: usize,
+        /// Bytes of an element.
+        align: usize,
+    },
+    /// No such program.
+    #[error("program {} does not exist: there are {count}", program.0)]
+    UnknownProgram {
+        /// The program asked for.
+        program: ProgramId,
+        /// How many there are.
+        count: usize,
+    },
+    /// A pass asked for more weights than its program uses.
+    #[error("program {} uses {uses} weights, and all were used in this pass", program.0)]
+    TooManyUses {
+        /// The program.
+        program: ProgramId,
+        /// Weights it uses.
+        uses: usize,
+    },
+    /// A pass ended early.
+    #[error("the pass over program {} ended after {done} of {uses} weights", program.0)]
+    Unfinished {
+        /// The program.
+        program: ProgramId,
+        /// Weights used.
+        done: usize,
+        /// Weights the program uses.
+        uses: usize,
+    },
+    /// Memory for the last budget could not be had, nor for the one before.
+    #[error("the streamer holds no usable budget since one could not be applied: set another")]
+    Starved,
 }

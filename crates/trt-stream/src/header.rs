@@ -171,8 +171,7 @@ fn check_apart(path: &Path, sorted: &[Entry], data: u64) -> Result<(), WeightsEr
     let mut last: Option<&Entry> = None;
     for entry in sorted.iter().filter(|e| !e.range.is_empty()) {
         if let Some(before) = last.filter(|b| b.range.end > entry.range.start) {
-            let relative =
-                |r: &Range<usize>| (r.start as u64 - data, r.end as u64 - data);
+            let relative = |r: &Range<usize>| (r.start as u64 - data, r.end as u64 - data);
             return Err(WeightsError::Overlap {
                 file: path.to_path_buf(),
                 first: before.name.clone(),

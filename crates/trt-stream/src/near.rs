@@ -1,10 +1,7 @@
 //! Names that look like a misspelt one, for error messages.
 
 /// Up to three names within a third of the length in edits, nearest first.
-pub(crate) fn names<'a>(
-    wanted: &str,
-    candidates: impl Iterator<Item = &'a String>,
-) -> Vec<String> {
+pub(crate) fn names<'a>(wanted: &str, candidates: impl Iterator<Item = &'a String>) -> Vec<String> {
     let limit = (wanted.len() / 3).max(2);
     let mut scored: Vec<(usize, &str)> = candidates
         .filter(|c| c.len().abs_diff(wanted.len()) <= limit)

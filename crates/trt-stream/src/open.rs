@@ -124,7 +124,10 @@ fn open_index(dir: &Path, path: &Path) -> Result<Weights, WeightsError> {
     Ok(weights)
 }
 
-#[allow(unsafe_code, reason = "mapping a file is unsafe; this is the one place")]
+#[allow(
+    unsafe_code,
+    reason = "mapping a file is unsafe; this is the one place"
+)]
 fn open_file(path: &Path) -> Result<File, WeightsError> {
     let file = std::fs::File::open(path).map_err(|e| WeightsError::io("open", path, &e))?;
     let len = file

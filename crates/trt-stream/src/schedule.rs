@@ -304,11 +304,7 @@ impl fmt::Display for Step {
                 arrivals,
             } => {
                 let UseIndex(index) = use_index;
-                write!(
-                    f,
-                    "launch u{index} rows {}..{} in ",
-                    rows.start, rows.end
-                )?;
+                write!(f, "launch u{index} rows {}..{} in ", rows.start, rows.end)?;
                 for (i, tile) in tiles.clone().enumerate() {
                     write!(f, "{}t{tile}", if i == 0 { "" } else { "+" })?;
                 }

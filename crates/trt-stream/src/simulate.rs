@@ -106,7 +106,8 @@ pub fn simulate(
     })
 }
 
-type Expected<'a> = std::iter::Peekable<Box<dyn Iterator<Item = (usize, std::ops::Range<usize>)> + 'a>>;
+type Expected<'a> =
+    std::iter::Peekable<Box<dyn Iterator<Item = (usize, std::ops::Range<usize>)> + 'a>>;
 
 /// Every use with the rows of each of its tiles, in order.
 fn rows_in_order<'a>(tiling: &'a Tiling, uses: &'a [WeightId]) -> Expected<'a> {
@@ -168,7 +169,10 @@ impl Machine<'_> {
     fn fetch(&mut self, tile: TileId, slot: u32) -> Result<(), String> {
         let bytes = self.tiling.tile(tile).bytes();
         if bytes > self.slot_bytes {
-            return Err(format!("{tile:?} has {bytes} bytes, a slot {}", self.slot_bytes));
+            return Err(format!(
+                "{tile:?} has {bytes} bytes, a slot {}",
+                self.slot_bytes
+            ));
         }
         if self.resident.contains(&tile) {
             return Err(format!("{tile:?} is fetched though resident"));
@@ -180,7 +184,9 @@ impl Machine<'_> {
                 self.streamed += bytes;
                 Ok(())
             }
-            other => Err(format!("{tile:?} is fetched into slot {slot}, which is {other:?}")),
+            other => Err(format!(
+                "{tile:?} is fetched into slot {slot}, which is {other:?}"
+            )),
         }
     }
 
@@ -202,7 +208,10 @@ impl Machine<'_> {
                 *state = State::Read(tile);
                 Ok(())
             }
-            None => Err(format!("{tile:?} is read but not on the device: {:?}", self.slots)),
+            None => Err(format!(
+                "{tile:?} is read but not on the device: {:?}",
+                self.slots
+            )),
         }
     }
 }
