@@ -33,7 +33,7 @@ pub struct Stream(pub u32);
 
 /// A kernel made ready to launch on one device.
 #[derive(Clone, Debug)]
-pub struct Executable(pub(crate) Arc<Kernel>);
+pub struct Executable(pub(crate) Arc<crate::host::HostExecutable>);
 
 /// A point in a stream that another stream or the caller can wait for. Recording again moves
 /// the point; waiting refers to the latest record submitted before the wait.
@@ -78,7 +78,10 @@ pub enum Work {
     },
     /// Makes the pages of a mapping resident in this process.
     Populate(Slice),
-    /// Lets the pages of a mapping that lie wholly inside the slice go.
+    /// Lets the pages of a mapping go that end inside the slice: from the page of its first byte
+    /// up to, but without, the page that its last byte shares with what follows. Discarding
+    /// neighbours in any order therefore leaves no page between them, and a page that a
+    /// neighbour still wanted is faulted in again.
     Discard(Slice),
     /// Moves the event to this point.
     Record(Event),
@@ -108,7 +111,9 @@ pub trait Device: Send + Sync + fmt::Debug {
     fn event(&self) -> Result<Event, Error>;
 
     /// Appends work to a stream. Errors of the work itself surface at the next
-    /// [`Device::synchronize`] or [`Device::read`] of the stream.
+    /// [`Device::synchronize`] or [`Device::read`] of the stream; until then the stream skips
+    /// launches and copies but still reaches its records, and a stream that waits for it fails
+    /// with it.
     fn submit(&self, stream: Stream, work: Work) -> Result<(), Error>;
 
     /// Waits until everything submitted to the stream is done, and returns (and clears) the first

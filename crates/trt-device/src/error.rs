@@ -1,0 +1,123 @@
+//! What can go wrong on a device, with the numbers needed to act on it.
+
+use trt_kernel::KernelError;
+use trt_kernel::host::HostError;
+
+/// An error of a device call, or of work on a stream.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The device or the system refused memory.
+    #[error("no {bytes} bytes of memory on {device}: {reason}")]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// Bytes asked.
+        bytes: usize,
+        /// What the system said.
+        reason: String,
+    },
+    /// A range does not lie in the slice it was taken of.
+    #[error("range {start}..{end} does not lie in a slice of {len} bytes")]
+    Range {
+        /// Start of the range.
+        start: usize,
+        /// End of the range.
+        end: usize,
+        /// Bytes of the slice.
+        len: usize,
+    },
+    /// Source and destination differ in length.
+    #[error("{work} of {src} bytes into {dst} bytes")]
+    Length {
+        /// The work, e.g. `copy`.
+        work: &'static str,
+        /// Bytes of the source.
+        src: usize,
+        /// Bytes of the destination.
+        dst: usize,
+    },
+    /// Work on mapped pages was given device memory.
+    #[error("{work} needs a slice of a mapping, not device memory")]
+    NotMapping {
+        /// The work, e.g. `populate`.
+        work: &'static str,
+    },
+    /// Work would write to a mapping.
+    #[error("{work} would write to a mapping, which is read-only")]
+    ReadOnly {
+        /// The work, e.g. `copy`, with the argument for a launch.
+        work: String,
+    },
+    /// A stream of another device, or none.
+    #[error("stream {stream} does not exist: the device has {streams}")]
+    UnknownStream {
+        /// The stream asked for.
+        stream: u32,
+        /// How many the device has.
+        streams: usize,
+    },
+    /// A launch with the wrong number of arguments.
+    #[error("{kernel} kernel takes {expected} arguments, not {found}")]
+    Args {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// Arguments it takes.
+        expected: usize,
+        /// Arguments given.
+        found: usize,
+    },
+    /// A kernel that cannot be loaded.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A launch failed while it ran.
+    #[error("{kernel} kernel on stream '{stream}': {source}")]
+    Launch {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// The stream's name.
+        stream: String,
+        /// What went wrong.
+        source: HostError,
+    },
+    /// Work waited for a stream that had failed, so it was not done.
+    #[error("stream '{stream}' failed: {source}")]
+    Upstream {
+        /// The stream that failed first.
+        stream: String,
+        /// Its error.
+        source: Box<Error>,
+    },
+    /// Work panicked: a bug of this library, reported rather than passed on.
+    #[error("{work} on stream '{stream}' panicked: {message}")]
+    Panicked {
+        /// The work, e.g. `launch`.
+        work: &'static str,
+        /// The stream's name.
+        stream: String,
+        /// The panic's message.
+        message: String,
+    },
+    /// The system refused a call.
+    #[error("{call} failed: {reason}")]
+    Os {
+        /// The call with its numbers.
+        call: String,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// The error of the last system call.
+    pub(crate) fn last_os(call: impl Into<String>) -> Self {
+        Error::os(call, &std::io::Error::last_os_error())
+    }
+
+    pub(crate) fn os(call: impl Into<String>, error: &std::io::Error) -> Self {
+        Error::Os {
+            call: call.into(),
+            reason: error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! How far a stream has got, and points in it that others can wait for.
+//!
+//! Each stream has a [`Timeline`]: the number of its items that are done, which only grows. A
+//! record is nothing but a remembered item number, so an event costs its stream nothing. A wait
+//! captures the event's latest point when it is submitted, and that item is then already
+//! queued; so waits never form a cycle and every one of them ends.
+
+use crate::Error;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long to look for something in a loop before sleeping until told. Waking a thread costs
+/// tens of microseconds, longer than most of the waits of a decoding step.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// Locks, also when a panicking thread held the lock: what it guards here is never half-changed.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether `ready` becomes true within a short spin. Gives the processor to other threads after
+/// the first moments, since there may be fewer processors than spinning threads.
+pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {
+    for _ in 0..64 {
+        if ready() {
+            return true;
+        }
+        std::hint::spin_loop();
+    }
+    let start = Instant::now();
+    while start.elapsed() < SPIN {
+        for _ in 0..16 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        std::thread::yield_now();
+    }
+    ready()
+}
+
+/// A stream's progress and its first error.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    pub(super) name: String,
+    done: AtomicU64,
+    sleepers: AtomicU32,
+    gate: Mutex<()>,
+    advanced: Condvar,
+    failed: AtomicBool,
+    error: Mutex<Option<(u64, Error)>>,
+}
+
+impl Timeline {
+    pub(super) fn new(name: &str) -> Self {
+        Timeline {
+            name: name.to_string(),
+            done: AtomicU64::new(0),
+            sleepers: AtomicU32::new(0),
+            gate: Mutex::default(),
+            advanced: Condvar::new(),
+            failed: AtomicBool::new(false),
+            error: Mutex::default(),
+        }
+    }
+
+    /// Marks item `item` (counted from 1) and everything before it as done.
+    pub(super) fn advance(&self, item: u64) {
+        // Sequentially consistent with the counter of sleepers: either this sees the sleeper,
+        // or the sleeper's check under the gate sees this item.
+        self.done.store(item, Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            let _gate = lock(&self.gate);
+            self.advanced.notify_all();
+        }
+    }
+
+    pub(super) fn reached(&self, item: u64) -> bool {
+        self.done.load(Ordering::Acquire) >= item
+    }
+
+    /// Returns when item `item` is done.
+    pub(super) fn wait(&self, item: u64) {
+        if spin_until(|| self.reached(item)) {
+            return;
+        }
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let mut gate = lock(&self.gate);
+        while self.done.load(Ordering::SeqCst) < item {
+            gate = self
+                .advanced
+                .wait(gate)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(gate);
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether an error is waiting to be taken.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Keeps the error of item `item`, unless there is one already.
+    pub(super) fn fail(&self, item: u64, error: Error) {
+        lock(&self.error).get_or_insert((item, error));
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Returns and clears the error.
+    pub(super) fn take_error(&self) -> Option<Error> {
+        let mut slot = lock(&self.error);
+        self.failed.store(false, Ordering::Release);
+        slot.take().map(|(_, error)| error)
+    }
+}
+
+/// An item of a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Point {
+    pub(super) timeline: Arc<Timeline>,
+    pub(super) item: u64,
+}
+
+impl Point {
+    pub(super) fn wait(&self) {
+        self.timeline.wait(self.item);
+    }
+
+    /// The error that the stream has met at or before this point, if nobody has taken it yet.
+    pub(super) fn failure(&self) -> Option<Error> {
+        if !self.timeline.failed() {
+            return None;
+        }
+        match &*lock(&self.timeline.error) {
+            Some((item, error)) if *item <= self.item => Some(match error {
+                Error::Upstream { .. } => error.clone(),
+                _ => Error::Upstream {
+                    stream: self.timeline.name.clone(),
+                    source: Box::new(error.clone()),
+                },
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// The latest point that an event was recorded at; none before the first record.
+#[derive(Debug, Default)]
+pub(crate) struct HostEvent(Mutex<Option<Point>>);
+
+impl HostEvent {
+    pub(super) fn set(&self, point: Point) {
+        *lock(&self.0) = Some(point);
+    }
+
+    pub(super) fn get(&self) -> Option<Point> {
+        lock(&self.0).clone()
+    }
+}

@@ -1,0 +1,227 @@
+//! The host as a device: worker threads for streams, the CPU back end for kernels.
+//!
+//! It behaves as a GPU does: work is queued and runs later, streams run beside each other, and
+//! only events order them. What a weight's fetch means is its one choice. As *unified* memory
+//! kernels read mapped files in place, so a fetch maps pages; as *discrete* memory a fetch
+//! copies. Kernels cannot tell the difference, so both give the same bits.
+
+mod event;
+mod pages;
+mod queue;
+mod worker;
+
+use crate::{Device, Error, Event, Executable, Info, Memory, Residency, Slice, Stream, Work};
+pub(crate) use event::HostEvent;
+use event::Timeline;
+use memmap2::Mmap;
+use queue::Queue;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+use trt_kernel::Kernel;
+pub(crate) use worker::HostExecutable;
+
+/// What kind of memory the host device claims to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostMode {
+    /// Kernels read mapped files in place.
+    Unified,
+    /// Weights are copied to device memory, as on a GPU.
+    Discrete,
+}
+
+/// The host device. Dropping it works through everything that is still queued.
+pub struct Host {
+    info: Info,
+    streams: RwLock<Vec<Worker>>,
+}
+
+struct Worker {
+    queue: Arc<Queue>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Host {
+    /// A host device of either mode, with as many threads for kernels as there are processors.
+    pub fn new(mode: HostMode) -> Self {
+        let (name, residency) = match mode {
+            HostMode::Unified => ("host (unified)", Residency::InPlace),
+            HostMode::Discrete => ("host (discrete)", Residency::Copied),
+        };
+        Host {
+            info: Info {
+                name: name.into(),
+                total_memory: pages::total_memory(),
+                residency,
+            },
+            streams: RwLock::default(),
+        }
+    }
+
+    /// [`HostMode::Unified`].
+    pub fn unified() -> Self {
+        Host::new(HostMode::Unified)
+    }
+
+    /// [`HostMode::Discrete`].
+    pub fn discrete() -> Self {
+        Host::new(HostMode::Discrete)
+    }
+
+    /// The same device with `threads` threads for each kernel, at least one.
+    pub fn with_threads(self, threads: usize) -> Self {
+        let _ = threads.max(1);
+        self
+    }
+
+    fn workers(&self) -> RwLockReadGuard<'_, Vec<Worker>> {
+        self.streams.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `f` on the stream's queue.
+    fn with_queue<T>(&self, stream: Stream, f: impl FnOnce(&Arc<Queue>) -> T) -> Result<T, Error> {
+        let workers = self.workers();
+        match workers.get(stream.0 as usize) {
+            Some(worker) => Ok(f(&worker.queue)),
+            None => Err(Error::UnknownStream {
+                stream: stream.0,
+                streams: workers.len(),
+            }),
+        }
+    }
+}
+
+impl Device for Host {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Memory, Error> {
+        Memory::host(bytes, &self.info.name)
+    }
+
+    fn map(&self, map: Arc<Mmap>) -> Result<Memory, Error> {
+        Ok(Memory::mapping(map))
+    }
+
+    fn load(&self, kernel: &Kernel) -> Result<Executable, Error> {
+        Ok(Executable(Arc::new(HostExecutable::new(kernel)?)))
+    }
+
+    fn stream(&self, name: &str) -> Result<Stream, Error> {
+        let mut workers = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        let queue = Arc::new(Queue::new(Arc::new(Timeline::new(name))));
+        let theirs = queue.clone();
+        let thread = std::thread::Builder::new()
+            .name(name.chars().filter(|c| *c != '\0').collect())
+            .spawn(move || worker::run(&theirs))
+            .map_err(|e| Error::os(format!("starting the thread of stream '{name}'"), &e))?;
+        workers.push(Worker {
+            queue,
+            thread: Some(thread),
+        });
+        Ok(Stream(workers.len() as u32 - 1))
+    }
+
+    fn event(&self) -> Result<Event, Error> {
+        Ok(Event(Arc::default()))
+    }
+
+    fn submit(&self, stream: Stream, work: Work) -> Result<(), Error> {
+        check(&work)?;
+        self.with_queue(stream, |queue| queue.push(work))
+    }
+
+    fn synchronize(&self, stream: Stream) -> Result<(), Error> {
+        // The wait is outside the lock of the streams, which others may need meanwhile.
+        let end = self.with_queue(stream, |queue| queue.end())?;
+        end.wait();
+        end.timeline.take_error().map_or(Ok(()), Err)
+    }
+
+    fn read(&self, stream: Stream, src: &Slice, dst: &mut [u8]) -> Result<(), Error> {
+        same_length("read", src.len(), dst.len())?;
+        self.synchronize(stream)?;
+        pages::read(dst, src);
+        Ok(())
+    }
+}
+
+/// What can be refused before work is queued.
+fn check(work: &Work) -> Result<(), Error> {
+    match work {
+        Work::Launch {
+            executable, args, ..
+        } => executable.0.check(args),
+        Work::Copy { dst, src } => {
+            same_length("copy", src.len(), dst.len())?;
+            writable("copy", dst)
+        }
+        Work::Upload { dst, src } => {
+            same_length("upload", src.len(), dst.len())?;
+            mapping("upload", src)?;
+            writable("upload", dst)
+        }
+        Work::Write { dst, bytes } => {
+            same_length("write", bytes.len(), dst.len())?;
+            writable("write", dst)
+        }
+        Work::Populate(slice) => mapping("populate", slice),
+        Work::Discard(slice) => mapping("discard", slice),
+        Work::Record(_) | Work::Wait(_) => Ok(()),
+    }
+}
+
+fn same_length(work: &'static str, src: usize, dst: usize) -> Result<(), Error> {
+    match src == dst {
+        true => Ok(()),
+        false => Err(Error::Length { work, src, dst }),
+    }
+}
+
+fn writable(work: &str, dst: &Slice) -> Result<(), Error> {
+    match dst.is_mapping() {
+        false => Ok(()),
+        true => Err(Error::ReadOnly { work: work.into() }),
+    }
+}
+
+fn mapping(work: &'static str, slice: &Slice) -> Result<(), Error> {
+    match slice.is_mapping() {
+        true => Ok(()),
+        false => Err(Error::NotMapping { work }),
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let workers = self
+            .streams
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        // All are told before any is joined, since they may wait for each other's events; what
+        // they wait for is queued already, so each of them ends.
+        for worker in workers.iter() {
+            worker.queue.close();
+        }
+        let this = std::thread::current().id();
+        for thread in workers.iter_mut().filter_map(|w| w.thread.take()) {
+            // Work may have held the last reference to the device: a thread cannot join itself.
+            if thread.thread().id() != this {
+                // Panics of work are caught, so there is no other outcome to report.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} with {} streams",
+            self.info.name,
+            self.workers().len()
+        )
+    }
+}

@@ -1,0 +1,177 @@
+//! Pages of file mappings: bringing them into the process, letting them go, copying them out.
+//!
+//! The page cache holds the file whatever happens here; these functions only decide which of
+//! its pages are mapped by the process, which is what its resident size counts. They change
+//! no byte, so none of them can change a result. A file that is truncated while it is mapped
+//! ends the process with SIGBUS at the next access; whoever maps files vouches for them.
+
+use crate::{Error, Slice};
+use std::sync::OnceLock;
+
+/// A fault on a cached page also maps its cached neighbours in the aligned window of this size
+/// (the kernel's `fault_around_bytes`, by default), so one touch a window is enough.
+const WINDOW: usize = 64 << 10;
+
+/// One page in this many bytes is asked for when judging whether a range is cached.
+const SAMPLE: usize = 1 << 20;
+
+/// Bytes copied out of a mapping before their pages are let go again.
+const CHUNK: usize = 2 << 20;
+
+fn page_size() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        // SAFETY: sysconf has no preconditions.
+        let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        usize::try_from(size).unwrap_or(4096).max(1)
+    })
+}
+
+/// Bytes of memory of this machine, 0 if the system does not tell.
+pub(super) fn total_memory() -> u64 {
+    // SAFETY: sysconf has no preconditions.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    u64::try_from(pages).unwrap_or(0) * page_size() as u64
+}
+
+/// Maps the pages of a slice of a mapping. What is in the page cache costs about 10 µs a MiB;
+/// what is not is read from the file, all of it ahead rather than page by page.
+pub(super) fn populate(slice: &Slice) -> Result<(), Error> {
+    let Some(bytes) = slice.mapped() else {
+        return Err(Error::NotMapping { work: "populate" });
+    };
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    if !probably_cached(slice) {
+        // A hint; the touches below do the same, only slower.
+        let _ = advise(slice.address() as usize, slice.len(), libc::MADV_WILLNEED);
+        if read_whole(slice) {
+            return Ok(());
+        }
+    }
+    touch(bytes);
+    Ok(())
+}
+
+/// Reads one byte in each fault-around window.
+fn touch(bytes: &[u8]) {
+    let to_boundary = WINDOW - (bytes.as_ptr() as usize) % WINDOW;
+    let starts = std::iter::once(0).chain((to_boundary..bytes.len()).step_by(WINDOW));
+    for at in starts {
+        std::hint::black_box(bytes[at]);
+    }
+}
+
+/// Whether all of a sample of the slice's pages is in the page cache. Systems that do not say
+/// count as cached: touching is right in either case.
+fn probably_cached(slice: &Slice) -> bool {
+    let start = slice.address() as usize;
+    (start..start + slice.len()).step_by(SAMPLE).all(|at| {
+        let page = at / page_size() * page_size();
+        let mut state = 1u8;
+        // SAFETY: the page lies in a live mapping, since its byte `at` does, and the answer for
+        // one page is one byte.
+        let answer = unsafe {
+            #[cfg(target_os = "linux")]
+            let state = &raw mut state;
+            #[cfg(not(target_os = "linux"))]
+            let state = (&raw mut state).cast();
+            libc::mincore(page as *mut libc::c_void, 1, state)
+        };
+        answer != 0 || state & 1 == 1
+    })
+}
+
+/// Reads and maps every page, where the system can. It waits for the pages that are still on
+/// their way from the disk, which fault-around skips.
+fn read_whole(slice: &Slice) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let (start, len) = (slice.address() as usize, slice.len());
+        advise(start, len, libc::MADV_POPULATE_READ).is_ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = slice;
+        false
+    }
+}
+
+/// Lets pages of a mapping go: from the page of the first byte to the last page that ends inside
+/// the slice, or that the mapping itself ends in.
+pub(super) fn discard(slice: &Slice) -> Result<(), Error> {
+    if !slice.is_mapping() {
+        return Err(Error::NotMapping { work: "discard" });
+    }
+    let start = slice.address() as usize;
+    let last = slice.offset() + slice.len() == slice.memory().len();
+    let end = match last {
+        true => (start + slice.len()).next_multiple_of(page_size()),
+        false => (start + slice.len()) / page_size() * page_size(),
+    };
+    let start = start / page_size() * page_size();
+    if slice.is_empty() || start >= end {
+        return Ok(());
+    }
+    advise(start, end - start, libc::MADV_DONTNEED)
+}
+
+/// `madvise` on the pages of a mapping that `len` bytes from `start` touch.
+fn advise(start: usize, len: usize, advice: libc::c_int) -> Result<(), Error> {
+    let first = start / page_size() * page_size();
+    let len = start + len - first;
+    // SAFETY: the pages belong to a live read-only mapping of a file (callers take the range
+    // from a slice of one), so advice on them can only change what is resident, never a byte.
+    match unsafe { libc::madvise(first as *mut libc::c_void, len, advice) } {
+        0 => Ok(()),
+        _ => Err(Error::last_os(format!("madvise of {len} bytes"))),
+    }
+}
+
+/// Copies a slice of a mapping to device memory of equal length, letting the source's pages go
+/// as it proceeds, so that the process holds at most a chunk of them.
+pub(super) fn upload(dst: &Slice, src: &Slice) -> Result<(), Error> {
+    if src.mapped().is_none() {
+        return Err(Error::NotMapping { work: "upload" });
+    }
+    let mut at = 0;
+    while at < src.len() {
+        let end = (at + CHUNK).min(src.len());
+        let chunk = src.slice(at..end)?;
+        copy(&dst.slice(at..end)?, &chunk);
+        discard(&chunk)?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// Copies between slices of equal length, which may overlap.
+pub(super) fn copy(dst: &Slice, src: &Slice) {
+    debug_assert_eq!(dst.len(), src.len());
+    debug_assert!(!dst.is_mapping());
+    // SAFETY: both slices are alive and as long as said; submission checked that the lengths
+    // are equal and that the destination is no mapping. Concurrent access by other streams is
+    // excluded by the events that the submitter places.
+    unsafe { std::ptr::copy(src.pointer(), dst.pointer(), src.len().min(dst.len())) }
+}
+
+/// Copies bytes of the caller to device memory.
+pub(super) fn write(dst: &Slice, bytes: &[u8]) {
+    debug_assert!(!dst.is_mapping());
+    // SAFETY: as for `copy`; the caller's bytes cannot overlap memory of the device, of which
+    // no reference is ever handed out.
+    unsafe {
+        let len = bytes.len().min(dst.len());
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), dst.pointer(), len);
+    }
+}
+
+/// Copies a slice to the caller.
+pub(super) fn read(dst: &mut [u8], src: &Slice) {
+    // SAFETY: as for `write`.
+    unsafe {
+        let len = dst.len().min(src.len());
+        std::ptr::copy_nonoverlapping(src.pointer(), dst.as_mut_ptr(), len);
+    }
+}

@@ -1,0 +1,267 @@
+//! Memory that submitted work keeps alive.
+//!
+//! A [`Memory`] is a reference-counted range of bytes that a device can address, and a
+//! [`Slice`] is a part of one. The bytes go back to where they came from when the last slice
+//! is gone, which a stream's queue may hold; so freeing never has to be ordered with work.
+//! Nothing here reads or writes the bytes of device memory: only work does.
+
+use crate::Error;
+use memmap2::{Mmap, MmapMut};
+use std::alloc::Layout;
+use std::any::Any;
+use std::fmt;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Every allocation starts on a multiple of this many bytes.
+pub const ALIGN: usize = 256;
+
+/// From this size on, memory comes straight from the system: zeroed lazily, page by page, on
+/// first touch, and really given back when freed.
+const FROM_SYSTEM: usize = 128 << 10;
+
+/// A range of bytes that a device can address.
+#[derive(Clone)]
+pub struct Memory(Arc<Inner>);
+
+/// A part of a [`Memory`]; cheap to clone.
+#[derive(Clone)]
+pub struct Slice {
+    memory: Memory,
+    offset: usize,
+    len: usize,
+}
+
+// Fields drop in order: the bytes first, then what was tied to them.
+struct Inner {
+    owner: Owner,
+    start: NonNull<u8>,
+    len: usize,
+    ties: Mutex<Vec<Box<dyn Any + Send + Sync>>>,
+}
+
+/// Who gives the bytes back.
+enum Owner {
+    /// The allocator.
+    Heap(Layout),
+    /// The system, as anonymous pages.
+    Pages(#[allow(dead_code, reason = "held to be dropped")] MmapMut),
+    /// A read-only file mapping.
+    Mapping(Arc<Mmap>),
+}
+
+// SAFETY: `start` points to memory that `owner` holds for as long as `Inner` lives and that no
+// other value frees. The type itself never reads or writes it except through a read-only file
+// mapping; work does, ordered by streams and events.
+unsafe impl Send for Inner {}
+// SAFETY: as above; shared access to `Inner` touches only the mutex and plain fields.
+unsafe impl Sync for Inner {}
+
+impl Memory {
+    /// Zeroed host memory.
+    pub(crate) fn host(bytes: usize, device: &str) -> Result<Memory, Error> {
+        let refused = |reason: String| Error::OutOfMemory {
+            device: device.to_string(),
+            bytes,
+            reason,
+        };
+        let (owner, start) = if bytes >= FROM_SYSTEM {
+            let mut pages = MmapMut::map_anon(bytes).map_err(|e| refused(e.to_string()))?;
+            let start = NonNull::new(pages.as_mut_ptr());
+            (Owner::Pages(pages), start)
+        } else {
+            let layout = Layout::from_size_align(bytes.max(ALIGN), ALIGN)
+                .map_err(|e| refused(e.to_string()))?;
+            // SAFETY: the layout's size is at least `ALIGN`, so not zero.
+            let start = unsafe { std::alloc::alloc_zeroed(layout) };
+            (Owner::Heap(layout), NonNull::new(start))
+        };
+        let start = start.ok_or_else(|| refused("the allocator returned null".into()))?;
+        Ok(Memory::new(owner, start, bytes))
+    }
+
+    /// A read-only file mapping.
+    pub(crate) fn mapping(map: Arc<Mmap>) -> Memory {
+        let start = NonNull::new(map.as_ptr().cast_mut()).unwrap_or(NonNull::dangling());
+        let len = map.len();
+        Memory::new(Owner::Mapping(map), start, len)
+    }
+
+    fn new(owner: Owner, start: NonNull<u8>, len: usize) -> Memory {
+        Memory(Arc::new(Inner {
+            owner,
+            start,
+            len,
+            ties: Mutex::default(),
+        }))
+    }
+
+    /// All of it.
+    pub fn whole(&self) -> Slice {
+        Slice {
+            memory: self.clone(),
+            offset: 0,
+            len: self.len(),
+        }
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether this is a file mapping, which nothing may write.
+    pub fn is_mapping(&self) -> bool {
+        matches!(self.0.owner, Owner::Mapping(_))
+    }
+
+    /// Keeps `value` for as long as the bytes exist, whoever refers to them, and drops it just
+    /// after they are given back. This is how an allocator learns that memory which submitted
+    /// work still held is gone.
+    pub fn tie(&self, value: impl Any + Send + Sync) {
+        let mut ties = self.0.ties.lock().unwrap_or_else(PoisonError::into_inner);
+        ties.push(Box::new(value));
+    }
+}
+
+impl Slice {
+    /// A part of this slice; `range` is relative to it.
+    pub fn slice(&self, range: Range<usize>) -> Result<Slice, Error> {
+        if range.start > range.end || range.end > self.len {
+            return Err(Error::Range {
+                start: range.start,
+                end: range.end,
+                len: self.len,
+            });
+        }
+        Ok(Slice {
+            memory: self.memory.clone(),
+            offset: self.offset + range.start,
+            len: range.end - range.start,
+        })
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes before it in its memory.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// The memory it is a part of.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Where the device sees its first byte.
+    pub fn address(&self) -> u64 {
+        self.pointer() as u64
+    }
+
+    /// Whether this is a part of a file mapping, which nothing may write.
+    pub fn is_mapping(&self) -> bool {
+        self.memory.is_mapping()
+    }
+
+    /// The bytes, if this is a part of a file mapping.
+    pub fn mapped(&self) -> Option<&[u8]> {
+        match &self.memory.0.owner {
+            Owner::Mapping(map) => map.get(self.offset..self.offset + self.len),
+            Owner::Heap(_) | Owner::Pages(_) => None,
+        }
+    }
+
+    /// The first byte. Valid for `len` bytes while a slice of the memory lives; readable, and
+    /// writable unless this is a mapping.
+    pub(crate) fn pointer(&self) -> *mut u8 {
+        // `offset <= memory.len` by construction, so this stays inside the allocation.
+        self.memory.0.start.as_ptr().wrapping_add(self.offset)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        match self.owner {
+            Owner::Heap(layout) => {
+                // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed only here.
+                unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) }
+            }
+            Owner::Pages(_) | Owner::Mapping(_) => {}
+        }
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.0.owner {
+            Owner::Heap(_) | Owner::Pages(_) => "host",
+            Owner::Mapping(_) => "mapping",
+        };
+        write!(f, "Memory({kind}, {} bytes)", self.len())
+    }
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.offset + self.len;
+        write!(f, "{:?}[{}..{end}]", self.memory, self.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allocations_are_aligned_and_may_be_empty() {
+        for bytes in [0, 1, 300, FROM_SYSTEM, FROM_SYSTEM + 1] {
+            let memory = Memory::host(bytes, "host").unwrap();
+            assert_eq!(memory.len(), bytes);
+            assert_eq!(memory.whole().address() % ALIGN as u64, 0);
+        }
+    }
+
+    #[test]
+    fn an_impossible_size_is_an_error_with_the_size() {
+        let error = Memory::host(usize::MAX / 2, "host").unwrap_err();
+        assert!(error.to_string().contains(&(usize::MAX / 2).to_string()));
+    }
+
+    #[test]
+    fn slices_nest_and_refuse_what_lies_outside() {
+        let memory = Memory::host(100, "host").unwrap();
+        let inner = memory.whole().slice(10..90).unwrap().slice(5..15).unwrap();
+        assert_eq!((inner.offset(), inner.len()), (15, 10));
+        assert_eq!(inner.address(), memory.whole().address() + 15);
+        assert!(inner.slice(5..11).is_err());
+        #[allow(clippy::reversed_empty_ranges, reason = "the point of the test")]
+        let reversed = inner.slice(6..5);
+        assert!(reversed.is_err());
+    }
+
+    #[test]
+    fn what_is_tied_lives_as_long_as_the_last_slice() {
+        let tied = Arc::new(());
+        let memory = Memory::host(64, "host").unwrap();
+        memory.tie(tied.clone());
+        let slice = memory.whole().slice(0..8).unwrap();
+        drop(memory);
+        assert_eq!(Arc::strong_count(&tied), 2);
+        drop(slice);
+        assert_eq!(Arc::strong_count(&tied), 1);
+    }
+}
