@@ -26,11 +26,11 @@ pub mod cache;
 pub mod config;
 pub mod llama;
 pub mod rope;
+mod step;
 
 /// The two crates a candle model imports.
 mod backend {
-    pub(crate) use candle_core as candle;
-    pub(crate) use candle_nn;
+    pub(crate) use trt_graph::{candle, candle_nn};
 }
 
 pub use config::{Config, ConfigError, Family, RopeScaling};
