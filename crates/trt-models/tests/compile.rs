@@ -42,7 +42,9 @@ fn config(extra: &str) -> Config {
 
 fn graphs(config: &Config, dtype: DType, stored: trt_kernel::DType) -> Vec<(String, Graph)> {
     let vb = VarBuilder::new(Arc::new(Shapes(stored)), dtype);
-    let options = LoadOptions { max_positions: Some(64) };
+    let options = LoadOptions {
+        max_positions: Some(64),
+    };
     let mut load = |vb| Llama::load_with(vb, config, &options);
     let profile = Profile::decoder(64, 16).unwrap();
     let graph = |c: &trt_graph::Class| (c.name.clone(), trace(&mut load, &vb, c).unwrap());
@@ -51,19 +53,35 @@ fn graphs(config: &Config, dtype: DType, stored: trt_kernel::DType) -> Vec<(Stri
 
 #[test]
 fn a_layer_is_thirteen_launches() {
-    for (class, graph) in graphs(&config(r#""model_type": "llama""#), DType::BF16, trt_kernel::DType::BF16) {
+    for (class, graph) in graphs(
+        &config(r#""model_type": "llama""#),
+        DType::BF16,
+        trt_kernel::DType::BF16,
+    ) {
         let (program, _) = compile(graph).unwrap();
-        assert!(program.launches.len() <= 2 * 13 + 3, "{} launches in {class}", program.launches.len());
+        assert!(
+            program.launches.len() <= 2 * 13 + 3,
+            "{} launches in {class}",
+            program.launches.len()
+        );
     }
 }
 
 #[test]
 fn attention_is_recognised_in_every_layer() {
-    for family in ["llama", "mistral\", \"sliding_window\": 5, \"x\": \"", "qwen3"] {
+    for family in [
+        "llama",
+        "mistral\", \"sliding_window\": 5, \"x\": \"",
+        "qwen3",
+    ] {
         let config = config(&format!(r#""model_type": "{family}""#));
         for (class, graph) in graphs(&config, DType::F32, trt_kernel::DType::F32) {
             let (_, report) = compile(graph).unwrap();
-            let count = report.kernels.iter().filter(|k| k.kind == "attention").count();
+            let count = report
+                .kernels
+                .iter()
+                .filter(|k| k.kind == "attention")
+                .count();
             assert_eq!(count, 2, "{family} {class}: {report:#?}");
         }
     }
@@ -71,10 +89,13 @@ fn attention_is_recognised_in_every_layer() {
 
 /// Numbers that depend on a name and an index only.
 fn noise(name: &str, n: usize) -> Vec<f64> {
-    let seed = name.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
+    let seed = name
+        .bytes()
+        .fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
     (0..n as u64)
         .map(|i| {
-            let x = (seed ^ i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let x =
+                (seed ^ i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             ((x >> 40) as f64 / (1u64 << 24) as f64 - 0.5) * 0.5
         })
         .collect()
@@ -86,15 +107,28 @@ fn outputs(graph: &Graph, env: Env, cache: &mut HashMap<String, Array>) -> Vec<A
     let states: Vec<Array> = (0..graph.states.len())
         .map(|i| Array::new(vec![1, 2, past, 8], noise(&format!("s{i}"), 16 * past)).unwrap())
         .collect();
-    let ids = Array::new(vec![1, seq], (0..seq).map(|i| (i * 17 % 96) as f64).collect()).unwrap();
+    let ids = Array::new(
+        vec![1, seq],
+        (0..seq).map(|i| (i * 17 % 96) as f64).collect(),
+    )
+    .unwrap();
     for (_, node) in graph.ids().map(|id| (id, graph.node(id))) {
         if let trt_graph::Op::Weight(name) = &node.op {
-            let shape: Vec<usize> = node.shape.iter().filter_map(trt_kernel::Dim::constant_size).collect();
+            let shape: Vec<usize> = node
+                .shape
+                .iter()
+                .filter_map(trt_kernel::Dim::constant_size)
+                .collect();
             let n = shape.iter().product();
             cache.insert(name.to_string(), Array::new(shape, noise(name, n)).unwrap());
         }
     }
-    let leaves = Leaves { env, inputs: &[ids], states: &states, weight: &|name| cache.get(name).cloned() };
+    let leaves = Leaves {
+        env,
+        inputs: &[ids],
+        states: &states,
+        weight: &|name| cache.get(name).cloned(),
+    };
     let (mut out, after) = run(graph, &leaves).unwrap();
     out.extend(after);
     out
@@ -102,9 +136,16 @@ fn outputs(graph: &Graph, env: Env, cache: &mut HashMap<String, Array>) -> Vec<A
 
 #[test]
 fn every_pass_keeps_the_meaning() {
-    for extra in [r#""model_type": "llama""#, r#""model_type": "mistral", "sliding_window": 5"#] {
+    for extra in [
+        r#""model_type": "llama""#,
+        r#""model_type": "mistral", "sliding_window": 5"#,
+    ] {
         for (class, mut graph) in graphs(&config(extra), DType::F32, trt_kernel::DType::F32) {
-            let env = if class == "decode" { Env::new(&[9, 1]) } else { Env::new(&[6, 5]) };
+            let env = if class == "decode" {
+                Env::new(&[9, 1])
+            } else {
+                Env::new(&[6, 5])
+            };
             let mut cache = HashMap::new();
             let expected = outputs(&graph, env, &mut cache);
             for (pass, run) in PASSES {
@@ -112,8 +153,16 @@ fn every_pass_keeps_the_meaning() {
                 verify(&graph, pass).unwrap();
                 let found = outputs(&graph, env, &mut cache);
                 for (a, b) in expected.iter().zip(&found) {
-                    let worst = a.data.iter().zip(&b.data).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
-                    assert!(a.shape == b.shape && worst < 1e-5, "{class} after {pass}: off by {worst}");
+                    let worst = a
+                        .data
+                        .iter()
+                        .zip(&b.data)
+                        .map(|(x, y)| (x - y).abs())
+                        .fold(0.0, f64::max);
+                    assert!(
+                        a.shape == b.shape && worst < 1e-5,
+                        "{class} after {pass}: off by {worst}"
+                    );
                 }
             }
         }
@@ -122,7 +171,11 @@ fn every_pass_keeps_the_meaning() {
 
 #[test]
 fn printed_graphs_parse_back() {
-    for (_, graph) in graphs(&config(r#""model_type": "qwen3""#), DType::BF16, trt_kernel::DType::BF16) {
+    for (_, graph) in graphs(
+        &config(r#""model_type": "qwen3""#),
+        DType::BF16,
+        trt_kernel::DType::BF16,
+    ) {
         let literals: Vec<trt_graph::Literal> = graph
             .nodes
             .iter()

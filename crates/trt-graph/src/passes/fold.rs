@@ -63,7 +63,9 @@ fn constant_nodes(graph: &Graph) -> Vec<bool> {
 fn stores(graph: &Graph, node: &Node) -> bool {
     match &node.op {
         Op::Const(_) | Op::Float(_) | Op::Int(_) | Op::Arange { .. } | Op::Causal { .. } => false,
-        Op::Reshape | Op::Broadcast | Op::Permute(_) | Op::Narrow { .. } => stores(graph, graph.node(node.inputs[0])),
+        Op::Reshape | Op::Broadcast | Op::Permute(_) | Op::Narrow { .. } => {
+            stores(graph, graph.node(node.inputs[0]))
+        }
         Op::Cast => !generated(graph, node),
         _ => true,
     }
@@ -75,7 +77,10 @@ fn generated(graph: &Graph, node: &Node) -> bool {
         Op::Reshape | Op::Broadcast | Op::Permute(_) | Op::Narrow { .. } | Op::Cast => {
             generated(graph, graph.node(node.inputs[0]))
         }
-        op => matches!(op, Op::Float(_) | Op::Int(_) | Op::Arange { .. } | Op::Causal { .. }),
+        op => matches!(
+            op,
+            Op::Float(_) | Op::Int(_) | Op::Arange { .. } | Op::Causal { .. }
+        ),
     }
 }
 
