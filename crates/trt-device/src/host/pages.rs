@@ -24,14 +24,18 @@ fn page_size() -> usize {
     })
 }
 
-/// Bytes of memory of this machine, 0 if the system does not tell.
+/// Bytes of memory that this process may count on: those of the machine, or of the container if
+/// it has fewer; 0 if the system does not tell.
 pub(super) fn total_memory() -> u64 {
     // SAFETY: sysconf has no preconditions.
     let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
-    u64::try_from(pages).unwrap_or(0) * page_size() as u64
+    let machine = u64::try_from(pages).unwrap_or(0) * page_size() as u64;
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max");
+    let limit = limit.ok().and_then(|text| text.trim().parse().ok());
+    machine.min(limit.unwrap_or(u64::MAX))
 }
 
-/// Maps the pages of a slice of a mapping. What is in the page cache costs about 10 µs a MiB;
+/// Maps the pages of a slice of a mapping. What is in the page cache costs about 20 µs a MiB;
 /// what is not is read from the file, all of it ahead rather than page by page.
 pub(super) fn populate(slice: &Slice) -> Result<(), Error> {
     let Some(bytes) = slice.mapped() else {
