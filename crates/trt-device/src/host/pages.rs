@@ -57,6 +57,7 @@ pub(super) fn populate(slice: &Slice) -> Result<(), Error> {
     trim(slice)
 }
 
+/// Marks the slice as wanted and faults its pages in.
 fn bring(slice: &Slice, bytes: &[u8]) {
     if let Some(wanted) = slice.memory().wanted() {
         lock(wanted).add(slice.offset(), slice.len());
@@ -76,7 +77,8 @@ fn touch(bytes: &[u8]) {
     let to_boundary = WINDOW - (bytes.as_ptr() as usize) % WINDOW;
     let starts = std::iter::once(0).chain((to_boundary..bytes.len()).step_by(WINDOW));
     for at in starts {
-        std::hint::black_box(bytes[at]);
+        // SAFETY: a byte of a slice can be read. Volatile, since the read is the purpose.
+        unsafe { std::ptr::read_volatile(&raw const bytes[at]) };
     }
 }
 
