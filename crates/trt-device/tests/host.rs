@@ -164,8 +164,6 @@ fn many_records_and_waits_keep_their_order() {
     );
 }
 
-/// A launch-time failure, made from what any device offers: an upload whose source is truncated
-/// is not testable without ending the process, so a kernel that fails would be needed.
 #[test]
 fn what_can_be_refused_at_once_is_refused_at_submission() {
     let device = Host::unified();

@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn streaming_copies_every_byte_at_every_misalignment() {
-        let src: Vec<u8> = (0..1000u32).map(|i| (i * 31 >> 3) as u8).collect();
+        let src: Vec<u8> = (0..1000u32).map(|i| ((i * 31) >> 3) as u8).collect();
         for (from, to, len) in [
             (0, 0, 1000),
             (1, 3, 900),
