@@ -108,7 +108,7 @@ fn submit(
 }
 
 fn part(slice: &Slice, len: usize) -> Result<Slice, Error> {
-    Ok(slice.memory().slice(slice.offset()..slice.offset() + len)?)
+    Ok(slice.slice(0..len)?)
 }
 
 fn submit_launch(

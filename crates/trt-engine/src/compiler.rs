@@ -48,7 +48,7 @@ impl Compiler {
             streaming: false,
             budget: Request::Automatic,
             limit: None,
-            tile_target: TileTarget::Auto,
+            tile_target: TileTarget::default(),
         }
     }
 
@@ -196,7 +196,7 @@ impl Compiler {
     /// The weight index's ids of a program's weights.
     fn resolve(&self, program: &Program) -> Result<Vec<WeightId>, Error> {
         let find =
-            |w: &trt_graph::program::Weight| self.weights.require(&w.name, &w.shape, w.dtype);
+            |w: &trt_graph::program::Weight| self.weights.require(&w.name, &w.shape, Some(w.dtype));
         Ok(program.weights.iter().map(find).collect::<Result<_, _>>()?)
     }
 }

@@ -361,7 +361,7 @@ fn constants(
             }
             let lease =
                 Arc::new(pool.acquire(literal.bytes.len().max(1) as u64, Purpose::Constants)?);
-            let dst = lease.whole().memory().slice(0..literal.bytes.len())?;
+            let dst = lease.whole().slice(0..literal.bytes.len())?;
             pool.device().submit(
                 compute,
                 Work::Write {
