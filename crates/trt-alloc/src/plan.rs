@@ -27,8 +27,8 @@ pub struct Lifetime {
     /// The last step that reads it; still alive during that step.
     pub last: u32,
     /// A value whose bytes this one may take over. Heeded if that one's `last` is this one's
-    /// `first`, it is no smaller, and nothing else took them over; then both share the offset
-    /// and count once in that step.
+    /// `first`, it is no smaller, and no larger value takes them over; then both share the
+    /// offset and count once in that step.
     pub in_place_of: Option<Value>,
 }
 
@@ -112,7 +112,7 @@ pub fn plan(lifetimes: &[Lifetime]) -> Plan {
 
 /// For each value the one that takes over its bytes, if any.
 fn heirs(lifetimes: &[Lifetime]) -> Vec<Option<usize>> {
-    let mut heirs = vec![None; lifetimes.len()];
+    let mut heirs: Vec<Option<usize>> = vec![None; lifetimes.len()];
     for (i, l) in lifetimes.iter().enumerate() {
         let Some(from) = l.in_place_of.map(|v| v.0 as usize) else {
             continue;
@@ -122,7 +122,8 @@ fn heirs(lifetimes: &[Lifetime]) -> Vec<Option<usize>> {
         };
         // Only a value that starts later can take over, so chains cannot be circles.
         let legal = source.last == l.first && source.first < l.first && source.bytes >= l.bytes;
-        if legal && heirs[from].is_none() {
+        // The larger of two heirs saves more.
+        if legal && heirs[from].is_none_or(|other| lifetimes[other].bytes < l.bytes) {
             heirs[from] = Some(i);
         }
     }
@@ -152,8 +153,6 @@ fn chains(lifetimes: &[Lifetime]) -> Vec<Chain> {
 /// Orders worth trying, the most often best one first.
 fn orders(chains: &[Chain]) -> impl Iterator<Item = Vec<usize>> + '_ {
     type Key = fn(&Chain) -> (u128, u128);
-    let big = |v: u64| u128::MAX - u128::from(v);
-    let _ = big;
     let keys: [Key; 5] = [
         |c| (down(c.bytes()), down(c.steps())),
         |c| (u128::MAX - u128::from(c.bytes()) * u128::from(c.steps()), 0),

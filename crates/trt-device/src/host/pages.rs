@@ -1,4 +1,4 @@
-//! Pages of file mappings: bringing them into the process, letting them go, copying them out.
+//! Pages of file mappings: bringing them into the process, and letting them go.
 //!
 //! The page cache holds the file whatever happens here; these functions only decide which of
 //! its pages are mapped by the process, which is what its resident size counts. They change
@@ -14,9 +14,6 @@ const WINDOW: usize = 64 << 10;
 
 /// One page in this many bytes is asked for when judging whether a range is cached.
 const SAMPLE: usize = 1 << 20;
-
-/// Bytes copied out of a mapping before their pages are let go again.
-const CHUNK: usize = 2 << 20;
 
 fn page_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
@@ -126,52 +123,5 @@ fn advise(start: usize, len: usize, advice: libc::c_int) -> Result<(), Error> {
     match unsafe { libc::madvise(first as *mut libc::c_void, len, advice) } {
         0 => Ok(()),
         _ => Err(Error::last_os(format!("madvise of {len} bytes"))),
-    }
-}
-
-/// Copies a slice of a mapping to device memory of equal length, letting the source's pages go
-/// as it proceeds, so that the process holds at most a chunk of them.
-pub(super) fn upload(dst: &Slice, src: &Slice) -> Result<(), Error> {
-    if src.mapped().is_none() {
-        return Err(Error::NotMapping { work: "upload" });
-    }
-    let mut at = 0;
-    while at < src.len() {
-        let end = (at + CHUNK).min(src.len());
-        let chunk = src.slice(at..end)?;
-        copy(&dst.slice(at..end)?, &chunk);
-        discard(&chunk)?;
-        at = end;
-    }
-    Ok(())
-}
-
-/// Copies between slices of equal length, which may overlap.
-pub(super) fn copy(dst: &Slice, src: &Slice) {
-    debug_assert_eq!(dst.len(), src.len());
-    debug_assert!(!dst.is_mapping());
-    // SAFETY: both slices are alive and as long as said; submission checked that the lengths
-    // are equal and that the destination is no mapping. Concurrent access by other streams is
-    // excluded by the events that the submitter places.
-    unsafe { std::ptr::copy(src.pointer(), dst.pointer(), src.len().min(dst.len())) }
-}
-
-/// Copies bytes of the caller to device memory.
-pub(super) fn write(dst: &Slice, bytes: &[u8]) {
-    debug_assert!(!dst.is_mapping());
-    // SAFETY: as for `copy`; the caller's bytes cannot overlap memory of the device, of which
-    // no reference is ever handed out.
-    unsafe {
-        let len = bytes.len().min(dst.len());
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), dst.pointer(), len);
-    }
-}
-
-/// Copies a slice to the caller.
-pub(super) fn read(dst: &mut [u8], src: &Slice) {
-    // SAFETY: as for `write`.
-    unsafe {
-        let len = dst.len().min(src.len());
-        std::ptr::copy_nonoverlapping(src.pointer(), dst.as_mut_ptr(), len);
     }
 }

@@ -6,8 +6,8 @@
 //! and nothing stays resident because of a failure.
 
 use super::event::{Point, Timeline};
-use super::pages;
 use super::queue::{Item, Queue};
+use super::{copy, pages};
 use crate::{Error, Slice, Work};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -115,12 +115,12 @@ fn execute(work: &Work, timeline: &Timeline) -> Result<(), Error> {
             rows,
         } => executable.0.run(env, args, rows.clone(), timeline),
         Work::Copy { dst, src } => {
-            pages::copy(dst, src);
+            copy::copy(dst, src);
             Ok(())
         }
-        Work::Upload { dst, src } => pages::upload(dst, src),
+        Work::Upload { dst, src } => copy::upload(dst, src),
         Work::Write { dst, bytes } => {
-            pages::write(dst, bytes);
+            copy::write(dst, bytes);
             Ok(())
         }
         Work::Populate(slice) => pages::populate(slice),

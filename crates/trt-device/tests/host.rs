@@ -1,0 +1,388 @@
+//! How streams, events, memory and pages of the host device behave.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use trt_device::{
+    Device, Error, Event, Host, Memory, ProcessMemory, Residency, Slice, Stream, Work,
+};
+
+fn bytes(value: u8, len: usize) -> Vec<u8> {
+    vec![value; len]
+}
+
+fn write(dst: &Slice, value: u8) -> Work {
+    Work::Write {
+        dst: dst.clone(),
+        bytes: bytes(value, dst.len()),
+    }
+}
+
+fn copy(dst: &Slice, src: &Slice) -> Work {
+    Work::Copy {
+        dst: dst.clone(),
+        src: src.clone(),
+    }
+}
+
+/// Work that takes a few milliseconds.
+fn slow(device: &Host, stream: Stream) {
+    let big = device.allocate(8 << 20).unwrap().whole();
+    device.submit(stream, write(&big, 1)).unwrap();
+}
+
+fn read(device: &Host, stream: Stream, slice: &Slice) -> Result<Vec<u8>, Error> {
+    let mut out = vec![0; slice.len()];
+    device.read(stream, slice, &mut out).map(|()| out)
+}
+
+fn mapped(device: &Host, len: usize) -> (Memory, Vec<u8>) {
+    let content: Vec<u8> = (0..len).map(|i| (i * 7 + (i >> 12)) as u8).collect();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&content).unwrap();
+    // SAFETY: the file is private to this test and never changed or truncated.
+    let map = unsafe { memmap2::Mmap::map(&file).unwrap() };
+    (device.map(Arc::new(map)).unwrap(), content)
+}
+
+#[test]
+fn a_device_says_what_it_is() {
+    let (unified, discrete) = (Host::unified(), Host::discrete());
+    assert_eq!(unified.info().residency, Residency::InPlace);
+    assert_eq!(discrete.info().residency, Residency::Copied);
+    assert!(unified.info().total_memory > 1 << 28);
+    assert_ne!(unified.info().name, discrete.info().name);
+}
+
+#[test]
+fn memory_starts_as_zeros() {
+    let device = Host::unified();
+    let stream = device.stream("test").unwrap();
+    for len in [1, 1000, 1 << 20] {
+        let slice = device.allocate(len).unwrap().whole();
+        assert_eq!(read(&device, stream, &slice).unwrap(), bytes(0, len));
+    }
+}
+
+#[test]
+fn a_stream_works_in_order() {
+    let device = Host::unified();
+    let stream = device.stream("test").unwrap();
+    let (a, b) = (
+        device.allocate(64).unwrap().whole(),
+        device.allocate(64).unwrap().whole(),
+    );
+    for round in 0..200 {
+        device.submit(stream, write(&a, round)).unwrap();
+        device.submit(stream, copy(&b, &a)).unwrap();
+        device.submit(stream, write(&a, 255)).unwrap();
+    }
+    assert_eq!(read(&device, stream, &b).unwrap(), bytes(199, 64));
+    assert_eq!(read(&device, stream, &a).unwrap(), bytes(255, 64));
+}
+
+#[test]
+fn an_event_orders_two_streams() {
+    let device = Host::unified();
+    let (first, second) = (
+        device.stream("first").unwrap(),
+        device.stream("second").unwrap(),
+    );
+    let (a, b) = (
+        device.allocate(64).unwrap().whole(),
+        device.allocate(64).unwrap().whole(),
+    );
+    let event = device.event().unwrap();
+    slow(&device, first);
+    device.submit(first, write(&a, 7)).unwrap();
+    device.submit(first, Work::Record(event.clone())).unwrap();
+    device.submit(second, Work::Wait(event)).unwrap();
+    device.submit(second, copy(&b, &a)).unwrap();
+    assert_eq!(read(&device, second, &b).unwrap(), bytes(7, 64));
+}
+
+#[test]
+fn an_event_that_was_never_recorded_holds_nobody() {
+    let device = Host::unified();
+    let stream = device.stream("test").unwrap();
+    device
+        .submit(stream, Work::Wait(device.event().unwrap()))
+        .unwrap();
+    device.synchronize(stream).unwrap();
+}
+
+#[test]
+fn a_wait_refers_to_the_latest_record_before_it() {
+    let device = Host::unified();
+    let (first, second) = (
+        device.stream("first").unwrap(),
+        device.stream("second").unwrap(),
+    );
+    let event = device.event().unwrap();
+    device.submit(first, Work::Record(event.clone())).unwrap();
+    device.submit(second, Work::Wait(event.clone())).unwrap();
+    // Recorded again behind work that itself waits for the second stream: if the wait above
+    // referred to this record, neither stream would ever end.
+    let back = device.event().unwrap();
+    device.submit(second, Work::Record(back.clone())).unwrap();
+    device.submit(first, Work::Wait(back)).unwrap();
+    device.submit(first, Work::Record(event)).unwrap();
+    device.synchronize(second).unwrap();
+    device.synchronize(first).unwrap();
+}
+
+/// Bounces a counter between streams; each hop is ordered by nothing but its event.
+#[test]
+fn many_records_and_waits_keep_their_order() {
+    let device = Host::unified();
+    let streams: Vec<Stream> = (0..3)
+        .map(|i| device.stream(&format!("s{i}")).unwrap())
+        .collect();
+    let cells: Vec<Slice> = (0..3)
+        .map(|_| device.allocate(8).unwrap().whole())
+        .collect();
+    let events: Vec<Event> = (0..3).map(|_| device.event().unwrap()).collect();
+    let hops = 30_000;
+    for hop in 0..hops {
+        let (here, before) = (hop % 3, (hop + 2) % 3);
+        device
+            .submit(streams[here], Work::Wait(events[before].clone()))
+            .unwrap();
+        let work = match hop % 1000 {
+            0 => write(&cells[here], (hop / 1000) as u8),
+            _ => copy(&cells[here], &cells[before]),
+        };
+        device.submit(streams[here], work).unwrap();
+        device
+            .submit(streams[here], Work::Record(events[here].clone()))
+            .unwrap();
+    }
+    let last = (hops - 1) % 3;
+    assert_eq!(
+        read(&device, streams[last], &cells[last]).unwrap(),
+        bytes(29, 8)
+    );
+}
+
+/// A launch-time failure, made from what any device offers: an upload whose source is truncated
+/// is not testable without ending the process, so a kernel that fails would be needed.
+#[test]
+fn what_can_be_refused_at_once_is_refused_at_submission() {
+    let device = Host::unified();
+    let stream = device.stream("test").unwrap();
+    let (map, _) = mapped(&device, 4096);
+    let memory = device.allocate(64).unwrap().whole();
+    let refused = |work: Work| device.submit(stream, work).unwrap_err();
+    let longer = device.allocate(65).unwrap().whole();
+    assert!(matches!(
+        refused(copy(&memory, &longer)),
+        Error::Length {
+            src: 65,
+            dst: 64,
+            ..
+        }
+    ));
+    assert!(matches!(
+        refused(write(&map.whole(), 1)),
+        Error::ReadOnly { .. }
+    ));
+    assert!(matches!(
+        refused(Work::Populate(memory.clone())),
+        Error::NotMapping { .. }
+    ));
+    assert!(matches!(
+        refused(Work::Discard(memory.clone())),
+        Error::NotMapping { .. }
+    ));
+    let upload = Work::Upload {
+        dst: memory.clone(),
+        src: memory.clone(),
+    };
+    assert!(matches!(
+        refused(upload),
+        Error::NotMapping { work: "upload" }
+    ));
+    let unknown = device.submit(Stream(9), write(&memory, 1)).unwrap_err();
+    assert!(matches!(
+        unknown,
+        Error::UnknownStream {
+            stream: 9,
+            streams: 1
+        }
+    ));
+    device.synchronize(stream).unwrap();
+}
+
+#[test]
+fn queued_work_keeps_its_memory_alive() {
+    struct Noted(std::sync::mpsc::Sender<()>);
+    impl Drop for Noted {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+        }
+    }
+    let device = Host::unified();
+    let stream = device.stream("test").unwrap();
+    let (freed, is_freed) = std::sync::mpsc::channel();
+    slow(&device, stream);
+    let memory = device.allocate(64).unwrap();
+    memory.tie(Noted(freed));
+    device.submit(stream, write(&memory.whole(), 3)).unwrap();
+    let out = device.allocate(64).unwrap().whole();
+    device.submit(stream, copy(&out, &memory.whole())).unwrap();
+    drop(memory);
+    assert_eq!(read(&device, stream, &out).unwrap(), bytes(3, 64));
+    // Work is dropped before it counts as done, so nothing needs to be waited for here.
+    is_freed.try_recv().unwrap();
+}
+
+#[test]
+fn dropping_a_busy_device_finishes_what_is_queued() {
+    let device = Host::unified();
+    let (first, second) = (
+        device.stream("first").unwrap(),
+        device.stream("second").unwrap(),
+    );
+    let tied = Arc::new(());
+    let event = device.event().unwrap();
+    for _ in 0..20 {
+        slow(&device, first);
+        device.submit(first, Work::Record(event.clone())).unwrap();
+        let memory = device.allocate(64).unwrap();
+        memory.tie(tied.clone());
+        device.submit(second, Work::Wait(event.clone())).unwrap();
+        device.submit(second, write(&memory.whole(), 1)).unwrap();
+    }
+    drop(device);
+    assert_eq!(Arc::strong_count(&tied), 1);
+}
+
+#[test]
+fn a_sleeping_stream_wakes_up() {
+    let device = Host::unified();
+    let (first, second) = (
+        device.stream("first").unwrap(),
+        device.stream("second").unwrap(),
+    );
+    let event = device.event().unwrap();
+    let (a, b) = (
+        device.allocate(8).unwrap().whole(),
+        device.allocate(8).unwrap().whole(),
+    );
+    for round in 1..20 {
+        device.submit(first, write(&a, round)).unwrap();
+        device.submit(first, Work::Record(event.clone())).unwrap();
+        device.submit(second, Work::Wait(event.clone())).unwrap();
+        device.submit(second, copy(&b, &a)).unwrap();
+        assert_eq!(read(&device, second, &b).unwrap(), bytes(round, 8));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn an_upload_copies_and_leaves_no_pages_behind() {
+    let device = Host::discrete();
+    let stream = device.stream("test").unwrap();
+    let len = (32 << 20) + 12_345;
+    let (map, content) = mapped(&device, len);
+    let device_memory = device.allocate(len - 999).unwrap().whole();
+    let before = resident(&map);
+    let upload = Work::Upload {
+        dst: device_memory.clone(),
+        src: map.whole().slice(999..len).unwrap(),
+    };
+    device.submit(stream, upload).unwrap();
+    assert_eq!(
+        read(&device, stream, &device_memory).unwrap(),
+        content[999..]
+    );
+    assert_eq!((before, resident(&map)), (0, 0));
+}
+
+/// Resident bytes of a mapping, as the system counts them for this process.
+fn resident(map: &Memory) -> u64 {
+    let start = format!("{:x}-", map.whole().address());
+    let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = text.lines().skip_while(|l| !l.starts_with(&start));
+    let rss = lines.find_map(|l| l.strip_prefix("Rss:")).unwrap();
+    rss.trim()
+        .trim_end_matches("kB")
+        .trim()
+        .parse::<u64>()
+        .unwrap()
+        << 10
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn populating_and_discarding_move_exactly_the_pages_of_the_slice() {
+    let device = Host::unified();
+    let stream = device.stream("test").unwrap();
+    let (map, _) = mapped(&device, 16 << 20);
+    let run = |work: Work| {
+        device.submit(stream, work).unwrap();
+        device.synchronize(stream).unwrap();
+        resident(&map)
+    };
+    let quarter = |i: usize| map.whole().slice((i * 4) << 20..(i * 4 + 4) << 20).unwrap();
+    run(Work::Discard(map.whole()));
+    assert_eq!(resident(&map), 0);
+    let one = run(Work::Populate(quarter(1)));
+    assert!((4 << 20..6 << 20).contains(&one), "{one}");
+    let all = run(Work::Populate(map.whole()));
+    assert_eq!(all, 16 << 20);
+    assert_eq!(run(Work::Discard(quarter(2))), 12 << 20);
+    assert_eq!(run(Work::Discard(map.whole())), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn discarding_tiles_that_share_pages_leaves_none_between_them() {
+    let device = Host::unified();
+    let stream = device.stream("test").unwrap();
+    let len = (4 << 20) + 1000;
+    let (map, _) = mapped(&device, len);
+    device.submit(stream, Work::Populate(map.whole())).unwrap();
+    let cuts = [0, 1_000_001, 1_000_100, 2_345_678, len];
+    for cut in cuts.windows(2) {
+        let tile = map.whole().slice(cut[0]..cut[1]).unwrap();
+        device.submit(stream, Work::Discard(tile)).unwrap();
+    }
+    device.synchronize(stream).unwrap();
+    assert_eq!(resident(&map), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_scan_in_place_holds_one_tile_at_a_time() {
+    let device = Host::unified();
+    let stream = device.stream("test").unwrap();
+    let tile = 4 << 20;
+    let (map, content) = mapped(&device, 16 * tile);
+    device.submit(stream, Work::Discard(map.whole())).unwrap();
+    device.synchronize(stream).unwrap();
+    let out = device.allocate(tile).unwrap().whole();
+    for i in 0..16 {
+        let slice = map.whole().slice(i * tile..(i + 1) * tile).unwrap();
+        device
+            .submit(stream, Work::Populate(slice.clone()))
+            .unwrap();
+        device.submit(stream, copy(&out, &slice)).unwrap();
+        let got = read(&device, stream, &out).unwrap();
+        assert!(got == content[i * tile..(i + 1) * tile]);
+        // Large pages of the cache may map up to 2 MiB beyond each end.
+        assert!(resident(&map) <= (tile + (4 << 20)) as u64);
+        device.submit(stream, Work::Discard(slice)).unwrap();
+    }
+    device.synchronize(stream).unwrap();
+    assert!(resident(&map) <= 2 << 20);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_process_knows_its_memory() {
+    let now = ProcessMemory::now().unwrap();
+    assert!(now.resident_peak >= now.resident);
+    assert!(now.resident >= now.anonymous.max(now.file));
+    assert!(now.anonymous > 0 && now.file > 0);
+}

@@ -1,0 +1,379 @@
+//! Instruction sets behind one trait, chosen at run time.
+//!
+//! A [`Job`] is code written once over a [`Simd`]; [`run`] compiles it for each instruction set
+//! and picks the best that the CPU has. Everything a job calls is `#[inline(always)]`, so plain
+//! loops inside it are vectorised for that set too. Invariant: the vector methods are only
+//! reached through [`run`] or [`run_on`], which know that the CPU has the instructions; that is
+//! the promise behind every `unsafe` call of them.
+
+use super::span::bf16_bits;
+use half::f16;
+
+/// Vectors of f32 and the conversions around them.
+///
+/// # Safety
+/// Every `unsafe` method needs a CPU with the set's instructions, and pointers valid for
+/// [`Simd::LANES`] elements; no alignment is assumed.
+pub(super) trait Simd: Copy + 'static {
+    /// Elements of a vector.
+    const LANES: usize;
+    /// Vectors across in a matmul tile; `TILE_VECTORS * LANES` divides 64.
+    const TILE_VECTORS: usize;
+    /// The vector.
+    type V: Copy;
+    /// All zero.
+    unsafe fn zero() -> Self::V;
+    /// The same value everywhere.
+    unsafe fn splat(x: f32) -> Self::V;
+    /// Reads f32.
+    unsafe fn load(p: *const f32) -> Self::V;
+    /// Reads bfloat16.
+    unsafe fn load_bf16(p: *const u16) -> Self::V;
+    /// Reads half precision.
+    unsafe fn load_f16(p: *const u16) -> Self::V;
+    /// Writes f32.
+    unsafe fn store(v: Self::V, p: *mut f32);
+    /// `a * b + c`, fused if the set can.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a + b`.
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// The sum of all lanes, always in the same order.
+    unsafe fn sum(v: Self::V) -> f32;
+    /// Scalar `a * b + c`, fused if the set can.
+    fn mul_add(a: f32, b: f32, c: f32) -> f32;
+
+    /// Reads `out.len()` halves.
+    unsafe fn widen_f16(p: *const u16, out: &mut [f32]) {
+        for (i, o) in out.iter_mut().enumerate() {
+            // SAFETY: the caller's promise: `out.len()` elements are readable.
+            *o = f16::from_bits(unsafe { p.add(i).read_unaligned() }).to_f32();
+        }
+    }
+
+    /// Writes `from` as halves.
+    unsafe fn narrow_f16(from: &[f32], p: *mut u16) {
+        for (i, x) in from.iter().enumerate() {
+            // SAFETY: the caller's promise: `from.len()` elements are writable.
+            unsafe { p.add(i).write_unaligned(f16::from_f32(*x).to_bits()) };
+        }
+    }
+
+    /// Reads `out.len()` bfloat16s.
+    #[inline(always)]
+    unsafe fn widen_bf16(p: *const u16, out: &mut [f32]) {
+        for (i, o) in out.iter_mut().enumerate() {
+            // SAFETY: the caller's promise: `out.len()` elements are readable.
+            *o = f32::from_bits(u32::from(unsafe { p.add(i).read_unaligned() }) << 16);
+        }
+    }
+
+    /// Writes `from` as bfloat16s.
+    #[inline(always)]
+    unsafe fn narrow_bf16(from: &[f32], p: *mut u16) {
+        for (i, x) in from.iter().enumerate() {
+            // SAFETY: the caller's promise: `from.len()` elements are writable.
+            unsafe { p.add(i).write_unaligned(bf16_bits(*x)) };
+        }
+    }
+}
+
+/// Code to be compiled for every instruction set. `run` must be `#[inline(always)]`.
+pub(super) trait Job {
+    /// What it returns.
+    type Out;
+    /// The code.
+    fn run<S: Simd>(self) -> Self::Out;
+}
+
+/// The instruction sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Isa {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+impl Isa {
+    /// What this CPU has, best first.
+    pub fn available() -> Vec<Isa> {
+        let mut sets = vec![Isa::best(), Isa::Portable];
+        #[cfg(target_arch = "x86_64")]
+        if sets[0] == Isa::Avx512 {
+            sets.insert(1, Isa::Avx2);
+        }
+        sets.dedup();
+        sets
+    }
+
+    /// The best set of this CPU.
+    #[inline]
+    pub fn best() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            if avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+            {
+                return Isa::Avx512;
+            }
+            if avx2 {
+                return Isa::Avx2;
+            }
+        }
+        Isa::Portable
+    }
+}
+
+/// Runs a job with the best instruction set.
+#[inline]
+pub(super) fn run<J: Job>(job: J) -> J::Out {
+    run_on(Isa::best(), job)
+}
+
+/// Runs a job with one of the [`Isa::available`] sets.
+#[inline]
+pub(super) fn run_on<J: Job>(isa: Isa, job: J) -> J::Out {
+    match isa {
+        // SAFETY: `Isa` values other than `Portable` come from detection in `available`/`best`.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { x86::run_avx512(job) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { x86::run_avx2(job) },
+        Isa::Portable => job.run::<Portable>(),
+    }
+}
+
+/// Arrays of 8 that the compiler turns into whatever the target has.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+impl Simd for Portable {
+    const LANES: usize = 8;
+    const TILE_VECTORS: usize = 1;
+    type V = [f32; 8];
+
+    #[inline(always)]
+    unsafe fn zero() -> [f32; 8] {
+        [0.; 8]
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [f32; 8] {
+        [x; 8]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> [f32; 8] {
+        // SAFETY: the caller's promise: 8 elements are readable.
+        unsafe { (p as *const [f32; 8]).read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> [f32; 8] {
+        // SAFETY: the caller's promise: 8 elements are readable.
+        let bits = unsafe { (p as *const [u16; 8]).read_unaligned() };
+        bits.map(|b| f32::from_bits(u32::from(b) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> [f32; 8] {
+        // SAFETY: the caller's promise: 8 elements are readable.
+        let bits = unsafe { (p as *const [u16; 8]).read_unaligned() };
+        bits.map(|b| f16::from_bits(b).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn store(v: [f32; 8], p: *mut f32) {
+        // SAFETY: the caller's promise: 8 elements are writable.
+        unsafe { (p as *mut [f32; 8]).write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    unsafe fn add(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn sum(v: [f32; 8]) -> f32 {
+        ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+    }
+    #[inline(always)]
+    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+        a * b + c
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Job, Simd};
+    use half::f16;
+    use std::arch::x86_64::*;
+
+    /// # Safety
+    /// The CPU must have these features.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub unsafe fn run_avx512<J: Job>(job: J) -> J::Out {
+        job.run::<Avx512>()
+    }
+
+    /// # Safety
+    /// The CPU must have these features.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub unsafe fn run_avx2<J: Job>(job: J) -> J::Out {
+        job.run::<Avx2>()
+    }
+
+    #[derive(Clone, Copy)]
+    pub struct Avx512;
+
+    // SAFETY of the bodies: the trait's contract: the CPU has AVX-512 and pointers cover a vector.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Simd for Avx512 {
+        const LANES: usize = 16;
+        const TILE_VECTORS: usize = 4;
+        type V = __m512;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m512 {
+            unsafe { _mm512_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> __m512 {
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> __m512 {
+            unsafe { _mm512_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> __m512 {
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p as *const __m256i));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> __m512 {
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p as *const __m256i)) }
+        }
+        #[inline(always)]
+        unsafe fn store(v: __m512, p: *mut f32) {
+            unsafe { _mm512_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sum(v: __m512) -> f32 {
+            unsafe { _mm512_reduce_add_ps(v) }
+        }
+        #[inline(always)]
+        fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+            a.mul_add(b, c)
+        }
+        #[inline(always)]
+        unsafe fn widen_f16(p: *const u16, out: &mut [f32]) {
+            unsafe { Avx2::widen_f16(p, out) }
+        }
+        #[inline(always)]
+        unsafe fn narrow_f16(from: &[f32], p: *mut u16) {
+            unsafe { Avx2::narrow_f16(from, p) }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub struct Avx2;
+
+    // SAFETY of the bodies: the trait's contract: the CPU has AVX2, FMA and F16C and pointers
+    // cover a vector.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Simd for Avx2 {
+        const LANES: usize = 8;
+        const TILE_VECTORS: usize = 2;
+        type V = __m256;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m256 {
+            unsafe { _mm256_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> __m256 {
+            unsafe { _mm256_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> __m256 {
+            unsafe { _mm256_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> __m256 {
+            unsafe {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p as *const __m128i));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u16) -> __m256 {
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p as *const __m128i)) }
+        }
+        #[inline(always)]
+        unsafe fn store(v: __m256, p: *mut f32) {
+            unsafe { _mm256_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sum(v: __m256) -> f32 {
+            unsafe {
+                let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
+        }
+        #[inline(always)]
+        fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+            a.mul_add(b, c)
+        }
+        #[inline(always)]
+        unsafe fn widen_f16(p: *const u16, out: &mut [f32]) {
+            let whole = out.len() / 8 * 8;
+            unsafe {
+                for i in (0..whole).step_by(8) {
+                    _mm256_storeu_ps(out.as_mut_ptr().add(i), Self::load_f16(p.add(i)));
+                }
+                for (i, o) in out.iter_mut().enumerate().skip(whole) {
+                    *o = f16::from_bits(p.add(i).read_unaligned()).to_f32();
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn narrow_f16(from: &[f32], p: *mut u16) {
+            let whole = from.len() / 8 * 8;
+            unsafe {
+                for i in (0..whole).step_by(8) {
+                    let v = _mm256_loadu_ps(from.as_ptr().add(i));
+                    let h = _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v);
+                    _mm_storeu_si128(p.add(i) as *mut __m128i, h);
+                }
+                for (i, x) in from.iter().enumerate().skip(whole) {
+                    p.add(i).write_unaligned(f16::from_f32(*x).to_bits());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Memory that a launch may touch, and the only code that touches it by address.
+//!
+//! Invariant: every access names its first and last element and is checked against the span's
+//! length before the first byte moves, so a wrong view is a [`HostError`] and never undefined
+//! behaviour. Two arguments may be the same memory (a pointwise kernel in place), so no
+//! reference to the memory is ever made: elements move through raw pointers, without any
+//! alignment assumed.
+
+use super::HostError;
+use super::simd::Simd;
+use crate::{Arg, DType};
+use half::f16;
+use std::marker::PhantomData;
+
+/// A memory range that a launch may read or write: start address and length in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Span<'a> {
+    ptr: *mut u8,
+    len: usize,
+    writable: bool,
+    life: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: a span is an address range; whoever makes one promises (by the borrow, or in
+// `from_raw`) that the range stays valid, and launches order conflicting accesses themselves.
+unsafe impl Send for Span<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Span<'_> {}
+
+impl<'a> Span<'a> {
+    /// A range that may only be read.
+    pub fn from_slice<T: bytemuck::Pod>(slice: &'a [T]) -> Self {
+        Span {
+            ptr: slice.as_ptr() as *mut u8,
+            len: std::mem::size_of_val(slice),
+            writable: false,
+            life: PhantomData,
+        }
+    }
+
+    /// A range that may be read and written.
+    pub fn from_mut<T: bytemuck::Pod>(slice: &'a mut [T]) -> Self {
+        Span {
+            ptr: slice.as_mut_ptr() as *mut u8,
+            len: std::mem::size_of_val(slice),
+            writable: true,
+            life: PhantomData,
+        }
+    }
+
+    /// A range by address.
+    ///
+    /// # Safety
+    /// `ptr..ptr + len` must be valid for reads (and for writes if `writable`) for as long as
+    /// the span or a copy of it is used, and nobody may access a byte of it while a launch
+    /// writes that byte.
+    pub unsafe fn from_raw(ptr: *mut u8, len: usize, writable: bool) -> Span<'static> {
+        Span {
+            ptr,
+            len,
+            writable,
+            life: PhantomData,
+        }
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the range is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// The arguments of one launch.
+#[derive(Clone, Copy)]
+pub(super) struct Args<'a> {
+    pub spans: &'a [Span<'a>],
+    pub dtypes: &'a [DType],
+}
+
+/// `count` elements from `offset` on, `stride` elements apart.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    pub offset: i64,
+    pub stride: i64,
+    pub count: usize,
+}
+
+impl<'a> Args<'a> {
+    /// The dtype of an argument.
+    #[inline(always)]
+    pub fn dtype(&self, arg: Arg) -> DType {
+        self.dtypes[arg.0 as usize]
+    }
+
+    /// The address of a run's first element, once all of the run is known to be inside.
+    #[inline(always)]
+    pub fn address(&self, arg: Arg, run: Run, write: bool) -> Result<*mut u8, HostError> {
+        let span = &self.spans[arg.0 as usize];
+        let size = self.dtype(arg).size() as i64;
+        let reach = run.stride.saturating_mul(run.count.max(1) as i64 - 1);
+        let (low, high) = (
+            run.offset.saturating_add(reach.min(0)),
+            run.offset.saturating_add(reach.max(0)),
+        );
+        let end = high.saturating_add(1).saturating_mul(size);
+        if run.count == 0 {
+            return Ok(span.ptr);
+        }
+        if low < 0 || end < 0 || end as u64 > span.len as u64 {
+            return Err(self.outside(arg, low, high));
+        }
+        if write && !span.writable {
+            return Err(HostError::ReadOnly { arg: arg.0 });
+        }
+        // SAFETY: 0 <= low <= offset and (high + 1) * size <= len, so the address is inside.
+        Ok(unsafe { span.ptr.offset((run.offset * size) as isize) })
+    }
+
+    #[cold]
+    fn outside(&self, arg: Arg, low: i64, high: i64) -> HostError {
+        HostError::OutOfBounds {
+            arg: arg.0,
+            dtype: self.dtype(arg),
+            first: low,
+            last: high,
+            bytes: self.spans[arg.0 as usize].len,
+        }
+    }
+
+    /// Reads a float run as f32.
+    #[inline(always)]
+    pub fn load_f32<S: Simd>(&self, arg: Arg, run: Run, out: &mut [f32]) -> Result<(), HostError> {
+        let out = &mut out[..run.count];
+        let p = self.address(arg, run, false)? as *const u8;
+        // SAFETY: `address` checked the run; the pointers below stay within it.
+        unsafe {
+            match (self.dtype(arg), run.stride) {
+                (DType::F32, 1) => {
+                    std::ptr::copy_nonoverlapping(p, out.as_mut_ptr() as *mut u8, 4 * out.len());
+                }
+                (DType::F32, s) => strided(p, s, out, |x: f32| x),
+                (DType::BF16, 1) => S::widen_bf16(p as *const u16, out),
+                (DType::BF16, s) => {
+                    strided(p, s, out, |x: u16| f32::from_bits(u32::from(x) << 16));
+                }
+                (DType::F16, 1) => S::widen_f16(p as *const u16, out),
+                (DType::F16, s) => strided(p, s, out, |x: u16| f16::from_bits(x).to_f32()),
+                (DType::U8, s) => strided(p, s, out, |x: u8| f32::from(x)),
+                (DType::U32, s) => strided(p, s, out, |x: u32| x as f32),
+                (DType::I64, s) => strided(p, s, out, |x: i64| x as f32),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads an integer run as i64.
+    #[inline(always)]
+    pub fn load_i64(&self, arg: Arg, run: Run, out: &mut [i64]) -> Result<(), HostError> {
+        let out = &mut out[..run.count];
+        let p = self.address(arg, run, false)? as *const u8;
+        let s = run.stride;
+        // SAFETY: `address` checked the run.
+        unsafe {
+            match self.dtype(arg) {
+                DType::U8 => strided(p, s, out, |x: u8| i64::from(x)),
+                DType::U32 => strided(p, s, out, |x: u32| i64::from(x)),
+                DType::I64 => strided(p, s, out, |x: i64| x),
+                DType::F32 => strided(p, s, out, |x: f32| x as i64),
+                DType::BF16 => strided(p, s, out, |x: u16| {
+                    f32::from_bits(u32::from(x) << 16) as i64
+                }),
+                DType::F16 => strided(p, s, out, |x: u16| f16::from_bits(x).to_f32() as i64),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a float run, rounding to nearest even.
+    #[inline(always)]
+    pub fn store_f32<S: Simd>(&self, arg: Arg, run: Run, from: &[f32]) -> Result<(), HostError> {
+        let from = &from[..run.count];
+        let p = self.address(arg, run, true)?;
+        // SAFETY: `address` checked the run and that it may be written.
+        unsafe {
+            match (self.dtype(arg), run.stride) {
+                (DType::F32, 1) => {
+                    std::ptr::copy_nonoverlapping(from.as_ptr() as *const u8, p, 4 * from.len());
+                }
+                (DType::F32, s) => scatter(p, s, from, |x: f32| x),
+                (DType::BF16, 1) => S::narrow_bf16(from, p as *mut u16),
+                (DType::BF16, s) => scatter(p, s, from, bf16_bits),
+                (DType::F16, 1) => S::narrow_f16(from, p as *mut u16),
+                (DType::F16, s) => scatter(p, s, from, |x: f32| f16::from_f32(x).to_bits()),
+                (DType::U8, s) => scatter(p, s, from, |x: f32| x as u8),
+                (DType::U32, s) => scatter(p, s, from, |x: f32| x as u32),
+                (DType::I64, s) => scatter(p, s, from, |x: f32| x as i64),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an integer run; values keep their low bits.
+    #[inline(always)]
+    pub fn store_i64(&self, arg: Arg, run: Run, from: &[i64]) -> Result<(), HostError> {
+        let from = &from[..run.count];
+        let p = self.address(arg, run, true)?;
+        let s = run.stride;
+        // SAFETY: `address` checked the run and that it may be written.
+        unsafe {
+            match self.dtype(arg) {
+                DType::U8 => scatter(p, s, from, |x: i64| x as u8),
+                DType::U32 => scatter(p, s, from, |x: i64| x as u32),
+                DType::I64 => scatter(p, s, from, |x: i64| x),
+                DType::F32 => scatter(p, s, from, |x: i64| x as f32),
+                DType::BF16 => scatter(p, s, from, |x: i64| bf16_bits(x as f32)),
+                DType::F16 => scatter(p, s, from, |x: i64| f16::from_f32(x as f32).to_bits()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a run between two arguments of one dtype.
+    pub fn copy(&self, src: (Arg, Run), dst: (Arg, Run)) -> Result<(), HostError> {
+        let size = self.dtype(src.0).size();
+        let from = self.address(src.0, src.1, false)? as *const u8;
+        let to = self.address(dst.0, dst.1, true)?;
+        let count = src.1.count.min(dst.1.count);
+        let (s, d) = (src.1.stride as isize, dst.1.stride as isize);
+        // SAFETY: both runs were checked; `copy` allows them to overlap.
+        unsafe {
+            match (s, d, size) {
+                (1, 1, _) => std::ptr::copy(from, to, count * size),
+                (_, _, 1) => hop::<u8>(from, to, count, s, d),
+                (_, _, 2) => hop::<u16>(from, to, count, s, d),
+                (_, _, 4) => hop::<u32>(from, to, count, s, d),
+                _ => hop::<u64>(from, to, count, s, d),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bits of the nearest bfloat16, ties to even; a NaN stays a (quiet) NaN.
+#[inline(always)]
+pub(super) fn bf16_bits(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
+    let nan = (bits >> 16) as u16 | 0x40;
+    if bits & 0x7fff_ffff > 0x7f80_0000 {
+        nan
+    } else {
+        rounded
+    }
+}
+
+/// # Safety
+/// `out.len()` elements of `T`, `stride` apart, must be readable from `p`.
+#[inline(always)]
+unsafe fn strided<T: Copy, U: Copy>(p: *const u8, stride: i64, out: &mut [U], f: impl Fn(T) -> U) {
+    let p = p as *const T;
+    // SAFETY: the caller's promise.
+    unsafe {
+        match stride {
+            1 => {
+                for (i, o) in out.iter_mut().enumerate() {
+                    *o = f(p.add(i).read_unaligned());
+                }
+            }
+            0 if !out.is_empty() => out.fill(f(p.read_unaligned())),
+            _ => {
+                for (i, o) in out.iter_mut().enumerate() {
+                    *o = f(p.offset(i as isize * stride as isize).read_unaligned());
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `from.len()` elements of `T`, `stride` apart, must be writable from `p`.
+#[inline(always)]
+unsafe fn scatter<T: Copy, U: Copy>(p: *mut u8, stride: i64, from: &[U], f: impl Fn(U) -> T) {
+    let p = p as *mut T;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if stride == 1 {
+            for (i, x) in from.iter().enumerate() {
+                p.add(i).write_unaligned(f(*x));
+            }
+        } else {
+            for (i, x) in from.iter().enumerate() {
+                p.offset(i as isize * stride as isize)
+                    .write_unaligned(f(*x));
+            }
+        }
+    }
+}
+
+/// # Safety
+/// Both runs of `count` elements of `T` must be accessible.
+unsafe fn hop<T: Copy>(from: *const u8, to: *mut u8, count: usize, s: isize, d: isize) {
+    let (from, to) = (from as *const T, to as *mut T);
+    for i in 0..count as isize {
+        // SAFETY: the caller's promise.
+        unsafe {
+            to.offset(i * d)
+                .write_unaligned(from.offset(i * s).read_unaligned())
+        };
+    }
+}

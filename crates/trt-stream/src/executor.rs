@@ -1,0 +1,463 @@
+//! The executor: makes a schedule happen on a device.
+//!
+//! One copy stream fetches, the caller's compute stream launches, and events order the two: a
+//! launch waits for the fetches of its tiles, a fetch waits for the launches that last read its
+//! slot. The host only submits; it never waits inside a pass. The bits that kernels read are
+//! the same at every budget, since a budget only decides where they lie.
+
+use crate::pass::{Cursor, Pass};
+use crate::places::{Load, Places};
+use crate::{
+    Applied, Cycle, Error, Layout, Request, Runs, Sheet, Slot, Split, TileId, TileTarget, Tiling,
+    WeightId, Weights,
+};
+use std::collections::HashSet;
+use std::sync::Arc;
+use trt_alloc::Pool;
+use trt_device::{Device, Event, Residency, Slice, Stream, Work};
+
+/// A program, by its position in [`Config::programs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProgramId(pub u32);
+
+/// What a [`Streamer`] is to stream.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the memory comes from; its device is the one that runs.
+    pub pool: Pool,
+    /// The weights.
+    pub weights: Arc<Weights>,
+    /// The stream on which the caller launches kernels.
+    pub compute: Stream,
+    /// For each program, the streamed weights in the order in which a pass uses them.
+    pub programs: Vec<Vec<WeightId>>,
+    /// Streamed weights that a kernel needs in one piece, rather than by row ranges.
+    pub whole: Vec<WeightId>,
+    /// Small weights that are always on the device and count in the budget.
+    pub pinned: Vec<WeightId>,
+    /// Tables of which rows are gathered: read through the mapping, not in the budget. A tied
+    /// table may be streamed too.
+    pub mapped: Vec<WeightId>,
+    /// How large tiles should be.
+    pub tile_target: TileTarget,
+    /// The first budget.
+    pub request: Request,
+    /// Bytes that [`Request::Automatic`] may take at first.
+    pub free: u64,
+}
+
+/// Bytes and number of fetches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Traffic {
+    /// Fetches into the ring.
+    pub fetches: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of tiles that became resident.
+    pub loaded: u64,
+}
+
+/// Streams weights of programs through a budget.
+#[derive(Debug)]
+pub struct Streamer {
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) weights: Arc<Weights>,
+    pub(crate) compute: Stream,
+    pub(crate) copy: Stream,
+    pub(crate) places: Places,
+    pub(crate) layout: Layout,
+    /// One cycle for each distinct list of uses.
+    pub(crate) cycles: Vec<Cycle>,
+    pub(crate) cursor: Cursor,
+    pub(crate) total: Traffic,
+    pub(crate) last: Traffic,
+    pool: Pool,
+    lists: Vec<Vec<WeightId>>,
+    list_of: Vec<usize>,
+    mapped: HashSet<WeightId>,
+    /// Gather tables that nothing else keeps on the device.
+    tables: Vec<Slice>,
+    split: Split,
+    /// `None` if neither the last budget nor the one before could be applied.
+    applied: Option<Applied>,
+    fence: Event,
+}
+
+impl Streamer {
+    /// Makes room for the pinned weights and the first budget. Nothing is read before the first
+    /// pass but the pinned weights, and those asynchronously.
+    pub fn new(config: Config) -> Result<Streamer, Error> {
+        check_roles(&config)?;
+        let Config { pool, weights, .. } = config;
+        let device = pool.device().clone();
+        let mut lists: Vec<Vec<WeightId>> = Vec::new();
+        let mut list_of = Vec::with_capacity(config.programs.len());
+        for program in config.programs {
+            let known = lists.iter().position(|l| *l == program);
+            list_of.push(known.unwrap_or(lists.len()));
+            if known.is_none() {
+                lists.push(program);
+            }
+        }
+        let sheets = sheets(&weights, &lists, &config.whole);
+        let tiling = Tiling::cut(&sheets, config.tile_target);
+        let places = Places::new(&pool, &weights, &config.pinned)?;
+        let pinned: HashSet<WeightId> = config.pinned.iter().copied().collect();
+        let pinned = pinned.iter().map(|&id| weights.info(id).bytes() as u64);
+        let layout = Layout::new(tiling, &lists, pinned.sum());
+        let mut streamer = Streamer {
+            copy: device.stream("weights")?,
+            fence: device.event()?,
+            compute: config.compute,
+            split: Split {
+                resident: Vec::new(),
+                resident_bytes: 0,
+                slots: 0,
+                slot_bytes: 0,
+            },
+            applied: None,
+            cycles: Vec::new(),
+            cursor: Cursor::default(),
+            total: Traffic::default(),
+            last: Traffic::default(),
+            tables: Vec::new(),
+            mapped: config.mapped.iter().copied().collect(),
+            device,
+            weights,
+            places,
+            layout,
+            pool,
+            lists,
+            list_of,
+        };
+        streamer.load_pinned()?;
+        streamer.find_tables()?;
+        streamer.set_budget(config.request, config.free)?;
+        Ok(streamer)
+    }
+
+    fn load_pinned(&mut self) -> Result<(), Error> {
+        for (id, place) in self.places.pinned_places() {
+            let src = self.places.mapping(&self.weights, id)?;
+            let work = match self.places.residency {
+                Residency::InPlace => Work::Populate(src),
+                Residency::Copied => Work::Upload { dst: place, src },
+            };
+            // On the compute stream, so that launches need not wait for an event.
+            self.device.submit(self.compute, work)?;
+        }
+        Ok(())
+    }
+
+    fn find_tables(&mut self) -> Result<(), Error> {
+        if self.places.residency == Residency::Copied {
+            return Ok(());
+        }
+        for &id in &self.mapped {
+            if !self.layout.tiling().contains(id) && self.places.pinned(id).is_none() {
+                self.tables.push(self.places.mapping(&self.weights, id)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// A pinned weight on the device.
+    pub fn pinned(&self, id: WeightId) -> Result<Slice, Error> {
+        self.places
+            .pinned(id)
+            .ok_or_else(|| self.not_in_role(id, "pinned"))
+    }
+
+    /// A gather table, through the mapping.
+    pub fn mapped(&self, id: WeightId) -> Result<Slice, Error> {
+        match self.mapped.contains(&id) {
+            true => self.places.mapping(&self.weights, id),
+            false => Err(self.not_in_role(id, "mapped")),
+        }
+    }
+
+    fn not_in_role(&self, id: WeightId, role: &'static str) -> Error {
+        match self.weights.get(id) {
+            None => Error::UnknownWeight {
+                id,
+                count: self.weights.len(),
+            },
+            Some(info) => Error::NotInRole {
+                name: info.name.clone(),
+                role,
+            },
+        }
+    }
+
+    /// Changes the budget from the next pass on: all or nothing, and only the difference moves.
+    /// `free` is what [`Request::Automatic`] may take; it must include what the weights hold
+    /// now. Waits for running passes only if device memory has to be given back.
+    pub fn set_budget(&mut self, request: Request, free: u64) -> Result<Applied, Error> {
+        let limits = self.layout.limits();
+        let granted = request.grant(free, &limits)?;
+        let split = self.layout.split(granted.bytes);
+        if self.applied.is_none() || split != self.split {
+            self.change(split)?;
+        }
+        let applied = Applied {
+            requested: request,
+            applied: granted.bytes,
+            floor: limits.floor(),
+            total: limits.total,
+            pinned: limits.pinned,
+            resident: self.split.resident_bytes,
+            ring: self.split.ring_bytes(),
+            streamed: self.streamed(0),
+            why: granted.why,
+        };
+        self.applied = Some(applied);
+        tracing::debug!(?applied, "weight budget");
+        Ok(applied)
+    }
+
+    /// Bytes that a pass over a list streams.
+    fn streamed(&self, list: usize) -> u64 {
+        let fetches = self.cycles.get(list).map_or(&[][..], |c| &c.fetches);
+        let bytes = fetches
+            .iter()
+            .map(|&t| self.layout.tiling().tile(t).bytes());
+        bytes.sum()
+    }
+
+    fn change(&mut self, split: Split) -> Result<(), Error> {
+        self.let_go(&split)?;
+        // What the ring holds was fetched for another cycle.
+        self.cursor = Cursor::default();
+        if let Err(error) = self.places.apply(&self.pool, self.layout.tiling(), &split) {
+            let back = self
+                .places
+                .apply(&self.pool, self.layout.tiling(), &self.split);
+            if back.is_err() {
+                self.applied = None;
+            }
+            return Err(error);
+        }
+        let runs = match self.places.residency {
+            Residency::InPlace => Runs::Adjacent,
+            Residency::Copied => Runs::Apart,
+        };
+        self.cycles = self
+            .lists
+            .iter()
+            .map(|list| self.layout.cycle(&split, list, runs))
+            .collect();
+        self.split = split;
+        Ok(())
+    }
+
+    /// Orders the giving back of what the new split does not hold after all launches so far.
+    fn let_go(&mut self, split: &Split) -> Result<(), Error> {
+        let gone = self.places.difference(split);
+        if gone.evicted.is_empty() && gone.slots == 0 {
+            return Ok(());
+        }
+        self.copy_after_compute()?;
+        match self.places.residency {
+            // Memory is charged until no queue holds it, so room for the new split comes only
+            // with the end of what was submitted.
+            Residency::Copied => self.synchronize_copy(),
+            Residency::InPlace => {
+                let keep: HashSet<TileId> = split.resident.iter().copied().collect();
+                let slots = self.places.ring.iter().skip(split.slots as usize);
+                let tiles = slots.filter_map(|s| s.tile).chain(gone.evicted);
+                for tile in tiles.filter(|t| !keep.contains(t)) {
+                    let tile = self.layout.tiling().tile(tile);
+                    let pages = self.places.source(&self.weights, tile)?;
+                    self.device.submit(self.copy, Work::Discard(pages))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn copy_after_compute(&self) -> Result<(), Error> {
+        let fence = || self.fence.clone();
+        self.device.submit(self.compute, Work::Record(fence()))?;
+        self.device.submit(self.copy, Work::Wait(fence()))?;
+        Ok(())
+    }
+
+    /// Waits for the copy stream. If it failed, what it should have brought did not come.
+    fn synchronize_copy(&mut self) -> Result<(), Error> {
+        let result = self.device.synchronize(self.copy);
+        if result.is_err() {
+            self.cursor = Cursor::default();
+            for resident in self.places.resident.values_mut() {
+                resident.load = Load::Pending;
+            }
+        }
+        Ok(result?)
+    }
+
+    /// Recovers after an error of work on either stream: waits for both, forgets what was
+    /// fetched, and loads again what cannot be trusted. The errors cleared are returned.
+    pub fn reset(&mut self) -> Vec<Error> {
+        let mut errors: Vec<Error> = Vec::new();
+        errors.extend(self.copy_after_compute().err());
+        errors.extend(self.device.synchronize(self.compute).err().map(Error::from));
+        errors.extend(self.synchronize_copy().err());
+        self.cursor = Cursor::default();
+        errors
+    }
+
+    /// The budget in force.
+    pub fn applied(&self) -> Result<Applied, Error> {
+        self.applied.ok_or(Error::Starved)
+    }
+
+    /// Bytes of all weights that the budget counts: the largest useful budget.
+    pub fn total(&self) -> u64 {
+        self.layout.limits().total
+    }
+
+    /// The smallest budget.
+    pub fn floor(&self) -> u64 {
+        self.layout.limits().floor()
+    }
+
+    /// Tiles, order and limits.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The schedule of a program under the budget in force.
+    pub fn cycle(&self, program: ProgramId) -> Result<&Cycle, Error> {
+        let list = self.list(program)?;
+        self.cycles.get(list).ok_or(Error::Starved)
+    }
+
+    /// Fetches submitted since the start.
+    pub fn traffic(&self) -> Traffic {
+        self.total
+    }
+
+    /// Fetches submitted in the last finished pass. The ring's first filling belongs to the
+    /// pass that began it.
+    pub fn last_pass(&self) -> Traffic {
+        self.last
+    }
+
+    fn list(&self, program: ProgramId) -> Result<usize, Error> {
+        let list = self.list_of.get(program.0 as usize).copied();
+        list.ok_or(Error::UnknownProgram {
+            program,
+            count: self.list_of.len(),
+        })
+    }
+
+    /// Starts a pass over a program. Programs with equal lists of uses continue each other's
+    /// prefetching; after a program with another list the ring starts over.
+    pub fn begin(&mut self, program: ProgramId) -> Result<Pass<'_>, Error> {
+        let list = self.list(program)?;
+        self.applied()?;
+        Pass::begin(self, program, list)
+    }
+
+    /// Lets go of the table rows that the launches so far have gathered.
+    pub(crate) fn discard_tables(&self) -> Result<(), Error> {
+        if !self.tables.is_empty() {
+            self.copy_after_compute()?;
+        }
+        for table in &self.tables {
+            self.device
+                .submit(self.copy, Work::Discard(table.clone()))?;
+        }
+        Ok(())
+    }
+
+    /// Submits the fetch of a tile into a slot.
+    pub(crate) fn fetch(&mut self, tile: TileId, slot: Slot) -> Result<u64, Error> {
+        let what = self.layout.tiling().tile(tile);
+        let bytes = what.bytes();
+        let src = self.places.source(&self.weights, what)?;
+        let dst = self.places.slot_memory(slot, src.len())?;
+        let state = &self.places.ring[slot.0 as usize];
+        let (fetched, released) = (state.fetched.clone(), state.released.clone());
+        self.device.submit(self.copy, Work::Wait(released))?;
+        match dst {
+            Some(dst) => self.device.submit(self.copy, Work::Upload { dst, src })?,
+            None => {
+                let before = state.tile.filter(|&t| t != tile);
+                if let Some(old) = before.filter(|&t| !self.places.wanted_beside(slot, t)) {
+                    let old = self.layout.tiling().tile(old);
+                    let pages = self.places.source(&self.weights, old)?;
+                    self.device.submit(self.copy, Work::Discard(pages))?;
+                }
+                self.device.submit(self.copy, Work::Populate(src))?;
+            }
+        }
+        self.device.submit(self.copy, Work::Record(fetched))?;
+        self.places.ring[slot.0 as usize].tile = Some(tile);
+        Ok(bytes)
+    }
+
+    /// Submits the load of a tile that is to be resident.
+    pub(crate) fn load(&mut self, tile: TileId) -> Result<u64, Error> {
+        let what = self.layout.tiling().tile(tile);
+        let bytes = what.bytes();
+        let src = self.places.source(&self.weights, what)?;
+        let work = match self.places.resident_memory(tile) {
+            Some(dst) => Work::Upload { dst, src },
+            None => Work::Populate(src),
+        };
+        let event = self.device.event()?;
+        self.device.submit(self.copy, work)?;
+        self.device.submit(self.copy, Work::Record(event.clone()))?;
+        if let Some(resident) = self.places.resident.get_mut(&tile) {
+            resident.load = Load::Submitted(event);
+        }
+        Ok(bytes)
+    }
+}
+
+/// What is to be cut: the weights of the programs.
+fn sheets(weights: &Weights, lists: &[Vec<WeightId>], whole: &[WeightId]) -> Vec<Sheet> {
+    let whole: HashSet<WeightId> = whole.iter().copied().collect();
+    let used: HashSet<WeightId> = lists.iter().flatten().copied().collect();
+    used.into_iter()
+        .map(|weight| {
+            let info = weights.info(weight);
+            Sheet {
+                weight,
+                rows: info.rows(),
+                row_bytes: info.bytes() / info.rows().max(1),
+                whole: whole.contains(&weight),
+            }
+        })
+        .collect()
+}
+
+/// Checks that every weight exists, can be read where it lies, and is not both pinned and
+/// streamed.
+fn check_roles(config: &Config) -> Result<(), Error> {
+    let streamed: HashSet<WeightId> = config.programs.iter().flatten().copied().collect();
+    let in_place = config.pool.device().info().residency == Residency::InPlace;
+    let mapped: HashSet<WeightId> = config.mapped.iter().copied().collect();
+    let all = streamed.iter().chain(&config.pinned).chain(&mapped);
+    for &id in all {
+        let info = config.weights.get(id).ok_or(Error::UnknownWeight {
+            id,
+            count: config.weights.len(),
+        })?;
+        let align = info.dtype.size();
+        if (in_place || mapped.contains(&id)) && info.range.start % align != 0 {
+            return Err(Error::Misaligned {
+                file: config.weights.files()[info.file.0 as usize].path.clone(),
+                tensor: info.name.clone(),
+                offset: info.range.start,
+                align,
+            });
+        }
+    }
+    match config.pinned.iter().find(|id| streamed.contains(id)) {
+        Some(&id) => Err(Error::TwoRoles {
+            name: config.weights.info(id).name.clone(),
+        }),
+        None => Ok(()),
+    }
+}

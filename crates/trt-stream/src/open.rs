@@ -1,0 +1,154 @@
+//! Finding and mapping weight files.
+//!
+//! Opening maps every file read-only and shared, and reads only the headers: weights stay in
+//! the page cache, cost no memory of the process until they are used, and are shared between
+//! processes. The mapping keeps the kernel's normal read-ahead: the executor asks for whole
+//! tiles in execution order, and on a cold cache read-ahead inside a tile is what makes that
+//! fast (see `Weights::open`).
+
+use crate::WeightsError;
+use crate::header;
+use crate::index::{File, Weights};
+use memmap2::Mmap;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The part of `model.safetensors.index.json` that matters.
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// Opens a model directory or one file.
+    ///
+    /// In a directory this is `model.safetensors` if it exists, else the shards named in
+    /// `model.safetensors.index.json`, else every `*.safetensors` in it. Only headers are read.
+    ///
+    /// The files must not be changed or truncated while they are open: they are mapped, so a
+    /// truncated file ends the process with a bus error on the next access.
+    pub fn open(path: impl AsRef<Path>) -> Result<Weights, WeightsError> {
+        let path = path.as_ref();
+        let kind = std::fs::metadata(path).map_err(|e| WeightsError::io("find", path, &e))?;
+        if !kind.is_dir() {
+            return Weights::open_files(&[path]);
+        }
+        let single = path.join(SINGLE);
+        if single.exists() {
+            return Weights::open_files(&[single]);
+        }
+        let index = path.join(INDEX);
+        if index.exists() {
+            return open_index(path, &index);
+        }
+        let files = safetensors_in(path)?;
+        if files.is_empty() {
+            return Err(WeightsError::Empty {
+                path: path.to_path_buf(),
+            });
+        }
+        Weights::open_files(&files)
+    }
+
+    /// Opens these safetensors files as one set of weights.
+    pub fn open_files(paths: &[impl AsRef<Path>]) -> Result<Weights, WeightsError> {
+        let files = paths
+            .iter()
+            .map(|path| open_file(path.as_ref()))
+            .collect::<Result<Vec<_>, _>>()?;
+        Weights::build(files)
+    }
+}
+
+fn safetensors_in(path: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    let listing = std::fs::read_dir(path).map_err(|e| WeightsError::io("list", path, &e))?;
+    let mut files = Vec::new();
+    for entry in listing {
+        let file = entry
+            .map_err(|e| WeightsError::io("list", path, &e))?
+            .path();
+        if file.extension().is_some_and(|e| e == "safetensors") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn open_index(dir: &Path, path: &Path) -> Result<Weights, WeightsError> {
+    let bad = |reason: String| WeightsError::BadIndex {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let text = std::fs::read(path).map_err(|e| WeightsError::io("read", path, &e))?;
+    let index: ShardIndex = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    let shards: BTreeSet<&String> = index.weight_map.values().collect();
+    if shards.is_empty() {
+        return Err(bad("its weight_map names no shard".into()));
+    }
+    let mut paths = Vec::with_capacity(shards.len());
+    for shard in shards {
+        let name = Path::new(shard);
+        if !name.components().all(|c| matches!(c, Component::Normal(_))) {
+            return Err(bad(format!(
+                "shard name '{shard}' leads out of the directory"
+            )));
+        }
+        let file = dir.join(name);
+        if !file.exists() {
+            let first = index.weight_map.iter().find(|(_, s)| *s == shard);
+            return Err(WeightsError::MissingShard {
+                index: path.to_path_buf(),
+                shard: shard.clone(),
+                tensor: first.map(|(t, _)| t.clone()).unwrap_or_default(),
+            });
+        }
+        paths.push(file);
+    }
+    let weights = Weights::open_files(&paths)?;
+    for (tensor, shard) in &index.weight_map {
+        let file = dir.join(shard);
+        if weights.file_of(tensor) != Some(file.as_path()) {
+            return Err(WeightsError::NotInShard {
+                tensor: tensor.clone(),
+                index: path.to_path_buf(),
+                file,
+            });
+        }
+    }
+    Ok(weights)
+}
+
+#[allow(
+    unsafe_code,
+    reason = "mapping a file is unsafe; this is the one place"
+)]
+fn open_file(path: &Path) -> Result<File, WeightsError> {
+    let file = std::fs::File::open(path).map_err(|e| WeightsError::io("open", path, &e))?;
+    let len = file
+        .metadata()
+        .map_err(|e| WeightsError::io("find", path, &e))?
+        .len();
+    if len < header::PREFIX {
+        return Err(WeightsError::Truncated {
+            file: path.to_path_buf(),
+            what: "the header's length".into(),
+            needed: header::PREFIX,
+            found: len,
+        });
+    }
+    // SAFETY: the mapping is read-only and shared, and is only ever read as plain bytes. The
+    // one hazard left, another process truncating the file, is documented on `Weights::open`.
+    let map = unsafe { Mmap::map(&file) }.map_err(|e| WeightsError::io("map", path, &e))?;
+    let tensors = header::parse(path, &map)?;
+    Ok(File {
+        path: path.to_path_buf(),
+        map: Arc::new(map),
+        tensors,
+    })
+}

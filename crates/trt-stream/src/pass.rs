@@ -1,0 +1,278 @@
+//! One pass over a program: the schedule's steps, submitted as the engine reaches each use.
+//!
+//! Whatever happens in a pass, the events keep the ring safe: a pass that ends early records
+//! every slot as released after the launches that were submitted, and the next pass fills the
+//! ring anew.
+
+use crate::places::Load;
+use crate::{Cycle, Error, ProgramId, Slot, Step, Streamer, TileId, Traffic, WeightId};
+use std::collections::VecDeque;
+use std::ops::Range;
+use trt_device::{Residency, Slice, Work};
+
+/// Where the ring stands between passes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cursor {
+    /// The list whose next tiles the ring holds.
+    list: Option<usize>,
+    /// How far the next cycle's slots are moved.
+    moved: u32,
+}
+
+/// A pass in progress. Call [`Pass::next_use`] for each streamed weight in the program's order,
+/// then [`Pass::finish`]. Dropping it earlier abandons the pass safely.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    streamer: &'a mut Streamer,
+    program: ProgramId,
+    list: usize,
+    moved: u32,
+    next: usize,
+    /// The number of the fetch to be submitted next.
+    ahead: u32,
+    /// Tiles to be loaded in order, each with the number of the fetch it goes before.
+    pending: VecDeque<(u32, TileId)>,
+    traffic: Traffic,
+    finished: bool,
+}
+
+impl<'a> Pass<'a> {
+    pub(crate) fn begin(
+        streamer: &'a mut Streamer,
+        program: ProgramId,
+        list: usize,
+    ) -> Result<Pass<'a>, Error> {
+        let cursor = std::mem::take(&mut streamer.cursor);
+        let continued = cursor.list == Some(list);
+        let slots = streamer.cycles[list].slots;
+        let mut pass = Pass {
+            pending: pending(streamer, list),
+            streamer,
+            program,
+            list,
+            moved: if continued { cursor.moved } else { 0 },
+            next: 0,
+            ahead: slots,
+            traffic: Traffic::default(),
+            finished: false,
+        };
+        if !continued {
+            let first: Vec<(TileId, Slot)> = pass.cycle().prologue().collect();
+            for (number, (tile, slot)) in first.into_iter().enumerate() {
+                pass.load_before(number as u32)?;
+                pass.fetch(tile, slot)?;
+            }
+        }
+        Ok(pass)
+    }
+
+    fn cycle(&self) -> &Cycle {
+        // `begin` is only called with the position of a list, and there is a cycle for each.
+        &self.streamer.cycles[self.list]
+    }
+
+    /// A pinned weight on the device.
+    pub fn pinned(&self, id: WeightId) -> Result<Slice, Error> {
+        self.streamer.pinned(id)
+    }
+
+    /// A gather table, through the mapping.
+    pub fn mapped(&self, id: WeightId) -> Result<Slice, Error> {
+        self.streamer.mapped(id)
+    }
+
+    /// The weight that [`Pass::next_use`] is about, if any is left.
+    pub fn upcoming(&self) -> Option<WeightId> {
+        self.cycle().uses.get(self.next).copied()
+    }
+
+    /// Calls `launch` for the next streamed weight, once for each run of rows that lie together,
+    /// in order and covering all rows. `launch` gets the rows and the memory that starts with
+    /// the first of them, and must submit everything that reads it to the compute stream
+    /// before it returns.
+    pub fn next_use<E: From<Error>>(
+        &mut self,
+        mut launch: impl FnMut(Range<usize>, Slice) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(steps) = self.cycle().steps_of.get(self.next).cloned() else {
+            return Err(E::from(Error::TooManyUses {
+                program: self.program,
+                uses: self.next,
+            }));
+        };
+        for number in steps {
+            match self.cycle().steps[number].clone() {
+                Step::Launch {
+                    rows,
+                    tiles,
+                    arrivals,
+                    use_index: _,
+                } => {
+                    let weight = self.arrive(tiles, arrivals)?;
+                    launch(rows, weight)?;
+                }
+                Step::Release { slot } => self.release(self.cycle().slot(slot, self.moved))?,
+                Step::Fetch { tile, slot } => {
+                    let slot = self.cycle().slot(slot, self.moved);
+                    self.load_before(self.ahead)?;
+                    self.fetch(tile, slot)?;
+                    self.ahead += 1;
+                }
+            }
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Ends the pass; every use must have been made.
+    pub fn finish(mut self) -> Result<(), Error> {
+        let uses = self.cycle().uses.len();
+        if self.next != uses {
+            return Err(Error::Unfinished {
+                program: self.program,
+                done: self.next,
+                uses,
+            });
+        }
+        self.streamer.discard_tables()?;
+        let cycle = self.cycle();
+        let cursor = Cursor {
+            list: Some(self.list),
+            moved: cycle.slot(Slot(cycle.rotation()), self.moved).0,
+        };
+        self.streamer.cursor = cursor;
+        self.streamer.last = self.traffic;
+        self.finished = true;
+        Ok(())
+    }
+
+    /// Makes the compute stream wait for the tiles of a launch; returns their memory.
+    fn arrive(&mut self, tiles: Range<u32>, arrivals: Range<u32>) -> Result<Slice, Error> {
+        for tile in tiles.clone().map(TileId) {
+            self.wait_resident(tile)?;
+        }
+        let mut slots = Vec::with_capacity(arrivals.len());
+        for arrival in arrivals {
+            // A launch that waits for arrivals has a ring, so `slots` is not 0.
+            let slot = Slot(arrival % self.cycle().slots.max(1));
+            let slot = self.cycle().slot(slot, self.moved);
+            let fetched = self.streamer.places.ring[slot.0 as usize].fetched.clone();
+            self.wait(fetched)?;
+            slots.push(slot);
+        }
+        let streamer = &self.streamer;
+        let tiling = streamer.layout.tiling();
+        let (first, last) = (TileId(tiles.start), TileId(tiles.end - 1));
+        let (first_tile, last_tile) = (tiling.tile(first), tiling.tile(last));
+        let span = first_tile.span.start..last_tile.span.end;
+        let own = match (streamer.places.residency, slots.first()) {
+            (Residency::InPlace, _) => None,
+            (Residency::Copied, Some(slot)) => streamer.places.slot_memory(*slot, span.len())?,
+            (Residency::Copied, None) => streamer.places.resident_memory(first),
+        };
+        match own {
+            Some(slice) => Ok(slice),
+            None => streamer
+                .places
+                .mapped_part(&streamer.weights, first_tile.weight, span),
+        }
+    }
+
+    fn wait(&self, event: trt_device::Event) -> Result<(), Error> {
+        let streamer = &self.streamer;
+        Ok(streamer
+            .device
+            .submit(streamer.compute, Work::Wait(event))?)
+    }
+
+    /// Makes the compute stream wait for a tile if it is resident and just being loaded.
+    fn wait_resident(&mut self, tile: TileId) -> Result<(), Error> {
+        loop {
+            let event = match self.streamer.places.resident.get(&tile).map(|r| &r.load) {
+                None | Some(Load::Done) => return Ok(()),
+                Some(Load::Submitted(event)) => event.clone(),
+                Some(Load::Pending) => {
+                    self.load_next(tile)?;
+                    continue;
+                }
+            };
+            self.wait(event)?;
+            if let Some(resident) = self.streamer.places.resident.get_mut(&tile) {
+                resident.load = Load::Done;
+            }
+        }
+    }
+
+    /// Submits the next pending load, or the tile's own if none is left.
+    fn load_next(&mut self, tile: TileId) -> Result<(), Error> {
+        let tile = self.pending.pop_front().map_or(tile, |(_, t)| t);
+        let bytes = self.streamer.load(tile)?;
+        self.traffic.loaded += bytes;
+        self.streamer.total.loaded += bytes;
+        Ok(())
+    }
+
+    /// Submits the pending loads that are needed before this fetch.
+    fn load_before(&mut self, fetch: u32) -> Result<(), Error> {
+        while let Some(&(before, tile)) = self.pending.front() {
+            if before > fetch {
+                break;
+            }
+            self.load_next(tile)?;
+        }
+        Ok(())
+    }
+
+    fn fetch(&mut self, tile: TileId, slot: Slot) -> Result<(), Error> {
+        let bytes = self.streamer.fetch(tile, slot)?;
+        for traffic in [&mut self.traffic, &mut self.streamer.total] {
+            traffic.fetches += 1;
+            traffic.bytes += bytes;
+        }
+        Ok(())
+    }
+
+    fn release(&self, slot: Slot) -> Result<(), Error> {
+        let streamer = &self.streamer;
+        let released = streamer.places.ring[slot.0 as usize].released.clone();
+        Ok(streamer
+            .device
+            .submit(streamer.compute, Work::Record(released))?)
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        for slot in 0..self.streamer.places.ring.len() as u32 {
+            if let Err(error) = self.release(Slot(slot)) {
+                // The stream is gone, and with it everything that could read the slot.
+                tracing::warn!(%error, slot, "slot of an abandoned pass not released");
+            }
+        }
+    }
+}
+
+/// Resident tiles of a list that are not loaded yet, each with the number of the fetch it goes
+/// before.
+fn pending(streamer: &Streamer, list: usize) -> VecDeque<(u32, TileId)> {
+    let residents = &streamer.places.resident;
+    if residents.values().all(|r| !matches!(r.load, Load::Pending)) {
+        return VecDeque::new();
+    }
+    let mut fetches = 0;
+    let mut seen = std::collections::HashSet::new();
+    let mut pending = VecDeque::new();
+    for &weight in &streamer.cycles[list].uses {
+        for tile in streamer.layout.tiling().of(weight) {
+            match residents.get(&tile).map(|r| &r.load) {
+                None => fetches += 1,
+                Some(Load::Pending) if seen.insert(tile) => pending.push_back((fetches, tile)),
+                Some(_) => {}
+            }
+        }
+    }
+    pending
+}

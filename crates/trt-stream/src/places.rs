@@ -1,0 +1,210 @@
+//! Where tiles are: in the mapping or in pool memory, resident or in a slot of the ring.
+//!
+//! The invariant: what this holds is what the pool is charged for. Where kernels read the
+//! mapping in place, a reservation stands for the pages that are kept; else every resident
+//! tile and every slot is its own pool memory.
+
+use crate::{Error, Slot, Split, Tile, TileId, Tiling, WeightId, Weights};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use trt_alloc::{Lease, Pool, Purpose, Reservation};
+use trt_device::{Event, Memory, Residency, Slice};
+
+/// How far a resident tile's bytes have come.
+#[derive(Debug)]
+pub(crate) enum Load {
+    /// Not asked for yet.
+    Pending,
+    /// On their way; the compute stream has not waited for them yet.
+    Submitted(Event),
+    /// The compute stream has waited for them.
+    Done,
+}
+
+#[derive(Debug)]
+pub(crate) struct Resident {
+    pub load: Load,
+    /// The pool memory, if tiles are copied.
+    lease: Option<Lease>,
+}
+
+/// A slot of the ring with the events that order its filling and reading.
+#[derive(Debug)]
+pub(crate) struct RingSlot {
+    /// What was fetched into it last.
+    pub tile: Option<TileId>,
+    /// Reached when the tile is there.
+    pub fetched: Event,
+    /// Reached when the launches that read it are done.
+    pub released: Event,
+    lease: Option<Lease>,
+}
+
+/// Memory of weights.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub residency: Residency,
+    files: Vec<Memory>,
+    pinned: HashMap<WeightId, (Slice, Option<Lease>)>,
+    pub resident: BTreeMap<TileId, Resident>,
+    pub ring: Vec<RingSlot>,
+    /// Stands for everything kept in the mapping.
+    reserved: Option<Reservation>,
+    pinned_bytes: u64,
+}
+
+/// What a change of the split leaves behind.
+#[derive(Debug, Default)]
+pub(crate) struct Difference {
+    /// Tiles that are no longer resident.
+    pub evicted: Vec<TileId>,
+    /// Slots beyond the new ring.
+    pub slots: usize,
+}
+
+impl Places {
+    /// Maps the files and makes room for the pinned weights.
+    pub fn new(pool: &Pool, weights: &Weights, pinned: &[WeightId]) -> Result<Places, Error> {
+        let device = pool.device();
+        let files = weights
+            .files()
+            .iter()
+            .map(|f| device.map(f.map.clone()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut places = Places {
+            residency: device.info().residency,
+            files,
+            pinned: HashMap::new(),
+            resident: BTreeMap::new(),
+            ring: Vec::new(),
+            reserved: None,
+            pinned_bytes: 0,
+        };
+        for &id in pinned {
+            let bytes = weights.info(id).bytes() as u64;
+            let place = match places.residency {
+                Residency::InPlace => (places.mapping(weights, id)?, None),
+                Residency::Copied => {
+                    let lease = pool.acquire(bytes, Purpose::Weights)?;
+                    (lease.whole(), Some(lease))
+                }
+            };
+            if places.pinned.insert(id, place).is_none() {
+                places.pinned_bytes += bytes;
+            }
+        }
+        if places.residency == Residency::InPlace {
+            places.reserved = Some(pool.reserve(places.pinned_bytes, Purpose::Weights)?);
+        }
+        Ok(places)
+    }
+
+    /// A whole weight in the mapping.
+    pub fn mapping(&self, weights: &Weights, id: WeightId) -> Result<Slice, Error> {
+        let info = weights.info(id);
+        // One memory per file, in order.
+        let file = &self.files[info.file.0 as usize];
+        Ok(file.whole().slice(info.range.clone())?)
+    }
+
+    /// Some bytes of a weight in the mapping.
+    pub fn mapped_part(
+        &self,
+        weights: &Weights,
+        id: WeightId,
+        span: Range<usize>,
+    ) -> Result<Slice, Error> {
+        Ok(self.mapping(weights, id)?.slice(span)?)
+    }
+
+    /// A tile in the mapping.
+    pub fn source(&self, weights: &Weights, tile: &Tile) -> Result<Slice, Error> {
+        self.mapped_part(weights, tile.weight, tile.span.clone())
+    }
+
+    /// A pinned weight.
+    pub fn pinned(&self, id: WeightId) -> Option<Slice> {
+        self.pinned.get(&id).map(|(slice, _)| slice.clone())
+    }
+
+    /// The pinned weights and where they are.
+    pub fn pinned_places(&self) -> impl Iterator<Item = (WeightId, Slice)> + '_ {
+        self.pinned
+            .iter()
+            .map(|(id, (slice, _))| (*id, slice.clone()))
+    }
+
+    /// A resident tile's own memory, if tiles are copied.
+    pub fn resident_memory(&self, id: TileId) -> Option<Slice> {
+        let lease = self.resident.get(&id)?.lease.as_ref()?;
+        Some(lease.whole())
+    }
+
+    /// The start of a slot's own memory, if tiles are copied.
+    pub fn slot_memory(&self, slot: Slot, bytes: usize) -> Result<Option<Slice>, Error> {
+        let lease = self
+            .ring
+            .get(slot.0 as usize)
+            .and_then(|s| s.lease.as_ref());
+        Ok(match lease {
+            Some(lease) => Some(lease.whole().slice(0..bytes)?),
+            None => None,
+        })
+    }
+
+    /// Whether a tile's pages are still wanted if this slot lets it go.
+    pub fn wanted_beside(&self, slot: Slot, tile: TileId) -> bool {
+        self.resident.contains_key(&tile)
+            || self
+                .ring
+                .iter()
+                .enumerate()
+                .any(|(i, s)| i != slot.0 as usize && s.tile == Some(tile))
+    }
+
+    /// What would have to go for this split.
+    pub fn difference(&self, split: &Split) -> Difference {
+        let keep: HashSet<TileId> = split.resident.iter().copied().collect();
+        let evicted = self.resident.keys().filter(|t| !keep.contains(t));
+        Difference {
+            evicted: evicted.copied().collect(),
+            slots: self.ring.len().saturating_sub(split.slots as usize),
+        }
+    }
+
+    /// Frees what this split does not hold and makes room for what it does. After an error some
+    /// of it may be missing; any split can be applied from there.
+    pub fn apply(&mut self, pool: &Pool, tiling: &Tiling, split: &Split) -> Result<(), Error> {
+        if let Some(reserved) = &mut self.reserved {
+            reserved.resize(self.pinned_bytes + split.resident_bytes + split.ring_bytes())?;
+        }
+        for tile in self.difference(split).evicted {
+            self.resident.remove(&tile);
+        }
+        self.ring.truncate(split.slots as usize);
+        for &tile in &split.resident {
+            if !self.resident.contains_key(&tile) {
+                let lease = self.acquire(pool, tiling.tile(tile).bytes(), Purpose::Weights)?;
+                let load = Load::Pending;
+                self.resident.insert(tile, Resident { load, lease });
+            }
+        }
+        while self.ring.len() < split.slots as usize {
+            let lease = self.acquire(pool, split.slot_bytes, Purpose::Ring)?;
+            self.ring.push(RingSlot {
+                tile: None,
+                fetched: pool.device().event()?,
+                released: pool.device().event()?,
+                lease,
+            });
+        }
+        Ok(())
+    }
+
+    fn acquire(&self, pool: &Pool, bytes: u64, purpose: Purpose) -> Result<Option<Lease>, Error> {
+        Ok(match self.residency {
+            Residency::InPlace => None,
+            Residency::Copied => Some(pool.acquire(bytes, purpose)?),
+        })
+    }
+}
