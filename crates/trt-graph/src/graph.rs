@@ -1,0 +1,275 @@
+//! The graph: what a model computes, as plain data.
+//!
+//! Nodes are kept in topological order: a node's inputs have smaller ids. Shapes are symbolic
+//! ([`Dim`]); a freshly traced graph simply has constant ones. The op set is closed and small:
+//! candle's richer methods are spelled in these ops when they are traced.
+
+use std::fmt;
+use std::sync::Arc;
+use trt_kernel::{Binary, Compare, DType, Dim, Env, Interval, Reduce, Unary};
+
+/// A node of a [`Graph`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u32);
+
+impl NodeId {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Constant data: little-endian elements in row-major order; shape and dtype are the node's.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Literal {
+    /// The bytes.
+    pub bytes: Arc<[u8]>,
+}
+
+/// What a node computes from its inputs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// An input of the call, by its index in [`Graph::inputs`].
+    Input(u32),
+    /// A weight, by name.
+    Weight(Arc<str>),
+    /// The value of a state before this call, by its index in [`Graph::states`].
+    State(u32),
+    /// Constant data.
+    Const(Literal),
+    /// One float, shape `[]`.
+    Float(f32),
+    /// One integer, shape `[]`; it may depend on the runtime integers.
+    Int(Dim),
+    /// `start, start + step, …`, shape `[n]`.
+    Arange {
+        /// First element.
+        start: Dim,
+        /// Difference of neighbours.
+        step: i64,
+    },
+    /// `[queries, keys]` of u8: 1 where key `j` is hidden from query `i`, that is where
+    /// `j > i + offset`, or with a window `w` also where `j <= i + offset - w`.
+    Causal {
+        /// How far the queries are behind the start of the keys.
+        offset: Dim,
+        /// Keys a query can see, itself included.
+        window: Option<usize>,
+    },
+    /// A function of each element.
+    Unary(Unary),
+    /// A function of each pair of elements of two tensors of one shape.
+    Binary(Binary),
+    /// A comparison of each pair of elements; u8 of 0 or 1.
+    Compare(Compare),
+    /// `cond != 0 ? a : b`, three tensors of one shape.
+    Where,
+    /// Conversion to the node's dtype.
+    Cast,
+    /// A fold along an axis, which keeps size 1.
+    Reduce(Reduce, usize),
+    /// Softmax along the last axis.
+    Softmax,
+    /// `[.., m, k] x [.., k, n]` with equal leading axes, or a second operand of rank 2 that
+    /// serves all leading axes.
+    Matmul,
+    /// Rows of the first input (`[entries, cols]`) picked by the ids in the second (`[n]`).
+    IndexSelect,
+    /// The same elements in row-major order under the node's shape.
+    Reshape,
+    /// Axes reordered: output axis `i` is input axis `perm[i]`.
+    Permute(Vec<usize>),
+    /// Axes of size 1 repeated to the node's shape (ranks are equal).
+    Broadcast,
+    /// A range of an axis; its length is the node's shape there.
+    Narrow {
+        /// The axis.
+        axis: usize,
+        /// First index.
+        start: Dim,
+    },
+    /// Tensors joined along an axis.
+    Cat(usize),
+    /// `cat(state, new)` along an axis, done in place in the state's memory.
+    Append(usize),
+    /// Rotary embedding of `x [b, h, s, d]` with `cos`, `sin` `[s, d/2]`, halves rotated:
+    /// `[x1 cos - x2 sin, x2 cos + x1 sin]`.
+    Rope,
+    /// Attention: inputs `q [b, h, s, d]`, `k [b, g, t, d]`, `v [b, g, t, e]` and, if `bias`, a
+    /// tensor `[b, h, s, t]` that is added to the scores.
+    Attention(AttentionOp),
+}
+
+/// The parameters of [`Op::Attention`]: `softmax(cap(q·k * scale) + bias, hidden keys out) v`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionOp {
+    /// Factor of the dot products.
+    pub scale: f32,
+    /// Soft cap `c`: scores become `c * tanh(score / c)`.
+    pub soft_cap: Option<f32>,
+    /// Causal mask as in [`Op::Causal`].
+    pub causal: Option<(Dim, Option<usize>)>,
+    /// Whether there is a fourth input.
+    pub bias: bool,
+}
+
+/// One operation with its result's shape and dtype.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// What it computes.
+    pub op: Op,
+    /// Its operands.
+    pub inputs: Vec<NodeId>,
+    /// The result's shape.
+    pub shape: Vec<Dim>,
+    /// The result's dtype.
+    pub dtype: DType,
+}
+
+/// A runtime integer of the profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IntVar {
+    /// Its name, e.g. `past`.
+    pub name: String,
+    /// The values it may take.
+    pub range: Interval,
+}
+
+/// An input of the call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InputDecl {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<Dim>,
+    /// Its dtype.
+    pub dtype: DType,
+}
+
+/// A value that one call leaves for the next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateDecl {
+    /// Shape before the call.
+    pub shape: Vec<Dim>,
+    /// Its dtype.
+    pub dtype: DType,
+    /// The node that holds the value after the call.
+    pub update: NodeId,
+}
+
+/// A model's computation for one class of calls.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Graph {
+    /// Nodes in topological order.
+    pub nodes: Vec<Node>,
+    /// The runtime integers.
+    pub ints: Vec<IntVar>,
+    /// The inputs of a call.
+    pub inputs: Vec<InputDecl>,
+    /// What is kept between calls.
+    pub states: Vec<StateDecl>,
+    /// The results of a call.
+    pub outputs: Vec<NodeId>,
+    /// `past + seq` never exceeds this, if both are runtime integers.
+    pub max_context: Option<i64>,
+}
+
+impl Graph {
+    /// The node behind an id.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    /// Ids in topological order.
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..self.nodes.len() as u32).map(NodeId)
+    }
+
+    /// Appends a node and returns its id.
+    pub fn push(&mut self, node: Node) -> NodeId {
+        self.nodes.push(node);
+        NodeId(self.nodes.len() as u32 - 1)
+    }
+
+    /// The nodes that must be computed: outputs, then state updates.
+    pub fn roots(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.outputs
+            .iter()
+            .copied()
+            .chain(self.states.iter().map(|s| s.update))
+    }
+
+    /// For each node, the nodes that use it (roots are not listed), without repeats.
+    pub fn users(&self) -> Vec<Vec<NodeId>> {
+        let mut users = vec![Vec::new(); self.nodes.len()];
+        for id in self.ids() {
+            for input in &self.node(id).inputs {
+                let list: &mut Vec<NodeId> = &mut users[input.index()];
+                if list.last() != Some(&id) {
+                    list.push(id);
+                }
+            }
+        }
+        users
+    }
+
+    /// The ranges of the runtime integers, in order.
+    pub fn ranges(&self) -> Vec<Interval> {
+        self.ints.iter().map(|i| i.range).collect()
+    }
+
+    /// The largest value of a dim in any call.
+    pub fn bound(&self, dim: &Dim) -> i64 {
+        let free = dim.bounds(&self.ranges()).max;
+        let find = |name: &str| self.ints.iter().position(|i| i.name == name);
+        let (Some(limit), Some(past), Some(seq)) = (self.max_context, find("past"), find("seq"))
+        else {
+            return free;
+        };
+        // Where both occur with one coefficient, their sum is what is bounded.
+        let linear = |v: usize| {
+            let only = Dim::var(trt_kernel::Var(v as u8));
+            let unit = only.terms()[0].0;
+            dim.terms().iter().find(|t| t.0 == unit).map_or(0, |t| t.1)
+        };
+        let k = linear(past);
+        if k <= 0 || linear(seq) != k {
+            return free;
+        }
+        let pair = &Dim::var(trt_kernel::Var(past as u8)) + &Dim::var(trt_kernel::Var(seq as u8));
+        let rest = dim - &(&pair * &Dim::from(k));
+        free.min(rest.bounds(&self.ranges()).max + k * limit)
+    }
+
+    /// The runtime integers at the top of their ranges.
+    pub fn max_env(&self) -> Env {
+        Env::new(&self.ints.iter().map(|i| i.range.max).collect::<Vec<_>>())
+    }
+}
+
+impl Literal {
+    /// Wraps bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Literal {
+            bytes: bytes.into(),
+        }
+    }
+
+    /// A short stable name of the content.
+    pub fn hash(&self) -> u64 {
+        // FNV-1a: stable across runs and platforms, which printed graphs need.
+        self.bytes.iter().fold(0xcbf29ce484222325, |h, b| {
+            (h ^ u64::from(*b)).wrapping_mul(0x100000001b3)
+        })
+    }
+}
+
+impl fmt::Debug for Literal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Literal({} bytes, {:016x})",
+            self.bytes.len(),
+            self.hash()
+        )
+    }
+}

@@ -1,0 +1,280 @@
+//! Writes the body of a kernel by walking back from its root to what is in memory.
+//!
+//! The walk carries an [`Access`]: how the kernel's index space reads the node at hand. Layout
+//! ops change the access, scalar ops become instructions, stored tensors become loads.
+
+use super::access::{self, Access, Index};
+use super::group::{Groups, Role};
+use super::place::Place;
+use crate::graph::{Graph, NodeId, Op};
+use crate::program::Source;
+use std::collections::HashMap;
+use trt_kernel::{Arg, Binary, BodyBuilder, Compare, DType, Dim, Inst, Reg, Ty, View};
+
+/// Why writing stopped: the node must be stored first.
+#[derive(Debug)]
+pub(super) struct Stop(pub NodeId, pub &'static str);
+
+/// The arguments of a kernel in the making.
+#[derive(Default)]
+pub(super) struct Args {
+    pub sources: Vec<Source>,
+    pub dtypes: Vec<DType>,
+}
+
+impl Args {
+    /// The argument of a source, added if it is new.
+    pub fn of(&mut self, source: Source, dtype: DType) -> Arg {
+        match self.sources.iter().position(|s| *s == source) {
+            Some(i) => Arg(i as u16),
+            None => self.fresh(source, dtype),
+        }
+    }
+
+    /// An argument of its own.
+    pub fn fresh(&mut self, source: Source, dtype: DType) -> Arg {
+        self.sources.push(source);
+        self.dtypes.push(dtype);
+        Arg(self.sources.len() as u16 - 1)
+    }
+}
+
+/// Stored tensors by node.
+pub(super) struct Places<'a> {
+    pub graph: &'a Graph,
+    pub stored: Vec<Option<Place>>,
+}
+
+impl Places<'_> {
+    /// Where a node's value is, looking through layout ops.
+    pub fn of(&self, id: NodeId) -> Result<Place, Stop> {
+        if let Some(place) = &self.stored[id.index()] {
+            return Ok(place.clone());
+        }
+        let node = self.graph.node(id);
+        if !super::is_view(&node.op) {
+            return Err(Stop(id, "an operand of a kernel must be in memory"));
+        }
+        let input = node.inputs[0];
+        let from = &self.graph.node(input).shape;
+        self.of(input)?
+            .viewed(&node.op, from, &node.shape)
+            .ok_or(Stop(id, "no strides express this layout"))
+    }
+}
+
+/// The body of one kernel while it is written.
+pub(super) struct Emitter<'a> {
+    pub graph: &'a Graph,
+    pub groups: &'a Groups,
+    pub places: &'a Places<'a>,
+    pub root: NodeId,
+    /// The product whose sum is the body's input, with the access at which it is read.
+    pub anchor: Option<(NodeId, Access)>,
+    /// The kernel's axes.
+    pub space: Vec<Dim>,
+    pub body: BodyBuilder,
+    pub args: Args,
+    /// Names of the ops written, in order.
+    pub ops: Vec<String>,
+    pub memo: HashMap<(NodeId, Access), (Reg, Ty)>,
+}
+
+impl Emitter<'_> {
+    pub fn view(&self, place: &Place, access: &Access) -> View {
+        access::view(&place.offset, &place.strides, access, self.space.len())
+    }
+
+    pub fn load(&mut self, place: &Place, access: &Access) -> (Reg, Ty) {
+        let view = self.view(place, access);
+        let arg = self.args.of(place.source, place.dtype);
+        let ty = if place.dtype.is_float() {
+            Ty::F32
+        } else {
+            Ty::I64
+        };
+        (self.body.load(arg, view), ty)
+    }
+
+    /// Stores a value of the dtype's register type.
+    pub fn store(&mut self, place: &Place, access: &Access, value: (Reg, Ty)) {
+        let view = self.view(place, access);
+        let arg = self.args.of(place.source, place.dtype);
+        let value = match (place.dtype.is_float(), value.1) {
+            (true, Ty::I64 | Ty::Bool) => self.body.push(Inst::Cast(value.0, Ty::F32)),
+            (false, Ty::F32) => self.body.push(Inst::Cast(value.0, Ty::I64)),
+            _ => value.0,
+        };
+        self.body.store(arg, view, value);
+    }
+
+    /// The value of a node at an access.
+    pub fn emit(&mut self, id: NodeId, access: &Access) -> Result<(Reg, Ty), Stop> {
+        let key = (id, access.clone());
+        if let Some(found) = self.memo.get(&key) {
+            return Ok(*found);
+        }
+        let value = self.value(id, access)?;
+        self.memo.insert(key, value);
+        Ok(value)
+    }
+
+    fn value(&mut self, id: NodeId, access: &Access) -> Result<(Reg, Ty), Stop> {
+        let node = self.graph.node(id);
+        if let Some((anchor, at)) = &self.anchor
+            && *anchor == id
+        {
+            return match at == access {
+                true => {
+                    self.ops.push("matmul".into());
+                    Ok((self.body.push(Inst::Input), Ty::F32))
+                }
+                false => Err(Stop(id, "its consumer reads it in another layout")),
+            };
+        }
+        if let Some(place) = &self.places.stored[id.index()] {
+            let place = place.clone();
+            return Ok(self.load(&place, access));
+        }
+        if super::is_view(&node.op) {
+            // A stored tensor behind it may be addressed even where the index is not linear.
+            if let Ok(place) = self.places.of(id) {
+                return Ok(self.load(&place, access));
+            }
+            let input = node.inputs[0];
+            let from = &self.graph.node(input).shape;
+            let inner = access::through(&node.op, access, from, &node.shape)
+                .ok_or(Stop(input, "its consumer reads it through a reshape"))?;
+            return self.emit(input, &inner);
+        }
+        let ours = match self.groups.roles[id.index()] {
+            Role::Root => id == self.root,
+            Role::Inside(root) => root == self.root,
+            Role::Anywhere => true,
+            Role::Leaf | Role::View => false,
+        };
+        match ours {
+            true => self.compute(id, access),
+            false => Err(Stop(id, "several kernels need it")),
+        }
+    }
+
+    fn compute(&mut self, id: NodeId, access: &Access) -> Result<(Reg, Ty), Stop> {
+        let node = self.graph.node(id);
+        let inputs = node.inputs.clone();
+        let value = match node.op.clone() {
+            Op::Float(v) => (self.body.push(Inst::F32(v)), Ty::F32),
+            Op::Int(d) => (self.body.push(Inst::I64(d)), Ty::I64),
+            Op::Arange { start, step } => {
+                let index = self.index(&access[0]);
+                let step = self.body.push(Inst::I64(Dim::from(step)));
+                let scaled = self.body.binary(Binary::Mul, index, step);
+                let start = self.body.push(Inst::I64(start));
+                let value = (self.body.binary(Binary::Add, scaled, start), Ty::I64);
+                self.convert(
+                    value,
+                    if node.dtype.is_float() {
+                        Ty::F32
+                    } else {
+                        Ty::I64
+                    },
+                )
+            }
+            Op::Causal { offset, window } => self.causal(access, &offset, window),
+            Op::Unary(f) => {
+                let (x, ty) = self.emit(inputs[0], access)?;
+                (self.body.unary(f, x), ty)
+            }
+            Op::Binary(f) => {
+                let (a, ty) = self.number(inputs[0], access)?;
+                let (b, _) = self.number(inputs[1], access)?;
+                (self.body.binary(f, a, b), ty)
+            }
+            Op::Compare(f) => {
+                let (a, _) = self.number(inputs[0], access)?;
+                let (b, _) = self.number(inputs[1], access)?;
+                (self.body.push(Inst::Compare(f, a, b)), Ty::Bool)
+            }
+            Op::Where => {
+                let cond = self.emit(inputs[0], access)?;
+                let cond = self.convert(cond, Ty::Bool).0;
+                let (a, ty) = self.number(inputs[1], access)?;
+                let (b, _) = self.number(inputs[2], access)?;
+                (self.body.push(Inst::Select(cond, a, b)), ty)
+            }
+            Op::Cast => {
+                let x = self.emit(inputs[0], access)?;
+                self.convert(
+                    x,
+                    if node.dtype.is_float() {
+                        Ty::F32
+                    } else {
+                        Ty::I64
+                    },
+                )
+            }
+            Op::Reduce(f, axis) => {
+                let whole = &self.graph.node(inputs[0]).shape;
+                let aligned = *whole == self.space
+                    && axis + 1 == whole.len()
+                    && (0..axis).all(|i| access[i] == Index::axis(i) || whole[i].is(1));
+                if !aligned {
+                    return Err(Stop(id, "its consumer walks over other rows"));
+                }
+                let identity = (0..whole.len()).map(Index::axis).collect();
+                let (x, _) = self.number(inputs[0], &identity)?;
+                (self.body.push(Inst::Reduce(f, x)), Ty::F32)
+            }
+            _ => return Err(Stop(id, "an operand of a kernel must be in memory")),
+        };
+        if !super::is_generated(&node.op) && node.op != Op::Cast {
+            self.ops.push(node.op.name());
+        }
+        Ok(value)
+    }
+
+    /// A value that is not a truth value.
+    fn number(&mut self, id: NodeId, access: &Access) -> Result<(Reg, Ty), Stop> {
+        let value = self.emit(id, access)?;
+        Ok(match value.1 {
+            Ty::Bool => self.convert(value, Ty::I64),
+            _ => value,
+        })
+    }
+
+    fn convert(&mut self, (reg, ty): (Reg, Ty), to: Ty) -> (Reg, Ty) {
+        match ty == to {
+            true => (reg, ty),
+            false => (self.body.push(Inst::Cast(reg, to)), to),
+        }
+    }
+
+    /// An index as a register.
+    fn index(&mut self, index: &Index) -> Reg {
+        let mut sum = self.body.push(Inst::I64(index.offset.clone()));
+        for (axis, stride) in &index.terms {
+            let i = self.body.push(Inst::Iota(*axis as u8));
+            let s = self.body.push(Inst::I64(stride.clone()));
+            let term = self.body.binary(Binary::Mul, i, s);
+            sum = self.body.binary(Binary::Add, sum, term);
+        }
+        sum
+    }
+
+    fn causal(&mut self, access: &Access, offset: &Dim, window: Option<usize>) -> (Reg, Ty) {
+        let (i, j) = (self.index(&access[0]), self.index(&access[1]));
+        let offset = self.body.push(Inst::I64(offset.clone()));
+        let last = self.body.binary(Binary::Add, i, offset);
+        let after = self.body.push(Inst::Compare(Compare::Gt, j, last));
+        let Some(window) = window else {
+            return (after, Ty::Bool);
+        };
+        let window = self.body.push(Inst::I64(Dim::from(window)));
+        let first = self.body.binary(Binary::Sub, last, window);
+        let before = self.body.push(Inst::Compare(Compare::Le, j, first));
+        let one = self.body.push(Inst::I64(Dim::from(1)));
+        let before = self.body.push(Inst::Cast(before, Ty::I64));
+        let either = self.body.push(Inst::Select(after, one, before));
+        (self.body.push(Inst::Cast(either, Ty::Bool)), Ty::Bool)
+    }
+}

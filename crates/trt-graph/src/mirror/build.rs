@@ -1,0 +1,142 @@
+//! Constructors: tensors from data, fills and ranges.
+
+use super::tensor::{Tensor, kernel_dtype};
+use crate::graph::Op;
+use candle_core::shape::ShapeWithOneHole;
+use candle_core::{CpuStorage, Device, NdArray, Result, Shape, WithDType, bail};
+use trt_kernel::{DType, Dim};
+
+fn bytes(storage: &CpuStorage) -> Result<(Vec<u8>, DType)> {
+    fn raw<T: bytemuck::NoUninit>(v: &[T]) -> Vec<u8> {
+        bytemuck::cast_slice(v).to_vec()
+    }
+    Ok(match storage {
+        CpuStorage::U8(v) => (v.clone(), DType::U8),
+        CpuStorage::U32(v) => (raw(v), DType::U32),
+        CpuStorage::I64(v) => (raw(v), DType::I64),
+        CpuStorage::BF16(v) => (raw(v), DType::BF16),
+        CpuStorage::F16(v) => (raw(v), DType::F16),
+        CpuStorage::F32(v) => (raw(v), DType::F32),
+        other => bail!(
+            "constants of {:?} are not supported by candle-trt",
+            std::mem::discriminant(other)
+        ),
+    })
+}
+
+impl Tensor {
+    /// A tensor from nested arrays, slices or a scalar.
+    pub fn new<A: NdArray>(array: A, _device: &Device) -> Result<Tensor> {
+        let shape = array.shape()?;
+        let (bytes, dtype) = bytes(&array.to_cpu_storage())?;
+        Ok(Tensor::literal(bytes, shape, dtype))
+    }
+
+    /// A tensor from row-major elements.
+    pub fn from_vec<S: ShapeWithOneHole, D: WithDType>(
+        data: Vec<D>,
+        shape: S,
+        _device: &Device,
+    ) -> Result<Tensor> {
+        let shape = shape.into_shape(data.len())?;
+        let (bytes, dtype) = bytes(&D::to_cpu_storage_owned(data))?;
+        Ok(Tensor::literal(bytes, shape, dtype))
+    }
+
+    /// A tensor from row-major elements.
+    pub fn from_slice<S: ShapeWithOneHole, D: WithDType>(
+        data: &[D],
+        shape: S,
+        device: &Device,
+    ) -> Result<Tensor> {
+        Tensor::from_vec(data.to_vec(), shape, device)
+    }
+
+    /// A vector of an iterator's elements.
+    pub fn from_iter<D: WithDType>(
+        iter: impl IntoIterator<Item = D>,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let data: Vec<D> = iter.into_iter().collect();
+        let len = data.len();
+        Tensor::from_vec(data, len, device)
+    }
+
+    /// One value repeated.
+    pub fn full<D: WithDType, S: Into<Shape>>(
+        value: D,
+        shape: S,
+        _device: &Device,
+    ) -> Result<Tensor> {
+        Ok(Tensor::filled(
+            value.to_f64(),
+            shape.into(),
+            kernel_dtype(D::DTYPE)?,
+        ))
+    }
+
+    /// Zeros.
+    pub fn zeros<S: Into<Shape>>(
+        shape: S,
+        dtype: candle_core::DType,
+        _device: &Device,
+    ) -> Result<Tensor> {
+        Ok(Tensor::filled(0.0, shape.into(), kernel_dtype(dtype)?))
+    }
+
+    /// Ones.
+    pub fn ones<S: Into<Shape>>(
+        shape: S,
+        dtype: candle_core::DType,
+        _device: &Device,
+    ) -> Result<Tensor> {
+        Ok(Tensor::filled(1.0, shape.into(), kernel_dtype(dtype)?))
+    }
+
+    /// Zeros of this shape and dtype.
+    pub fn zeros_like(&self) -> Result<Tensor> {
+        Ok(self.like(0.0))
+    }
+
+    /// Ones of this shape and dtype.
+    pub fn ones_like(&self) -> Result<Tensor> {
+        Ok(self.like(1.0))
+    }
+
+    /// `start, start + 1, …` below `end`.
+    pub fn arange<D: WithDType>(start: D, end: D, device: &Device) -> Result<Tensor> {
+        Tensor::arange_step(start, end, D::from_f64(1.0), device)
+    }
+
+    /// `start, start + step, …` before `end`.
+    pub fn arange_step<D: WithDType>(start: D, end: D, step: D, device: &Device) -> Result<Tensor> {
+        let (first, last, by) = (start.to_f64(), end.to_f64(), step.to_f64());
+        if by == 0.0 {
+            bail!("arange: the step is 0");
+        }
+        let len = ((last - first) / by).ceil().max(0.0) as usize;
+        if first.fract() == 0.0 && by.fract() == 0.0 {
+            let op = Op::Arange {
+                start: Dim::from(first as i64),
+                step: by as i64,
+            };
+            return Ok(Tensor::make(op, vec![], len, kernel_dtype(D::DTYPE)?));
+        }
+        let data: Vec<D> = (0..len)
+            .map(|i| D::from_f64(first + by * i as f64))
+            .collect();
+        Tensor::from_vec(data, len, device)
+    }
+
+    /// Ones on and below the diagonal of an `n x n` matrix.
+    pub fn tril2(n: usize, dtype: candle_core::DType, device: &Device) -> Result<Tensor> {
+        let data: Vec<u8> = (0..n * n).map(|i| u8::from(i % n <= i / n)).collect();
+        Tensor::from_vec(data, (n, n), device)?.to_dtype(dtype)
+    }
+
+    /// Ones on and above the diagonal of an `n x n` matrix.
+    pub fn triu2(n: usize, dtype: candle_core::DType, device: &Device) -> Result<Tensor> {
+        let data: Vec<u8> = (0..n * n).map(|i| u8::from(i % n >= i / n)).collect();
+        Tensor::from_vec(data, (n, n), device)?.to_dtype(dtype)
+    }
+}

@@ -1,0 +1,178 @@
+//! Key-value caches: `candle_nn::kv_cache` over symbolic tensors.
+//!
+//! candle preallocates the cache's memory; here appending is a `cat` with what the previous call
+//! left, which the compiler turns into a state that is appended to in place.
+
+use crate::mirror::tensor::Tensor;
+use candle_core::{Result, bail};
+
+/// A tensor that grows along an axis.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    all_data: Option<Tensor>,
+    dim: usize,
+    max_seq_len: usize,
+}
+
+impl Cache {
+    /// An empty cache that grows along `dim` up to `max_seq_len`.
+    pub fn new(dim: usize, max_seq_len: usize) -> Self {
+        Self {
+            all_data: None,
+            dim,
+            max_seq_len,
+        }
+    }
+
+    /// The axis along which it grows.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The cached length.
+    pub fn current_seq_len(&self) -> usize {
+        self.all_data.as_ref().map_or(0, |t| t.dims()[self.dim])
+    }
+
+    /// The longest length.
+    pub fn max_seq_len(&self) -> usize {
+        self.max_seq_len
+    }
+
+    /// What is cached.
+    pub fn current_data(&self) -> Result<Option<Tensor>> {
+        Ok(self.all_data.clone())
+    }
+
+    /// Empties the cache.
+    pub fn reset(&mut self) {
+        self.all_data = None;
+    }
+
+    /// Appends along the axis.
+    pub fn append(&mut self, src: &Tensor) -> Result<()> {
+        let len = self.current_seq_len() + src.dim(self.dim)?;
+        if len > self.max_seq_len {
+            bail!("kv-cache: above max-seq-len {len} > {}", self.max_seq_len);
+        }
+        self.all_data = Some(match &self.all_data {
+            None => src.clone(),
+            Some(old) => Tensor::cat(&[old, src], self.dim)?,
+        });
+        Ok(())
+    }
+}
+
+/// A cache of keys and one of values.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    k: Cache,
+    v: Cache,
+}
+
+impl KvCache {
+    /// Empty caches that grow along `dim` up to `max_seq_len`.
+    pub fn new(dim: usize, max_seq_len: usize) -> Self {
+        Self {
+            k: Cache::new(dim, max_seq_len),
+            v: Cache::new(dim, max_seq_len),
+        }
+    }
+
+    /// The cache of keys.
+    pub fn k_cache(&self) -> &Cache {
+        &self.k
+    }
+
+    /// The cache of values.
+    pub fn v_cache(&self) -> &Cache {
+        &self.v
+    }
+
+    /// The cached keys.
+    pub fn k(&self) -> Result<Option<Tensor>> {
+        self.k.current_data()
+    }
+
+    /// The cached values.
+    pub fn v(&self) -> Result<Option<Tensor>> {
+        self.v.current_data()
+    }
+
+    /// Appends and returns everything cached.
+    pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.k.append(k)?;
+        self.v.append(v)?;
+        match (self.k.current_data()?, self.v.current_data()?) {
+            (Some(k), Some(v)) => Ok((k, v)),
+            _ => bail!("kv-cache: empty after appending {k:?}"),
+        }
+    }
+
+    /// The cached length.
+    pub fn current_seq_len(&self) -> usize {
+        self.k.current_seq_len()
+    }
+
+    /// Empties both caches.
+    pub fn reset(&mut self) {
+        self.k.reset();
+        self.v.reset();
+    }
+}
+
+/// Keys and values joined by `cat`, without a limit.
+#[derive(Clone, Debug)]
+pub struct ConcatKvCache {
+    kv: Option<(Tensor, Tensor)>,
+    dim: usize,
+}
+
+impl ConcatKvCache {
+    /// An empty cache that grows along `dim`.
+    pub fn new(dim: usize) -> Self {
+        Self { kv: None, dim }
+    }
+
+    /// The cached length.
+    pub fn current_seq_len(&self) -> usize {
+        self.kv.as_ref().map_or(0, |(k, _)| k.dims()[self.dim])
+    }
+
+    /// Whether nothing is cached.
+    pub fn is_empty(&self) -> bool {
+        self.kv.is_none()
+    }
+
+    /// The axis along which it grows.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Appends and returns everything cached.
+    pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+        let joined = match &self.kv {
+            None => (k.clone(), v.clone()),
+            Some((pk, pv)) => (
+                Tensor::cat(&[pk, k], self.dim)?,
+                Tensor::cat(&[pv, v], self.dim)?,
+            ),
+        };
+        Ok(self.kv.insert(joined).clone())
+    }
+
+    /// Empties the cache.
+    pub fn reset(&mut self) {
+        self.kv = None;
+    }
+
+    /// The cached keys.
+    pub fn k(&self) -> Option<&Tensor> {
+        self.kv.as_ref().map(|kv| &kv.0)
+    }
+
+    /// The cached values.
+    pub fn v(&self) -> Option<&Tensor> {
+        self.kv.as_ref().map(|kv| &kv.1)
+    }
+}

@@ -1,0 +1,108 @@
+//! Functions of `candle_nn::ops`.
+
+use crate::graph::Op;
+use crate::mirror::tensor::Tensor;
+use candle_core::shape::Dim as AsDim;
+use candle_core::{D, DType, Result, bail};
+use trt_kernel::Unary;
+
+/// `x * sigmoid(x)`.
+pub fn silu(xs: &Tensor) -> Result<Tensor> {
+    xs.silu()
+}
+
+/// `silu(a) * b` where `a` and `b` are the halves of the last axis.
+pub fn swiglu(xs: &Tensor) -> Result<Tensor> {
+    let halves = xs.chunk(2, D::Minus1)?;
+    match halves.as_slice() {
+        [a, b] => &a.silu()? * b,
+        _ => bail!("swiglu: the last axis of {:?} has no halves", xs.shape()),
+    }
+}
+
+/// `1 / (1 + e^-x)`.
+pub fn sigmoid(xs: &Tensor) -> Result<Tensor> {
+    xs.unary(Unary::Sigmoid)
+}
+
+/// `clamp((x + 3) / 6, 0, 1)`.
+pub fn hard_sigmoid(xs: &Tensor) -> Result<Tensor> {
+    ((xs + 3.0)? / 6.0)?.clamp(0f32, 1f32)
+}
+
+/// `x >= 0 ? x : slope * x`.
+pub fn leaky_relu(xs: &Tensor, negative_slope: f64) -> Result<Tensor> {
+    xs.relu()?.add(&(xs.minimum(0f64)? * negative_slope)?)
+}
+
+/// Softmax along an axis.
+pub fn softmax<A: AsDim>(xs: &Tensor, dim: A) -> Result<Tensor> {
+    let axis = dim.to_index(xs.shape(), "softmax")?;
+    if axis + 1 == xs.rank() {
+        return softmax_last_dim(xs);
+    }
+    softmax_last_dim(&xs.transpose(axis, D::Minus1)?)?.transpose(axis, D::Minus1)
+}
+
+/// Softmax along the last axis.
+pub fn softmax_last_dim(xs: &Tensor) -> Result<Tensor> {
+    if xs.rank() == 0 || !xs.kernel_dtype().is_float() {
+        bail!("softmax of {xs:?}");
+    }
+    Ok(Tensor::make(
+        Op::Softmax,
+        vec![xs.clone()],
+        xs.shape().clone(),
+        xs.kernel_dtype(),
+    ))
+}
+
+/// `x - log(sum(e^x))` along an axis.
+pub fn log_softmax<A: AsDim>(xs: &Tensor, dim: A) -> Result<Tensor> {
+    let axis = dim.to_index(xs.shape(), "log-softmax")?;
+    let shifted = xs.broadcast_sub(&xs.max_keepdim(axis)?)?;
+    let log = shifted.exp()?.sum_keepdim(axis)?.log()?;
+    shifted.broadcast_sub(&log)
+}
+
+/// RMS norm over the last axis, computed in f32: `x / sqrt(mean(x^2) + eps) * alpha`.
+pub fn rms_norm(xs: &Tensor, alpha: &Tensor, eps: f32) -> Result<Tensor> {
+    normalise(xs, alpha, None, f64::from(eps), false)
+}
+
+/// Layer norm over the last axis, computed in f32.
+pub fn layer_norm(xs: &Tensor, alpha: &Tensor, beta: &Tensor, eps: f32) -> Result<Tensor> {
+    normalise(xs, alpha, Some(beta), f64::from(eps), true)
+}
+
+pub(super) fn normalise(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    eps: f64,
+    remove_mean: bool,
+) -> Result<Tensor> {
+    let size = x.dim(D::Minus1)?;
+    if weight.dims() != [size] {
+        bail!(
+            "norm: weight {:?} for an input of shape {:?}",
+            weight.shape(),
+            x.shape()
+        );
+    }
+    let dtype = x.dtype();
+    let x = x.to_dtype(DType::F32)?;
+    let x = match remove_mean {
+        true => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
+        false => x,
+    };
+    let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
+    let y = x
+        .broadcast_div(&scale)?
+        .broadcast_mul(&weight.to_dtype(DType::F32)?)?;
+    let y = match bias {
+        Some(b) => y.broadcast_add(&b.to_dtype(DType::F32)?)?,
+        None => y,
+    };
+    y.to_dtype(dtype)
+}

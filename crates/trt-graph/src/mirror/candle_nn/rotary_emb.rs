@@ -1,0 +1,42 @@
+//! Rotary position embeddings.
+
+use crate::graph::Op;
+use crate::mirror::tensor::Tensor;
+use candle_core::{D, Result, bail};
+
+/// Rotates the halves of `xs (b, h, s, d)` by tables `cos`, `sin` of shape `(s, d/2)`.
+pub fn rope(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let (_, _, s, d) = xs.dims4()?;
+    let table = |t: &Tensor| match t.dims() {
+        [n, half] if *n >= s && half * 2 == d => t.narrow(0, 0, s),
+        _ => bail!(
+            "rope: table {:?} for an input of shape {:?}",
+            t.shape(),
+            xs.shape()
+        ),
+    };
+    let operands = vec![xs.clone(), table(cos)?, table(sin)?];
+    Ok(Tensor::make(
+        Op::Rope,
+        operands,
+        xs.shape().clone(),
+        xs.kernel_dtype(),
+    ))
+}
+
+/// [`rope`] spelled in tensor operations; tables may have their halves repeated.
+pub fn rope_slow(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let (_, _, s, d) = x.dims4()?;
+    let full = |t: &Tensor| -> Result<Tensor> {
+        Tensor::cat(&[t, t], D::Minus1)?
+            .narrow(0, 0, s)?
+            .unsqueeze(0)?
+            .unsqueeze(0)
+    };
+    let (a, b) = (
+        x.narrow(D::Minus1, 0, d / 2)?,
+        x.narrow(D::Minus1, d / 2, d - d / 2)?,
+    );
+    let rotated = Tensor::cat(&[&b.neg()?, &a], D::Minus1)?;
+    x.broadcast_mul(&full(cos)?)? + rotated.broadcast_mul(&full(sin)?)?
+}

@@ -1,0 +1,302 @@
+//! The symbolic tensor: an operation with its operands, shape and dtype.
+
+use crate::graph::{Literal, Op};
+use crate::trace;
+use candle_core::{Device, Result, Shape, bail};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use trt_kernel::{DType, Dim};
+
+/// A tensor whose elements are not known while a model is traced, with candle's methods.
+#[derive(Clone)]
+pub struct Tensor(Arc<Inner>);
+
+struct Inner {
+    id: u64,
+    epoch: u32,
+    op: Op,
+    operands: Vec<Tensor>,
+    shape: Shape,
+    dtype: DType,
+}
+
+/// A layer: candle's trait over symbolic tensors.
+pub trait Module {
+    /// The layer's result.
+    fn forward(&self, xs: &Tensor) -> Result<Tensor>;
+}
+
+/// A layer that behaves differently in training; candle-trt runs with `train` false.
+pub trait ModuleT {
+    /// The layer's result.
+    fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor>;
+}
+
+impl<F: Fn(&Tensor) -> Result<Tensor>> Module for F {
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        self(xs)
+    }
+}
+
+impl<M: Module> Module for Option<&M> {
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        match self {
+            None => Ok(xs.clone()),
+            Some(m) => m.forward(xs),
+        }
+    }
+}
+
+impl<M: Module> ModuleT for M {
+    fn forward_t(&self, xs: &Tensor, _train: bool) -> Result<Tensor> {
+        self.forward(xs)
+    }
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+static CPU: Device = Device::Cpu;
+
+/// The house's dtype for candle's.
+pub(crate) fn kernel_dtype(dtype: candle_core::DType) -> Result<DType> {
+    use candle_core::DType as C;
+    Ok(match dtype {
+        C::U8 => DType::U8,
+        C::U32 => DType::U32,
+        C::I64 => DType::I64,
+        C::BF16 => DType::BF16,
+        C::F16 => DType::F16,
+        C::F32 => DType::F32,
+        other => bail!(
+            "dtype {other:?} is not supported by candle-trt (u8, u32, i64, bf16, f16, f32 are)"
+        ),
+    })
+}
+
+/// candle's dtype for the house's.
+pub(crate) fn candle_dtype(dtype: DType) -> candle_core::DType {
+    match dtype {
+        DType::U8 => candle_core::DType::U8,
+        DType::U32 => candle_core::DType::U32,
+        DType::I64 => candle_core::DType::I64,
+        DType::BF16 => candle_core::DType::BF16,
+        DType::F16 => candle_core::DType::F16,
+        DType::F32 => candle_core::DType::F32,
+    }
+}
+
+impl Tensor {
+    pub(crate) fn make(
+        op: Op,
+        operands: Vec<Tensor>,
+        shape: impl Into<Shape>,
+        dtype: DType,
+    ) -> Tensor {
+        let tensor = Tensor(Arc::new(Inner {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            epoch: trace::current_epoch(),
+            op,
+            operands,
+            shape: shape.into(),
+            dtype,
+        }));
+        trace::record(&tensor);
+        tensor
+    }
+
+    pub(crate) fn input(index: u32, shape: Shape, dtype: candle_core::DType) -> Result<Tensor> {
+        Ok(Tensor::make(
+            Op::Input(index),
+            vec![],
+            shape,
+            kernel_dtype(dtype)?,
+        ))
+    }
+
+    pub(crate) fn weight(name: &str, shape: Shape, dtype: DType) -> Tensor {
+        Tensor::make(Op::Weight(name.into()), vec![], shape, dtype)
+    }
+
+    pub(crate) fn literal(bytes: Vec<u8>, shape: Shape, dtype: DType) -> Tensor {
+        Tensor::make(Op::Const(Literal::new(bytes)), vec![], shape, dtype)
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    pub(crate) fn epoch(&self) -> u32 {
+        self.0.epoch
+    }
+
+    pub(crate) fn op(&self) -> &Op {
+        &self.0.op
+    }
+
+    pub(crate) fn operands(&self) -> &[Tensor] {
+        &self.0.operands
+    }
+
+    pub(crate) fn kernel_dtype(&self) -> DType {
+        self.0.dtype
+    }
+
+    /// A scalar of this dtype repeated over this shape.
+    pub(crate) fn like(&self, value: f64) -> Tensor {
+        Tensor::filled(value, self.shape().clone(), self.0.dtype)
+    }
+
+    pub(crate) fn filled(value: f64, shape: Shape, dtype: DType) -> Tensor {
+        let op = match dtype.is_float() {
+            true => Op::Float(value as f32),
+            false => Op::Int(Dim::from(value as i64)),
+        };
+        let scalar = Tensor::make(op, vec![], (), dtype);
+        if shape.rank() == 0 {
+            return scalar;
+        }
+        let point = Tensor::make(Op::Reshape, vec![scalar], vec![1usize; shape.rank()], dtype);
+        match point.shape() == &shape {
+            true => point,
+            false => Tensor::make(Op::Broadcast, vec![point], shape, dtype),
+        }
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> candle_core::DType {
+        candle_dtype(self.0.dtype)
+    }
+
+    /// Always the CPU: where a program runs is decided when it is compiled.
+    pub fn device(&self) -> &Device {
+        &CPU
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &Shape {
+        &self.0.shape
+    }
+
+    /// The sizes of the axes.
+    pub fn dims(&self) -> &[usize] {
+        self.0.shape.dims()
+    }
+
+    /// The size of one axis.
+    pub fn dim<D: candle_core::shape::Dim>(&self, dim: D) -> Result<usize> {
+        let dim = dim.to_index(self.shape(), "dim")?;
+        Ok(self.dims()[dim])
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.dims().len()
+    }
+
+    /// The number of elements.
+    pub fn elem_count(&self) -> usize {
+        self.shape().elem_count()
+    }
+
+    /// Checks for rank 0.
+    pub fn dims0(&self) -> Result<()> {
+        self.shape().dims0()
+    }
+
+    /// The size of a vector.
+    pub fn dims1(&self) -> Result<usize> {
+        self.shape().dims1()
+    }
+
+    /// The sizes of a matrix.
+    pub fn dims2(&self) -> Result<(usize, usize)> {
+        self.shape().dims2()
+    }
+
+    /// The sizes of a rank 3 tensor.
+    pub fn dims3(&self) -> Result<(usize, usize, usize)> {
+        self.shape().dims3()
+    }
+
+    /// The sizes of a rank 4 tensor.
+    pub fn dims4(&self) -> Result<(usize, usize, usize, usize)> {
+        self.shape().dims4()
+    }
+
+    /// The sizes of a rank 5 tensor.
+    pub fn dims5(&self) -> Result<(usize, usize, usize, usize, usize)> {
+        self.shape().dims5()
+    }
+
+    /// Layout is decided by the compiler; every symbolic tensor counts as contiguous.
+    pub fn is_contiguous(&self) -> bool {
+        true
+    }
+
+    /// The same tensor: layout is decided by the compiler.
+    pub fn contiguous(&self) -> Result<Tensor> {
+        Ok(self.clone())
+    }
+
+    /// The same tensor: layout is decided by the compiler.
+    pub fn force_contiguous(&self) -> Result<Tensor> {
+        Ok(self.clone())
+    }
+
+    /// The same tensor: nothing is shared that could be written.
+    pub fn copy(&self) -> Result<Tensor> {
+        Ok(self.clone())
+    }
+
+    /// The same tensor: there are no gradients.
+    pub fn detach(&self) -> Tensor {
+        self.clone()
+    }
+
+    /// The same tensor: where a program runs is decided when it is compiled.
+    pub fn to_device(&self, _device: &Device) -> Result<Tensor> {
+        Ok(self.clone())
+    }
+
+    /// Conversion to another dtype.
+    pub fn to_dtype(&self, dtype: candle_core::DType) -> Result<Tensor> {
+        let dtype = kernel_dtype(dtype)?;
+        if dtype == self.0.dtype {
+            return Ok(self.clone());
+        }
+        Ok(Tensor::make(
+            Op::Cast,
+            vec![self.clone()],
+            self.shape().clone(),
+            dtype,
+        ))
+    }
+
+    /// Runs a layer on this tensor.
+    pub fn apply<M: Module>(&self, m: &M) -> Result<Tensor> {
+        m.forward(self)
+    }
+
+    /// Runs a layer on this tensor.
+    pub fn apply_t<M: ModuleT>(&self, m: &M, train: bool) -> Result<Tensor> {
+        m.forward_t(self, train)
+    }
+}
+
+impl AsRef<Tensor> for Tensor {
+    fn as_ref(&self) -> &Tensor {
+        self
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Tensor[{} {:?}; {}]",
+            self.0.op.name(),
+            self.dims(),
+            self.0.dtype
+        )
+    }
+}

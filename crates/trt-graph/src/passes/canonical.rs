@@ -1,0 +1,190 @@
+//! One spelling for each meaning: layout chains are shortened, no-ops go.
+//!
+//! The rules are local; each looks at a node whose inputs are already canonical.
+
+use super::matching::widens;
+use super::rewrite::{push, rebuild};
+use crate::graph::{Graph, Node, NodeId, Op};
+use trt_kernel::Dim;
+
+pub(super) fn run(graph: Graph) -> Graph {
+    rebuild(&graph, |out, _, node| simplify(out, node))
+}
+
+fn simplify(g: &mut Graph, node: Node) -> NodeId {
+    let Some(&x) = node.inputs.first() else {
+        return g.push(node);
+    };
+    let input = g.node(x).clone();
+    let no_op = match &node.op {
+        Op::Reshape | Op::Broadcast | Op::Narrow { .. } => input.shape == node.shape,
+        Op::Cast => input.dtype == node.dtype,
+        Op::Permute(perm) => perm.iter().copied().eq(0..perm.len()),
+        Op::Cat(_) => node.inputs.len() == 1,
+        _ => false,
+    };
+    if no_op {
+        return x;
+    }
+    match (&node.op, &input.op) {
+        (Op::Reshape, Op::Reshape) | (Op::Broadcast, Op::Broadcast) => simplify(
+            g,
+            Node {
+                inputs: input.inputs,
+                ..node
+            },
+        ),
+        (Op::Permute(p), Op::Permute(q)) => {
+            let op = Op::Permute(p.iter().map(|i| q[*i]).collect());
+            simplify(
+                g,
+                Node {
+                    op,
+                    inputs: input.inputs,
+                    ..node
+                },
+            )
+        }
+        (
+            Op::Narrow { axis, start },
+            Op::Narrow {
+                axis: inner,
+                start: first,
+            },
+        ) if axis == inner => {
+            let op = Op::Narrow {
+                axis: *axis,
+                start: start + first,
+            };
+            simplify(
+                g,
+                Node {
+                    op,
+                    inputs: input.inputs,
+                    ..node
+                },
+            )
+        }
+        (Op::Cast, Op::Cast) if widens(g.node(input.inputs[0]).dtype, input.dtype) => simplify(
+            g,
+            Node {
+                inputs: input.inputs,
+                ..node
+            },
+        ),
+        (Op::Cat(axis), _) if node.inputs.iter().all(|i| *i == x) => {
+            repeat(g, &node, &input, *axis)
+        }
+        (Op::Matmul, _) => matmul(g, node),
+        _ => g.push(node),
+    }
+}
+
+/// Copies of one tensor joined along an axis are a broadcast.
+fn repeat(g: &mut Graph, node: &Node, input: &Node, axis: usize) -> NodeId {
+    let x = node.inputs[0];
+    let mut point = input.shape.clone();
+    point.insert(axis, Dim::from(1));
+    let mut wide = point.clone();
+    wide[axis] = Dim::from(node.inputs.len());
+    let point = push(g, Op::Reshape, &[x], &point, node.dtype);
+    let wide = push(g, Op::Broadcast, &[point], &wide, node.dtype);
+    push(g, Op::Reshape, &[wide], &node.shape, node.dtype)
+}
+
+/// A second operand that is one matrix for all leading axes is taken as that matrix, and a weight
+/// is read in the dtype it is stored in.
+fn matmul(g: &mut Graph, mut node: Node) -> NodeId {
+    if let Some(matrix) = shared_matrix(g, node.inputs[1]) {
+        node.inputs[1] = matrix;
+    }
+    if let Some(weight) = stored_weight(g, node.inputs[1]) {
+        node.inputs[1] = weight;
+        return rows(g, node);
+    }
+    g.push(node)
+}
+
+/// `permute(broadcast(reshape(w)))` or `broadcast(..)` of a rank 2 `w`, with leading axes added.
+fn shared_matrix(g: &mut Graph, id: NodeId) -> Option<NodeId> {
+    let node = g.node(id).clone();
+    let rank = node.shape.len();
+    if rank <= 2 {
+        return None;
+    }
+    let (broadcast, swapped) = match &node.op {
+        Op::Permute(p) => {
+            let mut expected: Vec<usize> = (0..rank).collect();
+            expected.swap(rank - 2, rank - 1);
+            (*p == expected).then(|| (g.node(node.inputs[0]).clone(), true))?
+        }
+        _ => (node.clone(), false),
+    };
+    let source = match &broadcast.op {
+        Op::Broadcast => g.node(broadcast.inputs[0]).clone(),
+        _ => broadcast,
+    };
+    let lead = &source.shape[..rank - 2];
+    if !lead.iter().all(|d| d.is(1)) || source.op != Op::Reshape {
+        return None;
+    }
+    let matrix = source.inputs[0];
+    if g.node(matrix).shape != source.shape[rank - 2..] {
+        return None;
+    }
+    let shape = node.shape[rank - 2..].to_vec();
+    Some(match swapped {
+        true => push(g, Op::Permute(vec![1, 0]), &[matrix], &shape, node.dtype),
+        false => matrix,
+    })
+}
+
+/// `permute(cast(weight))` without the cast.
+fn stored_weight(g: &mut Graph, id: NodeId) -> Option<NodeId> {
+    let node = g.node(id).clone();
+    let Op::Permute(p) = &node.op else {
+        return None;
+    };
+    let inner = g.node(node.inputs[0]).clone();
+    if *p != [1, 0] {
+        return None;
+    }
+    match inner.op {
+        Op::Weight(_) => Some(id),
+        Op::Cast => {
+            let weight = inner.inputs[0];
+            let Node {
+                op: Op::Weight(_),
+                dtype,
+                ..
+            } = *g.node(weight)
+            else {
+                return None;
+            };
+            Some(push(
+                g,
+                Op::Permute(vec![1, 0]),
+                &[weight],
+                &node.shape,
+                dtype,
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// The leading axes of a product with a weight, joined into rows if several are not 1.
+fn rows(g: &mut Graph, node: Node) -> NodeId {
+    let rank = node.shape.len();
+    let lead = &node.shape[..rank - 1];
+    if rank <= 2 || lead.iter().filter(|d| !d.is(1)).count() <= 1 {
+        return g.push(node);
+    }
+    let m = Dim::product(lead);
+    let x = g.node(node.inputs[0]);
+    let (k, x_dtype) = (x.shape[rank - 1].clone(), x.dtype);
+    let flat = push(g, Op::Reshape, &[node.inputs[0]], &[m.clone(), k], x_dtype);
+    let n = node.shape[rank - 1].clone();
+    let product = push(g, Op::Matmul, &[flat, node.inputs[1]], &[m, n], node.dtype);
+    push(g, Op::Reshape, &[product], &node.shape, node.dtype)
+}

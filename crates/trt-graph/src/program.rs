@@ -1,0 +1,205 @@
+//! The compiled form: kernels over buffers and weights, as plain data.
+//!
+//! A step launches one kernel on arguments that are buffers or weights. Sizes are symbolic; a
+//! call fixes the runtime integers. Buffers say what they are for, so that someone who knows
+//! memory can place them: this crate does not.
+
+use crate::graph::{InputDecl, IntVar, Literal};
+use std::fmt;
+use std::sync::Arc;
+use trt_kernel::{DType, Dim, Kernel};
+
+/// A buffer of a [`Program`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// A weight of a [`Program`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WeightId(pub u32);
+
+/// What a buffer holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BufferKind {
+    /// An input of the call, by index.
+    Input(usize),
+    /// An output of the call, by index.
+    Output(usize),
+    /// A state, by index; its size is the state's capacity.
+    State(usize),
+    /// Constant data.
+    Const(Literal),
+    /// An intermediate result.
+    Temp,
+}
+
+/// A range of device memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buffer {
+    /// What it holds.
+    pub kind: BufferKind,
+    /// Element type.
+    pub dtype: DType,
+    /// Number of elements in a call.
+    pub len: Dim,
+    /// Number of elements in the largest call.
+    pub max_len: usize,
+}
+
+/// A weight and how it is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weight {
+    /// Its name in the files.
+    pub name: Arc<str>,
+    /// Its stored dtype.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Read as the ranged operand of a matmul: may be tiled and streamed.
+    pub ranged: bool,
+    /// Read row by row by a gather: may stay on the host.
+    pub rows: bool,
+    /// Read in any other way: must be whole on the device.
+    pub whole: bool,
+}
+
+/// An argument of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A buffer.
+    Buffer(BufferId),
+    /// A weight.
+    Weight(WeightId),
+}
+
+/// One launch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    /// What it computes, from the ops that were fused, e.g. `matmul+silu+mul`.
+    pub label: String,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Its arguments.
+    pub args: Vec<Source>,
+    /// Pairs (written, read) of buffers where the written one may take the read one's memory.
+    pub in_place: Vec<(BufferId, BufferId)>,
+}
+
+/// A state: where it lives and how it grows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Shape before a call.
+    pub shape: Vec<Dim>,
+    /// Shape of its memory.
+    pub capacity: Vec<usize>,
+    /// Its dtype.
+    pub dtype: DType,
+}
+
+/// A model's computation for one class of calls.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Program {
+    /// The runtime integers.
+    pub ints: Vec<IntVar>,
+    /// `past + seq` never exceeds this.
+    pub max_context: Option<i64>,
+    /// The inputs of a call.
+    pub inputs: Vec<InputDecl>,
+    /// Shape and dtype of the outputs.
+    pub outputs: Vec<(Vec<Dim>, DType)>,
+    /// The states.
+    pub states: Vec<State>,
+    /// The buffers.
+    pub buffers: Vec<Buffer>,
+    /// The weights.
+    pub weights: Vec<Weight>,
+    /// The launches in order.
+    pub launches: Vec<Launch>,
+}
+
+impl Program {
+    /// The buffer behind an id.
+    pub fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.buffers[id.0 as usize]
+    }
+
+    /// The weight behind an id.
+    pub fn weight(&self, id: WeightId) -> &Weight {
+        &self.weights[id.0 as usize]
+    }
+
+    /// The weights that are read by ranged matmuls, in launch order, with repeats.
+    pub fn ranged_uses(&self) -> impl Iterator<Item = WeightId> + '_ {
+        self.launches.iter().filter_map(Launch::ranged_weight)
+    }
+}
+
+impl Launch {
+    /// The weight that this launch may read by row ranges.
+    pub fn ranged_weight(&self) -> Option<WeightId> {
+        let Kernel::Matmul(m) = &self.kernel else {
+            return None;
+        };
+        match self.args[m.b.arg.0 as usize] {
+            Source::Weight(w) if m.ranged => Some(w),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Buffer(b) => write!(f, "b{}", b.0),
+            Source::Weight(w) => write!(f, "w{}", w.0),
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (v, int) in self.ints.iter().enumerate() {
+            writeln!(
+                f,
+                "int v{v} {} {}..={}",
+                int.name, int.range.min, int.range.max
+            )?;
+        }
+        for (i, b) in self.buffers.iter().enumerate() {
+            let kind = match &b.kind {
+                BufferKind::Input(i) => format!("input {i}"),
+                BufferKind::Output(i) => format!("output {i}"),
+                BufferKind::State(i) => format!("state {i}"),
+                BufferKind::Const(l) => format!("const @{:016x}", l.hash()),
+                BufferKind::Temp => "temp".into(),
+            };
+            writeln!(
+                f,
+                "b{i} = {kind} {} x ({}) <= {}",
+                b.dtype, b.len, b.max_len
+            )?;
+        }
+        for (i, w) in self.weights.iter().enumerate() {
+            let how: Vec<&str> = [(w.ranged, "ranged"), (w.rows, "rows"), (w.whole, "whole")]
+                .into_iter()
+                .filter_map(|(yes, name)| yes.then_some(name))
+                .collect();
+            writeln!(
+                f,
+                "w{i} = weight {} {}{:?} {}",
+                w.name,
+                w.dtype,
+                w.shape,
+                how.join("+")
+            )?;
+        }
+        for l in &self.launches {
+            let args: Vec<String> = l.args.iter().map(Source::to_string).collect();
+            write!(f, "launch {} ({})", l.label, args.join(", "))?;
+            for (out, read) in &l.in_place {
+                write!(f, " b{} over b{}", out.0, read.0)?;
+            }
+            write!(f, "\n  {}", l.kernel)?;
+        }
+        Ok(())
+    }
+}

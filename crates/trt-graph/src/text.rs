@@ -1,0 +1,426 @@
+//! Graphs as text: one line a node, printed and parsed without loss.
+//!
+//! Constants of up to eight elements are written out; larger ones as `@hash`, which the parser
+//! looks up in a table. Golden files and pass tests are in this format.
+
+use crate::graph::{AttentionOp, Graph, InputDecl, IntVar, Literal, Node, NodeId, Op, StateDecl};
+use crate::{Error, reference};
+use std::fmt;
+use trt_kernel::{Binary, Compare, DType, Dim, Interval, Reduce, Unary};
+
+const INLINE: usize = 8;
+
+const UNARY: [Unary; 20] = [
+    Unary::Neg,
+    Unary::Abs,
+    Unary::Exp,
+    Unary::Log,
+    Unary::Sin,
+    Unary::Cos,
+    Unary::Tanh,
+    Unary::Sqr,
+    Unary::Sqrt,
+    Unary::Recip,
+    Unary::Erf,
+    Unary::Relu,
+    Unary::Silu,
+    Unary::Gelu,
+    Unary::GeluErf,
+    Unary::Sigmoid,
+    Unary::Floor,
+    Unary::Ceil,
+    Unary::Round,
+    Unary::Sign,
+];
+const BINARY: [Binary; 7] = [
+    Binary::Add,
+    Binary::Sub,
+    Binary::Mul,
+    Binary::Div,
+    Binary::Maximum,
+    Binary::Minimum,
+    Binary::Pow,
+];
+const COMPARE: [Compare; 6] = [
+    Compare::Eq,
+    Compare::Ne,
+    Compare::Lt,
+    Compare::Le,
+    Compare::Gt,
+    Compare::Ge,
+];
+const REDUCE: [Reduce; 3] = [Reduce::Sum, Reduce::Max, Reduce::Min];
+
+fn lower_name(value: &dyn fmt::Debug) -> String {
+    format!("{value:?}").to_lowercase()
+}
+
+fn shape_text(dtype: DType, shape: &[Dim]) -> String {
+    let dims: Vec<String> = shape.iter().map(Dim::to_string).collect();
+    format!("{dtype}[{}]", dims.join(", "))
+}
+
+impl Op {
+    /// The op's name in printed graphs, in candle's words where candle has one.
+    pub fn name(&self) -> String {
+        match self {
+            Op::Input(_) => "input".into(),
+            Op::Weight(_) => "weight".into(),
+            Op::State(_) => "state".into(),
+            Op::Const(_) => "const".into(),
+            Op::Float(_) => "float".into(),
+            Op::Int(_) => "int".into(),
+            Op::Arange { .. } => "arange".into(),
+            Op::Causal { .. } => "causal".into(),
+            Op::Unary(u) => lower_name(u),
+            Op::Binary(b) => lower_name(b),
+            Op::Compare(c) => lower_name(c),
+            Op::Where => "where".into(),
+            Op::Cast => "cast".into(),
+            Op::Reduce(r, _) => format!("reduce_{}", lower_name(r)),
+            Op::Softmax => "softmax".into(),
+            Op::Matmul => "matmul".into(),
+            Op::IndexSelect => "index_select".into(),
+            Op::Reshape => "reshape".into(),
+            Op::Permute(_) => "permute".into(),
+            Op::Broadcast => "broadcast".into(),
+            Op::Narrow { .. } => "narrow".into(),
+            Op::Cat(_) => "cat".into(),
+            Op::Append(_) => "append".into(),
+            Op::Rope => "rope".into(),
+            Op::Attention(_) => "attention".into(),
+        }
+    }
+
+    /// `key=value` parameters, in the order they are printed.
+    fn params(&self, node: &Node) -> Vec<(&'static str, String)> {
+        let window = |w: &Option<usize>| w.map(|w| ("window", w.to_string()));
+        match self {
+            Op::Input(i) | Op::State(i) => vec![("index", i.to_string())],
+            Op::Weight(name) => vec![("name", name.to_string())],
+            Op::Const(l) => vec![("data", literal_text(l, node))],
+            Op::Float(v) => vec![("value", format!("{v:?}"))],
+            Op::Int(d) => vec![("value", compact(d))],
+            Op::Arange { start, step } => {
+                vec![("start", compact(start)), ("step", step.to_string())]
+            }
+            Op::Causal { offset, window: w } => {
+                let mut p = vec![("offset", compact(offset))];
+                p.extend(window(w));
+                p
+            }
+            Op::Reduce(_, axis) | Op::Cat(axis) | Op::Append(axis) => {
+                vec![("axis", axis.to_string())]
+            }
+            Op::Permute(perm) => {
+                let p: Vec<String> = perm.iter().map(usize::to_string).collect();
+                vec![("axes", p.join(","))]
+            }
+            Op::Narrow { axis, start } => {
+                vec![("axis", axis.to_string()), ("start", compact(start))]
+            }
+            Op::Attention(a) => {
+                let mut p = vec![("scale", format!("{:?}", a.scale))];
+                p.extend(a.soft_cap.map(|c| ("cap", format!("{c:?}"))));
+                if let Some((offset, w)) = &a.causal {
+                    p.push(("offset", compact(offset)));
+                    p.extend(window(w));
+                }
+                if a.bias {
+                    p.push(("bias", "yes".into()));
+                }
+                p
+            }
+            Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Compare(_)
+            | Op::Where
+            | Op::Cast
+            | Op::Softmax
+            | Op::Matmul
+            | Op::IndexSelect
+            | Op::Reshape
+            | Op::Broadcast
+            | Op::Rope => vec![],
+        }
+    }
+}
+
+fn compact(d: &Dim) -> String {
+    d.to_string().replace(' ', "")
+}
+
+fn literal_text(l: &Literal, node: &Node) -> String {
+    let values = reference::decode(&l.bytes, node.dtype);
+    match values.len() <= INLINE {
+        true => values
+            .iter()
+            .map(|v| format!("{v:?}"))
+            .collect::<Vec<_>>()
+            .join(","),
+        false => format!("@{:016x}", l.hash()),
+    }
+}
+
+impl fmt::Display for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (v, int) in self.ints.iter().enumerate() {
+            writeln!(
+                f,
+                "int v{v} {} {}..={}",
+                int.name, int.range.min, int.range.max
+            )?;
+        }
+        if let Some(limit) = self.max_context {
+            writeln!(f, "context {limit}")?;
+        }
+        for input in &self.inputs {
+            writeln!(
+                f,
+                "input {} : {}",
+                input.name,
+                shape_text(input.dtype, &input.shape)
+            )?;
+        }
+        for id in self.ids() {
+            let node = self.node(id);
+            write!(f, "%{} = {}", id.0, node.op.name())?;
+            for i in &node.inputs {
+                write!(f, " %{}", i.0)?;
+            }
+            for (key, value) in node.op.params(node) {
+                write!(f, " {key}={value}")?;
+            }
+            writeln!(f, " : {}", shape_text(node.dtype, &node.shape))?;
+        }
+        for s in &self.states {
+            writeln!(
+                f,
+                "state %{} : {}",
+                s.update.0,
+                shape_text(s.dtype, &s.shape)
+            )?;
+        }
+        for o in &self.outputs {
+            writeln!(f, "return %{}", o.0)?;
+        }
+        Ok(())
+    }
+}
+
+impl Graph {
+    /// Parses what `Display` prints. `literal` finds constants that are written as `@hash`.
+    pub fn parse(text: &str, literal: &dyn Fn(u64) -> Option<Literal>) -> Result<Graph, Error> {
+        let mut graph = Graph::default();
+        for (at, raw) in text.lines().enumerate() {
+            let line = raw.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            parse_line(&mut graph, line, literal)
+                .map_err(|what| Error::Parse { line: at + 1, what })?;
+        }
+        Ok(graph)
+    }
+}
+
+type Parsed<T> = Result<T, String>;
+
+fn number<T: std::str::FromStr>(text: &str) -> Parsed<T> {
+    text.parse().map_err(|_| format!("bad number '{text}'"))
+}
+
+fn parse_shape(text: &str) -> Parsed<(DType, Vec<Dim>)> {
+    let (dtype, dims) = text
+        .trim()
+        .strip_suffix(']')
+        .and_then(|t| t.split_once('['))
+        .ok_or_else(|| format!("expected dtype[dims], found '{text}'"))?;
+    let dims = match dims.trim() {
+        "" => vec![],
+        d => d
+            .split(',')
+            .map(|d| d.trim().parse::<Dim>())
+            .collect::<Result<_, _>>()?,
+    };
+    Ok((dtype.parse()?, dims))
+}
+
+fn parse_id(text: &str, limit: usize) -> Parsed<NodeId> {
+    let id = text
+        .strip_prefix('%')
+        .ok_or_else(|| format!("expected %id, found '{text}'"))?;
+    match number::<u32>(id)? {
+        id if (id as usize) < limit => Ok(NodeId(id)),
+        id => Err(format!("%{id} is not an earlier node")),
+    }
+}
+
+fn parse_line(
+    graph: &mut Graph,
+    line: &str,
+    literal: &dyn Fn(u64) -> Option<Literal>,
+) -> Parsed<()> {
+    let (head, tail) = match line.split_once(" : ") {
+        Some((h, t)) => (h, Some(parse_shape(t)?)),
+        None => (line, None),
+    };
+    let words: Vec<&str> = head.split_whitespace().collect();
+    let seen = graph.nodes.len();
+    match (words.as_slice(), tail) {
+        (["int", _, name, range], None) => {
+            let (min, max) = range.split_once("..=").ok_or("expected min..=max")?;
+            let range = Interval {
+                min: number(min)?,
+                max: number(max)?,
+            };
+            graph.ints.push(IntVar {
+                name: (*name).into(),
+                range,
+            });
+        }
+        (["context", limit], None) => graph.max_context = Some(number(limit)?),
+        (["input", name], Some((dtype, shape))) => {
+            graph.inputs.push(InputDecl {
+                name: (*name).into(),
+                shape,
+                dtype,
+            });
+        }
+        (["state", id], Some((dtype, shape))) => {
+            graph.states.push(StateDecl {
+                shape,
+                dtype,
+                update: parse_id(id, seen)?,
+            });
+        }
+        (["return", id], None) => graph.outputs.push(parse_id(id, seen)?),
+        ([_, "=", op, rest @ ..], Some((dtype, shape))) => {
+            let split = rest
+                .iter()
+                .position(|w| !w.starts_with('%'))
+                .unwrap_or(rest.len());
+            let inputs = rest[..split]
+                .iter()
+                .map(|w| parse_id(w, seen))
+                .collect::<Parsed<_>>()?;
+            let params = Params(
+                rest[split..]
+                    .iter()
+                    .filter_map(|w| w.split_once('='))
+                    .collect(),
+            );
+            let op = parse_op(op, &params, dtype, literal)?;
+            graph.push(Node {
+                op,
+                inputs,
+                shape,
+                dtype,
+            });
+        }
+        _ => return Err(format!("not understood: '{line}'")),
+    }
+    Ok(())
+}
+
+struct Params<'a>(Vec<(&'a str, &'a str)>);
+
+impl Params<'_> {
+    fn find(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|p| p.0 == key).map(|p| p.1)
+    }
+    fn get(&self, key: &str) -> Parsed<&str> {
+        self.find(key).ok_or_else(|| format!("missing {key}="))
+    }
+    fn dim(&self, key: &str) -> Parsed<Dim> {
+        self.get(key)?.replace('-', " - ").trim().parse()
+    }
+    fn window(&self) -> Parsed<Option<usize>> {
+        self.find("window").map(number).transpose()
+    }
+}
+
+fn parse_op(
+    name: &str,
+    p: &Params<'_>,
+    dtype: DType,
+    literal: &dyn Fn(u64) -> Option<Literal>,
+) -> Parsed<Op> {
+    if let Some(u) = UNARY.into_iter().find(|u| lower_name(u) == name) {
+        return Ok(Op::Unary(u));
+    }
+    if let Some(b) = BINARY.into_iter().find(|b| lower_name(b) == name) {
+        return Ok(Op::Binary(b));
+    }
+    if let Some(c) = COMPARE.into_iter().find(|c| lower_name(c) == name) {
+        return Ok(Op::Compare(c));
+    }
+    if let Some(r) = REDUCE
+        .into_iter()
+        .find(|r| name.strip_prefix("reduce_") == Some(&lower_name(r)))
+    {
+        return Ok(Op::Reduce(r, number(p.get("axis")?)?));
+    }
+    Ok(match name {
+        "input" => Op::Input(number(p.get("index")?)?),
+        "state" => Op::State(number(p.get("index")?)?),
+        "weight" => Op::Weight(p.get("name")?.into()),
+        "const" => Op::Const(parse_literal(p.get("data")?, dtype, literal)?),
+        "float" => Op::Float(number(p.get("value")?)?),
+        "int" => Op::Int(p.dim("value")?),
+        "arange" => Op::Arange {
+            start: p.dim("start")?,
+            step: number(p.get("step")?)?,
+        },
+        "causal" => Op::Causal {
+            offset: p.dim("offset")?,
+            window: p.window()?,
+        },
+        "where" => Op::Where,
+        "cast" => Op::Cast,
+        "softmax" => Op::Softmax,
+        "matmul" => Op::Matmul,
+        "index_select" => Op::IndexSelect,
+        "reshape" => Op::Reshape,
+        "permute" => Op::Permute(
+            p.get("axes")?
+                .split(',')
+                .map(number)
+                .collect::<Parsed<_>>()?,
+        ),
+        "broadcast" => Op::Broadcast,
+        "narrow" => Op::Narrow {
+            axis: number(p.get("axis")?)?,
+            start: p.dim("start")?,
+        },
+        "cat" => Op::Cat(number(p.get("axis")?)?),
+        "append" => Op::Append(number(p.get("axis")?)?),
+        "rope" => Op::Rope,
+        "attention" => Op::Attention(AttentionOp {
+            scale: number(p.get("scale")?)?,
+            soft_cap: p.find("cap").map(number).transpose()?,
+            causal: match p.find("offset") {
+                Some(_) => Some((p.dim("offset")?, p.window()?)),
+                None => None,
+            },
+            bias: p.find("bias").is_some(),
+        }),
+        _ => return Err(format!("unknown op '{name}'")),
+    })
+}
+
+fn parse_literal(
+    text: &str,
+    dtype: DType,
+    literal: &dyn Fn(u64) -> Option<Literal>,
+) -> Parsed<Literal> {
+    if let Some(hash) = text.strip_prefix('@') {
+        let hash = u64::from_str_radix(hash, 16).map_err(|_| format!("bad hash '{hash}'"))?;
+        return literal(hash).ok_or_else(|| format!("no constant with hash {hash:016x}"));
+    }
+    let values: Vec<f64> = match text {
+        "" => vec![],
+        t => t.split(',').map(number).collect::<Parsed<_>>()?,
+    };
+    Ok(Literal::new(reference::encode(&values, dtype)))
+}
