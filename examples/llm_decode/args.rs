@@ -17,7 +17,10 @@ pub struct Args {
     pub dtype: Option<Precision>,
 
     /// The text to go on from.
-    #[arg(long, default_value = "What is the capital of France, and what is it known for?")]
+    #[arg(
+        long,
+        default_value = "What is the capital of France, and what is it known for?"
+    )]
     pub prompt: String,
 
     /// Put the prompt into the model's chat template (the default).

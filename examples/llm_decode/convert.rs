@@ -3,18 +3,25 @@
 //! The header is known before any value is, so values are written as they are made and memory never holds more
 //! than one tensor. Tensors lie in the order given, which should be the order of use.
 
-use std::collections::BTreeSet;
 use std::fs::File;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
+use trt_stream::Weights;
 
 use crate::args::Precision;
-use crate::{hub, progress};
+use crate::progress;
+
+/// What a checkpoint has besides its weights.
+const SMALL_FILES: [&str; 5] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
 
 /// What a file will hold: names and shapes, in order.
 pub type Plan = Vec<(String, Vec<usize>)>;
@@ -101,67 +108,56 @@ fn write_values(out: &mut impl Write, tensor: &Tensor) -> Result<u64> {
     }
 }
 
-fn write_each<T: Copy, const N: usize>(out: &mut impl Write, values: &[T], le: fn(T) -> [u8; N]) -> Result<u64> {
+fn write_each<T: Copy, const N: usize>(
+    out: &mut impl Write,
+    values: &[T],
+    le: fn(T) -> [u8; N],
+) -> Result<u64> {
     for value in values {
         out.write_all(&le(*value))?;
     }
     Ok((values.len() * N) as u64)
 }
 
-/// An existing checkpoint's weights.
-pub struct Checkpoint {
-    files: Vec<PathBuf>,
-    weights: MmapedSafetensors,
+/// Whether every tensor is stored as `precision` already.
+pub fn is_all(weights: &Weights, precision: Precision) -> bool {
+    weights
+        .ids()
+        .all(|id| weights.info(id).dtype.name() == precision.name())
 }
 
-impl Checkpoint {
-    /// Maps a folder's `model.safetensors`, or the files its index names.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let index = folder.join("model.safetensors.index.json");
-        let names = match index.is_file() {
-            true => hub::shards(&index)?,
-            false => BTreeSet::from(["model.safetensors".to_string()]),
-        };
-        let files: Vec<_> = names.iter().map(|name| folder.join(name)).collect();
-        // SAFETY: the files are only read while mapped, and nothing here changes them.
-        let weights = unsafe { MmapedSafetensors::multi(&files) }
-            .with_context(|| format!("cannot read the weights in {}", folder.display()))?;
-        Ok(Self { files, weights })
-    }
-
-    /// Every tensor is stored as `precision` already.
-    pub fn is_all(&self, precision: Precision) -> bool {
-        let wanted = format!("{:?}", precision.safetensors_name());
-        let stored = |dtype| format!("\"{dtype:?}\"");
-        self.weights.tensors().iter().all(|(_, view)| stored(view.dtype()) == wanted)
-    }
-
-    /// Tells this state of these files from any other.
-    pub fn fingerprint(&self, folder: &Path) -> Result<u64> {
-        let mut hasher = DefaultHasher::new();
-        folder.canonicalize()?.hash(&mut hasher);
-        for file in &self.files {
-            let meta = std::fs::metadata(file)?;
-            (meta.len(), meta.modified()?).hash(&mut hasher);
+/// Writes a checkpoint again into `into`, with every tensor stored as `precision` and the small files as they are.
+pub fn restore(weights: &Weights, folder: &Path, into: &Path, precision: Precision) -> Result<()> {
+    let shape = |name: &str| {
+        Ok((
+            name.to_string(),
+            weights.info(weights.find(name)?).shape.clone(),
+        ))
+    };
+    let plan = weights.names().map(shape).collect::<Result<Plan>>()?;
+    let message = format!("storing the weights as {}", precision.name());
+    write(
+        &into.join("model.safetensors"),
+        &plan,
+        precision,
+        &message,
+        |name| {
+            let id = weights.find(name)?;
+            let info = weights.info(id);
+            let stored = info.dtype.name().parse::<DType>()?;
+            Ok(Tensor::from_raw_buffer(
+                weights.bytes(id),
+                stored,
+                &info.shape,
+                &Device::Cpu,
+            )?)
+        },
+    )?;
+    for name in SMALL_FILES {
+        let file = folder.join(name);
+        if file.is_file() {
+            std::fs::copy(&file, into.join(name)).with_context(|| format!("cannot copy {name}"))?;
         }
-        Ok(hasher.finish())
     }
-
-    /// Writes the checkpoint into `into` with every tensor stored as `precision`, and the small files as they are.
-    pub fn convert(&self, folder: &Path, into: &Path, precision: Precision) -> Result<()> {
-        let plan: Plan =
-            self.weights.tensors().into_iter().map(|(name, view)| (name, view.shape().to_vec())).collect();
-        let message = format!("storing the weights as {}", precision.name());
-        write(&into.join("model.safetensors"), &plan, precision, &message, |name| {
-            Ok(self.weights.load(name, &Device::Cpu)?)
-        })?;
-        let small = ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"];
-        for name in small.into_iter().chain(["chat_template.jinja"]) {
-            let file = folder.join(name);
-            if file.is_file() {
-                std::fs::copy(&file, into.join(name)).with_context(|| format!("cannot copy {name}"))?;
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }

@@ -14,14 +14,20 @@ pub fn is_repo_id(text: &str) -> bool {
     let plain = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
-    text.split_once('/').is_some_and(|(owner, name)| plain(owner) && plain(name))
+    text.split_once('/')
+        .is_some_and(|(owner, name)| plain(owner) && plain(name))
 }
 
 /// Fetches what is not yet in the cache; the answer is the folder that holds all of it.
 pub fn fetch(repo: &str) -> Result<PathBuf> {
-    let api = ApiBuilder::from_env().with_progress(false).build().context("cannot set up the Hugging Face client")?;
+    let api = ApiBuilder::from_env()
+        .with_progress(false)
+        .build()
+        .context("cannot set up the Hugging Face client")?;
     let files = api.model(repo.to_string());
     let cache = hf_hub::Cache::from_env().model(repo.to_string());
     let get = |name: &str| match cache.get(name) {
@@ -30,7 +36,11 @@ pub fn fetch(repo: &str) -> Result<PathBuf> {
     };
     let config = get("config.json")?;
     get("tokenizer.json")?;
-    for optional in ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"] {
+    for optional in [
+        "tokenizer_config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+    ] {
         // Absent in many repositories; what they say has defaults.
         let _ = get(optional);
     }
@@ -42,15 +52,21 @@ pub fn fetch(repo: &str) -> Result<PathBuf> {
         }
         Err(_) => drop(get("model.safetensors")?),
     }
-    Ok(config.parent().context("a file in the cache has a folder")?.to_path_buf())
+    Ok(config
+        .parent()
+        .context("a file in the cache has a folder")?
+        .to_path_buf())
 }
 
 /// The files that an index names.
 pub fn shards(index: &Path) -> Result<BTreeSet<String>> {
     let broken = || format!("{} is not a safetensors index", index.display());
-    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(index)?).with_context(broken)?;
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(index)?).with_context(broken)?;
     let map = json["weight_map"].as_object().with_context(broken)?;
-    map.values().map(|file| file.as_str().map(str::to_string).with_context(broken)).collect()
+    map.values()
+        .map(|file| file.as_str().map(str::to_string).with_context(broken))
+        .collect()
 }
 
 fn download(repo: &ApiRepo, name: &str) -> Result<PathBuf> {

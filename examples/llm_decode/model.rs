@@ -3,14 +3,15 @@
 //! A folder in the cache is complete or absent: it is filled under a temporary name beside its place and
 //! renamed, so whatever was interrupted is never used.
 
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device, safetensors::MmapedSafetensors};
+use trt_stream::Weights;
 
 use crate::args::Precision;
-use crate::convert::{self, Checkpoint};
-use crate::{gguf, hub, wheel};
+use crate::{convert, gguf, hub, wheel};
 
 const DEFAULT_NAME: &str = "SmolLM2-135M-Instruct";
 const DEFAULT_REPO: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
@@ -28,13 +29,19 @@ pub fn obtain(model: Option<&str>, dtype: Option<Precision>) -> Result<PathBuf> 
         bail!("{model} is not a folder; --model takes a folder or a Hugging Face repository id");
     }
     if !hub::is_repo_id(model) {
-        bail!("{model} is neither a folder nor a Hugging Face repository id such as {DEFAULT_REPO}");
+        bail!(
+            "{model} is neither a folder nor a Hugging Face repository id such as {DEFAULT_REPO}"
+        );
     }
     stored_as(&hub::fetch(model)?, dtype)
 }
 
 fn cache_dir() -> Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     set("CANDLE_TRT_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("candle-trt")))
         .or_else(|| set("HOME").map(|dir| dir.join(".cache/candle-trt")))
@@ -70,16 +77,34 @@ fn stored_as(folder: &Path, dtype: Option<Precision>) -> Result<PathBuf> {
     let Some(dtype) = dtype else {
         return Ok(folder.to_path_buf());
     };
-    let checkpoint = Checkpoint::open(folder)?;
-    if checkpoint.is_all(dtype) {
+    let weights = Weights::open(folder)?;
+    if convert::is_all(&weights, dtype) {
         return Ok(folder.to_path_buf());
     }
-    let name = format!("{:016x}-{}", checkpoint.fingerprint(folder)?, dtype.name());
-    let place = cache_dir()?.join("converted").join(name);
+    let place = cache_dir()?
+        .join("converted")
+        .join(converted_name(folder, dtype)?);
     if place.is_dir() {
         return Ok(place);
     }
-    fill(&place, |dir| checkpoint.convert(folder, dir, dtype))
+    fill(&place, |dir| convert::restore(&weights, folder, dir, dtype))
+}
+
+/// A name for this state of a folder's files, stored as `dtype`.
+fn converted_name(folder: &Path, dtype: Precision) -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    let folder = folder.canonicalize()?;
+    let files = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path()));
+    for path in files.collect::<std::io::Result<BTreeSet<_>>>()? {
+        let meta = std::fs::metadata(&path)?;
+        (path, meta.len(), meta.modified()?).hash(&mut hasher);
+    }
+    let name = folder
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    Ok(format!("{name}-{:016x}-{}", hasher.finish(), dtype.name()))
 }
 
 /// Makes the folder `place` whole or not at all.
@@ -87,7 +112,10 @@ fn fill(place: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf>
     let parent = place.parent().context("a cache folder has a parent")?;
     let failed = || format!("cannot write the cache folder {}", parent.display());
     std::fs::create_dir_all(parent).with_context(failed)?;
-    let unfinished = tempfile::Builder::new().prefix(".unfinished-").tempdir_in(parent).with_context(failed)?;
+    let unfinished = tempfile::Builder::new()
+        .prefix(".unfinished-")
+        .tempdir_in(parent)
+        .with_context(failed)?;
     make(unfinished.path())?;
     match std::fs::rename(unfinished.path(), place) {
         Ok(()) => drop(unfinished.keep()),

@@ -29,8 +29,7 @@ pub mod rope;
 
 /// The two crates a candle model imports.
 mod backend {
-    pub(crate) use candle_core as candle;
-    pub(crate) use candle_nn;
+    pub(crate) use trt_graph::{candle, candle_nn};
 }
 
 pub use config::{Config, ConfigError, Family, RopeScaling};
