@@ -1,0 +1,163 @@
+//! Writing weights as safetensors of one dtype, a tensor at a time.
+//!
+//! The header is known before any value is, so values are written as they are made and memory never holds more
+//! than one tensor. Tensors lie in the order given, which should be the order of use.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device, Tensor};
+use trt_stream::Weights;
+
+use crate::args::Precision;
+use crate::progress;
+
+/// What a checkpoint has besides its weights.
+const SMALL_FILES: [&str; 5] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
+
+/// What a file will hold: names and shapes, in order.
+pub type Plan = Vec<(String, Vec<usize>)>;
+
+impl Precision {
+    fn safetensors_name(self) -> &'static str {
+        match self {
+            Precision::Bf16 => "BF16",
+            Precision::F16 => "F16",
+            Precision::F32 => "F32",
+        }
+    }
+
+    /// The name `config.json` uses.
+    pub fn torch_name(self) -> &'static str {
+        match self {
+            Precision::Bf16 => "bfloat16",
+            Precision::F16 => "float16",
+            Precision::F32 => "float32",
+        }
+    }
+
+    fn dtype(self) -> DType {
+        match self {
+            Precision::Bf16 => DType::BF16,
+            Precision::F16 => DType::F16,
+            Precision::F32 => DType::F32,
+        }
+    }
+}
+
+/// Writes `path` with the planned tensors, asking `make` for each in turn.
+pub fn write(
+    path: &Path,
+    plan: &Plan,
+    precision: Precision,
+    message: &str,
+    mut make: impl FnMut(&str) -> Result<Tensor>,
+) -> Result<()> {
+    let (header, total) = header(plan, precision);
+    let bar = progress::bytes(total, message);
+    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    let mut out = BufWriter::new(file);
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    for (name, shape) in plan {
+        let tensor = make(name)?;
+        if tensor.dims() != shape.as_slice() {
+            bail!("{name} has shape {:?}, expected {shape:?}", tensor.dims());
+        }
+        let written = write_values(&mut out, &tensor.to_dtype(precision.dtype())?)?;
+        bar.inc(written);
+    }
+    out.into_inner().map_err(|e| e.into_error())?.sync_all()?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// The JSON header, padded so that values begin on a 64-byte line, and the number of value bytes.
+fn header(plan: &Plan, precision: Precision) -> (Vec<u8>, u64) {
+    let mut entries = serde_json::Map::new();
+    let mut end = 0u64;
+    for (name, shape) in plan {
+        let begin = end;
+        end += (shape.iter().product::<usize>() * precision.dtype().size_in_bytes()) as u64;
+        let entry = serde_json::json!({
+            "dtype": precision.safetensors_name(), "shape": shape, "data_offsets": [begin, end],
+        });
+        entries.insert(name.clone(), entry);
+    }
+    let mut header = serde_json::Value::Object(entries).to_string().into_bytes();
+    let padded = (8 + header.len()).next_multiple_of(64) - 8;
+    header.resize(padded, b' ');
+    (header, end)
+}
+
+fn write_values(out: &mut impl Write, tensor: &Tensor) -> Result<u64> {
+    let tensor = tensor.flatten_all()?;
+    match tensor.dtype() {
+        DType::BF16 => write_each(out, &tensor.to_vec1::<half::bf16>()?, |v| v.to_le_bytes()),
+        DType::F16 => write_each(out, &tensor.to_vec1::<half::f16>()?, |v| v.to_le_bytes()),
+        DType::F32 => write_each(out, &tensor.to_vec1::<f32>()?, |v| v.to_le_bytes()),
+        other => bail!("weights of dtype {other:?} are not supported"),
+    }
+}
+
+fn write_each<T: Copy, const N: usize>(
+    out: &mut impl Write,
+    values: &[T],
+    le: fn(T) -> [u8; N],
+) -> Result<u64> {
+    for value in values {
+        out.write_all(&le(*value))?;
+    }
+    Ok((values.len() * N) as u64)
+}
+
+/// Whether every tensor is stored as `precision` already.
+pub fn is_all(weights: &Weights, precision: Precision) -> bool {
+    weights
+        .ids()
+        .all(|id| weights.info(id).dtype.name() == precision.name())
+}
+
+/// Writes a checkpoint again into `into`, with every tensor stored as `precision` and the small files as they are.
+pub fn restore(weights: &Weights, folder: &Path, into: &Path, precision: Precision) -> Result<()> {
+    let shape = |name: &str| {
+        Ok((
+            name.to_string(),
+            weights.info(weights.find(name)?).shape.clone(),
+        ))
+    };
+    let plan = weights.names().map(shape).collect::<Result<Plan>>()?;
+    let message = format!("storing the weights as {}", precision.name());
+    write(
+        &into.join("model.safetensors"),
+        &plan,
+        precision,
+        &message,
+        |name| {
+            let id = weights.find(name)?;
+            let info = weights.info(id);
+            let stored = info.dtype.name().parse::<DType>()?;
+            Ok(Tensor::from_raw_buffer(
+                weights.bytes(id),
+                stored,
+                &info.shape,
+                &Device::Cpu,
+            )?)
+        },
+    )?;
+    for name in SMALL_FILES {
+        let file = folder.join(name);
+        if file.is_file() {
+            std::fs::copy(&file, into.join(name)).with_context(|| format!("cannot copy {name}"))?;
+        }
+    }
+    Ok(())
+}
