@@ -72,7 +72,10 @@ impl Template {
     /// One user message, up to where the assistant begins.
     pub fn render(&self, prompt: &str) -> Result<String> {
         let mut jinja = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()?;
         jinja.set_syntax(syntax);
         jinja.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         jinja.add_function(

@@ -10,7 +10,7 @@ use candle_nn::VarBuilder;
 use trt_models::Config;
 use trt_stream::Weights;
 
-#[path = "../../tests/common/on_candle.rs"]
+#[path = "../../tests/suite/common/on_candle.rs"]
 mod on_candle;
 
 /// What the user asked of the machine.
