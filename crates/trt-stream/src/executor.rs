@@ -5,13 +5,15 @@
 //! slot. The host only submits; it never waits inside a pass. The bits that kernels read are
 //! the same at every budget, since a budget only decides where they lie.
 
+use crate::neighbours::Neighbours;
 use crate::pass::{Cursor, Pass};
 use crate::places::{Load, Places};
 use crate::{
-    Applied, Cycle, Error, Layout, Request, Runs, Sheet, Slot, Split, TileId, TileTarget, Tiling,
-    WeightId, Weights,
+    Applied, Cycle, Error, FileId, Layout, Request, Runs, Sheet, Slot, Split, TileId, TileTarget,
+    Tiling, WeightId, Weights,
 };
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use trt_alloc::Pool;
 use trt_device::{Device, Event, Residency, Slice, Stream, Work};
@@ -75,8 +77,7 @@ pub struct Streamer {
     lists: Vec<Vec<WeightId>>,
     list_of: Vec<usize>,
     mapped: HashSet<WeightId>,
-    /// Gather tables that nothing else keeps on the device.
-    tables: Vec<Slice>,
+    neighbours: Neighbours,
     split: Split,
     /// `None` if neither the last budget nor the one before could be applied.
     applied: Option<Applied>,
@@ -120,7 +121,7 @@ impl Streamer {
             cursor: Cursor::default(),
             total: Traffic::default(),
             last: Traffic::default(),
-            tables: Vec::new(),
+            neighbours: Neighbours::new(&weights, layout.tiling()),
             mapped: config.mapped.iter().copied().collect(),
             device,
             weights,
@@ -131,32 +132,22 @@ impl Streamer {
             list_of,
         };
         streamer.load_pinned()?;
-        streamer.find_tables()?;
         streamer.set_budget(config.request, config.free)?;
         Ok(streamer)
     }
 
     fn load_pinned(&mut self) -> Result<(), Error> {
+        if self.places.residency == Residency::InPlace {
+            // Reading the headers has made more than them resident.
+            for file in 0..self.weights.files().len() as u32 {
+                self.discard_pages(FileId(file), 0..usize::MAX)?;
+            }
+        }
         for (id, place) in self.places.pinned_places() {
             let src = self.places.mapping(&self.weights, id)?;
-            let work = match self.places.residency {
-                Residency::InPlace => Work::Populate(src),
-                Residency::Copied => Work::Upload { dst: place, src },
-            };
             // On the compute stream, so that launches need not wait for an event.
+            let work = Work::Upload { dst: place, src };
             self.device.submit(self.compute, work)?;
-        }
-        Ok(())
-    }
-
-    fn find_tables(&mut self) -> Result<(), Error> {
-        if self.places.residency == Residency::Copied {
-            return Ok(());
-        }
-        for &id in &self.mapped {
-            if !self.layout.tiling().contains(id) && self.places.pinned(id).is_none() {
-                self.tables.push(self.places.mapping(&self.weights, id)?);
-            }
         }
         Ok(())
     }
@@ -225,7 +216,7 @@ impl Streamer {
     }
 
     fn change(&mut self, split: Split) -> Result<(), Error> {
-        self.let_go(&split)?;
+        let gone = self.let_go(&split)?;
         // What the ring holds was fetched for another cycle.
         self.cursor = Cursor::default();
         if let Err(error) = self.places.apply(&self.pool, self.layout.tiling(), &split) {
@@ -236,6 +227,11 @@ impl Streamer {
                 self.applied = None;
             }
             return Err(error);
+        }
+        if self.places.residency == Residency::InPlace {
+            for tile in gone {
+                self.discard(tile)?;
+            }
         }
         let runs = match self.places.residency {
             Residency::InPlace => Runs::Adjacent,
@@ -250,29 +246,22 @@ impl Streamer {
         Ok(())
     }
 
-    /// Orders the giving back of what the new split does not hold after all launches so far.
-    fn let_go(&mut self, split: &Split) -> Result<(), Error> {
+    /// Orders the copy stream after all launches so far if the new split gives anything back;
+    /// returns the tiles that go.
+    fn let_go(&mut self, split: &Split) -> Result<Vec<TileId>, Error> {
         let gone = self.places.difference(split);
         if gone.evicted.is_empty() && gone.slots == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.copy_after_compute()?;
-        match self.places.residency {
-            // Memory is charged until no queue holds it, so room for the new split comes only
-            // with the end of what was submitted.
-            Residency::Copied => self.synchronize_copy(),
-            Residency::InPlace => {
-                let keep: HashSet<TileId> = split.resident.iter().copied().collect();
-                let slots = self.places.ring.iter().skip(split.slots as usize);
-                let tiles = slots.filter_map(|s| s.tile).chain(gone.evicted);
-                for tile in tiles.filter(|t| !keep.contains(t)) {
-                    let tile = self.layout.tiling().tile(tile);
-                    let pages = self.places.source(&self.weights, tile)?;
-                    self.device.submit(self.copy, Work::Discard(pages))?;
-                }
-                Ok(())
-            }
+        // Memory is charged until no queue holds it, so room for the new split comes only with
+        // the end of what was submitted. Pages are let go in the order of the copy stream.
+        if self.places.residency == Residency::Copied {
+            self.synchronize_copy()?;
         }
+        let slots = self.places.ring.iter().skip(split.slots as usize);
+        let tiles = slots.filter_map(|s| s.tile).chain(gone.evicted);
+        Ok(tiles.collect())
     }
 
     fn copy_after_compute(&self) -> Result<(), Error> {
@@ -358,14 +347,21 @@ impl Streamer {
         Pass::begin(self, program, list)
     }
 
-    /// Lets go of the table rows that the launches so far have gathered.
+    /// In place: lets go of the table rows that the launches so far have gathered.
     pub(crate) fn discard_tables(&self) -> Result<(), Error> {
-        if !self.tables.is_empty() {
-            self.copy_after_compute()?;
+        if self.places.residency == Residency::Copied || self.mapped.is_empty() {
+            return Ok(());
         }
-        for table in &self.tables {
-            self.device
-                .submit(self.copy, Work::Discard(table.clone()))?;
+        self.copy_after_compute()?;
+        for &id in &self.mapped {
+            let info = self.weights.info(id);
+            let holds = |t| self.places.holds(t);
+            for part in self
+                .neighbours
+                .unwanted(info.file, info.range.clone(), holds)
+            {
+                self.discard_pages(info.file, part)?;
+            }
         }
         Ok(())
     }
@@ -376,23 +372,22 @@ impl Streamer {
         let bytes = what.bytes();
         let src = self.places.source(&self.weights, what)?;
         let dst = self.places.slot_memory(slot, src.len())?;
-        let state = &self.places.ring[slot.0 as usize];
+        let state = &mut self.places.ring[slot.0 as usize];
+        let before = state.tile.replace(tile);
         let (fetched, released) = (state.fetched.clone(), state.released.clone());
         self.device.submit(self.copy, Work::Wait(released))?;
         match dst {
-            Some(dst) => self.device.submit(self.copy, Work::Upload { dst, src })?,
+            Some(dst) => {
+                self.device.submit(self.copy, Work::Upload { dst, src })?;
+                self.device.submit(self.copy, Work::Record(fetched))?;
+            }
             None => {
-                let before = state.tile.filter(|&t| t != tile);
-                if let Some(old) = before.filter(|&t| !self.places.wanted_beside(slot, t)) {
-                    let old = self.layout.tiling().tile(old);
-                    let pages = self.places.source(&self.weights, old)?;
-                    self.device.submit(self.copy, Work::Discard(pages))?;
+                if let Some(before) = before {
+                    self.discard(before)?;
                 }
-                self.device.submit(self.copy, Work::Populate(src))?;
+                self.populate(tile, src, fetched)?;
             }
         }
-        self.device.submit(self.copy, Work::Record(fetched))?;
-        self.places.ring[slot.0 as usize].tile = Some(tile);
         Ok(bytes)
     }
 
@@ -401,17 +396,45 @@ impl Streamer {
         let what = self.layout.tiling().tile(tile);
         let bytes = what.bytes();
         let src = self.places.source(&self.weights, what)?;
-        let work = match self.places.resident_memory(tile) {
-            Some(dst) => Work::Upload { dst, src },
-            None => Work::Populate(src),
-        };
         let event = self.device.event()?;
-        self.device.submit(self.copy, work)?;
-        self.device.submit(self.copy, Work::Record(event.clone()))?;
+        match self.places.resident_memory(tile) {
+            Some(dst) => {
+                self.device.submit(self.copy, Work::Upload { dst, src })?;
+                self.device.submit(self.copy, Work::Record(event.clone()))?;
+            }
+            None => self.populate(tile, src, event.clone())?,
+        }
         if let Some(resident) = self.places.resident.get_mut(&tile) {
             resident.load = Load::Submitted(event);
         }
         Ok(bytes)
+    }
+
+    /// In place: makes a tile's pages resident, and only those.
+    fn populate(&self, tile: TileId, src: Slice, done: Event) -> Result<(), Error> {
+        self.device.submit(self.copy, Work::Populate(src))?;
+        self.device.submit(self.copy, Work::Record(done))?;
+        let (file, gaps) = self.neighbours.around(tile, |t| self.places.holds(t));
+        for gap in gaps {
+            self.discard_pages(file, gap)?;
+        }
+        Ok(())
+    }
+
+    /// In place: lets a tile's pages go unless it is still held elsewhere.
+    fn discard(&self, tile: TileId) -> Result<(), Error> {
+        if self.places.holds(tile) {
+            return Ok(());
+        }
+        let (file, hole) = self.neighbours.hole(tile, |t| self.places.holds(t));
+        self.discard_pages(file, hole)
+    }
+
+    fn discard_pages(&self, file: FileId, range: Range<usize>) -> Result<(), Error> {
+        if let Some(pages) = self.places.pages(file, range)? {
+            self.device.submit(self.copy, Work::Discard(pages))?;
+        }
+        Ok(())
     }
 }
 
@@ -439,13 +462,15 @@ fn check_roles(config: &Config) -> Result<(), Error> {
     let in_place = config.pool.device().info().residency == Residency::InPlace;
     let mapped: HashSet<WeightId> = config.mapped.iter().copied().collect();
     let all = streamed.iter().chain(&config.pinned).chain(&mapped);
+    let read_in_mapping =
+        |id: &WeightId| mapped.contains(id) || (in_place && streamed.contains(id));
     for &id in all {
         let info = config.weights.get(id).ok_or(Error::UnknownWeight {
             id,
             count: config.weights.len(),
         })?;
         let align = info.dtype.size();
-        if (in_place || mapped.contains(&id)) && info.range.start % align != 0 {
+        if read_in_mapping(&id) && info.range.start % align != 0 {
             return Err(Error::Misaligned {
                 file: config.weights.files()[info.file.0 as usize].path.clone(),
                 tensor: info.name.clone(),
