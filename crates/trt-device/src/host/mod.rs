@@ -108,7 +108,11 @@ impl Device for Host {
     }
 
     fn map(&self, map: Arc<Mmap>) -> Result<Memory, Error> {
-        Ok(Memory::mapping(map))
+        let memory = Memory::mapping(map);
+        if self.info.residency == Residency::InPlace {
+            pages::map_small_pages(&memory);
+        }
+        Ok(memory)
     }
 
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error> {
