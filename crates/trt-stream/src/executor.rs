@@ -5,15 +5,13 @@
 //! slot. The host only submits; it never waits inside a pass. The bits that kernels read are
 //! the same at every budget, since a budget only decides where they lie.
 
-use crate::neighbours::Neighbours;
 use crate::pass::{Cursor, Pass};
 use crate::places::{Load, Places};
 use crate::{
-    Applied, Cycle, Error, FileId, Layout, Request, Runs, Sheet, Slot, Split, TileId, TileTarget,
-    Tiling, WeightId, Weights,
+    Applied, Cycle, Error, Layout, Request, Runs, Sheet, Slot, Split, TileId, TileTarget, Tiling,
+    WeightId, Weights,
 };
 use std::collections::HashSet;
-use std::ops::Range;
 use std::sync::Arc;
 use trt_alloc::Pool;
 use trt_device::{Device, Event, Residency, Slice, Stream, Work};
@@ -77,7 +75,6 @@ pub struct Streamer {
     lists: Vec<Vec<WeightId>>,
     list_of: Vec<usize>,
     mapped: HashSet<WeightId>,
-    neighbours: Neighbours,
     split: Split,
     /// `None` if neither the last budget nor the one before could be applied.
     applied: Option<Applied>,
@@ -121,7 +118,6 @@ impl Streamer {
             cursor: Cursor::default(),
             total: Traffic::default(),
             last: Traffic::default(),
-            neighbours: Neighbours::new(&weights, layout.tiling()),
             mapped: config.mapped.iter().copied().collect(),
             device,
             weights,
@@ -137,12 +133,8 @@ impl Streamer {
     }
 
     fn load_pinned(&mut self) -> Result<(), Error> {
-        if self.places.residency == Residency::InPlace {
-            // Reading the headers has made more than them resident.
-            for file in 0..self.weights.files().len() as u32 {
-                self.discard_pages(FileId(file), 0..usize::MAX)?;
-            }
-        }
+        // Reading the headers has made more than them resident.
+        self.discard_files()?;
         for (id, place) in self.places.pinned_places() {
             let src = self.places.mapping(&self.weights, id)?;
             // On the compute stream, so that launches need not wait for an event.
@@ -353,17 +345,24 @@ impl Streamer {
             return Ok(());
         }
         self.copy_after_compute()?;
+        let tiling = self.layout.tiling();
         for &id in &self.mapped {
-            let info = self.weights.info(id);
-            let holds = |t| self.places.holds(t);
-            for part in self
-                .neighbours
-                .unwanted(info.file, info.range.clone(), holds)
-            {
-                self.discard_pages(info.file, part)?;
+            if !tiling.contains(id) {
+                self.submit_discard(self.places.mapping(&self.weights, id)?)?;
+            }
+            for tile in tiling.of(id) {
+                self.discard(tile)?;
             }
         }
         Ok(())
+    }
+
+    /// In place: lets go of everything.
+    fn discard_files(&self) -> Result<(), Error> {
+        if self.places.residency == Residency::Copied {
+            return Ok(());
+        }
+        self.places.files().try_for_each(|f| self.submit_discard(f))
     }
 
     /// Submits the fetch of a tile into a slot.
@@ -376,18 +375,17 @@ impl Streamer {
         let before = state.tile.replace(tile);
         let (fetched, released) = (state.fetched.clone(), state.released.clone());
         self.device.submit(self.copy, Work::Wait(released))?;
-        match dst {
-            Some(dst) => {
-                self.device.submit(self.copy, Work::Upload { dst, src })?;
-                self.device.submit(self.copy, Work::Record(fetched))?;
-            }
+        let work = match dst {
+            Some(dst) => Work::Upload { dst, src },
             None => {
                 if let Some(before) = before {
                     self.discard(before)?;
                 }
-                self.populate(tile, src, fetched)?;
+                Work::Populate(src)
             }
-        }
+        };
+        self.device.submit(self.copy, work)?;
+        self.device.submit(self.copy, Work::Record(fetched))?;
         Ok(bytes)
     }
 
@@ -396,29 +394,17 @@ impl Streamer {
         let what = self.layout.tiling().tile(tile);
         let bytes = what.bytes();
         let src = self.places.source(&self.weights, what)?;
+        let work = match self.places.resident_memory(tile) {
+            Some(dst) => Work::Upload { dst, src },
+            None => Work::Populate(src),
+        };
         let event = self.device.event()?;
-        match self.places.resident_memory(tile) {
-            Some(dst) => {
-                self.device.submit(self.copy, Work::Upload { dst, src })?;
-                self.device.submit(self.copy, Work::Record(event.clone()))?;
-            }
-            None => self.populate(tile, src, event.clone())?,
-        }
+        self.device.submit(self.copy, work)?;
+        self.device.submit(self.copy, Work::Record(event.clone()))?;
         if let Some(resident) = self.places.resident.get_mut(&tile) {
             resident.load = Load::Submitted(event);
         }
         Ok(bytes)
-    }
-
-    /// In place: makes a tile's pages resident, and only those.
-    fn populate(&self, tile: TileId, src: Slice, done: Event) -> Result<(), Error> {
-        self.device.submit(self.copy, Work::Populate(src))?;
-        self.device.submit(self.copy, Work::Record(done))?;
-        let (file, gaps) = self.neighbours.around(tile, |t| self.places.holds(t));
-        for gap in gaps {
-            self.discard_pages(file, gap)?;
-        }
-        Ok(())
     }
 
     /// In place: lets a tile's pages go unless it is still held elsewhere.
@@ -426,15 +412,24 @@ impl Streamer {
         if self.places.holds(tile) {
             return Ok(());
         }
-        let (file, hole) = self.neighbours.hole(tile, |t| self.places.holds(t));
-        self.discard_pages(file, hole)
+        let tile = self.layout.tiling().tile(tile);
+        self.submit_discard(self.places.source(&self.weights, tile)?)
     }
 
-    fn discard_pages(&self, file: FileId, range: Range<usize>) -> Result<(), Error> {
-        if let Some(pages) = self.places.pages(file, range)? {
-            self.device.submit(self.copy, Work::Discard(pages))?;
+    fn submit_discard(&self, pages: Slice) -> Result<(), Error> {
+        Ok(self.device.submit(self.copy, Work::Discard(pages))?)
+    }
+}
+
+impl Drop for Streamer {
+    /// In place the pages outlive the reservation that stands for them unless they are let go.
+    fn drop(&mut self) {
+        let result = self
+            .copy_after_compute()
+            .and_then(|()| self.discard_files());
+        if let Err(error) = result {
+            tracing::warn!(%error, "weights of a dropped streamer stay resident");
         }
-        Ok(())
     }
 }
 

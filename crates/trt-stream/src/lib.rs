@@ -95,7 +95,6 @@ mod executor;
 mod header;
 mod index;
 mod near;
-mod neighbours;
 mod open;
 mod order;
 mod pass;

@@ -4,10 +4,9 @@
 //! the page cache, cost no memory of the process until they are used, and are shared between
 //! processes.
 //!
-//! Two choices suit streaming. Read-ahead stays as it is: whole tiles are asked for ahead of
-//! use, and random-access advice would read a cold tile page by page. Huge mappings are
-//! declined: they come and go as a whole, so a tile could neither be let go without its
-//! neighbours nor be kept without them.
+//! The mapping is left with the kernel's normal read-ahead: whole tiles are asked for ahead of
+//! use, and random-access advice would read a cold tile page by page. What becomes of its pages
+//! is the device's business.
 
 use crate::WeightsError;
 use crate::header;
@@ -148,24 +147,10 @@ fn open_file(path: &Path) -> Result<File, WeightsError> {
     // SAFETY: the mapping is read-only and shared, and is only ever read as plain bytes. The
     // one hazard left, another process truncating the file, is documented on `Weights::open`.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| WeightsError::io("map", path, &e))?;
-    // A hint: without it the only loss is that more pages than asked for become resident.
-    if let Err(error) = advise(&map) {
-        tracing::debug!(path = %path.display(), %error, "no advice on the mapping");
-    }
     let tensors = header::parse(path, &map)?;
     Ok(File {
         path: path.to_path_buf(),
         map: Arc::new(map),
         tensors,
     })
-}
-
-#[cfg(target_os = "linux")]
-fn advise(map: &Mmap) -> std::io::Result<()> {
-    map.advise(memmap2::Advice::NoHugePage)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn advise(_: &Mmap) -> std::io::Result<()> {
-    Ok(())
 }

@@ -5,7 +5,7 @@
 //! tile and every slot is its own pool memory. Pinned weights are pool memory either way: they
 //! are small, and in the mapping they would share pages with what comes and goes.
 
-use crate::{Error, FileId, Slot, Split, Tile, TileId, Tiling, WeightId, Weights};
+use crate::{Error, Slot, Split, Tile, TileId, Tiling, WeightId, Weights};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use trt_alloc::{Lease, Pool, Purpose, Reservation};
@@ -143,14 +143,9 @@ impl Places {
         })
     }
 
-    /// Some bytes of a file's mapping; what lies beyond its end is left out.
-    pub fn pages(&self, file: FileId, range: Range<usize>) -> Result<Option<Slice>, Error> {
-        let file = self.files[file.0 as usize].whole();
-        let end = range.end.min(file.len());
-        Ok(match range.start < end {
-            true => Some(file.slice(range.start..end)?),
-            false => None,
-        })
+    /// The mapped files.
+    pub fn files(&self) -> impl Iterator<Item = Slice> + '_ {
+        self.files.iter().map(Memory::whole)
     }
 
     /// Whether a tile is resident or in the ring.
