@@ -90,6 +90,7 @@
 #![deny(unsafe_code)]
 
 mod budget;
+mod config;
 mod error;
 mod executor;
 mod header;
@@ -104,8 +105,9 @@ mod simulate;
 mod tile;
 
 pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};
+pub use config::{Config, ProgramId, Traffic};
 pub use error::{Error, WeightsError};
-pub use executor::{Config, ProgramId, Streamer, Traffic};
+pub use executor::Streamer;
 pub use index::{FileId, TensorInfo, WeightFile, WeightId, Weights};
 pub use pass::Pass;
 pub use schedule::{Cycle, Layout, MIN_SLOTS, Runs, Slot, Split, Step, UseIndex};

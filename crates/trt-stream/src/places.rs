@@ -6,6 +6,7 @@
 //! are small, and in the mapping they would share pages with what comes and goes.
 
 use crate::{Error, Slot, Split, Tile, TileId, Tiling, WeightId, Weights};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use trt_alloc::{Lease, Pool, Purpose, Reservation};
@@ -80,10 +81,9 @@ impl Places {
             reserved: None,
         };
         for &id in pinned {
-            if !places.pinned.contains_key(&id) {
+            if let Entry::Vacant(place) = places.pinned.entry(id) {
                 let bytes = weights.info(id).bytes() as u64;
-                let lease = pool.acquire(bytes, Purpose::Weights)?;
-                places.pinned.insert(id, lease);
+                place.insert(pool.acquire(bytes, Purpose::Weights)?);
             }
         }
         if places.residency == Residency::InPlace {

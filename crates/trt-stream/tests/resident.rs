@@ -84,4 +84,8 @@ fn mapped_pages_stay_within_the_budget() {
             assert!(found <= held, "{found} > {held} at rest at {request}");
         }
     }
+    drop(streamer);
+    // Ends what is still queued.
+    drop(device);
+    assert_eq!(resident(&path), 0, "a dropped streamer holds nothing");
 }
