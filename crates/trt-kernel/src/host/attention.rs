@@ -245,6 +245,7 @@ impl Launch<'_> {
                         c: &mut running.values[j * PANEL..],
                         ldc: wide,
                         add: true,
+                        pairs: false,
                     };
                     panel.run();
                 }
@@ -323,6 +324,7 @@ impl Launch<'_> {
             c: scores,
             ldc: PANEL,
             add: false,
+            pairs: false,
         };
         panel.run();
         Ok(())

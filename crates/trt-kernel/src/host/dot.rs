@@ -177,6 +177,8 @@ impl Dots<'_> {
         }
     }
 
+    // Rows and activations are indices into registers.
+    #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     fn group<S: Simd, E: Element, const M: usize, const R: usize>(&mut self, i: usize, r: usize) {
         let (k, lanes, pad) = (self.k, S::LANES, padded(self.k));

@@ -42,6 +42,23 @@ pub(super) trait Simd: Copy + 'static {
     /// Scalar `a * b + c`, fused if the set can.
     fn mul_add(a: f32, b: f32, c: f32) -> f32;
 
+    /// `c` plus the products of two pairs of bfloat16 in each lane; only inside [`run_pairs`].
+    unsafe fn dot_pairs(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        let _ = (a, b);
+        c
+    }
+
+    /// Transposes 16 x 16 elements; rows are `from_pitch` and `to_pitch` elements apart.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+        for i in 0..16 {
+            for j in 0..16 {
+                // SAFETY: the caller's promise: both squares are accessible.
+                unsafe { *to.add(i * to_pitch + j) = *from.add(j * from_pitch + i) };
+            }
+        }
+    }
+
     /// Reads `out.len()` halves.
     unsafe fn widen_f16(p: *const u16, out: &mut [f32]) {
         for (i, o) in out.iter_mut().enumerate() {
@@ -97,6 +114,7 @@ pub(super) enum Isa {
 
 impl Isa {
     /// What this CPU has, best first.
+    #[cfg(test)]
     pub fn available() -> Vec<Isa> {
         let mut sets = vec![Isa::best(), Isa::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -137,11 +155,11 @@ pub(super) fn run<J: Job>(job: J) -> J::Out {
     run_on(Isa::best(), job)
 }
 
-/// Runs a job with one of the [`Isa::available`] sets.
+/// Runs a job with a set that this CPU has.
 #[inline]
 pub(super) fn run_on<J: Job>(isa: Isa, job: J) -> J::Out {
     match isa {
-        // SAFETY: `Isa` values other than `Portable` come from detection in `available`/`best`.
+        // SAFETY: `Isa` values other than `Portable` come from detection.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { x86::run_avx512(job) },
         // SAFETY: as above.
@@ -149,6 +167,27 @@ pub(super) fn run_on<J: Job>(isa: Isa, job: J) -> J::Out {
         Isa::Avx2 => unsafe { x86::run_avx2(job) },
         Isa::Portable => job.run::<Portable>(),
     }
+}
+
+/// Whether [`run_pairs`] works here.
+#[inline]
+pub(super) fn has_pairs() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return Isa::best() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// Runs a job that multiplies bfloat16 pairs ([`Simd::dot_pairs`]). Call only where
+/// [`has_pairs`]; elsewhere the job runs without them.
+#[inline]
+pub(super) fn run_pairs<J: Job>(job: J) -> J::Out {
+    #[cfg(target_arch = "x86_64")]
+    if has_pairs() {
+        // SAFETY: just detected.
+        return unsafe { x86::run_avx512_bf16(job) };
+    }
+    run(job)
 }
 
 /// Arrays of 8 that the compiler turns into whatever the target has.
@@ -223,6 +262,13 @@ mod x86 {
 
     /// # Safety
     /// The CPU must have these features.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+    pub unsafe fn run_avx512_bf16<J: Job>(job: J) -> J::Out {
+        job.run::<Avx512>()
+    }
+
+    /// # Safety
+    /// The CPU must have these features.
     #[target_feature(enable = "avx2,fma,f16c")]
     pub unsafe fn run_avx2<J: Job>(job: J) -> J::Out {
         job.run::<Avx2>()
@@ -280,6 +326,46 @@ mod x86 {
         #[inline(always)]
         fn mul_add(a: f32, b: f32, c: f32) -> f32 {
             a.mul_add(b, c)
+        }
+        #[inline(always)]
+        unsafe fn dot_pairs(a: __m512, b: __m512, c: __m512) -> __m512 {
+            // SAFETY: vectors of one size without invalid values.
+            let pairs = |v: __m512| unsafe { std::mem::transmute::<__m512, __m512bh>(v) };
+            unsafe { _mm512_dpbf16_ps(c, pairs(a), pairs(b)) }
+        }
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+            unsafe {
+                let r: [__m512; 16] =
+                    std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_pitch)));
+                // Pairs of rows, then fours: lane `l` of `q[4 i + j]` is column `4 l + j` of
+                // rows `4 i..4 i + 4`.
+                let p: [__m512; 16] = std::array::from_fn(|i| match i % 2 {
+                    0 => _mm512_unpacklo_ps(r[i], r[i + 1]),
+                    _ => _mm512_unpackhi_ps(r[i - 1], r[i]),
+                });
+                let p = p.map(|v| _mm512_castps_pd(v));
+                let q: [__m512; 16] = std::array::from_fn(|i| {
+                    let (first, half) = (i / 4 * 4, i % 4 / 2);
+                    let (a, b) = (p[first + half], p[first + half + 2]);
+                    _mm512_castpd_ps(match i % 2 {
+                        0 => _mm512_unpacklo_pd(a, b),
+                        _ => _mm512_unpackhi_pd(a, b),
+                    })
+                });
+                // A 4 x 4 transpose of 128-bit lanes.
+                for j in 0..4 {
+                    let even_low = _mm512_shuffle_f32x4::<0x88>(q[j], q[4 + j]);
+                    let odd_low = _mm512_shuffle_f32x4::<0xdd>(q[j], q[4 + j]);
+                    let even_high = _mm512_shuffle_f32x4::<0x88>(q[8 + j], q[12 + j]);
+                    let odd_high = _mm512_shuffle_f32x4::<0xdd>(q[8 + j], q[12 + j]);
+                    let put = |i: usize, v| _mm512_storeu_ps(to.add(i * to_pitch), v);
+                    put(j, _mm512_shuffle_f32x4::<0x88>(even_low, even_high));
+                    put(4 + j, _mm512_shuffle_f32x4::<0x88>(odd_low, odd_high));
+                    put(8 + j, _mm512_shuffle_f32x4::<0xdd>(even_low, even_high));
+                    put(12 + j, _mm512_shuffle_f32x4::<0xdd>(odd_low, odd_high));
+                }
+            }
         }
         #[inline(always)]
         unsafe fn widen_f16(p: *const u16, out: &mut [f32]) {
