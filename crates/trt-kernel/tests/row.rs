@@ -206,8 +206,8 @@ fn a_row_kernel_works_in_place() {
 fn conversions_round_to_nearest_even_and_keep_nan() {
     let values = [
         1.0f32,
-        1.00390625,
-        1.01171875,
+        1.0 + 1.0 / 256.0,
+        1.0 + 3.0 / 256.0,
         -0.0,
         f32::INFINITY,
         f32::MAX,

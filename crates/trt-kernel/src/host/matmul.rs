@@ -9,6 +9,7 @@
 use super::HostError;
 use super::dot::{self, Rows, padded};
 use super::exec::{Call, Frame, Index, MAX_AXES, Place, SAME_AXES, places};
+use super::pieces::Pieces;
 use super::program::Program;
 use super::row::cut;
 use super::scratch;
@@ -409,53 +410,5 @@ impl Job for Activations<'_> {
             row[l.k..].fill(0.0);
         }
         Ok(())
-    }
-}
-
-/// How panels are shared out: whole ones while every thread gets one, the rest cut by rows.
-struct Pieces {
-    whole: usize,
-    rest: usize,
-    cuts: usize,
-    rows: usize,
-}
-
-impl Pieces {
-    fn new(panels: usize, threads: usize, rows: usize) -> Pieces {
-        let rest = panels % threads;
-        Pieces {
-            whole: panels - rest,
-            rest,
-            cuts: threads.min(rows.div_ceil(24)).max(1),
-            rows,
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.whole + self.rest * self.cuts
-    }
-
-    /// The panel and the rows of a piece.
-    fn get(&self, piece: usize) -> (usize, Range<usize>) {
-        if piece < self.whole {
-            return (piece, 0..self.rows);
-        }
-        let (panel, cut) = (
-            self.whole + (piece - self.whole) / self.cuts,
-            (piece - self.whole) % self.cuts,
-        );
-        let at = |c: usize| {
-            (self.rows * c / self.cuts)
-                .next_multiple_of(6)
-                .min(self.rows)
-        };
-        (
-            panel,
-            if cut + 1 == self.cuts {
-                at(cut)..self.rows
-            } else {
-                at(cut)..at(cut + 1)
-            },
-        )
     }
 }

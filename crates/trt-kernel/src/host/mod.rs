@@ -11,11 +11,14 @@ mod attention;
 #[allow(unsafe_code)]
 mod dot;
 mod exec;
+mod fold;
 mod math;
 mod matmul;
 mod moves;
+mod pieces;
 mod program;
 mod row;
+mod runs;
 mod scratch;
 #[allow(unsafe_code)]
 mod simd;
@@ -26,6 +29,9 @@ mod span;
 mod team;
 #[allow(unsafe_code)]
 mod tile;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86;
 
 pub use span::Span;
 pub use team::Team;

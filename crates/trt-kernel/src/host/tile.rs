@@ -115,13 +115,13 @@ impl Job for Panel<'_> {
             self.rows::<S, 6>(i);
             i += 6;
         }
-        if i + 4 <= m {
-            self.rows::<S, 4>(i);
-            i += 4;
-        }
-        while i < m {
-            self.rows::<S, 1>(i);
-            i += 1;
+        match m - i {
+            5 => self.rows::<S, 5>(i),
+            4 => self.rows::<S, 4>(i),
+            3 => self.rows::<S, 3>(i),
+            2 => self.rows::<S, 2>(i),
+            1 => self.rows::<S, 1>(i),
+            _ => {}
         }
     }
 }
@@ -243,5 +243,72 @@ impl Job for Pack<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::simd::{Isa, run_on};
+
+    #[test]
+    fn every_instruction_set_computes_the_product() {
+        let (m, k) = (20, 37);
+        let a: Vec<f32> = (0..m * k).map(|i| (i % 7) as f32 - 3.0).collect();
+        let b: Vec<f32> = (0..k * PANEL).map(|i| (i % 5) as f32 - 2.0).collect();
+        for isa in Isa::available() {
+            for rows in 1..=m {
+                let mut c = vec![1f32; rows * PANEL];
+                let panel = Panel {
+                    a: &a,
+                    lda: k,
+                    m: rows,
+                    k,
+                    b: &b,
+                    c: &mut c,
+                    ldc: PANEL,
+                    add: true,
+                    pairs: false,
+                };
+                run_on(isa, panel);
+                for (i, row) in c.chunks(PANEL).enumerate() {
+                    for (j, x) in row.iter().enumerate() {
+                        let sum: f32 = (0..k).map(|t| a[i * k + t] * b[t * PANEL + j]).sum();
+                        assert_eq!(*x, 1.0 + sum, "{isa:?} {i} {j}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_packs_the_transpose() {
+        use crate::DType;
+        use crate::host::Span;
+        let (cols, k) = (50, 171);
+        let b: Vec<f32> = (0..cols * k).map(|i| i as f32).collect();
+        for isa in Isa::available() {
+            let mut out = vec![-1f32; k * PANEL];
+            let args = Args {
+                spans: &[Span::from_slice(&b)],
+                dtypes: &[DType::F32],
+            };
+            let pack = Pack {
+                args: &args,
+                arg: Arg(0),
+                axes: (0, k as i64, 1),
+                cols,
+                k,
+                pairs: false,
+                out: &mut out,
+            };
+            run_on(isa, pack).unwrap();
+            for (t, row) in out.chunks(PANEL).enumerate() {
+                for (j, x) in row.iter().enumerate() {
+                    let expected = if j < cols { b[j * k + t] } else { 0.0 };
+                    assert_eq!(*x, expected, "{isa:?} {t} {j}");
+                }
+            }
+        }
     }
 }
