@@ -90,23 +90,21 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
         unsafe {
-            let r: [__m512; 16] =
-                std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_pitch)));
-            // Pairs of rows, then fours: lane `l` of `q[4 i + j]` is column `4 l + j` of
-            // rows `4 i..4 i + 4`.
-            let p: [__m512; 16] = std::array::from_fn(|i| match i % 2 {
-                0 => _mm512_unpacklo_ps(r[i], r[i + 1]),
-                _ => _mm512_unpackhi_ps(r[i - 1], r[i]),
-            });
-            let p = p.map(|v| _mm512_castps_pd(v));
-            let q: [__m512; 16] = std::array::from_fn(|i| {
-                let (first, half) = (i / 4 * 4, i % 4 / 2);
-                let (a, b) = (p[first + half], p[first + half + 2]);
-                _mm512_castpd_ps(match i % 2 {
-                    0 => _mm512_unpacklo_pd(a, b),
-                    _ => _mm512_unpackhi_pd(a, b),
-                })
-            });
+            // Pairs of rows, then fours: lane `l` of `q[4 i + j]` is column `4 l + j` of rows
+            // `4 i..4 i + 4`. Plain loops, so that the arrays stay in registers.
+            let mut q = [_mm512_setzero_ps(); 16];
+            for i in 0..4 {
+                let row = |j: usize| _mm512_loadu_ps(from.add((4 * i + j) * from_pitch));
+                let (r0, r1, r2, r3) = (row(0), row(1), row(2), row(3));
+                let low_01 = _mm512_castps_pd(_mm512_unpacklo_ps(r0, r1));
+                let high_01 = _mm512_castps_pd(_mm512_unpackhi_ps(r0, r1));
+                let low_23 = _mm512_castps_pd(_mm512_unpacklo_ps(r2, r3));
+                let high_23 = _mm512_castps_pd(_mm512_unpackhi_ps(r2, r3));
+                q[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(low_01, low_23));
+                q[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low_01, low_23));
+                q[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high_01, high_23));
+                q[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high_01, high_23));
+            }
             // A 4 x 4 transpose of 128-bit lanes.
             for j in 0..4 {
                 let even_low = _mm512_shuffle_f32x4::<0x88>(q[j], q[4 + j]);
