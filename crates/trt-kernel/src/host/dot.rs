@@ -26,7 +26,7 @@ pub(super) struct Rows {
     pub stride: i64,
 }
 
-/// `out[i * pitch + r] = Σ_k x[i * padded(k) + k] * w[r, k]` for `i < m`, `r < rows`.
+/// With `k > 0`: `out[i * pitch + r] = Σ_k x[i * padded(k) + k] * w[r, k]` for `i < m`, `r < rows`.
 pub(super) fn dot(
     args: &Args,
     w: Rows,
@@ -37,12 +37,6 @@ pub(super) fn dot(
 ) -> Result<(), HostError> {
     let m = x.len() / padded(k).max(1);
     if rows == 0 || m == 0 {
-        return Ok(());
-    }
-    if k == 0 {
-        out.chunks_mut(pitch)
-            .take(m)
-            .for_each(|o| o[..rows].fill(0.0));
         return Ok(());
     }
     assert!(

@@ -145,7 +145,6 @@ impl Launch<'_> {
     }
 
     fn few_part(&self, batch: usize, cols: Range<usize>, x: &[f32]) -> Result<(), HostError> {
-        let pad = padded(self.k);
         // Sums of a part stay in the first-level cache.
         let step = (8192 / self.m).max(4);
         scratch::with(self.m * step, |sums| {
@@ -153,7 +152,9 @@ impl Launch<'_> {
                 let count = step.min(cols.end - from);
                 let (offset, column, along) = self.b_axes(batch, from);
                 let args = &self.call.args;
-                if along == 1 || self.k == 1 {
+                if self.k == 0 {
+                    sums.fill(0.0);
+                } else if along == 1 || self.k == 1 {
                     let rows = Rows {
                         arg: self.kernel.b.arg,
                         offset,
@@ -163,7 +164,6 @@ impl Launch<'_> {
                 } else {
                     self.few_strided((offset, column, along), count, x, sums)?;
                 }
-                debug_assert_eq!(x.len(), self.m * pad);
                 self.epilogue(batch, 0..self.m, from..from + count, sums, count)?;
             }
             Ok(())
