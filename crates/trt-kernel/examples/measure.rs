@@ -229,12 +229,16 @@ fn main() {
         (16, 1536, 576),
     ] {
         let theirs = gemm_seconds(m, n, k, threads);
-        for dtype in [DType::F32, DType::BF16] {
-            let kernel = linear(m, n, k, dtype, DType::F32);
+        for (dtype, other) in [
+            (DType::F32, DType::F32),
+            (DType::BF16, DType::F32),
+            (DType::BF16, DType::BF16),
+        ] {
+            let kernel = linear(m, n, k, dtype, other);
             let ours = best(12, run(&kernel, &[m * k, n * k, m * n], team));
             let rate = 2.0 * (m * n * k) as f64 / ours / 1e9;
             println!(
-                "matmul {dtype} {m}x{n}x{k}: {:6.2} ms, {rate:.0} GFLOP/s, gemm f32 {:.2} ms, ratio {:.2}",
+                "matmul {dtype} ({other}) {m}x{n}x{k}: {:6.2} ms, {rate:.0} GFLOP/s, gemm f32 {:.2} ms, ratio {:.2}",
                 ours * 1e3,
                 theirs * 1e3,
                 ours / theirs

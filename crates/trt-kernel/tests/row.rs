@@ -206,8 +206,8 @@ fn a_row_kernel_works_in_place() {
 fn conversions_round_to_nearest_even_and_keep_nan() {
     let values = [
         1.0f32,
-        1.00390625,
-        1.01171875,
+        1.0 + 1.0 / 256.0,
+        1.0 + 3.0 / 256.0,
         -0.0,
         f32::INFINITY,
         f32::MAX,
@@ -245,6 +245,27 @@ fn a_view_outside_its_argument_is_an_error_with_numbers() {
         ),
         "{error}"
     );
+}
+
+#[test]
+fn a_view_with_absurd_numbers_is_an_error() {
+    for (offset, stride) in [
+        (i64::MAX, 1),
+        (0, i64::MAX),
+        (0, i64::MIN / 3),
+        (i64::MIN, -1),
+    ] {
+        let wild = View {
+            offset: Dim::from(offset),
+            strides: vec![Dim::from(stride)],
+        };
+        let mut b = BodyBuilder::new();
+        let x = b.load(Arg(0), wild);
+        b.store(Arg(1), view(0, &[1]), x);
+        let mut args = [Buffer::zeros(DType::F32, 9), Buffer::zeros(DType::F32, 9)];
+        let kernel = row(&[9], &[DType::F32; 2], b);
+        assert!(host(&kernel, &Env::default(), None, &mut args).is_err());
+    }
 }
 
 #[test]

@@ -10,13 +10,13 @@
 use super::HostError;
 use super::dot::{self, Rows, padded};
 use super::exec::{Call, Frame, Index, MAX_AXES, Place, SAME_AXES, places};
-use super::moves::Load;
 use super::program::Program;
 use super::row::cut;
+use super::runs::{Load, Store, Values};
 use super::scratch;
-use super::simd::{self, Job, Simd};
+use super::simd;
 use super::softmax::{Running, Step};
-use super::span::{Args, Run};
+use super::span::Args;
 use super::team::Team;
 use super::tile::{self, PANEL, Panel};
 use crate::{Attention, Binary, Env, Inst, Reg};
@@ -28,7 +28,7 @@ const QUERIES: usize = 64;
 /// Up to this many queries the keys are split between units.
 const FEW: usize = 4;
 /// Keys of a unit when they are split.
-const SPLIT: usize = 512;
+const SPLIT: usize = 128;
 
 /// One launch with its numbers.
 struct Launch<'a> {
@@ -144,7 +144,7 @@ impl Launch<'_> {
     /// About nanoseconds of a number of keys against all queries of a group.
     fn cost(&self, keys: usize) -> usize {
         let rows = self.group() * self.queries.min(QUERIES);
-        keys * (self.kernel.head_dim + self.kernel.value_dim) * (rows + 2) / 64
+        keys * (self.kernel.head_dim + self.kernel.value_dim) * (rows + 2) / 32
     }
 
     fn many(&self, heads: usize, team: &Team) -> Result<(), HostError> {
@@ -245,6 +245,7 @@ impl Launch<'_> {
                         c: &mut running.values[j * PANEL..],
                         ldc: wide,
                         add: true,
+                        pairs: false,
                     };
                     panel.run();
                 }
@@ -323,6 +324,7 @@ impl Launch<'_> {
             c: scores,
             ldc: PANEL,
             add: false,
+            pairs: false,
         };
         panel.run();
         Ok(())
@@ -406,47 +408,6 @@ impl Launch<'_> {
                 run,
                 running.row(row),
             ))?;
-        }
-        Ok(())
-    }
-}
-
-struct Store<'a>(&'a Args<'a>, crate::Arg, Run, &'a [f32]);
-
-impl Job for Store<'_> {
-    type Out = Result<(), HostError>;
-    #[inline(always)]
-    fn run<S: Simd>(self) -> Self::Out {
-        self.0.store_f32::<S>(self.1, self.2, self.3)
-    }
-}
-
-struct Values<'a> {
-    args: &'a Args<'a>,
-    arg: crate::Arg,
-    offset: i64,
-    strides: (i64, i64),
-    keys: usize,
-    value: usize,
-    out: &'a mut [f32],
-}
-
-impl Job for Values<'_> {
-    type Out = Result<(), HostError>;
-    #[inline(always)]
-    fn run<S: Simd>(self) -> Self::Out {
-        for (panel, out) in self.out.chunks_exact_mut(PANEL * PANEL).enumerate() {
-            let first = panel * PANEL;
-            let cols = PANEL.min(self.value - first);
-            for (j, row) in out.chunks_exact_mut(PANEL).take(self.keys).enumerate() {
-                let run = Run {
-                    offset: self.offset + j as i64 * self.strides.0 + first as i64 * self.strides.1,
-                    stride: self.strides.1,
-                    count: cols,
-                };
-                self.args.load_f32::<S>(self.arg, run, &mut row[..cols])?;
-                row[cols..].fill(0.0);
-            }
         }
         Ok(())
     }

@@ -6,17 +6,16 @@
 //! defined earlier, so splitting the file at the result gives disjoint slices.
 
 use super::HostError;
+use super::fold::Fold;
 use super::math;
 use super::program::{Program, Slot};
 use super::simd::{self, Job, Simd};
 use super::span::{Args, Run};
-use crate::{Env, Inst, Reduce, Unary, View};
+use crate::{Env, Inst, Unary, View};
 use std::cell::Cell;
 
 /// The most axes that an index space may have.
 pub(super) const MAX_AXES: usize = 8;
-/// Accumulators of a fold: lane `i` of a row always goes to accumulator `i % FOLD`.
-const FOLD: usize = 64;
 
 /// A point of an index space.
 pub(super) type Index = [i64; MAX_AXES];
@@ -294,7 +293,7 @@ impl Frame {
         if let (Inst::Reduce(_, x), Some(fold)) = (&program.insts[at], fold)
             && let Slot::F32(x) = program.slots[x.0 as usize]
         {
-            simd::run(Take(fold, &self.f32s[x * self.width..][..len]));
+            fold.take(&self.f32s[x * self.width..][..len]);
         }
     }
 
@@ -392,85 +391,8 @@ impl Job for Exec<'_> {
     }
 }
 
-struct Take<'a>(&'a mut Fold, &'a [f32]);
-
-impl Job for Take<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        self.0.take(self.1);
-    }
-}
-
 fn grow<T: Copy + Default>(v: &mut Vec<T>, len: usize) {
     if v.len() < len {
         v.resize(len, T::default());
     }
-}
-
-/// A fold in progress.
-pub(super) struct Fold {
-    kind: Reduce,
-    lanes: [f32; FOLD],
-}
-
-impl Fold {
-    pub fn new(kind: Reduce) -> Fold {
-        let neutral = match kind {
-            Reduce::Sum => 0.0,
-            Reduce::Max => f32::NEG_INFINITY,
-            Reduce::Min => f32::INFINITY,
-        };
-        Fold {
-            kind,
-            lanes: [neutral; FOLD],
-        }
-    }
-
-    /// Folds the next columns in; all calls but the last of a row take a multiple of 64 lanes.
-    #[inline(always)]
-    fn take(&mut self, x: &[f32]) {
-        match self.kind {
-            Reduce::Sum => each(&mut self.lanes, x, |a, x| a + x),
-            Reduce::Max => each(&mut self.lanes, x, |a, x| if x > a { x } else { a }),
-            Reduce::Min => each(&mut self.lanes, x, |a, x| if x < a { x } else { a }),
-        }
-    }
-
-    /// The folded value.
-    pub fn finish(mut self) -> f32 {
-        let mut half = FOLD / 2;
-        while half > 0 {
-            let (lo, hi) = self.lanes.split_at_mut(half);
-            let hi = &hi[..half];
-            match self.kind {
-                Reduce::Sum => lo.iter_mut().zip(hi).for_each(|(a, x)| *a += x),
-                Reduce::Max => lo
-                    .iter_mut()
-                    .zip(hi)
-                    .for_each(|(a, x)| *a = if *x > *a { *x } else { *a }),
-                Reduce::Min => lo
-                    .iter_mut()
-                    .zip(hi)
-                    .for_each(|(a, x)| *a = if *x < *a { *x } else { *a }),
-            }
-            half /= 2;
-        }
-        self.lanes[0]
-    }
-}
-
-#[inline(always)]
-fn each(acc: &mut [f32; FOLD], x: &[f32], f: impl Fn(f32, f32) -> f32) {
-    let (chunks, rest) = x.as_chunks::<FOLD>();
-    let mut local = *acc;
-    for chunk in chunks {
-        for (a, x) in local.iter_mut().zip(chunk) {
-            *a = f(*a, *x);
-        }
-    }
-    for (a, x) in local.iter_mut().zip(rest) {
-        *a = f(*a, *x);
-    }
-    *acc = local;
 }

@@ -54,7 +54,7 @@ pub(super) fn erf<S: Simd>(x: f32) -> f32 {
     let p = S::mul_add(z, p, -0.026_854_212);
     let p = S::mul_add(z, p, 0.112_835_95);
     let p = S::mul_add(z, p, -0.376_126_27);
-    let p = S::mul_add(z, p, 1.128_379_2);
+    let p = S::mul_add(z, p, std::f32::consts::FRAC_2_SQRT_PI);
     let small = x * p;
     // Beyond 1: ln(erfc) is smooth enough for a polynomial.
     let a = x.abs();

@@ -9,6 +9,7 @@
 use super::HostError;
 use super::dot::{self, Rows, padded};
 use super::exec::{Call, Frame, Index, MAX_AXES, Place, SAME_AXES, places};
+use super::pieces::Pieces;
 use super::program::Program;
 use super::row::cut;
 use super::scratch;
@@ -16,7 +17,7 @@ use super::simd::{self, Job, Simd};
 use super::span::{Args, Run};
 use super::team::Team;
 use super::tile::{self, BLOCK, PANEL, Panel};
-use crate::{Env, Matmul};
+use crate::{DType, Env, Matmul, Operand};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -144,7 +145,6 @@ impl Launch<'_> {
     }
 
     fn few_part(&self, batch: usize, cols: Range<usize>, x: &[f32]) -> Result<(), HostError> {
-        let pad = padded(self.k);
         // Sums of a part stay in the first-level cache.
         let step = (8192 / self.m).max(4);
         scratch::with(self.m * step, |sums| {
@@ -152,7 +152,9 @@ impl Launch<'_> {
                 let count = step.min(cols.end - from);
                 let (offset, column, along) = self.b_axes(batch, from);
                 let args = &self.call.args;
-                if along == 1 || self.k == 1 {
+                if self.k == 0 {
+                    sums.fill(0.0);
+                } else if along == 1 || self.k == 1 {
                     let rows = Rows {
                         arg: self.kernel.b.arg,
                         offset,
@@ -162,7 +164,6 @@ impl Launch<'_> {
                 } else {
                     self.few_strided((offset, column, along), count, x, sums)?;
                 }
-                debug_assert_eq!(x.len(), self.m * pad);
                 self.epilogue(batch, 0..self.m, from..from + count, sums, count)?;
             }
             Ok(())
@@ -193,6 +194,7 @@ impl Launch<'_> {
                     c,
                     ldc: PANEL,
                     add: false,
+                    pairs: false,
                 };
                 panel.run();
                 for (i, row) in c.chunks_exact(PANEL).enumerate() {
@@ -203,20 +205,34 @@ impl Launch<'_> {
         })
     }
 
+    /// Whether both sides are bfloat16 pairs that the CPU multiplies as such.
+    fn pairs(&self) -> bool {
+        let bf16 = |o: &Operand| self.call.args.dtype(o.arg) == DType::BF16;
+        simd::has_pairs()
+            && bf16(&self.kernel.a)
+            && bf16(&self.kernel.b)
+            && self.a.strides[2] == 1
+            && self.b.strides[2] == 1
+            && self.k.is_multiple_of(2)
+    }
+
     fn many(&self, team: &Team) -> Result<(), HostError> {
-        let (m, k) = (self.m, self.k);
+        let m = self.m;
+        let pairs = self.pairs();
+        // Contracted elements as the panels see them: pairs or f32.
+        let k = if pairs { self.k / 2 } else { self.k };
         let rows = ROWS.min(m);
         for batch in 0..self.batch {
             for from in (0..m).step_by(rows) {
                 let count = rows.min(m - from);
                 scratch::with(count * k, |a| {
-                    self.convert(batch, from, a, team)?;
+                    self.convert(batch, from, a, (k, pairs), team)?;
                     let panels = self.n.len().div_ceil(PANEL);
                     let pieces = Pieces::new(panels, team.threads(), count);
                     let a = &*a;
                     team.try_run(pieces.len(), |p| {
                         let (panel, rows) = pieces.get(p);
-                        self.many_part(batch, from, rows, panel, a)
+                        self.many_part(batch, from, rows, panel, (a, k, pairs))
                     })
                 })?;
             }
@@ -224,16 +240,16 @@ impl Launch<'_> {
         Ok(())
     }
 
-    /// Converts `a.len() / k` rows of activations, on all threads.
+    /// Reads `a.len() / k` rows of activations, on all threads.
     fn convert(
         &self,
         batch: usize,
         from: usize,
         a: &mut [f32],
+        (k, pairs): (usize, bool),
         team: &Team,
     ) -> Result<(), HostError> {
         const GROUP: usize = 32;
-        let k = self.k;
         if k == 0 {
             return Ok(());
         }
@@ -241,7 +257,10 @@ impl Launch<'_> {
         cut(team, groups.len(), groups.len() * GROUP * k / 16, |range| {
             for g in range {
                 let mut rows = groups[g].lock().unwrap_or_else(PoisonError::into_inner);
-                self.activations(batch, from + g * GROUP, &mut rows, k)?;
+                match pairs {
+                    true => self.activation_pairs(batch, from + g * GROUP, &mut rows, k)?,
+                    false => self.activations(batch, from + g * GROUP, &mut rows, k)?,
+                }
             }
             Ok(())
         })
@@ -254,11 +273,10 @@ impl Launch<'_> {
         from: usize,
         rows: Range<usize>,
         panel: usize,
-        a: &[f32],
+        (a, k, pairs): (&[f32], usize, bool),
     ) -> Result<(), HostError> {
         let first = self.n.start + panel * PANEL;
         let cols = PANEL.min(self.n.end - first);
-        let k = self.k;
         let m = rows.len();
         scratch::with(PANEL * (m + BLOCK.min(k)), |buffer| {
             let (c, packed) = buffer.split_at_mut(PANEL * m);
@@ -268,8 +286,13 @@ impl Launch<'_> {
             }
             for at in (0..k).step_by(BLOCK) {
                 let len = BLOCK.min(k - at);
-                let inner = (offset + at as i64 * along, column, along);
-                tile::pack(&self.call.args, self.kernel.b.arg, inner, cols, len, packed)?;
+                let (args, arg) = (&self.call.args, self.kernel.b.arg);
+                let unit = if pairs { 2 } else { 1 };
+                let axes = (offset + unit * at as i64 * along, column, along);
+                match pairs {
+                    true => tile::pack_pairs(args, arg, axes, cols, len, packed)?,
+                    false => tile::pack(args, arg, axes, cols, len, packed)?,
+                }
                 let panel = Panel {
                     a: &a[rows.start * k + at..],
                     lda: k,
@@ -279,6 +302,7 @@ impl Launch<'_> {
                     c,
                     ldc: PANEL,
                     add: at > 0,
+                    pairs,
                 };
                 panel.run();
             }
@@ -308,6 +332,22 @@ impl Launch<'_> {
             out,
             pitch,
         })
+    }
+
+    /// Reads rows of `a` as pairs of bfloat16.
+    fn activation_pairs(
+        &self,
+        batch: usize,
+        from: usize,
+        out: &mut [f32],
+        pitch: usize,
+    ) -> Result<(), HostError> {
+        for (i, row) in out.chunks_exact_mut(pitch).enumerate() {
+            let index = [batch as i64, (from + i) as i64, 0, 0, 0, 0, 0, 0];
+            let run = self.a.run(&index, 2, self.k);
+            self.call.args.load_bits(self.kernel.a.arg, run, row)?;
+        }
+        Ok(())
     }
 
     /// Runs the epilogue over sums `[rows, cols]`, sums of a row `pitch` apart.
@@ -370,53 +410,5 @@ impl Job for Activations<'_> {
             row[l.k..].fill(0.0);
         }
         Ok(())
-    }
-}
-
-/// How panels are shared out: whole ones while every thread gets one, the rest cut by rows.
-struct Pieces {
-    whole: usize,
-    rest: usize,
-    cuts: usize,
-    rows: usize,
-}
-
-impl Pieces {
-    fn new(panels: usize, threads: usize, rows: usize) -> Pieces {
-        let rest = panels % threads;
-        Pieces {
-            whole: panels - rest,
-            rest,
-            cuts: threads.min(rows.div_ceil(24)).max(1),
-            rows,
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.whole + self.rest * self.cuts
-    }
-
-    /// The panel and the rows of a piece.
-    fn get(&self, piece: usize) -> (usize, Range<usize>) {
-        if piece < self.whole {
-            return (piece, 0..self.rows);
-        }
-        let (panel, cut) = (
-            self.whole + (piece - self.whole) / self.cuts,
-            (piece - self.whole) % self.cuts,
-        );
-        let at = |c: usize| {
-            (self.rows * c / self.cuts)
-                .next_multiple_of(6)
-                .min(self.rows)
-        };
-        (
-            panel,
-            if cut + 1 == self.cuts {
-                at(cut)..self.rows
-            } else {
-                at(cut)..at(cut + 1)
-            },
-        )
     }
 }

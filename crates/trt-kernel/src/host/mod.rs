@@ -11,11 +11,14 @@ mod attention;
 #[allow(unsafe_code)]
 mod dot;
 mod exec;
+mod fold;
 mod math;
 mod matmul;
 mod moves;
+mod pieces;
 mod program;
 mod row;
+mod runs;
 mod scratch;
 #[allow(unsafe_code)]
 mod simd;
@@ -26,6 +29,9 @@ mod span;
 mod team;
 #[allow(unsafe_code)]
 mod tile;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86;
 
 pub use span::Span;
 pub use team::Team;
@@ -34,6 +40,7 @@ use crate::{Arg, Body, DType, Env, Kernel, KernelError};
 use program::Program;
 use span::Args;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a launch can fail with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -171,6 +178,23 @@ impl Prepared {
                 why: "only a matmul runs on a range of rows",
             });
         }
+        // Views with absurd numbers may overflow before they are found to be outside.
+        catch_unwind(AssertUnwindSafe(|| self.launch(env, rows, args, team))).unwrap_or_else(
+            |panic| {
+                Err(HostError::Panicked {
+                    message: team::message(panic),
+                })
+            },
+        )
+    }
+
+    fn launch(
+        &self,
+        env: &Env,
+        rows: Option<Range<usize>>,
+        args: Args,
+        team: &Team,
+    ) -> Result<(), HostError> {
         let program = &self.program;
         match &self.kernel {
             Kernel::Row(k) => row::run(k, program, env, args, team),
@@ -200,6 +224,11 @@ fn limits(kernel: &Kernel) -> Result<(), KernelError> {
             "{axes} axes; the host runs at most {}",
             exec::MAX_AXES
         ));
+    }
+    if let Kernel::Attention(k) = kernel
+        && (k.head_dim == 0 || k.value_dim == 0)
+    {
+        return refuse(format!("heads of {} and {}", k.head_dim, k.value_dim));
     }
     let args = kernel.args();
     let floats: &[Arg] = match kernel {

@@ -4,7 +4,8 @@ use super::HostError;
 use super::exec::{Call, Frame, MAX_AXES, Place, SAME_AXES, places};
 use super::program::Program;
 use super::row::cut;
-use super::simd::{self, Job, Simd};
+use super::runs::Load;
+use super::simd;
 use super::span::{Args, Run};
 use super::team::Team;
 use crate::{Arg, Env, Gather, Move};
@@ -66,17 +67,6 @@ pub(super) fn gather(
             Ok(())
         })
     })
-}
-
-/// [`Args::load_f32`] with the best instructions.
-pub(super) struct Load<'a>(pub &'a Args<'a>, pub Arg, pub Run, pub &'a mut [f32]);
-
-impl Job for Load<'_> {
-    type Out = Result<(), HostError>;
-    #[inline(always)]
-    fn run<S: Simd>(self) -> Self::Out {
-        self.0.load_f32::<S>(self.1, self.2, self.3)
-    }
 }
 
 /// Copies `dst[i...] = src[i...]`: axes that both sides walk as one are merged, then runs of the

@@ -8,7 +8,7 @@
 //! by construction (constants, folds and functions of them) are `uniform`: computed once for a
 //! row, or once for all rows if no fold is involved.
 
-use crate::{Arg, Body, BodyError, DType, Inst, Reg, Ty};
+use crate::{Body, BodyError, DType, Inst, Reg, Ty};
 
 /// Where a register lives: an index among the registers of its type.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,14 +90,6 @@ impl Program {
     pub fn reduces(&self) -> bool {
         self.stages.len() > 1
     }
-
-    /// Whether the body is nothing but one store of its input.
-    pub fn stores_input(&self) -> Option<Arg> {
-        match self.insts.as_slice() {
-            [Inst::Input, Inst::Store(arg, _, Reg(0))] => Some(*arg),
-            _ => None,
-        }
-    }
 }
 
 fn stages(insts: &[Inst]) -> Vec<Stage> {
@@ -162,7 +154,7 @@ fn stages(insts: &[Inst]) -> Vec<Stage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Binary, BodyBuilder, Dim, Reduce, Unary, View};
+    use crate::{Arg, Binary, BodyBuilder, Dim, Reduce, Unary, View};
 
     #[test]
     fn a_softmax_has_three_stages_and_recomputes_only_what_it_needs() {

@@ -6,7 +6,8 @@
 //! the slices of its stages.
 
 use super::HostError;
-use super::exec::{Call, Fold, Frame, Index, MAX_AXES, Place, places};
+use super::exec::{Call, Frame, Index, MAX_AXES, Place, places};
+use super::fold::Fold;
 use super::program::Program;
 use super::span::Args;
 use super::team::Team;

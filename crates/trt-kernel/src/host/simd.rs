@@ -7,6 +7,8 @@
 //! the promise behind every `unsafe` call of them.
 
 use super::span::bf16_bits;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
 use half::f16;
 
 /// Vectors of f32 and the conversions around them.
@@ -41,6 +43,23 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn sum(v: Self::V) -> f32;
     /// Scalar `a * b + c`, fused if the set can.
     fn mul_add(a: f32, b: f32, c: f32) -> f32;
+
+    /// `c` plus the products of two pairs of bfloat16 in each lane; only inside [`run_pairs`].
+    unsafe fn dot_pairs(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        let _ = (a, b);
+        c
+    }
+
+    /// Transposes 16 x 16 elements; rows are `from_pitch` and `to_pitch` elements apart.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+        for i in 0..16 {
+            for j in 0..16 {
+                // SAFETY: the caller's promise: both squares are accessible.
+                unsafe { *to.add(i * to_pitch + j) = *from.add(j * from_pitch + i) };
+            }
+        }
+    }
 
     /// Reads `out.len()` halves.
     unsafe fn widen_f16(p: *const u16, out: &mut [f32]) {
@@ -97,6 +116,7 @@ pub(super) enum Isa {
 
 impl Isa {
     /// What this CPU has, best first.
+    #[cfg(test)]
     pub fn available() -> Vec<Isa> {
         let mut sets = vec![Isa::best(), Isa::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -137,11 +157,11 @@ pub(super) fn run<J: Job>(job: J) -> J::Out {
     run_on(Isa::best(), job)
 }
 
-/// Runs a job with one of the [`Isa::available`] sets.
+/// Runs a job with a set that this CPU has.
 #[inline]
 pub(super) fn run_on<J: Job>(isa: Isa, job: J) -> J::Out {
     match isa {
-        // SAFETY: `Isa` values other than `Portable` come from detection in `available`/`best`.
+        // SAFETY: `Isa` values other than `Portable` come from detection.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { x86::run_avx512(job) },
         // SAFETY: as above.
@@ -149,6 +169,27 @@ pub(super) fn run_on<J: Job>(isa: Isa, job: J) -> J::Out {
         Isa::Avx2 => unsafe { x86::run_avx2(job) },
         Isa::Portable => job.run::<Portable>(),
     }
+}
+
+/// Whether [`run_pairs`] works here.
+#[inline]
+pub(super) fn has_pairs() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return Isa::best() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// Runs a job that multiplies bfloat16 pairs ([`Simd::dot_pairs`]). Call only where
+/// [`has_pairs`]; elsewhere the job runs without them.
+#[inline]
+pub(super) fn run_pairs<J: Job>(job: J) -> J::Out {
+    #[cfg(target_arch = "x86_64")]
+    if has_pairs() {
+        // SAFETY: just detected.
+        return unsafe { x86::run_avx512_bf16(job) };
+    }
+    run(job)
 }
 
 /// Arrays of 8 that the compiler turns into whatever the target has.
@@ -205,175 +246,5 @@ impl Simd for Portable {
     #[inline(always)]
     fn mul_add(a: f32, b: f32, c: f32) -> f32 {
         a * b + c
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{Job, Simd};
-    use half::f16;
-    use std::arch::x86_64::*;
-
-    /// # Safety
-    /// The CPU must have these features.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    pub unsafe fn run_avx512<J: Job>(job: J) -> J::Out {
-        job.run::<Avx512>()
-    }
-
-    /// # Safety
-    /// The CPU must have these features.
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub unsafe fn run_avx2<J: Job>(job: J) -> J::Out {
-        job.run::<Avx2>()
-    }
-
-    #[derive(Clone, Copy)]
-    pub struct Avx512;
-
-    // SAFETY of the bodies: the trait's contract: the CPU has AVX-512 and pointers cover a vector.
-    #[allow(clippy::undocumented_unsafe_blocks)]
-    impl Simd for Avx512 {
-        const LANES: usize = 16;
-        const TILE_VECTORS: usize = 4;
-        type V = __m512;
-
-        #[inline(always)]
-        unsafe fn zero() -> __m512 {
-            unsafe { _mm512_setzero_ps() }
-        }
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> __m512 {
-            unsafe { _mm512_set1_ps(x) }
-        }
-        #[inline(always)]
-        unsafe fn load(p: *const f32) -> __m512 {
-            unsafe { _mm512_loadu_ps(p) }
-        }
-        #[inline(always)]
-        unsafe fn load_bf16(p: *const u16) -> __m512 {
-            unsafe {
-                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p as *const __m256i));
-                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
-            }
-        }
-        #[inline(always)]
-        unsafe fn load_f16(p: *const u16) -> __m512 {
-            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p as *const __m256i)) }
-        }
-        #[inline(always)]
-        unsafe fn store(v: __m512, p: *mut f32) {
-            unsafe { _mm512_storeu_ps(p, v) }
-        }
-        #[inline(always)]
-        unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-            unsafe { _mm512_fmadd_ps(a, b, c) }
-        }
-        #[inline(always)]
-        unsafe fn add(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_add_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn sum(v: __m512) -> f32 {
-            unsafe { _mm512_reduce_add_ps(v) }
-        }
-        #[inline(always)]
-        fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-            a.mul_add(b, c)
-        }
-        #[inline(always)]
-        unsafe fn widen_f16(p: *const u16, out: &mut [f32]) {
-            unsafe { Avx2::widen_f16(p, out) }
-        }
-        #[inline(always)]
-        unsafe fn narrow_f16(from: &[f32], p: *mut u16) {
-            unsafe { Avx2::narrow_f16(from, p) }
-        }
-    }
-
-    #[derive(Clone, Copy)]
-    pub struct Avx2;
-
-    // SAFETY of the bodies: the trait's contract: the CPU has AVX2, FMA and F16C and pointers
-    // cover a vector.
-    #[allow(clippy::undocumented_unsafe_blocks)]
-    impl Simd for Avx2 {
-        const LANES: usize = 8;
-        const TILE_VECTORS: usize = 2;
-        type V = __m256;
-
-        #[inline(always)]
-        unsafe fn zero() -> __m256 {
-            unsafe { _mm256_setzero_ps() }
-        }
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> __m256 {
-            unsafe { _mm256_set1_ps(x) }
-        }
-        #[inline(always)]
-        unsafe fn load(p: *const f32) -> __m256 {
-            unsafe { _mm256_loadu_ps(p) }
-        }
-        #[inline(always)]
-        unsafe fn load_bf16(p: *const u16) -> __m256 {
-            unsafe {
-                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p as *const __m128i));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-            }
-        }
-        #[inline(always)]
-        unsafe fn load_f16(p: *const u16) -> __m256 {
-            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p as *const __m128i)) }
-        }
-        #[inline(always)]
-        unsafe fn store(v: __m256, p: *mut f32) {
-            unsafe { _mm256_storeu_ps(p, v) }
-        }
-        #[inline(always)]
-        unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
-        #[inline(always)]
-        unsafe fn add(a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_add_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn sum(v: __m256) -> f32 {
-            unsafe {
-                let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-                _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
-            }
-        }
-        #[inline(always)]
-        fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-            a.mul_add(b, c)
-        }
-        #[inline(always)]
-        unsafe fn widen_f16(p: *const u16, out: &mut [f32]) {
-            let whole = out.len() / 8 * 8;
-            unsafe {
-                for i in (0..whole).step_by(8) {
-                    _mm256_storeu_ps(out.as_mut_ptr().add(i), Self::load_f16(p.add(i)));
-                }
-                for (i, o) in out.iter_mut().enumerate().skip(whole) {
-                    *o = f16::from_bits(p.add(i).read_unaligned()).to_f32();
-                }
-            }
-        }
-        #[inline(always)]
-        unsafe fn narrow_f16(from: &[f32], p: *mut u16) {
-            let whole = from.len() / 8 * 8;
-            unsafe {
-                for i in (0..whole).step_by(8) {
-                    let v = _mm256_loadu_ps(from.as_ptr().add(i));
-                    let h = _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v);
-                    _mm_storeu_si128(p.add(i) as *mut __m128i, h);
-                }
-                for (i, x) in from.iter().enumerate().skip(whole) {
-                    p.add(i).write_unaligned(f16::from_f32(*x).to_bits());
-                }
-            }
-        }
     }
 }

@@ -157,6 +157,16 @@ impl<'a> Args<'a> {
         Ok(())
     }
 
+    /// Reads the bytes of a run of neighbours as they are; `out` has exactly their size.
+    #[inline(always)]
+    pub fn load_bits(&self, arg: Arg, run: Run, out: &mut [f32]) -> Result<(), HostError> {
+        let p = self.address(arg, Run { stride: 1, ..run }, false)? as *const u8;
+        let bytes = (run.count * self.dtype(arg).size()).min(4 * out.len());
+        // SAFETY: `address` checked `count` elements, and every bit pattern is an f32.
+        unsafe { std::ptr::copy_nonoverlapping(p, out.as_mut_ptr() as *mut u8, bytes) };
+        Ok(())
+    }
+
     /// Reads an integer run as i64.
     #[inline(always)]
     pub fn load_i64(&self, arg: Arg, run: Run, out: &mut [i64]) -> Result<(), HostError> {

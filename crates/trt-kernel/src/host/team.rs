@@ -272,7 +272,8 @@ fn finish(failure: Option<String>) -> Result<(), HostError> {
     }
 }
 
-fn message(panic: Box<dyn Any + Send>) -> String {
+/// What a panic said.
+pub(super) fn message(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".to_owned())

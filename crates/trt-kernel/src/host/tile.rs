@@ -1,11 +1,11 @@
 //! The matmul micro-kernel: many rows of activations against a packed panel of 64 columns.
 //!
 //! Each output is one chain of multiply-adds over `k` in order, started from zero or from what
-//! the output holds. Which rows share a tile changes nothing, so a panel gives the same bits
+//! the output holds (with bfloat16 on both sides and a CPU that has the instruction, of pairs of
+//! them). Which rows share a tile changes nothing, so a panel gives the same bits
 //! whatever rows, range or thread it runs with: the row-range law for many rows.
 
 use super::HostError;
-use super::exec::Place;
 use super::simd::{self, Job, Simd};
 use super::span::{Args, Run};
 use crate::{Arg, ROW_PANEL};
@@ -29,29 +29,36 @@ pub(super) struct Panel<'a> {
     pub ldc: usize,
     /// Whether to add to what `c` holds.
     pub add: bool,
+    /// Whether elements of `a` and `b` are pairs of bfloat16 rather than f32.
+    pub pairs: bool,
 }
 
 impl Panel<'_> {
     /// Computes it with the best instructions.
     pub fn run(self) {
-        simd::run(self);
-    }
-
-    #[inline(always)]
-    fn rows<S: Simd, const M: usize>(&mut self, i: usize) {
-        const { assert!(PANEL % 16 == 0) };
-        let width = S::TILE_VECTORS * S::LANES;
-        for j in (0..PANEL).step_by(width) {
-            match S::TILE_VECTORS {
-                4 => self.tile::<S, M, 4>(i, j),
-                2 => self.tile::<S, M, 2>(i, j),
-                _ => self.tile::<S, M, 1>(i, j),
-            }
+        match self.pairs {
+            true => simd::run_pairs(self),
+            false => simd::run(self),
         }
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const M: usize, const V: usize>(&mut self, i: usize, j: usize) {
+    fn rows<S: Simd, const M: usize>(&mut self, i: usize) {
+        let width = S::TILE_VECTORS * S::LANES;
+        for j in (0..PANEL).step_by(width) {
+            match (S::TILE_VECTORS, self.pairs) {
+                (4, true) => self.tile::<S, M, 4, true>(i, j),
+                (4, false) => self.tile::<S, M, 4, false>(i, j),
+                (2, _) => self.tile::<S, M, 2, false>(i, j),
+                _ => self.tile::<S, M, 1, false>(i, j),
+            }
+        }
+    }
+
+    // Rows and vectors are indices into registers.
+    #[allow(clippy::needless_range_loop)]
+    #[inline(always)]
+    fn tile<S: Simd, const M: usize, const V: usize, const P: bool>(&mut self, i: usize, j: usize) {
         // SAFETY: `run` checked that `a` has `m` rows of `k`, `b` has `k` rows of 64 and `c` has
         // `m` rows of 64; `i + M <= m` and `j + V * LANES <= 64`.
         unsafe {
@@ -73,7 +80,10 @@ impl Panel<'_> {
                 for n in 0..M {
                     let x = S::splat(*a[n].add(k));
                     for v in 0..V {
-                        sums[n][v] = S::fma(x, b[v], sums[n][v]);
+                        sums[n][v] = match P {
+                            true => S::dot_pairs(x, b[v], sums[n][v]),
+                            false => S::fma(x, b[v], sums[n][v]),
+                        };
                     }
                 }
             }
@@ -105,23 +115,27 @@ impl Job for Panel<'_> {
             self.rows::<S, 6>(i);
             i += 6;
         }
-        if i + 4 <= m {
-            self.rows::<S, 4>(i);
-            i += 4;
-        }
-        while i < m {
-            self.rows::<S, 1>(i);
-            i += 1;
+        match m - i {
+            5 => self.rows::<S, 5>(i),
+            4 => self.rows::<S, 4>(i),
+            3 => self.rows::<S, 3>(i),
+            2 => self.rows::<S, 2>(i),
+            1 => self.rows::<S, 1>(i),
+            _ => {}
         }
     }
 }
 
+/// Where the columns of a panel lie: element offset of the first, elements between columns,
+/// elements between contracted elements.
+pub(super) type Axes = (i64, i64, i64);
+
 /// Packs `out[k, j] = b[j, k]` for `cols` (at most 64) columns `j` and `k` contracted elements,
-/// converted to f32; the columns up to 64 are zero. `place` maps axes `(j, k)`.
+/// converted to f32; the columns up to 64 are zero.
 pub(super) fn pack(
     args: &Args,
     arg: Arg,
-    (offset, column, along): (i64, i64, i64),
+    axes: Axes,
     cols: usize,
     k: usize,
     out: &mut [f32],
@@ -129,11 +143,30 @@ pub(super) fn pack(
     simd::run(Pack {
         args,
         arg,
-        offset,
-        column,
-        along,
+        axes,
         cols,
         k,
+        pairs: false,
+        out,
+    })
+}
+
+/// [`pack`] without conversion, for bfloat16 whose contracted elements are neighbours: `k` pairs.
+pub(super) fn pack_pairs(
+    args: &Args,
+    arg: Arg,
+    axes: Axes,
+    cols: usize,
+    k: usize,
+    out: &mut [f32],
+) -> Result<(), HostError> {
+    simd::run(Pack {
+        args,
+        arg,
+        axes,
+        cols,
+        k,
+        pairs: true,
         out,
     })
 }
@@ -141,25 +174,28 @@ pub(super) fn pack(
 struct Pack<'a> {
     args: &'a Args<'a>,
     arg: Arg,
-    offset: i64,
-    /// Elements between columns of the panel.
-    column: i64,
-    /// Elements between contracted elements.
-    along: i64,
+    axes: Axes,
     cols: usize,
     k: usize,
+    pairs: bool,
     out: &'a mut [f32],
 }
+
+/// Columns and contracted elements that are transposed in one go.
+const SIDE: usize = 16;
+/// Contracted elements of 16 columns that are read before they are transposed.
+const STRIP: usize = 128;
 
 impl Job for Pack<'_> {
     type Out = Result<(), HostError>;
     #[inline(always)]
     fn run<S: Simd>(self) -> Self::Out {
+        let (offset, column, along) = self.axes;
         let out = &mut self.out[..self.k * PANEL];
-        if self.column == 1 && self.along != 1 {
+        if column == 1 && along != 1 {
             for (k, row) in out.chunks_exact_mut(PANEL).enumerate() {
                 let run = Run {
-                    offset: self.offset + k as i64 * self.along,
+                    offset: offset + k as i64 * along,
                     stride: 1,
                     count: self.cols,
                 };
@@ -169,28 +205,38 @@ impl Job for Pack<'_> {
             }
             return Ok(());
         }
-        const GROUP: usize = 16;
-        let mut rows = [[0f32; BLOCK]; GROUP];
-        for from in (0..self.k).step_by(BLOCK) {
-            let len = BLOCK.min(self.k - from);
-            for first in (0..PANEL).step_by(GROUP) {
-                for (j, row) in rows.iter_mut().enumerate() {
-                    if first + j < self.cols {
-                        let run = Run {
-                            offset: self.offset
-                                + (first + j) as i64 * self.column
-                                + from as i64 * self.along,
-                            stride: self.along,
-                            count: len,
-                        };
-                        self.args.load_f32::<S>(self.arg, run, &mut row[..len])?;
-                    } else {
-                        row[..len].fill(0.0);
+        let mut rows = [0f32; SIDE * STRIP];
+        for from in (0..self.k).step_by(STRIP) {
+            let len = STRIP.min(self.k - from);
+            for first in (0..PANEL).step_by(SIDE) {
+                for (j, row) in rows.chunks_exact_mut(STRIP).enumerate() {
+                    let row = &mut row[..len];
+                    if first + j >= self.cols {
+                        row.fill(0.0);
+                        continue;
+                    }
+                    let unit = if self.pairs { 2 } else { 1 };
+                    let run = Run {
+                        offset: offset + (first + j) as i64 * column + (unit * from) as i64 * along,
+                        stride: along,
+                        count: unit * len,
+                    };
+                    match self.pairs {
+                        true => self.args.load_bits(self.arg, run, row)?,
+                        false => self.args.load_f32::<S>(self.arg, run, row)?,
                     }
                 }
-                for k in 0..len {
-                    let to = &mut out[(from + k) * PANEL + first..][..GROUP];
-                    for (o, row) in to.iter_mut().zip(&rows) {
+                for k in (0..len / SIDE * SIDE).step_by(SIDE) {
+                    let to = &mut out[(from + k) * PANEL + first..][..(SIDE - 1) * PANEL + SIDE];
+                    // SAFETY: 16 rows of at least `k + 16` elements in `rows`, and `to` spans 16
+                    // rows of a panel.
+                    unsafe {
+                        S::transpose(rows.as_ptr().add(k), STRIP, to.as_mut_ptr(), PANEL);
+                    }
+                }
+                for k in len / SIDE * SIDE..len {
+                    let to = &mut out[(from + k) * PANEL + first..][..SIDE];
+                    for (o, row) in to.iter_mut().zip(rows.chunks_exact(STRIP)) {
                         *o = row[k];
                     }
                 }
@@ -200,13 +246,69 @@ impl Job for Pack<'_> {
     }
 }
 
-/// The strides of a template operand's two inner axes at a batch, for [`pack`].
-pub(super) fn inner_axes(place: &Place, outer: &[i64]) -> (i64, i64, i64) {
-    let mut index = [0; super::exec::MAX_AXES];
-    index[..outer.len()].copy_from_slice(outer);
-    (
-        place.at(&index),
-        place.strides[outer.len()],
-        place.strides[outer.len() + 1],
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::simd::{Isa, run_on};
+
+    #[test]
+    fn every_instruction_set_computes_the_product() {
+        let (m, k) = (20, 37);
+        let a: Vec<f32> = (0..m * k).map(|i| (i % 7) as f32 - 3.0).collect();
+        let b: Vec<f32> = (0..k * PANEL).map(|i| (i % 5) as f32 - 2.0).collect();
+        for isa in Isa::available() {
+            for rows in 1..=m {
+                let mut c = vec![1f32; rows * PANEL];
+                let panel = Panel {
+                    a: &a,
+                    lda: k,
+                    m: rows,
+                    k,
+                    b: &b,
+                    c: &mut c,
+                    ldc: PANEL,
+                    add: true,
+                    pairs: false,
+                };
+                run_on(isa, panel);
+                for (i, row) in c.chunks(PANEL).enumerate() {
+                    for (j, x) in row.iter().enumerate() {
+                        let sum: f32 = (0..k).map(|t| a[i * k + t] * b[t * PANEL + j]).sum();
+                        assert_eq!(*x, 1.0 + sum, "{isa:?} {i} {j}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_packs_the_transpose() {
+        use crate::DType;
+        use crate::host::Span;
+        let (cols, k) = (50, 171);
+        let b: Vec<f32> = (0..cols * k).map(|i| i as f32).collect();
+        for isa in Isa::available() {
+            let mut out = vec![-1f32; k * PANEL];
+            let args = Args {
+                spans: &[Span::from_slice(&b)],
+                dtypes: &[DType::F32],
+            };
+            let pack = Pack {
+                args: &args,
+                arg: Arg(0),
+                axes: (0, k as i64, 1),
+                cols,
+                k,
+                pairs: false,
+                out: &mut out,
+            };
+            run_on(isa, pack).unwrap();
+            for (t, row) in out.chunks(PANEL).enumerate() {
+                for (j, x) in row.iter().enumerate() {
+                    let expected = if j < cols { b[j * k + t] } else { 0.0 };
+                    assert_eq!(*x, expected, "{isa:?} {t} {j}");
+                }
+            }
+        }
+    }
 }

@@ -1,0 +1,91 @@
+//! Folds over the columns of a row.
+//!
+//! Column `i` always goes to accumulator `i % 64` and the accumulators are folded as a tree, so
+//! the result does not depend on how the row was cut into blocks.
+
+use super::simd::{self, Job, Simd};
+use crate::Reduce;
+
+/// Accumulators of a fold.
+const FOLD: usize = 64;
+
+/// A fold in progress.
+pub(super) struct Fold {
+    kind: Reduce,
+    lanes: [f32; FOLD],
+}
+
+impl Fold {
+    pub fn new(kind: Reduce) -> Fold {
+        let neutral = match kind {
+            Reduce::Sum => 0.0,
+            Reduce::Max => f32::NEG_INFINITY,
+            Reduce::Min => f32::INFINITY,
+        };
+        Fold {
+            kind,
+            lanes: [neutral; FOLD],
+        }
+    }
+
+    /// Folds the next columns in; all calls but the last of a row take a multiple of 64 lanes.
+    pub fn take(&mut self, x: &[f32]) {
+        simd::run(Take(self, x));
+    }
+
+    #[inline(always)]
+    fn fold(&mut self, x: &[f32]) {
+        match self.kind {
+            Reduce::Sum => each(&mut self.lanes, x, |a, x| a + x),
+            Reduce::Max => each(&mut self.lanes, x, |a, x| if x > a { x } else { a }),
+            Reduce::Min => each(&mut self.lanes, x, |a, x| if x < a { x } else { a }),
+        }
+    }
+
+    /// The folded value.
+    pub fn finish(mut self) -> f32 {
+        let mut half = FOLD / 2;
+        while half > 0 {
+            let (lo, hi) = self.lanes.split_at_mut(half);
+            let hi = &hi[..half];
+            match self.kind {
+                Reduce::Sum => lo.iter_mut().zip(hi).for_each(|(a, x)| *a += x),
+                Reduce::Max => lo
+                    .iter_mut()
+                    .zip(hi)
+                    .for_each(|(a, x)| *a = if *x > *a { *x } else { *a }),
+                Reduce::Min => lo
+                    .iter_mut()
+                    .zip(hi)
+                    .for_each(|(a, x)| *a = if *x < *a { *x } else { *a }),
+            }
+            half /= 2;
+        }
+        self.lanes[0]
+    }
+}
+
+#[inline(always)]
+fn each(acc: &mut [f32; FOLD], x: &[f32], f: impl Fn(f32, f32) -> f32) {
+    let (chunks, rest) = x.as_chunks::<FOLD>();
+    let mut local = *acc;
+    for chunk in chunks {
+        for (a, x) in local.iter_mut().zip(chunk) {
+            *a = f(*a, *x);
+        }
+    }
+    for (a, x) in local.iter_mut().zip(rest) {
+        *a = f(*a, *x);
+    }
+    *acc = local;
+}
+
+struct Take<'a>(&'a mut Fold, &'a [f32]);
+
+impl Job for Take<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        self.0.fold(self.1);
+    }
+}
