@@ -22,6 +22,7 @@ mod wheel;
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use candle_transformers::generation::LogitsProcessor;
@@ -35,12 +36,21 @@ use decode::{Decoder, Wish};
 use generate::Stop;
 use report::{HostPeaks, Report};
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
     let folder = model::obtain(args.model.as_deref(), args.dtype)?;
     let config = Config::from_file(folder.join("config.json"))?;
     let tokenizer = tokenizer(&folder)?;
-    let prompt = prompt(&args, &folder, &tokenizer)?;
+    let prompt = prompt(args, &folder, &tokenizer)?;
     let max_positions = prompt.len() + args.max_tokens as usize;
     if max_positions > config.max_position_embeddings {
         bail!(
@@ -70,7 +80,7 @@ fn main() -> Result<()> {
         at: if args.ignore_eos {
             Vec::new()
         } else {
-            ends(&args, &folder, &config, &tokenizer)
+            ends(args, &folder, &config, &tokenizer)
         },
     };
     let top_p = (args.top_p < 1.0).then_some(args.top_p);
