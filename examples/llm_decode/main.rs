@@ -26,10 +26,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use candle_transformers::generation::LogitsProcessor;
+use candle_trt::device::{AnonPeak, ProcessMemory};
+use candle_trt::models::Config;
 use clap::Parser;
 use tokenizers::Tokenizer;
-use trt_device::{AnonPeak, ProcessMemory};
-use trt_models::Config;
 
 use args::Args;
 use decode::{Decoder, Wish};
@@ -64,11 +64,11 @@ fn run(args: &Args) -> Result<()> {
     // Converting a model may have taken more than running it will.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let anonymous = AnonPeak::start().ok();
-    let budget = args.budget.as_deref().unwrap_or("25%");
     let wish = Wish {
         device: &args.device,
-        budget,
-        limit: args.limit.as_deref(),
+        budget: args.budget,
+        limit: args.limit,
+        prompt_tokens: prompt.len(),
         max_positions,
     };
     let bar = progress::spinner("compiling");
@@ -92,11 +92,7 @@ fn run(args: &Args) -> Result<()> {
         anonymous: anonymous.map(|watch| watch.peak()),
         resident: ProcessMemory::now().ok().map(|memory| memory.resident_peak),
     };
-    let requested = match &args.limit {
-        Some(limit) => format!("what fits a limit of {limit}"),
-        None => budget.to_string(),
-    };
-    let report = Report::new(prompt.len(), &requested, answer, decoder.facts(), host);
+    let report = Report::new(prompt.len(), answer, decoder.facts(), host);
     eprint!("\n{report}");
     if args.json {
         writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?;

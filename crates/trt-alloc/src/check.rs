@@ -135,7 +135,7 @@ fn check_alone(value: Value, l: &Lifetime, offset: u64, peak: u64) -> Result<(),
             last: l.last,
         });
     }
-    if l.align > 1 && offset % l.align != 0 {
+    if l.align > 1 && !offset.is_multiple_of(l.align) {
         return Err(PlanError::Misaligned {
             value,
             offset,

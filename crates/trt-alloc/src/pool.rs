@@ -202,6 +202,7 @@ impl Pool {
             .device
             .allocate(usize::try_from(bytes).unwrap_or(usize::MAX))?;
         memory.tie(charge);
+        tracing::debug!(bytes, %purpose, in_use = self.in_use(), "acquired");
         Ok(Lease { memory, purpose })
     }
 

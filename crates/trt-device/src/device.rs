@@ -76,12 +76,10 @@ pub enum Work {
         /// The bytes.
         bytes: Vec<u8>,
     },
-    /// Makes the pages of a mapping resident in this process.
+    /// Makes the pages of a mapping resident in this process, until they are discarded.
     Populate(Slice),
-    /// Lets the pages of a mapping go that end inside the slice: from the page of its first byte
-    /// up to, but without, the page that its last byte shares with what follows. Discarding
-    /// neighbours in any order therefore leaves no page between them, and a page that a
-    /// neighbour still wanted is faulted in again.
+    /// Lets the pages of a mapping go, but for what another slice that was populated shares with
+    /// them. Reading them later is slower, not wrong.
     Discard(Slice),
     /// Moves the event to this point.
     Record(Event),

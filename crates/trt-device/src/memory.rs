@@ -9,6 +9,7 @@ use crate::Error;
 use memmap2::{Mmap, MmapMut};
 use std::alloc::Layout;
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -48,7 +49,43 @@ enum Owner {
     /// The system, as anonymous pages.
     Pages(#[allow(dead_code, reason = "held to be dropped")] MmapMut),
     /// A read-only file mapping.
-    Mapping(Arc<Mmap>),
+    Mapping(Arc<Mmap>, Mutex<Wanted>),
+}
+
+/// The ranges of a mapping that somebody wants resident: end by start, in bytes from its start.
+/// They never overlap.
+#[derive(Default)]
+pub(crate) struct Wanted(BTreeMap<usize, usize>);
+
+impl Wanted {
+    pub(crate) fn add(&mut self, start: usize, len: usize) {
+        self.remove(start, len);
+        self.0.insert(start, start + len);
+    }
+
+    /// Forgets a range, and the parts of others that it covers.
+    pub(crate) fn remove(&mut self, start: usize, len: usize) {
+        let end = start + len;
+        while let Some((&s, &e)) = self.0.range(..end).next_back() {
+            if e <= start {
+                return;
+            }
+            self.0.remove(&s);
+            if e > end {
+                self.0.insert(end, e);
+            }
+            if s < start {
+                self.0.insert(s, start);
+            }
+        }
+    }
+
+    /// The end of the last wanted range before a range and the start of the first one after it.
+    pub(crate) fn around(&self, start: usize, len: usize) -> (Option<usize>, Option<usize>) {
+        let before = self.0.range(..start).next_back();
+        let after = self.0.range(start + len..).next();
+        (before.map(|(_, end)| *end), after.map(|(start, _)| *start))
+    }
 }
 
 // SAFETY: `start` points to memory that `owner` holds for as long as `Inner` lives and that no
@@ -85,7 +122,7 @@ impl Memory {
     pub(crate) fn mapping(map: Arc<Mmap>) -> Memory {
         let start = NonNull::new(map.as_ptr().cast_mut()).unwrap_or(NonNull::dangling());
         let len = map.len();
-        Memory::new(Owner::Mapping(map), start, len)
+        Memory::new(Owner::Mapping(map, Mutex::default()), start, len)
     }
 
     fn new(owner: Owner, start: NonNull<u8>, len: usize) -> Memory {
@@ -118,7 +155,15 @@ impl Memory {
 
     /// Whether this is a file mapping, which nothing may write.
     pub fn is_mapping(&self) -> bool {
-        matches!(self.0.owner, Owner::Mapping(_))
+        matches!(self.0.owner, Owner::Mapping(..))
+    }
+
+    /// What is wanted of a mapping.
+    pub(crate) fn wanted(&self) -> Option<&Mutex<Wanted>> {
+        match &self.0.owner {
+            Owner::Mapping(_, wanted) => Some(wanted),
+            Owner::Heap(_) | Owner::Pages(_) => None,
+        }
     }
 
     /// Keeps `value` for as long as the bytes exist, whoever refers to them, and drops it just
@@ -180,7 +225,7 @@ impl Slice {
     /// The bytes, if this is a part of a file mapping.
     pub fn mapped(&self) -> Option<&[u8]> {
         match &self.memory.0.owner {
-            Owner::Mapping(map) => map.get(self.offset..self.offset + self.len),
+            Owner::Mapping(map, _) => map.get(self.offset..self.offset + self.len),
             Owner::Heap(_) | Owner::Pages(_) => None,
         }
     }
@@ -200,7 +245,7 @@ impl Drop for Inner {
                 // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed only here.
                 unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) }
             }
-            Owner::Pages(_) | Owner::Mapping(_) => {}
+            Owner::Pages(_) | Owner::Mapping(..) => {}
         }
     }
 }
@@ -209,7 +254,7 @@ impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.0.owner {
             Owner::Heap(_) | Owner::Pages(_) => "host",
-            Owner::Mapping(_) => "mapping",
+            Owner::Mapping(..) => "mapping",
         };
         write!(f, "Memory({kind}, {} bytes)", self.len())
     }
@@ -251,6 +296,23 @@ mod tests {
         #[allow(clippy::reversed_empty_ranges, reason = "the point of the test")]
         let reversed = inner.slice(6..5);
         assert!(reversed.is_err());
+    }
+
+    #[test]
+    fn wanted_ranges_are_found_and_forgotten() {
+        let mut wanted = Wanted::default();
+        for (start, len) in [(0, 10), (10, 5), (20, 10), (40, 1)] {
+            wanted.add(start, len);
+        }
+        assert_eq!(wanted.around(20, 10), (Some(15), Some(40)));
+        assert_eq!(wanted.around(0, 10), (None, Some(10)));
+        wanted.remove(10, 20);
+        assert_eq!(wanted.around(20, 10), (Some(10), Some(40)));
+        wanted.remove(40, 1);
+        assert_eq!(wanted.around(20, 10), (Some(10), None));
+        wanted.add(0, 100);
+        wanted.remove(20, 10);
+        assert_eq!(wanted.around(20, 10), (Some(20), Some(30)));
     }
 
     #[test]

@@ -450,3 +450,29 @@ fn attention(
             .sum()
     })
 }
+
+/// The value of a node that depends on no input, weight or state; `None` for any other.
+pub fn constant(graph: &Graph, id: NodeId, env: &Env) -> Option<Array> {
+    let mut needed = vec![false; id.index() + 1];
+    needed[id.index()] = true;
+    for i in (0..=id.index()).rev() {
+        if needed[i] {
+            let node = graph.node(NodeId(i as u32));
+            if matches!(node.op, Op::Input(_) | Op::Weight(_) | Op::State(_)) {
+                return None;
+            }
+            node.inputs.iter().for_each(|x| needed[x.index()] = true);
+        }
+    }
+    let leaves = Leaves {
+        env: *env,
+        inputs: &[],
+        states: &[],
+        weight: &|_| None,
+    };
+    let mut values = vec![Array::default(); id.index() + 1];
+    for i in (0..=id.index()).filter(|i| needed[*i]) {
+        values[i] = evaluate(graph, NodeId(i as u32), &values, &leaves).ok()?;
+    }
+    values.pop()
+}

@@ -26,6 +26,7 @@ pub mod cache;
 pub mod config;
 pub mod llama;
 pub mod rope;
+mod step;
 
 /// The two crates a candle model imports.
 mod backend {

@@ -14,31 +14,33 @@ use std::time::{Duration, Instant};
 /// tens of microseconds, longer than most of the waits of a decoding step.
 const SPIN: Duration = Duration::from_micros(50);
 
+/// How long of it to keep the processor: a hand-over between busy threads takes about one
+/// microsecond, but there may be fewer processors than spinning threads.
+const KEEP: Duration = Duration::from_micros(10);
+
 /// Locks, also when a panicking thread held the lock: what it guards here is never half-changed.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether `ready` becomes true within a short spin. Gives the processor to other threads after
-/// the first moments, since there may be fewer processors than spinning threads.
+/// Whether `ready` becomes true within a short spin.
 pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {
-    for _ in 0..64 {
-        if ready() {
-            return true;
-        }
-        std::hint::spin_loop();
-    }
-    let start = Instant::now();
-    while start.elapsed() < SPIN {
-        for _ in 0..16 {
+    let mut start = None;
+    loop {
+        for _ in 0..32 {
             if ready() {
                 return true;
             }
             std::hint::spin_loop();
         }
-        std::thread::yield_now();
+        let spent = start.get_or_insert_with(Instant::now).elapsed();
+        if spent > SPIN {
+            return ready();
+        }
+        if spent > KEEP {
+            std::thread::yield_now();
+        }
     }
-    ready()
 }
 
 /// A stream's progress and its first error.

@@ -7,6 +7,7 @@
 
 mod copy;
 mod event;
+mod launch;
 mod pages;
 mod queue;
 mod worker;
@@ -14,13 +15,14 @@ mod worker;
 use crate::{Device, Error, Event, Executable, Info, Memory, Residency, Slice, Stream, Work};
 pub(crate) use event::HostEvent;
 use event::Timeline;
+pub(crate) use launch::HostExecutable;
 use memmap2::Mmap;
 use queue::Queue;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use trt_kernel::Kernel;
-pub(crate) use worker::HostExecutable;
+use trt_kernel::host::Team;
 
 /// What kind of memory the host device claims to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum HostMode {
 /// The host device. Dropping it works through everything that is still queued.
 pub struct Host {
     info: Info,
+    /// Shared by all streams; the team of all processors if none was asked for.
+    team: Option<Arc<Team>>,
     streams: RwLock<Vec<Worker>>,
 }
 
@@ -55,6 +59,7 @@ impl Host {
                 total_memory: pages::total_memory(),
                 residency,
             },
+            team: None,
             streams: RwLock::default(),
         }
     }
@@ -69,9 +74,10 @@ impl Host {
         Host::new(HostMode::Discrete)
     }
 
-    /// The same device with `threads` threads for each kernel, at least one.
-    pub fn with_threads(self, threads: usize) -> Self {
-        let _ = threads.max(1);
+    /// The same device with `threads` threads for kernels, at least one; for streams made from
+    /// now on.
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.team = Some(Arc::new(Team::new(threads.max(1))));
         self
     }
 
@@ -102,7 +108,11 @@ impl Device for Host {
     }
 
     fn map(&self, map: Arc<Mmap>) -> Result<Memory, Error> {
-        Ok(Memory::mapping(map))
+        let memory = Memory::mapping(map);
+        if self.info.residency == Residency::InPlace {
+            pages::map_small_pages(&memory);
+        }
+        Ok(memory)
     }
 
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error> {
@@ -112,10 +122,10 @@ impl Device for Host {
     fn stream(&self, name: &str) -> Result<Stream, Error> {
         let mut workers = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         let queue = Arc::new(Queue::new(Arc::new(Timeline::new(name))));
-        let theirs = queue.clone();
+        let (theirs, team) = (queue.clone(), self.team.clone());
         let thread = std::thread::Builder::new()
             .name(name.chars().filter(|c| *c != '\0').collect())
-            .spawn(move || worker::run(&theirs))
+            .spawn(move || worker::run(&theirs, team.as_deref().unwrap_or_else(|| Team::global())))
             .map_err(|e| Error::os(format!("starting the thread of stream '{name}'"), &e))?;
         workers.push(Worker {
             queue,

@@ -2,15 +2,24 @@
 //!
 //! The page cache holds the file whatever happens here; these functions only decide which of
 //! its pages are mapped by the process, which is what its resident size counts. They change
-//! no byte, so none of them can change a result. A file that is truncated while it is mapped
-//! ends the process with SIGBUS at the next access; whoever maps files vouches for them.
+//! no byte, so none of them can change a result. A fault maps more than was asked for, up to a
+//! huge page; so that a budget for resident pages means what it says, a mapping knows which
+//! ranges are wanted, and what came along with them is let go again at once.
+//!
+//! A file that is truncated while it is mapped ends the process with SIGBUS at the next access;
+//! whoever maps files vouches for them.
 
-use crate::{Error, Slice};
+use super::event::lock;
+use crate::{Error, Memory, Slice};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// A fault on a cached page also maps its cached neighbours in the aligned window of this size
 /// (the kernel's `fault_around_bytes`, by default), so one touch a window is enough.
 const WINDOW: usize = 64 << 10;
+
+/// What a fault maps at most, aligned: a huge page of the cache.
+const HUGE: usize = 2 << 20;
 
 /// One page in this many bytes is asked for when judging whether a range is cached.
 const SAMPLE: usize = 1 << 20;
@@ -24,14 +33,18 @@ fn page_size() -> usize {
     })
 }
 
-/// Bytes of memory of this machine, 0 if the system does not tell.
+/// Bytes of memory that this process may count on: those of the machine, or of the container if
+/// it has fewer; 0 if the system does not tell.
 pub(super) fn total_memory() -> u64 {
     // SAFETY: sysconf has no preconditions.
     let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
-    u64::try_from(pages).unwrap_or(0) * page_size() as u64
+    let machine = u64::try_from(pages).unwrap_or(0) * page_size() as u64;
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max");
+    let limit = limit.ok().and_then(|text| text.trim().parse().ok());
+    machine.min(limit.unwrap_or(u64::MAX))
 }
 
-/// Maps the pages of a slice of a mapping. What is in the page cache costs about 10 µs a MiB;
+/// Maps the pages of a slice of a mapping. What is in the page cache costs about 20 µs a MiB;
 /// what is not is read from the file, all of it ahead rather than page by page.
 pub(super) fn populate(slice: &Slice) -> Result<(), Error> {
     let Some(bytes) = slice.mapped() else {
@@ -40,15 +53,23 @@ pub(super) fn populate(slice: &Slice) -> Result<(), Error> {
     if bytes.is_empty() {
         return Ok(());
     }
+    bring(slice, bytes);
+    trim(slice)
+}
+
+/// Marks the slice as wanted and faults its pages in.
+fn bring(slice: &Slice, bytes: &[u8]) {
+    if let Some(wanted) = slice.memory().wanted() {
+        lock(wanted).add(slice.offset(), slice.len());
+    }
     if !probably_cached(slice) {
         // A hint; the touches below do the same, only slower.
         let _ = advise(slice.address() as usize, slice.len(), libc::MADV_WILLNEED);
         if read_whole(slice) {
-            return Ok(());
+            return;
         }
     }
     touch(bytes);
-    Ok(())
 }
 
 /// Reads one byte in each fault-around window.
@@ -56,7 +77,8 @@ fn touch(bytes: &[u8]) {
     let to_boundary = WINDOW - (bytes.as_ptr() as usize) % WINDOW;
     let starts = std::iter::once(0).chain((to_boundary..bytes.len()).step_by(WINDOW));
     for at in starts {
-        std::hint::black_box(bytes[at]);
+        // SAFETY: a byte of a slice can be read. Volatile, since the read is the purpose.
+        unsafe { std::ptr::read_volatile(&raw const bytes[at]) };
     }
 }
 
@@ -95,23 +117,65 @@ fn read_whole(slice: &Slice) -> bool {
     }
 }
 
-/// Lets pages of a mapping go: from the page of the first byte to the last page that ends inside
-/// the slice, or that the mapping itself ends in.
+/// Lets go what populating a slice has mapped beyond it, but for what others want.
+fn trim(slice: &Slice) -> Result<(), Error> {
+    let page = page_size();
+    release(slice, |start, end, free| {
+        let (start, end) = (start / page * page, end.next_multiple_of(page));
+        [free.start..start, end..free.end]
+    })
+}
+
+/// Lets the pages of a slice of a mapping go, and what came along with them, but for what others
+/// want. Pages that two neighbours share go with the second of them.
 pub(super) fn discard(slice: &Slice) -> Result<(), Error> {
-    if !slice.is_mapping() {
-        return Err(Error::NotMapping { work: "discard" });
+    if let Some(wanted) = slice.memory().wanted() {
+        lock(wanted).remove(slice.offset(), slice.len());
     }
-    let start = slice.address() as usize;
-    let last = slice.offset() + slice.len() == slice.memory().len();
-    let end = match last {
-        true => (start + slice.len()).next_multiple_of(page_size()),
-        false => (start + slice.len()) / page_size() * page_size(),
+    release(slice, |_, _, free| [free, 0..0])
+}
+
+/// Lets go the ranges that `choose` picks of the slice's start and end and the range around it
+/// that nobody else wants, all as addresses.
+fn release(
+    slice: &Slice,
+    choose: impl Fn(usize, usize, Range<usize>) -> [Range<usize>; 2],
+) -> Result<(), Error> {
+    let Some(wanted) = slice.memory().wanted() else {
+        return Err(Error::NotMapping { work: "discard" });
     };
-    let start = start / page_size() * page_size();
-    if slice.is_empty() || start >= end {
+    if slice.is_empty() {
         return Ok(());
     }
-    advise(start, end - start, libc::MADV_DONTNEED)
+    let page = page_size();
+    let base = slice.memory().whole().address() as usize;
+    let (first, last) = (base / page * page, base + slice.memory().len());
+    let start = base + slice.offset();
+    let end = start + slice.len();
+    // Held until the pages are gone, so that nobody starts to want one in between.
+    let wanted = lock(wanted);
+    let (before, after) = wanted.around(slice.offset(), slice.len());
+    let lower = before.map_or(first, |end| (base + end).next_multiple_of(page));
+    let upper = after.map_or(last, |start| (base + start) / page * page);
+    let free = lower.max(start / HUGE * HUGE)..upper.min(end.next_multiple_of(HUGE));
+    for range in choose(start, end, free) {
+        if range.start < range.end {
+            advise(range.start, range.end - range.start, libc::MADV_DONTNEED)?;
+        }
+    }
+    Ok(())
+}
+
+/// Has pages of a mapping come and go one by one: a mapped huge page could only go as a whole.
+pub(super) fn map_small_pages(map: &Memory) {
+    #[cfg(target_os = "linux")]
+    if !map.is_empty() {
+        // A hint; systems without huge pages refuse it, and need it not.
+        let start = map.whole().address() as usize;
+        let _ = advise(start, map.len(), libc::MADV_NOHUGEPAGE);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = map;
 }
 
 /// `madvise` on the pages of a mapping that `len` bytes from `start` touch.

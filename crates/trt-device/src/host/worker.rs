@@ -8,67 +8,20 @@
 use super::event::{Point, Timeline};
 use super::queue::{Item, Queue};
 use super::{copy, pages};
-use crate::{Error, Slice, Work};
+use crate::{Error, Work};
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use trt_kernel::{Env, Kernel};
-
-/// A kernel prepared for the CPU.
-#[derive(Debug)]
-pub(crate) struct HostExecutable {
-    kind: &'static str,
-    args: usize,
-    written: Vec<usize>,
-}
-
-impl HostExecutable {
-    pub(super) fn new(kernel: &Kernel) -> Result<Self, Error> {
-        kernel.check()?;
-        Ok(HostExecutable {
-            kind: kernel.kind(),
-            args: kernel.args().len(),
-            written: kernel.written().iter().map(|a| a.0 as usize).collect(),
-        })
-    }
-
-    /// Whether a launch may take these arguments.
-    pub(super) fn check(&self, args: &[Slice]) -> Result<(), Error> {
-        if args.len() != self.args {
-            return Err(Error::Args {
-                kernel: self.kind,
-                expected: self.args,
-                found: args.len(),
-            });
-        }
-        match self.written.iter().find(|i| args[**i].is_mapping()) {
-            None => Ok(()),
-            Some(i) => Err(Error::ReadOnly {
-                work: format!("argument a{i} of a {} kernel", self.kind),
-            }),
-        }
-    }
-
-    fn run(
-        &self,
-        _env: &Env,
-        _args: &[Slice],
-        _rows: Option<Range<usize>>,
-        _timeline: &Timeline,
-    ) -> Result<(), Error> {
-        Ok(())
-    }
-}
+use trt_kernel::host::Team;
 
 /// Works through a stream until it is closed.
-pub(super) fn run(queue: &Queue) {
+pub(super) fn run(queue: &Queue, team: &Team) {
     let timeline = queue.timeline();
     let mut items = VecDeque::new();
     let mut done = 0;
     while queue.take(&mut items, done) {
         while let Some(item) = items.pop_front() {
             done += 1;
-            if let Err(error) = step(item, timeline) {
+            if let Err(error) = step(item, team, timeline) {
                 tracing::warn!(stream = timeline.name, item = done, %error, "work failed");
                 timeline.fail(done, error);
             }
@@ -78,7 +31,7 @@ pub(super) fn run(queue: &Queue) {
 }
 
 /// Does one item and drops it.
-fn step(item: Item, timeline: &Timeline) -> Result<(), Error> {
+fn step(item: Item, team: &Team, timeline: &Timeline) -> Result<(), Error> {
     match item {
         Item::Wait(None) => Ok(()),
         Item::Wait(Some(point)) => wait(&point, timeline),
@@ -86,13 +39,15 @@ fn step(item: Item, timeline: &Timeline) -> Result<(), Error> {
         Item::Work(work) => {
             // What a panic leaves half-done is only the bytes of device memory, and the error
             // says that they mean nothing.
-            catch_unwind(AssertUnwindSafe(|| execute(&work, timeline))).unwrap_or_else(|panic| {
-                Err(Error::Panicked {
-                    work: name(&work),
-                    stream: timeline.name.clone(),
-                    message: message(&*panic),
-                })
-            })
+            catch_unwind(AssertUnwindSafe(|| execute(&work, team, timeline))).unwrap_or_else(
+                |panic| {
+                    Err(Error::Panicked {
+                        work: name(&work),
+                        stream: timeline.name.clone(),
+                        message: message(&*panic),
+                    })
+                },
+            )
         }
     }
 }
@@ -106,14 +61,14 @@ fn wait(point: &Point, timeline: &Timeline) -> Result<(), Error> {
     point.failure().map_or(Ok(()), Err)
 }
 
-fn execute(work: &Work, timeline: &Timeline) -> Result<(), Error> {
+fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
     match work {
         Work::Launch {
             executable,
             env,
             args,
             rows,
-        } => executable.0.run(env, args, rows.clone(), timeline),
+        } => executable.0.run(env, args, rows.clone(), team, timeline),
         Work::Copy { dst, src } => {
             copy::copy(dst, src);
             Ok(())

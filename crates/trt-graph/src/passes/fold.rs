@@ -58,14 +58,29 @@ fn constant_nodes(graph: &Graph) -> Vec<bool> {
     constant
 }
 
-/// Whether a constant node is worth storing: not what kernels generate.
+/// Whether a constant node is worth storing: a layout op is as good as what it rearranges, and a
+/// number that repeats costs nothing to convert in place.
 fn stores(graph: &Graph, node: &Node) -> bool {
     match &node.op {
         Op::Const(_) | Op::Float(_) | Op::Int(_) | Op::Arange { .. } | Op::Causal { .. } => false,
-        Op::Reshape | Op::Broadcast | Op::Permute(_) | Op::Narrow { .. } | Op::Cast => {
+        Op::Reshape | Op::Broadcast | Op::Permute(_) | Op::Narrow { .. } => {
             stores(graph, graph.node(node.inputs[0]))
         }
+        Op::Cast => !generated(graph, node),
         _ => true,
+    }
+}
+
+/// Whether a node is a generated value, perhaps rearranged or converted.
+fn generated(graph: &Graph, node: &Node) -> bool {
+    match &node.op {
+        Op::Reshape | Op::Broadcast | Op::Permute(_) | Op::Narrow { .. } | Op::Cast => {
+            generated(graph, graph.node(node.inputs[0]))
+        }
+        op => matches!(
+            op,
+            Op::Float(_) | Op::Int(_) | Op::Arange { .. } | Op::Causal { .. }
+        ),
     }
 }
 

@@ -5,6 +5,7 @@
 //! the same list, so a tensor is known by its place in it: that is how what one call leaves for
 //! the next is found, and how samples are compared.
 
+mod first;
 mod fit;
 mod generalise;
 mod literal;
@@ -18,6 +19,7 @@ pub(crate) use recorder::{current_epoch, record};
 use crate::graph::Graph;
 use crate::mirror::candle_nn::VarBuilder;
 use crate::{Error, verify};
+use trt_kernel::Env;
 
 /// Traces a model for one class of calls and generalises it over the class's ranges.
 ///
@@ -35,5 +37,9 @@ pub fn trace<S: Step>(
     }
     let graph = generalise::generalise(class, samples)?;
     verify(&graph, "trace")?;
+    if let Some(point) = class.first_call() {
+        let first = sample::sample(load, vb, class, &point)?;
+        first::check(&graph, &first.graph, &Env::new(&point), class)?;
+    }
     Ok(graph)
 }

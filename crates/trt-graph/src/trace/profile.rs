@@ -168,6 +168,14 @@ impl Class {
         Ok(points)
     }
 
+    /// A call without anything cached, if the class has such calls.
+    pub(crate) fn first_call(&self) -> Option<Vec<i64>> {
+        let past = self.past().filter(|p| self.ints[*p].range.min == 0)?;
+        let mut values: Vec<i64> = self.ints.iter().map(|i| i.range.min).collect();
+        values[past] = 0;
+        self.seq().map(|_| values)
+    }
+
     /// `past=5 seq=2`.
     pub(crate) fn describe(&self, values: &[i64]) -> String {
         let parts: Vec<String> = self

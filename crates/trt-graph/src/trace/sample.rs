@@ -59,6 +59,9 @@ fn calls_up_to(class: &Class, point: &[i64]) -> Vec<Vec<i64>> {
         values[seq] = s;
         values
     };
+    if point[past] == 0 {
+        return vec![point.to_vec()];
+    }
     let same_class = class.ints[seq].range.min;
     let mut calls = Vec::new();
     let mut reached = 0;

@@ -7,17 +7,32 @@
 //! the same order. Instruction sets are chosen at run time, so bits are reproducible on one
 //! machine, not across machines.
 
+mod attention;
+#[allow(unsafe_code)]
+mod dot;
+mod exec;
+mod math;
+mod matmul;
+mod moves;
+mod program;
+mod row;
+mod scratch;
 #[allow(unsafe_code)]
 mod simd;
+mod softmax;
 #[allow(unsafe_code)]
 mod span;
 #[allow(unsafe_code)]
 mod team;
+#[allow(unsafe_code)]
+mod tile;
 
 pub use span::Span;
 pub use team::Team;
 
-use crate::{DType, Env, Kernel, KernelError};
+use crate::{Arg, Body, DType, Env, Kernel, KernelError};
+use program::Program;
+use span::Args;
 use std::ops::Range;
 
 /// What a launch can fail with.
@@ -90,14 +105,33 @@ pub enum HostError {
 #[derive(Debug)]
 pub struct Prepared {
     kernel: Kernel,
+    dtypes: Vec<DType>,
+    /// The body, epilogue or score; a move has none.
+    program: Program,
 }
 
 impl Prepared {
     /// Checks a kernel and prepares it.
     pub fn new(kernel: &Kernel) -> Result<Prepared, KernelError> {
         kernel.check()?;
+        limits(kernel)?;
+        let dtypes = kernel.args();
+        let empty = Body::default();
+        let body = match kernel {
+            Kernel::Row(k) => &k.body,
+            Kernel::Matmul(k) => &k.epilogue,
+            Kernel::Attention(k) => &k.score,
+            Kernel::Gather(k) => &k.body,
+            Kernel::Move(_) => &empty,
+        };
+        let program = Program::new(body, &dtypes).map_err(|source| KernelError::Body {
+            kernel: kernel.kind(),
+            source,
+        })?;
         Ok(Prepared {
             kernel: kernel.clone(),
+            dtypes,
+            program,
         })
     }
 
@@ -109,6 +143,7 @@ impl Prepared {
     /// Executes the kernel. `spans` are in argument order. `rows` restricts a ranged matmul to
     /// these output columns; its weight span then starts at row `rows.start`, and both ends are
     /// multiples of [`crate::ROW_PANEL`] or `n`. Spans may coincide for in-place pointwise work.
+    /// After an error the written arguments hold anything.
     pub fn run(
         &self,
         env: &Env,
@@ -116,15 +151,75 @@ impl Prepared {
         spans: &[Span<'_>],
         team: &Team,
     ) -> Result<(), HostError> {
-        let _ = (env, rows, team);
-        let expected = self.kernel.args().len();
-        if spans.len() != expected {
+        if spans.len() != self.dtypes.len() {
             return Err(HostError::Arguments {
-                expected,
+                expected: self.dtypes.len(),
                 found: spans.len(),
             });
         }
-        Ok(())
+        let args = Args {
+            spans,
+            dtypes: &self.dtypes,
+        };
+        if let Some(range) = &rows
+            && !matches!(self.kernel, Kernel::Matmul(_))
+        {
+            return Err(HostError::Rows {
+                start: range.start,
+                end: range.end,
+                n: 0,
+                why: "only a matmul runs on a range of rows",
+            });
+        }
+        let program = &self.program;
+        match &self.kernel {
+            Kernel::Row(k) => row::run(k, program, env, args, team),
+            Kernel::Matmul(k) => matmul::run(k, program, env, rows, args, team),
+            Kernel::Attention(k) => attention::run(k, program, env, args, team),
+            Kernel::Gather(k) => moves::gather(k, program, env, args, team),
+            Kernel::Move(k) => moves::copy(k, env, args, team),
+        }
+    }
+}
+
+/// What this back end asks for beyond [`Kernel::check`].
+fn limits(kernel: &Kernel) -> Result<(), KernelError> {
+    let refuse = |what: String| {
+        Err(KernelError::Shape {
+            kernel: kernel.kind(),
+            what,
+        })
+    };
+    let axes = match kernel {
+        Kernel::Row(k) => k.space.len(),
+        Kernel::Move(k) => k.space.len(),
+        Kernel::Matmul(_) | Kernel::Attention(_) | Kernel::Gather(_) => 0,
+    };
+    if axes > exec::MAX_AXES {
+        return refuse(format!(
+            "{axes} axes; the host runs at most {}",
+            exec::MAX_AXES
+        ));
+    }
+    let args = kernel.args();
+    let floats: &[Arg] = match kernel {
+        Kernel::Row(_) | Kernel::Move(_) => &[],
+        Kernel::Matmul(k) => &[k.a.arg, k.b.arg],
+        Kernel::Attention(k) => &[k.q.arg, k.k.arg, k.v.arg, k.out.arg],
+        Kernel::Gather(k) => {
+            let ids = args[k.ids.arg.0 as usize];
+            if ids.is_float() {
+                return refuse(format!("ids are {ids}, not integers"));
+            }
+            &[k.table]
+        }
+    };
+    match floats.iter().find(|a| !args[a.0 as usize].is_float()) {
+        Some(a) => refuse(format!(
+            "operand a{} is {}, not a float",
+            a.0, args[a.0 as usize]
+        )),
+        None => Ok(()),
     }
 }
 

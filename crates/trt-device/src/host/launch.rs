@@ -1,0 +1,78 @@
+//! Kernels on the CPU.
+
+use super::event::Timeline;
+use crate::{Error, Slice};
+use std::ops::Range;
+use std::time::Instant;
+use trt_kernel::host::{Prepared, Span, Team};
+use trt_kernel::{Env, Kernel};
+
+/// A kernel prepared for the CPU.
+#[derive(Debug)]
+pub(crate) struct HostExecutable {
+    prepared: Prepared,
+    kind: &'static str,
+    args: usize,
+    written: Vec<usize>,
+}
+
+impl HostExecutable {
+    pub(super) fn new(kernel: &Kernel) -> Result<Self, Error> {
+        Ok(HostExecutable {
+            prepared: Prepared::new(kernel)?,
+            kind: kernel.kind(),
+            args: kernel.args().len(),
+            written: kernel.written().iter().map(|a| a.0 as usize).collect(),
+        })
+    }
+
+    /// Whether a launch may take these arguments.
+    pub(super) fn check(&self, args: &[Slice]) -> Result<(), Error> {
+        if args.len() != self.args {
+            return Err(Error::Args {
+                kernel: self.kind,
+                expected: self.args,
+                found: args.len(),
+            });
+        }
+        let read_only = |i: &&usize| args.get(**i).is_some_and(Slice::is_mapping);
+        match self.written.iter().find(read_only) {
+            None => Ok(()),
+            Some(i) => Err(Error::ReadOnly {
+                work: format!("a {} kernel, to argument a{i},", self.kind),
+            }),
+        }
+    }
+
+    /// Runs the kernel and returns when it is done.
+    pub(super) fn run(
+        &self,
+        env: &Env,
+        args: &[Slice],
+        rows: Option<Range<usize>>,
+        team: &Team,
+        timeline: &Timeline,
+    ) -> Result<(), Error> {
+        let start = tracing::enabled!(tracing::Level::TRACE).then(Instant::now);
+        let spans: Vec<Span<'static>> = args.iter().map(span).collect();
+        let result = self.prepared.run(env, rows.clone(), &spans, team);
+        if let Some(start) = start {
+            let micros = start.elapsed().as_micros() as u64;
+            let (stream, kernel) = (timeline.name.as_str(), self.kind);
+            tracing::trace!(stream, kernel, ?rows, ?env, micros, "launch");
+        }
+        result.map_err(|source| Error::Launch {
+            kernel: self.kind,
+            stream: timeline.name.clone(),
+            source,
+        })
+    }
+}
+
+/// The bytes of a slice, for a launch that ends before the slice is dropped.
+fn span(slice: &Slice) -> Span<'static> {
+    // SAFETY: the slice keeps `len` readable bytes alive, writable unless they are a mapping;
+    // spans live only within `HostExecutable::run`, which borrows the slices. That nobody else
+    // touches what the launch writes is the submitter's rule of events.
+    unsafe { Span::from_raw(slice.pointer(), slice.len(), !slice.is_mapping()) }
+}

@@ -1,0 +1,295 @@
+//! From model code and weights to an engine.
+//!
+//! Each class of the profile is traced and lowered to a program of its own; all share states,
+//! weights and constants. What a weight is used for decides where it lives: operands of ranged
+//! matmuls stream, tables that are only gathered stay on the host, the rest is pinned.
+
+use crate::engine::{Compiled, Engine, Parts, WeightUse};
+use crate::memory::{self, is_written};
+use crate::report::{ClassReport, CompileReport};
+use crate::source::Source;
+use crate::{Error, Profile, Request, TileTarget, Weights};
+use candle_core::DType;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+use trt_device::{Device, Host};
+use trt_graph::candle_nn::VarBuilder;
+use trt_graph::program::{Program, Source as ArgSource};
+use trt_graph::{Graph, Step};
+use trt_stream::WeightId;
+
+/// Pinned weights larger than this are mentioned in the report.
+const LARGE_PINNED: usize = 8 << 20;
+
+/// Compiles models; see the crate's documentation for an example.
+#[derive(Debug)]
+pub struct Compiler {
+    weights: Arc<Weights>,
+    device: Option<Arc<dyn Device>>,
+    dtype: Option<DType>,
+    profile: Option<Profile>,
+    streaming: bool,
+    budget: Request,
+    limit: Option<u64>,
+    tile_target: TileTarget,
+}
+
+impl Compiler {
+    /// A compiler for models with these weights. Defaults: the host device, the dtype in which
+    /// most weight bytes are stored, a decoder profile of 2048 positions in calls of up to 512,
+    /// no weight streaming.
+    pub fn new(weights: impl Into<Arc<Weights>>) -> Self {
+        Compiler {
+            weights: weights.into(),
+            device: None,
+            dtype: None,
+            profile: None,
+            streaming: false,
+            budget: Request::Automatic,
+            limit: None,
+            tile_target: TileTarget::default(),
+        }
+    }
+
+    /// Where to run.
+    pub fn device(mut self, device: impl Into<Arc<dyn Device>>) -> Self {
+        self.device = Some(device.into());
+        self
+    }
+
+    /// The dtype in which weights appear to the model, and so that of its activations.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = Some(dtype);
+        self
+    }
+
+    /// The calls to serve.
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = Some(profile);
+        self
+    }
+
+    /// Whether weights may stream under a budget. Without, all are resident and setting a budget
+    /// is [`Error::NoStreaming`].
+    pub fn weight_streaming(mut self, streaming: bool) -> Self {
+        self.streaming = streaming;
+        self
+    }
+
+    /// The first budget (default: automatic). Without streaming it is ignored.
+    pub fn budget(mut self, budget: Request) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// The most that the engine may hold on the device, in bytes, everything included.
+    pub fn device_limit(mut self, bytes: u64) -> Self {
+        self.limit = Some(bytes);
+        self
+    }
+
+    /// How large the pieces are in which weights stream.
+    pub fn tile_target(mut self, target: TileTarget) -> Self {
+        self.tile_target = target;
+        self
+    }
+
+    /// Traces and compiles a model. `load` builds it from a variable builder; it runs a few times
+    /// for each class of the profile, and reads no weight.
+    pub fn compile<S: Step>(
+        self,
+        mut load: impl FnMut(VarBuilder) -> candle_core::Result<S>,
+    ) -> Result<Engine, Error> {
+        let device = self
+            .device
+            .clone()
+            .unwrap_or_else(|| Arc::new(Host::unified()));
+        let profile = match &self.profile {
+            Some(p) => p.clone(),
+            None => Profile::decoder(2048, 512)?,
+        };
+        let dtype = self.dtype.unwrap_or_else(|| common_dtype(&self.weights));
+        let vb = VarBuilder::new(Arc::new(Source(self.weights.clone())), dtype);
+        let mut report = CompileReport::default();
+        let mut programs = Vec::with_capacity(profile.classes.len());
+        for class in &profile.classes {
+            let start = Instant::now();
+            let graph = trt_graph::trace(&mut load, &vb, class)?;
+            report.trace_seconds += start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            let compiled = self.lower(graph, class.clone(), &*device, &mut report)?;
+            report.compile_seconds += start.elapsed().as_secs_f64();
+            programs.push(compiled);
+        }
+        agree(&programs)?;
+        for (name, bytes) in large_pinned(&programs, &self.weights) {
+            report.notes.push(format!(
+                "weight {name} ({bytes} bytes) is not streamed: no matmul reads it by rows"
+            ));
+        }
+        let (budget, streaming) = match self.streaming {
+            true => (self.budget, true),
+            false => (Request::Full, false),
+        };
+        let parts = Parts {
+            device,
+            weights: self.weights,
+            profile,
+            programs,
+            report,
+            streaming,
+            budget,
+            limit: self.limit,
+            tile_target: self.tile_target,
+        };
+        Engine::new(parts)
+    }
+
+    fn lower(
+        &self,
+        graph: Graph,
+        class: trt_graph::Class,
+        device: &dyn Device,
+        report: &mut CompileReport,
+    ) -> Result<Compiled, Error> {
+        let traced_nodes = graph.nodes.len();
+        let (program, notes) = trt_graph::compile(graph)?;
+        let weights = self.resolve(&program)?;
+        let executables = program
+            .launches
+            .iter()
+            .map(|l| device.load(&l.kernel))
+            .collect::<Result<_, _>>()?;
+        let arena = memory::arena(&program, &class.name)?;
+        report.classes.push(ClassReport {
+            class: class.name.clone(),
+            traced_nodes,
+            nodes: notes.passes.last().map_or(traced_nodes, |p| p.after),
+            passes: notes
+                .passes
+                .iter()
+                .map(|p| (p.pass.to_string(), p.before, p.after))
+                .collect(),
+            launches: notes
+                .kernels
+                .iter()
+                .map(|k| (k.kind.to_string(), k.ops.clone()))
+                .collect(),
+            stored: notes.stored,
+            arena_bytes: arena.bytes,
+            largest_live_bytes: arena.largest_live,
+        });
+        let uses = (0..program.launches.len())
+            .map(|i| launch_uses(&program, i))
+            .collect::<Result<_, _>>()?;
+        Ok(Compiled {
+            class,
+            program,
+            executables,
+            arena,
+            weights,
+            uses,
+        })
+    }
+
+    /// The weight index's ids of a program's weights.
+    fn resolve(&self, program: &Program) -> Result<Vec<WeightId>, Error> {
+        let find =
+            |w: &trt_graph::program::Weight| self.weights.require(&w.name, &w.shape, Some(w.dtype));
+        Ok(program.weights.iter().map(find).collect::<Result<_, _>>()?)
+    }
+}
+
+/// The dtype of most weight bytes.
+fn common_dtype(weights: &Weights) -> DType {
+    let mut sums = [(DType::F32, 0usize), (DType::BF16, 0), (DType::F16, 0)];
+    for id in weights.ids() {
+        let info = weights.info(id);
+        let dtype = match info.dtype {
+            trt_kernel::DType::BF16 => DType::BF16,
+            trt_kernel::DType::F16 => DType::F16,
+            _ => DType::F32,
+        };
+        sums.iter_mut()
+            .filter(|s| s.0 == dtype)
+            .for_each(|s| s.1 += info.bytes());
+    }
+    sums.into_iter()
+        .max_by_key(|s| s.1)
+        .map_or(DType::F32, |s| s.0)
+}
+
+/// How each argument of a launch is found.
+fn launch_uses(program: &Program, launch: usize) -> Result<Vec<WeightUse>, Error> {
+    let l = &program.launches[launch];
+    let ranged = l.ranged_weight();
+    let operand = match &l.kernel {
+        trt_kernel::Kernel::Matmul(m) => Some(m.b.arg.0 as usize),
+        _ => None,
+    };
+    let table = match &l.kernel {
+        trt_kernel::Kernel::Gather(g) => Some(g.table.0 as usize),
+        _ => None,
+    };
+    let uses = l.args.iter().enumerate().map(|(i, source)| match source {
+        ArgSource::Buffer(b) => Ok(WeightUse::Buffer(*b)),
+        ArgSource::Weight(_) if is_written(program, launch, i) => Err(Error::lower(format!(
+            "launch {} writes to a weight",
+            l.label
+        ))),
+        ArgSource::Weight(_) if ranged.is_some() && operand == Some(i) => Ok(WeightUse::Ranged),
+        ArgSource::Weight(w) if table == Some(i) && !program.weight(*w).whole => {
+            Ok(WeightUse::Rows(*w))
+        }
+        ArgSource::Weight(w) => Ok(WeightUse::Whole(*w)),
+    });
+    uses.collect()
+}
+
+/// Checks that all classes keep the same states.
+fn agree(programs: &[Compiled]) -> Result<(), Error> {
+    let Some(first) = programs.first() else {
+        return Ok(());
+    };
+    for other in &programs[1..] {
+        let differ = |what: String| {
+            Err(Error::Classes {
+                a: first.class.name.clone(),
+                b: other.class.name.clone(),
+                what,
+            })
+        };
+        let (a, b) = (&first.program.states, &other.program.states);
+        if a.len() != b.len() {
+            return differ(format!("states: {} and {}", a.len(), b.len()));
+        }
+        if let Some(i) =
+            (0..a.len()).find(|i| a[*i].dtype != b[*i].dtype || a[*i].capacity != b[*i].capacity)
+        {
+            return differ(format!(
+                "state {i}: {}{:?} and {}{:?}",
+                a[i].dtype, a[i].capacity, b[i].dtype, b[i].capacity
+            ));
+        }
+        if first.program.inputs.len() != other.program.inputs.len() {
+            return differ(format!(
+                "inputs: {} and {}",
+                first.program.inputs.len(),
+                other.program.inputs.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn large_pinned(programs: &[Compiled], weights: &Weights) -> Vec<(String, usize)> {
+    let whole = programs
+        .iter()
+        .flat_map(|p| p.program.weights.iter().zip(&p.weights));
+    let ids: BTreeSet<WeightId> = whole.filter(|(w, _)| w.whole).map(|(_, id)| *id).collect();
+    let sized = ids
+        .into_iter()
+        .map(|id| (weights.info(id).name.clone(), weights.info(id).bytes()));
+    sized.filter(|(_, bytes)| *bytes > LARGE_PINNED).collect()
+}

@@ -1,0 +1,378 @@
+//! A compiled model on a device: programs, weights, memory.
+//!
+//! Calls of all sessions take turns: whoever runs holds the `Run` lock, which owns the streamer.
+//! Budget changes take the same lock, so they fall between two calls.
+
+use crate::guard::WeightStreaming;
+use crate::memory::ArenaLayout;
+use crate::report::{CompileReport, MemoryReport};
+use crate::{Applied, Error, Profile, Request, Session, TileTarget, Traffic, Weights};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use trt_alloc::{Lease, Pool, Purpose, Static, Strategy};
+use trt_device::{Device, Executable, Stream, Work};
+use trt_graph::program::{BufferId, BufferKind, Program, State, WeightId as ProgramWeight};
+use trt_stream::{Config, Streamer, WeightId};
+
+/// How an argument of a launch is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WeightUse {
+    /// A buffer.
+    Buffer(BufferId),
+    /// The streamed weight of this launch.
+    Ranged,
+    /// A gather table, through the mapping.
+    Rows(ProgramWeight),
+    /// A pinned weight.
+    Whole(ProgramWeight),
+}
+
+/// The program of one class of calls, ready to run.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub class: trt_graph::Class,
+    pub program: Program,
+    pub executables: Vec<Executable>,
+    pub arena: ArenaLayout,
+    /// The program's weights in the weight index.
+    pub weights: Vec<WeightId>,
+    /// For each launch, its arguments.
+    pub uses: Vec<Vec<WeightUse>>,
+}
+
+/// What a compiler hands over.
+pub(crate) struct Parts {
+    pub device: Arc<dyn Device>,
+    pub weights: Arc<Weights>,
+    pub profile: Profile,
+    pub programs: Vec<Compiled>,
+    pub report: CompileReport,
+    pub streaming: bool,
+    pub budget: Request,
+    pub limit: Option<u64>,
+    pub tile_target: TileTarget,
+}
+
+/// A compiled model. Clones are the same engine.
+#[derive(Clone, Debug)]
+pub struct Engine(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub device: Arc<dyn Device>,
+    pub pool: Pool,
+    pub profile: Profile,
+    pub programs: Vec<Compiled>,
+    /// For each program and buffer, the constant's memory.
+    pub constants: Vec<Vec<Option<Arc<Lease>>>>,
+    pub compute: Stream,
+    pub strategy: Box<dyn Strategy>,
+    report: CompileReport,
+    streaming: bool,
+    mapped_tables: u64,
+    run: Mutex<Run>,
+}
+
+/// What one call at a time may use.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub streamer: Streamer,
+}
+
+impl Engine {
+    pub(crate) fn new(parts: Parts) -> Result<Engine, Error> {
+        let Parts {
+            device,
+            weights,
+            profile,
+            programs,
+            report,
+            streaming,
+            budget,
+            limit,
+            tile_target,
+        } = parts;
+        let pool = Pool::new(device.clone(), u64::MAX);
+        let compute = device.stream("compute")?;
+        let constants = constants(&pool, compute, &programs)?;
+        let arena = programs.iter().map(|p| p.arena.bytes).max().unwrap_or(1);
+        let strategy = Box::new(Static::new(&pool, arena)?);
+        let roles = Roles::of(&programs);
+        let mapped_only = roles
+            .mapped
+            .iter()
+            .filter(|id| !roles.streamed.contains(id));
+        let mapped_tables = mapped_only.map(|id| weights.info(*id).bytes() as u64).sum();
+        let free = device.info().total_memory.saturating_sub(pool.in_use());
+        // With a limit the first budget is only known once the floor is: start with the least.
+        let request = if limit.is_some() {
+            Request::Minimum
+        } else {
+            budget
+        };
+        let streamer = Streamer::new(Config {
+            pool: pool.clone(),
+            weights,
+            compute,
+            programs: programs.iter().map(Compiled::streamed).collect(),
+            whole: Vec::new(),
+            pinned: roles.pinned.into_iter().collect(),
+            mapped: roles.mapped.into_iter().collect(),
+            tile_target,
+            request,
+            free,
+        })?;
+        let engine = Engine(Arc::new(Inner {
+            device,
+            pool,
+            profile,
+            programs,
+            constants,
+            compute,
+            strategy,
+            report,
+            streaming,
+            mapped_tables,
+            run: Mutex::new(Run { streamer }),
+        }));
+        match limit {
+            Some(bytes) if streaming => engine.set_device_limit(bytes).map(|_| ())?,
+            Some(bytes) => engine.0.pool.set_limit(bytes)?,
+            None => {}
+        }
+        Ok(engine)
+    }
+
+    /// A new session with empty states.
+    pub fn session(&self) -> Result<Session, Error> {
+        Session::new(self.clone())
+    }
+
+    /// The device it runs on.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.0.device
+    }
+
+    /// What compiling did.
+    pub fn report(&self) -> &CompileReport {
+        &self.0.report
+    }
+
+    /// The calls it serves.
+    pub fn profile(&self) -> &Profile {
+        &self.0.profile
+    }
+
+    /// The scope of a budget: what is set through the guard is undone when it is dropped.
+    pub fn weight_streaming(&self) -> Result<WeightStreaming<'_>, Error> {
+        WeightStreaming::new(self)
+    }
+
+    /// The budget in force: bytes of weights on the device, resident plus ring.
+    pub fn device_budget(&self) -> Result<Applied, Error> {
+        Ok(self.run().streamer.applied()?)
+    }
+
+    /// Sets the budget from the next call on. Sessions keep their states. Anything up to the
+    /// total is kept exactly; more is clamped, and the reply says so; less than the floor is an
+    /// error and changes nothing; 0 is the floor.
+    pub fn set_device_budget(&self, request: Request) -> Result<Applied, Error> {
+        self.require_streaming()?;
+        let free = self.free_for_weights();
+        Ok(self.run().streamer.set_budget(request, free)?)
+    }
+
+    /// Bytes of all weights that a budget counts; 0 without streaming.
+    pub fn total_device_budget(&self) -> u64 {
+        if self.0.streaming {
+            self.run().streamer.total()
+        } else {
+            0
+        }
+    }
+
+    /// The smallest budget: pinned weights and the smallest ring.
+    pub fn minimum_device_budget(&self) -> u64 {
+        self.run().streamer.floor()
+    }
+
+    /// The budget that [`Request::Automatic`] gives now: what is free beside everything else.
+    pub fn automatic_device_budget(&self) -> u64 {
+        let total = self.run().streamer.total();
+        self.free_for_weights().min(total)
+    }
+
+    /// The most that the engine may hold on the device, everything included.
+    pub fn device_limit(&self) -> u64 {
+        self.0.pool.limit()
+    }
+
+    /// Bounds everything on the device; the budget becomes what is left for weights beside
+    /// activations, constants, and the states of the sessions that exist, or of one.
+    pub fn set_device_limit(&self, limit: u64) -> Result<Applied, Error> {
+        self.require_streaming()?;
+        let mut run = self.run();
+        let other = self.other_bytes();
+        let (floor, left) = (run.streamer.floor(), limit.saturating_sub(other));
+        if left < floor {
+            return Err(Error::LimitTooSmall {
+                limit,
+                left,
+                other,
+                floor,
+            });
+        }
+        let old = self.0.pool.limit();
+        let request = Request::Bytes(left.min(run.streamer.total()));
+        let applied = run.streamer.set_budget(request, left)?;
+        if let Err(e) = self.0.pool.set_limit(limit) {
+            self.0.pool.set_limit(old)?;
+            return Err(e.into());
+        }
+        Ok(applied)
+    }
+
+    /// Bytes of the device in use, by purpose, and the high-water mark.
+    pub fn memory(&self) -> MemoryReport {
+        let pool = &self.0.pool;
+        let of = |p: Purpose| pool.in_use_by(p);
+        MemoryReport {
+            total_weights: self.run().streamer.total(),
+            mapped_tables: self.0.mapped_tables,
+            weights: of(Purpose::Weights) + of(Purpose::Ring),
+            activations: of(Purpose::Activations) + of(Purpose::Io) + of(Purpose::Scratch),
+            constants: of(Purpose::Constants),
+            states: of(Purpose::States),
+            states_per_session: self.state_bytes(),
+            in_use: pool.in_use(),
+            high_water: pool.high_water(),
+            limit: pool.limit(),
+        }
+    }
+
+    /// Fetches of the last finished call.
+    pub fn last_traffic(&self) -> Traffic {
+        self.run().streamer.last_pass()
+    }
+
+    /// Fetches since the engine was made.
+    pub fn traffic(&self) -> Traffic {
+        self.run().streamer.traffic()
+    }
+
+    pub(crate) fn run(&self) -> MutexGuard<'_, Run> {
+        // A call that panicked left the streamer between two works; its pass reset the ring.
+        self.0.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn require_streaming(&self) -> Result<(), Error> {
+        if self.0.streaming {
+            Ok(())
+        } else {
+            Err(Error::NoStreaming)
+        }
+    }
+
+    pub(crate) fn states(&self) -> &[State] {
+        self.0.programs.first().map_or(&[], |p| &p.program.states)
+    }
+
+    fn state_bytes(&self) -> u64 {
+        let bytes =
+            |s: &State| (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1) as u64;
+        self.states().iter().map(bytes).sum()
+    }
+
+    /// What the device holds, or will hold with one session, beside weights.
+    fn other_bytes(&self) -> u64 {
+        let pool = &self.0.pool;
+        let weights = pool.in_use_by(Purpose::Weights) + pool.in_use_by(Purpose::Ring);
+        let states = pool.in_use_by(Purpose::States);
+        pool.in_use() - weights - states + states.max(self.state_bytes())
+    }
+
+    fn free_for_weights(&self) -> u64 {
+        let room = self.0.device.info().total_memory.min(self.0.pool.limit());
+        room.saturating_sub(self.other_bytes())
+    }
+}
+
+impl Compiled {
+    /// The streamed weights in launch order.
+    fn streamed(&self) -> Vec<WeightId> {
+        self.program
+            .ranged_uses()
+            .map(|w| self.weights[w.0 as usize])
+            .collect()
+    }
+}
+
+/// What the weights of all programs are used for.
+struct Roles {
+    streamed: BTreeSet<WeightId>,
+    pinned: BTreeSet<WeightId>,
+    mapped: BTreeSet<WeightId>,
+}
+
+impl Roles {
+    fn of(programs: &[Compiled]) -> Roles {
+        let mut roles = Roles {
+            streamed: BTreeSet::new(),
+            pinned: BTreeSet::new(),
+            mapped: BTreeSet::new(),
+        };
+        for (w, id) in programs
+            .iter()
+            .flat_map(|p| p.program.weights.iter().zip(&p.weights))
+        {
+            let sets = [
+                (w.ranged, &mut roles.streamed),
+                (w.whole, &mut roles.pinned),
+                (w.rows, &mut roles.mapped),
+            ];
+            sets.into_iter()
+                .filter(|(used, _)| *used)
+                .for_each(|(_, set)| {
+                    set.insert(*id);
+                });
+        }
+        roles
+    }
+}
+
+/// Puts every constant on the device, equal ones once.
+fn constants(
+    pool: &Pool,
+    compute: Stream,
+    programs: &[Compiled],
+) -> Result<Vec<Vec<Option<Arc<Lease>>>>, Error> {
+    let mut known: Vec<(trt_graph::Literal, Arc<Lease>)> = Vec::new();
+    let mut all = Vec::with_capacity(programs.len());
+    for p in programs {
+        let mut leases = Vec::with_capacity(p.program.buffers.len());
+        for buffer in &p.program.buffers {
+            let BufferKind::Const(literal) = &buffer.kind else {
+                leases.push(None);
+                continue;
+            };
+            if let Some((_, lease)) = known.iter().find(|(l, _)| l == literal) {
+                leases.push(Some(lease.clone()));
+                continue;
+            }
+            let lease =
+                Arc::new(pool.acquire(literal.bytes.len().max(1) as u64, Purpose::Constants)?);
+            let dst = lease.whole().slice(0..literal.bytes.len())?;
+            pool.device().submit(
+                compute,
+                Work::Write {
+                    dst,
+                    bytes: literal.bytes.to_vec(),
+                },
+            )?;
+            known.push((literal.clone(), lease.clone()));
+            leases.push(Some(lease));
+        }
+        all.push(leases);
+    }
+    Ok(all)
+}

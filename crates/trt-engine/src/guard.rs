@@ -1,0 +1,67 @@
+//! The scope of a budget.
+
+use crate::{Applied, Engine, Error, Request};
+
+/// Changes the budget of an engine for a scope. Dropping it, on any way out of the scope,
+/// restores the budget and the limit that were in force when it was made.
+#[derive(Debug)]
+pub struct WeightStreaming<'a> {
+    engine: &'a Engine,
+    budget: u64,
+    limit: u64,
+}
+
+impl<'a> WeightStreaming<'a> {
+    pub(crate) fn new(engine: &'a Engine) -> Result<Self, Error> {
+        engine.require_streaming()?;
+        let budget = engine.device_budget()?.applied;
+        Ok(WeightStreaming {
+            engine,
+            budget,
+            limit: engine.device_limit(),
+        })
+    }
+
+    /// The budget in force.
+    pub fn device_budget(&self) -> Result<Applied, Error> {
+        self.engine.device_budget()
+    }
+
+    /// Sets the budget from the next call on, until the guard is dropped.
+    pub fn set_device_budget(&mut self, request: Request) -> Result<Applied, Error> {
+        self.engine.set_device_budget(request)
+    }
+
+    /// Bytes of all weights that a budget counts.
+    pub fn total_device_budget(&self) -> u64 {
+        self.engine.total_device_budget()
+    }
+
+    /// The smallest budget.
+    pub fn minimum_device_budget(&self) -> u64 {
+        self.engine.minimum_device_budget()
+    }
+
+    /// The budget that [`Request::Automatic`] gives now.
+    pub fn automatic_device_budget(&self) -> u64 {
+        self.engine.automatic_device_budget()
+    }
+
+    /// Bounds everything on the device, until the guard is dropped.
+    pub fn set_device_limit(&mut self, limit: u64) -> Result<Applied, Error> {
+        self.engine.set_device_limit(limit)
+    }
+}
+
+impl Drop for WeightStreaming<'_> {
+    fn drop(&mut self) {
+        let restored = self.engine.0.pool.set_limit(self.limit);
+        let budget = self.engine.set_device_budget(Request::Bytes(self.budget));
+        if let Some(e) = restored.map_err(Error::from).err().or(budget.err()) {
+            tracing::error!(
+                budget = self.budget,
+                "the budget could not be restored: {e}"
+            );
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! One conversation with an engine: its states and position.
+
+use crate::call::call;
+use crate::{Engine, Error};
+use candle_core::{Device as CandleDevice, Tensor};
+use std::sync::Arc;
+use trt_alloc::{Lease, Purpose};
+use trt_graph::InputDecl;
+use trt_kernel::{DType, Dim, Env, Var};
+
+/// States of their own on a shared engine. The states are device memory until the session is
+/// dropped; an error in a call leaves the session at the position before it.
+#[derive(Debug)]
+pub struct Session {
+    engine: Engine,
+    states: Vec<Arc<Lease>>,
+    position: usize,
+}
+
+impl Session {
+    pub(crate) fn new(engine: Engine) -> Result<Session, Error> {
+        let mut states = Vec::with_capacity(engine.states().len());
+        for s in engine.states() {
+            let bytes = (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1);
+            states.push(Arc::new(
+                engine.0.pool.acquire(bytes as u64, Purpose::States)?,
+            ));
+        }
+        Ok(Session {
+            engine,
+            states,
+            position: 0,
+        })
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Positions that are cached.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Positions that the states can hold, for a decoder.
+    pub fn max_context(&self) -> Option<usize> {
+        let max = self
+            .engine
+            .0
+            .profile
+            .classes
+            .iter()
+            .find_map(|c| c.max_context);
+        max.and_then(|m| usize::try_from(m).ok())
+    }
+
+    /// Forgets everything: the next call starts at position 0.
+    pub fn reset(&mut self) {
+        self.position = 0;
+    }
+
+    /// Goes back to an earlier position, e.g. to drop the end of a conversation.
+    pub fn truncate(&mut self, position: usize) {
+        self.position = self.position.min(position);
+    }
+
+    /// Runs a decoder on tokens at the current position, in as many calls as the profile needs,
+    /// and returns the last call's first output as f32: the logits of the last token.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        let start = self.position;
+        let result = self.prefill_chunks(tokens);
+        if result.is_err() {
+            self.position = start;
+        }
+        result
+    }
+
+    /// Runs a decoder on one token.
+    pub fn decode(&mut self, token: u32) -> Result<Vec<f32>, Error> {
+        self.prefill(&[token])
+    }
+
+    fn prefill_chunks(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        if tokens.is_empty() {
+            return Err(Error::NoTokens);
+        }
+        let longest = self.longest_call()?;
+        if let Some(max) = self.max_context()
+            && self.position + tokens.len() > max
+        {
+            return Err(Error::ContextFull {
+                past: self.position,
+                new: tokens.len(),
+                max,
+            });
+        }
+        let mut logits = Vec::new();
+        for chunk in tokens.chunks(longest) {
+            let bytes = chunk.iter().flat_map(|t| t.to_le_bytes()).collect();
+            let (index, mut outputs) = self.run_bytes(chunk.len(), vec![bytes])?;
+            let dtype = self.engine.0.programs[index]
+                .program
+                .outputs
+                .first()
+                .map(|o| o.1);
+            logits = match (dtype, outputs.is_empty()) {
+                (Some(DType::F32), false) => floats(&outputs.swap_remove(0)),
+                (Some(other), _) => {
+                    return Err(Error::NotADecoder(format!(
+                        "its first output is {other}, not f32"
+                    )));
+                }
+                _ => return Err(Error::NotADecoder("it has no output".into())),
+            };
+            self.position += chunk.len();
+        }
+        Ok(logits)
+    }
+
+    /// The longest `seq` of one call.
+    fn longest_call(&self) -> Result<usize, Error> {
+        let inner = &self.engine.0;
+        let inputs = inner
+            .programs
+            .first()
+            .map_or(&[][..], |p| &p.program.inputs);
+        let plain = matches!(inputs, [only] if only.dtype == DType::U32);
+        let seq = inner
+            .profile
+            .classes
+            .iter()
+            .flat_map(|c| &c.ints)
+            .filter(|i| i.name == "seq");
+        match seq.map(|i| i.range.max).max() {
+            Some(max) if plain => Ok(max.max(1) as usize),
+            Some(_) => Err(Error::NotADecoder(
+                "it takes other inputs than one of u32 tokens".into(),
+            )),
+            None => Err(Error::NotADecoder("its profile has no 'seq'".into())),
+        }
+    }
+
+    /// One call of a decoder: `seq` new positions with the bytes of each input.
+    fn run_bytes(
+        &mut self,
+        seq: usize,
+        inputs: Vec<Vec<u8>>,
+    ) -> Result<(usize, Vec<Vec<u8>>), Error> {
+        let past = self.position;
+        let named = |name: &str| match name {
+            "past" => Some(past as i64),
+            "seq" => Some(seq as i64),
+            _ => None,
+        };
+        let (index, env) = self.class(named, &format!("past={past} seq={seq}"))?;
+        let mut run = self.engine.run();
+        let outputs = call(&self.engine.0, &mut run, index, env, inputs, &self.states)?;
+        Ok((index, outputs))
+    }
+
+    /// The first class that a call's integers fit.
+    fn class(
+        &self,
+        value: impl Fn(&str) -> Option<i64>,
+        call: &str,
+    ) -> Result<(usize, Env), Error> {
+        for (index, class) in self.engine.0.profile.classes.iter().enumerate() {
+            let values: Option<Vec<i64>> = class.ints.iter().map(|i| value(&i.name)).collect();
+            if let Some(values) = values
+                && class.accepts(&values)
+            {
+                return Ok((index, Env::new(&values)));
+            }
+        }
+        Err(Error::outside(call.into(), &self.engine.0.profile))
+    }
+
+    /// Runs a call on candle tensors (on the CPU), one for each input in the order in which the
+    /// model declared them, and returns its outputs. The runtime integers are read off the shapes;
+    /// `past` is the session's position, which moves on by `seq`.
+    pub fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+        let (index, env) = self.fit(inputs)?;
+        let program = &self.engine.0.programs[index].program;
+        let bytes = inputs
+            .iter()
+            .map(tensor_bytes)
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut run = self.engine.run();
+        let outputs = call(&self.engine.0, &mut run, index, env, bytes, &self.states)?;
+        drop(run);
+        let tensors = outputs
+            .iter()
+            .zip(&program.outputs)
+            .map(|(bytes, (shape, dtype))| {
+                let dims: Vec<usize> = shape.iter().map(|d| d.size(&env)).collect();
+                tensor_from(bytes, &dims, *dtype)
+            });
+        let tensors = tensors.collect::<Result<Vec<_>, Error>>()?;
+        let class = &self.engine.0.profile.classes[index];
+        if let Some(seq) = class.ints.iter().position(|i| i.name == "seq")
+            && class.max_context.is_some()
+        {
+            self.position += env.get(Var(seq as u8)) as usize;
+        }
+        Ok(tensors)
+    }
+
+    /// The class and integers whose declared shapes are those of the inputs.
+    fn fit(&self, inputs: &[Tensor]) -> Result<(usize, Env), Error> {
+        let mut last = None;
+        for (index, p) in self.engine.0.programs.iter().enumerate() {
+            match solve(&p.program.inputs, &p.class, inputs, self.position) {
+                Ok(values) if p.class.accepts(&values) => return Ok((index, Env::new(&values))),
+                Ok(values) => {
+                    last = last.or(Some(Error::outside(
+                        describe(&p.class, &values),
+                        &self.engine.0.profile,
+                    )))
+                }
+                Err(e) => last = last.or(Some(e)),
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::outside("this call".into(), &self.engine.0.profile)))
+    }
+}
+
+fn describe(class: &trt_graph::Class, values: &[i64]) -> String {
+    let parts: Vec<String> = class
+        .ints
+        .iter()
+        .zip(values)
+        .map(|(i, v)| format!("{}={v}", i.name))
+        .collect();
+    parts.join(" ")
+}
+
+/// Reads the runtime integers off the shapes: sizes that are one of them.
+fn solve(
+    declared: &[InputDecl],
+    class: &trt_graph::Class,
+    inputs: &[Tensor],
+    position: usize,
+) -> Result<Vec<i64>, Error> {
+    let mismatch = |name: &str, expected: String, got: String| Error::Input {
+        name: name.into(),
+        expected,
+        got,
+    };
+    if declared.len() != inputs.len() {
+        return Err(mismatch(
+            "all",
+            format!("{} tensors", declared.len()),
+            format!("{}", inputs.len()),
+        ));
+    }
+    let mut values: Vec<Option<i64>> = class
+        .ints
+        .iter()
+        .map(|i| (i.name == "past").then_some(position as i64))
+        .collect();
+    for (d, t) in declared.iter().zip(inputs) {
+        for (v, value) in values.iter_mut().enumerate() {
+            let var = Dim::var(Var(v as u8));
+            let axis = d.shape.iter().position(|s| *s == var);
+            if let (None, Some(size)) = (*value, axis.and_then(|a| t.dims().get(a))) {
+                *value = Some(*size as i64);
+            }
+        }
+    }
+    let values: Vec<i64> = values
+        .iter()
+        .zip(&class.ints)
+        .map(|(v, i)| v.unwrap_or(i.range.min))
+        .collect();
+    let env = Env::new(&values);
+    for (d, t) in declared.iter().zip(inputs) {
+        let shape: Vec<usize> = d.shape.iter().map(|s| s.size(&env)).collect();
+        if shape != t.dims() || candle_dtype(d.dtype) != t.dtype() {
+            let symbolic: Vec<String> = d.shape.iter().map(Dim::to_string).collect();
+            let expected = format!("{}[{}]", d.dtype, symbolic.join(", "));
+            return Err(mismatch(
+                &d.name,
+                expected,
+                format!("{:?}{:?}", t.dtype(), t.dims()),
+            ));
+        }
+    }
+    Ok(values)
+}
+
+fn candle_dtype(dtype: DType) -> candle_core::DType {
+    match dtype {
+        DType::U8 => candle_core::DType::U8,
+        DType::U32 => candle_core::DType::U32,
+        DType::I64 => candle_core::DType::I64,
+        DType::BF16 => candle_core::DType::BF16,
+        DType::F16 => candle_core::DType::F16,
+        DType::F32 => candle_core::DType::F32,
+    }
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|c| f32::from_le_bytes(*c))
+        .collect()
+}
+
+fn tensor_bytes(t: &Tensor) -> Result<Vec<u8>, Error> {
+    let flat = t.flatten_all()?;
+    Ok(match t.dtype() {
+        candle_core::DType::U8 => flat.to_vec1::<u8>()?,
+        candle_core::DType::U32 => flat
+            .to_vec1::<u32>()?
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect(),
+        candle_core::DType::I64 => flat
+            .to_vec1::<i64>()?
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect(),
+        candle_core::DType::BF16 => flat
+            .to_vec1::<half::bf16>()?
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect(),
+        candle_core::DType::F16 => flat
+            .to_vec1::<half::f16>()?
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect(),
+        _ => flat
+            .to_vec1::<f32>()?
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect(),
+    })
+}
+
+fn tensor_from(bytes: &[u8], dims: &[usize], dtype: DType) -> Result<Tensor, Error> {
+    Ok(Tensor::from_raw_buffer(
+        bytes,
+        candle_dtype(dtype),
+        dims,
+        &CandleDevice::Cpu,
+    )?)
+}

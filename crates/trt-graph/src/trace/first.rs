@@ -1,0 +1,94 @@
+//! The first call: one program serves it too, or tracing fails.
+//!
+//! Before the first call there is no state; model code then takes the new part alone where later
+//! it joins the old part to it. A state of length 0 means the same, so the generalised graph at
+//! `past = 0` must compute what the first call's own trace computes. It is compared node by
+//! node, reading `cat(empty, x)` as `x`, and constants by value.
+
+use super::profile::Class;
+use crate::Error;
+use crate::graph::{Graph, Node, NodeId, Op};
+use crate::reference;
+use std::collections::HashSet;
+use trt_kernel::{Dim, Env};
+
+/// Checks a general graph against the first call's trace at the integers of `env`.
+pub(super) fn check(general: &Graph, first: &Graph, env: &Env, class: &Class) -> Result<(), Error> {
+    let mut seen = HashSet::new();
+    let mut stack: Vec<(NodeId, NodeId)> = general
+        .outputs
+        .iter()
+        .copied()
+        .zip(first.outputs.iter().copied())
+        .collect();
+    while let Some((a, b)) = stack.pop() {
+        let a = beyond_empty(general, a, env);
+        if !seen.insert((a, b)) {
+            continue;
+        }
+        let (x, y) = (general.node(a), first.node(b));
+        let shape = |n: &Node| n.shape.iter().map(|d| d.eval(env)).collect::<Vec<_>>();
+        let same_kind = shape(x) == shape(y) && x.dtype == y.dtype;
+        if same_kind && matches!(y.op, Op::Const(_)) && by_value(general, a, first, b, env) {
+            continue;
+        }
+        if !same_kind || at(&x.op, env) != at(&y.op, env) || x.inputs.len() != y.inputs.len() {
+            return Err(Error::ControlFlow {
+                a: format!("the first call of {}", class.name),
+                b: "later calls".into(),
+                node: b.index(),
+                left: format!("{} {:?}", y.op.name(), shape(y)),
+                right: format!("{} {:?}", x.op.name(), shape(x)),
+            });
+        }
+        stack.extend(x.inputs.iter().copied().zip(y.inputs.iter().copied()));
+    }
+    Ok(())
+}
+
+/// The only part of a join that is not empty.
+fn beyond_empty(g: &Graph, mut id: NodeId, env: &Env) -> NodeId {
+    loop {
+        let node = g.node(id);
+        let Op::Cat(axis) = node.op else { return id };
+        let mut parts = node
+            .inputs
+            .iter()
+            .filter(|i| g.node(**i).shape[axis].eval(env) != 0);
+        match (parts.next(), parts.next()) {
+            (Some(only), None) => id = *only,
+            _ => return id,
+        }
+    }
+}
+
+/// The op with its integers at one call.
+fn at(op: &Op, env: &Env) -> Op {
+    let fix = |d: &Dim| Dim::from(d.eval(env));
+    match op {
+        Op::Narrow { axis, start } => Op::Narrow {
+            axis: *axis,
+            start: fix(start),
+        },
+        Op::Arange { start, step } => Op::Arange {
+            start: fix(start),
+            step: *step,
+        },
+        Op::Int(d) => Op::Int(fix(d)),
+        other => other.clone(),
+    }
+}
+
+fn by_value(general: &Graph, a: NodeId, first: &Graph, b: NodeId, env: &Env) -> bool {
+    match (
+        reference::constant(general, a, env),
+        reference::constant(first, b, env),
+    ) {
+        (Some(x), Some(y)) => x
+            .data
+            .iter()
+            .zip(&y.data)
+            .all(|(x, y)| x.to_bits() == y.to_bits()),
+        _ => false,
+    }
+}

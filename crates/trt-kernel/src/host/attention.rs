@@ -1,0 +1,453 @@
+//! Attention in one pass over keys and values, without the matrix of scores.
+//!
+//! A unit of work is a batch element, a key head, a block of queries and a range of keys; all
+//! query heads of the group share its pass over keys and values. Keys go by in blocks of 64:
+//! scores, the score body, a running maximum and sum, and the weighted values accumulate in f32.
+//! With many queries, key blocks that no query of the block sees are skipped. With few, the keys
+//! are split at fixed places and the partial results merged in order, so long contexts use all
+//! threads and the bits do not depend on how many there are.
+
+use super::HostError;
+use super::dot::{self, Rows, padded};
+use super::exec::{Call, Frame, Index, MAX_AXES, Place, SAME_AXES, places};
+use super::moves::Load;
+use super::program::Program;
+use super::row::cut;
+use super::scratch;
+use super::simd::{self, Job, Simd};
+use super::softmax::{Running, Step};
+use super::span::{Args, Run};
+use super::team::Team;
+use super::tile::{self, PANEL, Panel};
+use crate::{Attention, Binary, Env, Inst, Reg};
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+/// Queries of a head that are done together.
+const QUERIES: usize = 64;
+/// Up to this many queries the keys are split between units.
+const FEW: usize = 4;
+/// Keys of a unit when they are split.
+const SPLIT: usize = 512;
+
+/// One launch with its numbers.
+struct Launch<'a> {
+    kernel: &'a Attention,
+    call: Call<'a>,
+    q: Place,
+    k: Place,
+    v: Place,
+    out: Place,
+    queries: usize,
+    keys: usize,
+    /// Key `j` is visible to query `i` if `i + low < j <= i + high`.
+    low: i64,
+    high: i64,
+    /// The factor of a score body that only scales.
+    scale: Option<f32>,
+}
+
+/// A piece of work: see the module comment.
+struct Unit {
+    batch: usize,
+    head: usize,
+    queries: Range<usize>,
+    keys: Range<usize>,
+}
+
+/// The factor of a score that is `input` or `input * constant`.
+pub(super) fn scale_only(program: &Program) -> Option<f32> {
+    let insts = &program.insts;
+    let constant = |r: Reg| match insts[r.0 as usize] {
+        Inst::F32(c) => Some(c),
+        _ => None,
+    };
+    let input = |r: Reg| insts[r.0 as usize] == Inst::Input;
+    let score = insts.iter().rev().find_map(|i| match i {
+        Inst::Yield(r) => Some(*r),
+        _ => None,
+    })?;
+    if insts.iter().any(|i| matches!(i, Inst::Store(..))) {
+        return None;
+    }
+    match insts[score.0 as usize] {
+        Inst::Input => Some(1.0),
+        Inst::Binary(Binary::Mul, x, c) if input(x) => constant(c),
+        Inst::Binary(Binary::Mul, c, x) if input(x) => constant(c),
+        _ => None,
+    }
+}
+
+pub(super) fn run(
+    kernel: &Attention,
+    program: &Program,
+    env: &Env,
+    args: Args,
+    team: &Team,
+) -> Result<(), HostError> {
+    let places = places(program, env);
+    let (low, high) = match &kernel.causal {
+        None => (i64::MIN / 4, i64::MAX / 4),
+        Some(c) => {
+            let offset = c.offset.eval(env);
+            let window = c.window.and_then(|w| i64::try_from(w).ok());
+            (
+                window.map_or(i64::MIN / 4, |w| offset.saturating_sub(w)),
+                offset,
+            )
+        }
+    };
+    let launch = Launch {
+        kernel,
+        call: Call {
+            program,
+            args,
+            env,
+            places: &places,
+            iotas: SAME_AXES,
+            inner: 3,
+        },
+        q: Place::new(&kernel.q.view, env),
+        k: Place::new(&kernel.k.view, env),
+        v: Place::new(&kernel.v.view, env),
+        out: Place::new(&kernel.out.view, env),
+        queries: kernel.queries.size(env),
+        keys: kernel.keys.size(env),
+        low,
+        high,
+        scale: scale_only(program),
+    };
+    let heads = kernel.batch.size(env) * kernel.kv_heads;
+    if heads * kernel.heads * launch.queries == 0 {
+        return Ok(());
+    }
+    match launch.queries <= FEW {
+        true => launch.few(heads, team),
+        false => launch.many(heads, team),
+    }
+}
+
+impl Launch<'_> {
+    /// Query heads that share a key head.
+    fn group(&self) -> usize {
+        self.kernel.heads / self.kernel.kv_heads
+    }
+
+    /// Keys that some query of a range may see.
+    fn seen(&self, queries: &Range<usize>) -> Range<usize> {
+        let keys = self.keys as i64;
+        let first = (queries.start as i64 + self.low + 1).clamp(0, keys);
+        let end = (queries.end as i64 + self.high).clamp(first, keys);
+        first as usize..end as usize
+    }
+
+    /// About nanoseconds of a number of keys against all queries of a group.
+    fn cost(&self, keys: usize) -> usize {
+        let rows = self.group() * self.queries.min(QUERIES);
+        keys * (self.kernel.head_dim + self.kernel.value_dim) * (rows + 2) / 64
+    }
+
+    fn many(&self, heads: usize, team: &Team) -> Result<(), HostError> {
+        let blocks = self.queries.div_ceil(QUERIES);
+        // Under a causal mask late queries see more: they go first.
+        team.try_run(heads * blocks, |part| {
+            let (block, at) = (blocks - 1 - part / heads, part % heads);
+            let queries = block * QUERIES..((block + 1) * QUERIES).min(self.queries);
+            let unit = Unit {
+                batch: at / self.kernel.kv_heads,
+                head: at % self.kernel.kv_heads,
+                keys: self.seen(&queries),
+                queries,
+            };
+            let rows = self.group() * unit.queries.len();
+            scratch::with(Running::floats(rows, self.kernel.value_dim), |buffer| {
+                let mut running = Running::new(buffer, rows, self.kernel.value_dim);
+                self.pass(&unit, &mut running)?;
+                self.write(&unit, &mut running)
+            })
+        })
+    }
+
+    fn few(&self, heads: usize, team: &Team) -> Result<(), HostError> {
+        let queries = 0..self.queries;
+        let seen = self.seen(&queries);
+        // Split at multiples of the split size, so that a growing context keeps its pieces.
+        let first = seen.start / SPLIT;
+        let splits = seen.end.div_ceil(SPLIT).saturating_sub(first).max(1);
+        let rows = self.group() * self.queries;
+        let size = Running::floats(rows, self.kernel.value_dim);
+        scratch::with(heads * splits * size, |buffer| {
+            let parts: Vec<Mutex<&mut [f32]>> = buffer.chunks_mut(size).map(Mutex::new).collect();
+            let unit = |at: usize, split: usize| Unit {
+                batch: at / self.kernel.kv_heads,
+                head: at % self.kernel.kv_heads,
+                queries: queries.clone(),
+                keys: seen.start.max((first + split) * SPLIT)
+                    ..seen.end.min((first + split + 1) * SPLIT),
+            };
+            let units = heads * splits;
+            cut(team, units, heads * self.cost(seen.len()), |range| {
+                for u in range {
+                    let mut part = parts[u].lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut running = Running::new(&mut part, rows, self.kernel.value_dim);
+                    self.pass(&unit(u / splits, u % splits), &mut running)?;
+                }
+                Ok(())
+            })?;
+            drop(parts);
+            for (at, all) in buffer.chunks_mut(size * splits).enumerate() {
+                let (total, rest) = all.split_at_mut(size);
+                let mut total = Running::over(total, rows, self.kernel.value_dim);
+                for part in rest.chunks_mut(size) {
+                    total.merge(&Running::over(part, rows, self.kernel.value_dim));
+                }
+                self.write(&unit(at, 0), &mut total)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes all keys of a unit into the running softmax.
+    fn pass(&self, unit: &Unit, running: &mut Running) -> Result<(), HostError> {
+        let (dim, value) = (self.kernel.head_dim, self.kernel.value_dim);
+        let rows = self.group() * unit.queries.len();
+        let (pad, wide) = (padded(dim), value.next_multiple_of(PANEL));
+        let sizes = [rows * pad, PANEL * dim, PANEL * wide, rows * PANEL];
+        scratch::with(sizes.iter().sum(), |buffer| {
+            let (q, buffer) = buffer.split_at_mut(sizes[0]);
+            let (k, buffer) = buffer.split_at_mut(sizes[1]);
+            let (v, scores) = buffer.split_at_mut(sizes[2]);
+            self.load_queries(unit, q, pad)?;
+            let mut from = unit.keys.start;
+            while from < unit.keys.end {
+                // Blocks end at multiples of 64 keys wherever the range begins.
+                let end = ((from / PANEL + 1) * PANEL).min(unit.keys.end);
+                let keys = from..end;
+                self.scores(unit, &keys, (q, pad), k, scores)?;
+                if self.scale.is_none() {
+                    self.score_body(unit, &keys, scores)?;
+                }
+                self.load_values(unit, &keys, v)?;
+                simd::run(Step {
+                    running,
+                    scores,
+                    keys: keys.len(),
+                    scale: self.scale.unwrap_or(1.0),
+                    visible: |row: usize| self.visible(unit, row, &keys),
+                });
+                for j in 0..wide / PANEL {
+                    let panel = Panel {
+                        a: scores,
+                        lda: PANEL,
+                        m: rows,
+                        k: keys.len(),
+                        b: &v[j * PANEL * PANEL..],
+                        c: &mut running.values[j * PANEL..],
+                        ldc: wide,
+                        add: true,
+                    };
+                    panel.run();
+                }
+                from = end;
+            }
+            Ok(())
+        })
+    }
+
+    /// The columns of a block of keys that a row of a unit sees.
+    #[inline(always)]
+    fn visible(&self, unit: &Unit, row: usize, keys: &Range<usize>) -> Range<usize> {
+        let i = (unit.queries.start + row % unit.queries.len()) as i64;
+        let clip = |j: i64| (j - keys.start as i64).clamp(0, keys.len() as i64) as usize;
+        let first = clip(i + self.low + 1);
+        first..clip(i + self.high + 1).max(first)
+    }
+
+    /// The index of a row of a unit: rows are ordered by head, then query.
+    fn row(&self, unit: &Unit, row: usize) -> Index {
+        let (head, query) = (row / unit.queries.len(), row % unit.queries.len());
+        let mut index = [0; MAX_AXES];
+        index[0] = unit.batch as i64;
+        index[1] = (unit.head * self.group() + head) as i64;
+        index[2] = (unit.queries.start + query) as i64;
+        index
+    }
+
+    fn load_queries(&self, unit: &Unit, q: &mut [f32], pad: usize) -> Result<(), HostError> {
+        for (r, row) in q.chunks_exact_mut(pad.max(1)).enumerate() {
+            let run = self.q.run(&self.row(unit, r), 3, self.kernel.head_dim);
+            let (row, rest) = row.split_at_mut(self.kernel.head_dim);
+            simd::run(Load(&self.call.args, self.kernel.q.arg, run, row))?;
+            rest.fill(0.0);
+        }
+        Ok(())
+    }
+
+    /// `scores[row, key] = q[row] · k[key]`, rows 64 apart.
+    fn scores(
+        &self,
+        unit: &Unit,
+        keys: &Range<usize>,
+        (q, pad): (&[f32], usize),
+        packed: &mut [f32],
+        scores: &mut [f32],
+    ) -> Result<(), HostError> {
+        let (args, arg, dim) = (&self.call.args, self.kernel.k.arg, self.kernel.head_dim);
+        let index = [
+            unit.batch as i64,
+            unit.head as i64,
+            keys.start as i64,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ];
+        let (offset, stride, along) = (self.k.at(&index), self.k.strides[2], self.k.strides[3]);
+        let m = q.len() / pad.max(1);
+        if m <= 8 && (along == 1 || dim == 1) {
+            let rows = Rows {
+                arg,
+                offset,
+                stride,
+            };
+            return dot::dot(args, rows, keys.len(), dim, q, (scores, PANEL));
+        }
+        tile::pack(args, arg, (offset, stride, along), keys.len(), dim, packed)?;
+        let panel = Panel {
+            a: q,
+            lda: pad,
+            m,
+            k: dim,
+            b: packed,
+            c: scores,
+            ldc: PANEL,
+            add: false,
+        };
+        panel.run();
+        Ok(())
+    }
+
+    /// Runs the score body over the visible scores of a block.
+    fn score_body(
+        &self,
+        unit: &Unit,
+        keys: &Range<usize>,
+        scores: &mut [f32],
+    ) -> Result<(), HostError> {
+        const RUNS: usize = 8;
+        let program = self.call.program;
+        let list = &program.stages[0].again;
+        let rows = scores.len() / PANEL;
+        let len = keys.len();
+        Frame::with(program, RUNS * PANEL, |frame| {
+            frame.uniform(&self.call, 0)?;
+            let mut index: [Index; RUNS] = [[0; MAX_AXES]; RUNS];
+            for first in (0..rows).step_by(RUNS) {
+                let count = RUNS.min(rows - first);
+                for (r, index) in index[..count].iter_mut().enumerate() {
+                    *index = self.row(unit, first + r);
+                    index[3] = keys.start as i64;
+                    if let Some(slot) = program.input {
+                        frame.lanes(slot, RUNS * PANEL)[r * len..][..len]
+                            .copy_from_slice(&scores[(first + r) * PANEL..][..len]);
+                    }
+                }
+                frame.exec(&self.call, list, &index[..count], len)?;
+                if let Some(slot) = program.yielded {
+                    let lanes = frame.lanes(slot, RUNS * PANEL);
+                    for r in 0..count {
+                        scores[(first + r) * PANEL..][..len]
+                            .copy_from_slice(&lanes[r * len..][..len]);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Values of a block of keys in panels of 64 columns, `[panel, key, 64]`, padded with zeros.
+    fn load_values(
+        &self,
+        unit: &Unit,
+        keys: &Range<usize>,
+        v: &mut [f32],
+    ) -> Result<(), HostError> {
+        let value = self.kernel.value_dim;
+        let index = [
+            unit.batch as i64,
+            unit.head as i64,
+            keys.start as i64,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ];
+        simd::run(Values {
+            args: &self.call.args,
+            arg: self.kernel.v.arg,
+            offset: self.v.at(&index),
+            strides: (self.v.strides[2], self.v.strides[3]),
+            keys: keys.len(),
+            value,
+            out: v,
+        })
+    }
+
+    /// Divides by the sums and stores.
+    fn write(&self, unit: &Unit, running: &mut Running) -> Result<(), HostError> {
+        running.finish();
+        for row in 0..self.group() * unit.queries.len() {
+            let run = self.out.run(&self.row(unit, row), 3, self.kernel.value_dim);
+            simd::run(Store(
+                &self.call.args,
+                self.kernel.out.arg,
+                run,
+                running.row(row),
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+struct Store<'a>(&'a Args<'a>, crate::Arg, Run, &'a [f32]);
+
+impl Job for Store<'_> {
+    type Out = Result<(), HostError>;
+    #[inline(always)]
+    fn run<S: Simd>(self) -> Self::Out {
+        self.0.store_f32::<S>(self.1, self.2, self.3)
+    }
+}
+
+struct Values<'a> {
+    args: &'a Args<'a>,
+    arg: crate::Arg,
+    offset: i64,
+    strides: (i64, i64),
+    keys: usize,
+    value: usize,
+    out: &'a mut [f32],
+}
+
+impl Job for Values<'_> {
+    type Out = Result<(), HostError>;
+    #[inline(always)]
+    fn run<S: Simd>(self) -> Self::Out {
+        for (panel, out) in self.out.chunks_exact_mut(PANEL * PANEL).enumerate() {
+            let first = panel * PANEL;
+            let cols = PANEL.min(self.value - first);
+            for (j, row) in out.chunks_exact_mut(PANEL).take(self.keys).enumerate() {
+                let run = Run {
+                    offset: self.offset + j as i64 * self.strides.0 + first as i64 * self.strides.1,
+                    stride: self.strides.1,
+                    count: cols,
+                };
+                self.args.load_f32::<S>(self.arg, run, &mut row[..cols])?;
+                row[cols..].fill(0.0);
+            }
+        }
+        Ok(())
+    }
+}

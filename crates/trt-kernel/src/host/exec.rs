@@ -1,0 +1,476 @@
+//! The block interpreter: every register is a run of lanes, each instruction one loop.
+//!
+//! A block covers one or several rows of an index space, `len` consecutive points of its last
+//! axis each. Loads and stores walk the rows; everything else is one vectorised loop over all
+//! lanes. Registers of one type lie in one file in order of definition, and operands are always
+//! defined earlier, so splitting the file at the result gives disjoint slices.
+
+use super::HostError;
+use super::math;
+use super::program::{Program, Slot};
+use super::simd::{self, Job, Simd};
+use super::span::{Args, Run};
+use crate::{Env, Inst, Reduce, Unary, View};
+use std::cell::Cell;
+
+/// The most axes that an index space may have.
+pub(super) const MAX_AXES: usize = 8;
+/// Accumulators of a fold: lane `i` of a row always goes to accumulator `i % FOLD`.
+const FOLD: usize = 64;
+
+/// A point of an index space.
+pub(super) type Index = [i64; MAX_AXES];
+
+/// A view with the numbers of one call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    pub offset: i64,
+    pub strides: Index,
+}
+
+impl Place {
+    pub fn new(view: &View, env: &Env) -> Place {
+        let mut strides = [0; MAX_AXES];
+        for (s, dim) in strides.iter_mut().zip(&view.strides) {
+            *s = dim.eval(env);
+        }
+        Place {
+            offset: view.offset.eval(env),
+            strides,
+        }
+    }
+
+    /// The element at a point.
+    #[inline(always)]
+    pub fn at(&self, index: &Index) -> i64 {
+        let mut sum = self.offset;
+        for (i, s) in index.iter().zip(&self.strides) {
+            sum = sum.wrapping_add(i.wrapping_mul(*s));
+        }
+        sum
+    }
+
+    /// `count` points from `index` on along `axis`.
+    #[inline(always)]
+    pub fn run(&self, index: &Index, axis: usize, count: usize) -> Run {
+        Run {
+            offset: self.at(index),
+            stride: self.strides[axis],
+            count,
+        }
+    }
+}
+
+/// A body with everything that one call fixes.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub program: &'a Program,
+    pub args: Args<'a>,
+    pub env: &'a Env,
+    /// By instruction; only loads and stores have one that matters.
+    pub places: &'a [Place],
+    /// The space's axis that an [`Inst::Iota`] reads; `None` if that axis has one point.
+    pub iotas: [Option<u8>; MAX_AXES],
+    /// The axis that blocks run along.
+    pub inner: usize,
+}
+
+/// One [`Place`] for each instruction.
+pub(super) fn places(program: &Program, env: &Env) -> Vec<Place> {
+    let place = |inst: &Inst| match inst {
+        Inst::Load(_, v) | Inst::Store(_, v, _) => Place::new(v, env),
+        _ => Place::default(),
+    };
+    program.insts.iter().map(place).collect()
+}
+
+/// Axes of a template: each is its own.
+pub(super) const SAME_AXES: [Option<u8>; MAX_AXES] = {
+    let mut axes = [None; MAX_AXES];
+    let mut i = 0;
+    while i < MAX_AXES {
+        axes[i] = Some(i as u8);
+        i += 1;
+    }
+    axes
+};
+
+/// Register files, kept by each thread between launches.
+#[derive(Default)]
+pub(super) struct Frame {
+    width: usize,
+    f32s: Vec<f32>,
+    i64s: Vec<i64>,
+    bools: Vec<u32>,
+}
+
+thread_local! {
+    static FRAME: Cell<Option<Box<Frame>>> = const { Cell::new(None) };
+}
+
+impl Frame {
+    /// Lends this thread's frame with room for `width` lanes of each register.
+    pub fn with<T>(program: &Program, width: usize, f: impl FnOnce(&mut Frame) -> T) -> T {
+        let mut frame = FRAME.take().unwrap_or_default();
+        frame.width = width;
+        let [f32s, i64s, bools] = program.counts;
+        grow(&mut frame.f32s, f32s * width);
+        // One more than the program has: truth values are widened there on their way to memory.
+        grow(&mut frame.i64s, (i64s + usize::from(bools > 0)) * width);
+        grow(&mut frame.bools, bools * width);
+        let out = f(&mut frame);
+        FRAME.set(Some(frame));
+        out
+    }
+
+    /// The first `count` lanes of an f32 register.
+    #[inline(always)]
+    pub fn lanes(&mut self, slot: usize, count: usize) -> &mut [f32] {
+        &mut self.f32s[slot * self.width..][..count]
+    }
+
+    /// Runs the uniform instructions of a stage over all lanes.
+    pub fn uniform(&mut self, call: &Call, stage: usize) -> Result<(), HostError> {
+        let list = &call.program.stages[stage].uniform;
+        match list.is_empty() {
+            true => Ok(()),
+            false => self.exec(call, list, &[], self.width),
+        }
+    }
+
+    /// Runs instructions over a block of `rows.len() * len` lanes. Uniform instructions need no
+    /// rows: then `len` is the number of lanes.
+    pub fn exec(
+        &mut self,
+        call: &Call,
+        list: &[usize],
+        rows: &[Index],
+        len: usize,
+    ) -> Result<(), HostError> {
+        simd::run(Exec {
+            frame: self,
+            call,
+            list,
+            rows,
+            len,
+        })
+    }
+
+    #[inline(always)]
+    fn interpret<S: Simd>(
+        &mut self,
+        call: &Call,
+        list: &[usize],
+        rows: &[Index],
+        len: usize,
+    ) -> Result<(), HostError> {
+        let n = len * rows.len().max(1);
+        let w = self.width;
+        let program = call.program;
+        for &at in list {
+            let inst = &program.insts[at];
+            let of = |r: &crate::Reg| program.slots[r.0 as usize];
+            match (inst, program.slots[at]) {
+                (Inst::Load(arg, _), slot) => {
+                    for (r, index) in rows.iter().enumerate() {
+                        let run = call.places[at].run(index, call.inner, len);
+                        match slot {
+                            Slot::F32(o) => {
+                                let out = &mut self.f32s[o * w + r * len..][..len];
+                                call.args.load_f32::<S>(*arg, run, out)?;
+                            }
+                            Slot::I64(o) => {
+                                let out = &mut self.i64s[o * w + r * len..][..len];
+                                call.args.load_i64(*arg, run, out)?;
+                            }
+                            Slot::Bool(_) | Slot::None => {}
+                        }
+                    }
+                }
+                (Inst::Store(arg, _, value), _) => {
+                    if let Slot::Bool(i) = of(value) {
+                        self.bools_as_i64s(i, program.counts[1], n);
+                    }
+                    for (r, index) in rows.iter().enumerate() {
+                        let run = call.places[at].run(index, call.inner, len);
+                        match of(value) {
+                            Slot::F32(i) => {
+                                let from = &self.f32s[i * w + r * len..][..len];
+                                call.args.store_f32::<S>(*arg, run, from)?;
+                            }
+                            Slot::I64(i) => {
+                                let from = &self.i64s[i * w + r * len..][..len];
+                                call.args.store_i64(*arg, run, from)?;
+                            }
+                            Slot::Bool(_) => {
+                                let spare = program.counts[1] * w;
+                                let from = &self.i64s[spare + r * len..][..len];
+                                call.args.store_i64(*arg, run, from)?;
+                            }
+                            Slot::None => {}
+                        }
+                    }
+                }
+                (Inst::F32(c), Slot::F32(o)) => self.f32s[o * w..][..n].fill(*c),
+                (Inst::I64(d), Slot::I64(o)) => self.i64s[o * w..][..n].fill(d.eval(call.env)),
+                (Inst::Iota(axis), Slot::I64(o)) => {
+                    self.iota(call, call.iotas[*axis as usize], o, rows, len);
+                }
+                (Inst::Unary(f, x), Slot::F32(o)) => {
+                    let (lo, hi) = self.f32s.split_at_mut(o * w);
+                    if let Slot::F32(x) = of(x) {
+                        math::unary_f32::<S>(*f, &lo[x * w..][..n], &mut hi[..n]);
+                    }
+                }
+                (Inst::Unary(f, x), Slot::I64(o)) => self.unary_i64(*f, of(x), o, n),
+                (Inst::Binary(f, x, y), Slot::F32(o)) => {
+                    let (lo, hi) = self.f32s.split_at_mut(o * w);
+                    if let (Slot::F32(x), Slot::F32(y)) = (of(x), of(y)) {
+                        let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
+                        math::binary_f32(*f, x, y, &mut hi[..n]);
+                    }
+                }
+                (Inst::Binary(f, x, y), Slot::I64(o)) => {
+                    let (lo, hi) = self.i64s.split_at_mut(o * w);
+                    if let (Slot::I64(x), Slot::I64(y)) = (of(x), of(y)) {
+                        let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
+                        math::binary_i64(*f, x, y, &mut hi[..n]);
+                    }
+                }
+                (Inst::Compare(f, x, y), Slot::Bool(o)) => {
+                    let out = &mut self.bools[o * w..][..n];
+                    match (of(x), of(y)) {
+                        (Slot::F32(x), Slot::F32(y)) => {
+                            let (x, y) = (&self.f32s[x * w..][..n], &self.f32s[y * w..][..n]);
+                            math::compare(*f, x, y, out);
+                        }
+                        (Slot::I64(x), Slot::I64(y)) => {
+                            let (x, y) = (&self.i64s[x * w..][..n], &self.i64s[y * w..][..n]);
+                            math::compare(*f, x, y, out);
+                        }
+                        _ => {}
+                    }
+                }
+                (Inst::Select(c, x, y), slot) => {
+                    let Slot::Bool(c) = of(c) else { continue };
+                    match (slot, of(x), of(y)) {
+                        (Slot::F32(o), Slot::F32(x), Slot::F32(y)) => {
+                            let (lo, hi) = self.f32s.split_at_mut(o * w);
+                            let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
+                            math::select(&self.bools[c * w..][..n], x, y, &mut hi[..n]);
+                        }
+                        (Slot::I64(o), Slot::I64(x), Slot::I64(y)) => {
+                            let (lo, hi) = self.i64s.split_at_mut(o * w);
+                            let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
+                            math::select(&self.bools[c * w..][..n], x, y, &mut hi[..n]);
+                        }
+                        (Slot::Bool(o), Slot::Bool(x), Slot::Bool(y)) => {
+                            let (lo, hi) = self.bools.split_at_mut(o * w);
+                            let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
+                            math::select(&lo[c * w..][..n], x, y, &mut hi[..n]);
+                        }
+                        _ => {}
+                    }
+                }
+                (Inst::Cast(x, _), slot) => self.cast(of(x), slot, n),
+                // Inputs, folds and yields are the owner's; the rest cannot pass the check.
+                (Inst::Input | Inst::Reduce(..) | Inst::Yield(_), _) => {}
+                (
+                    Inst::F32(_)
+                    | Inst::I64(_)
+                    | Inst::Iota(_)
+                    | Inst::Unary(..)
+                    | Inst::Binary(..)
+                    | Inst::Compare(..),
+                    _,
+                ) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds the lanes of a reduction's operand.
+    pub fn fold(&mut self, program: &Program, at: usize, fold: &mut Option<Fold>, len: usize) {
+        if let (Inst::Reduce(_, x), Some(fold)) = (&program.insts[at], fold)
+            && let Slot::F32(x) = program.slots[x.0 as usize]
+        {
+            simd::run(Take(fold, &self.f32s[x * self.width..][..len]));
+        }
+    }
+
+    /// Puts a reduction's value into all lanes of its register.
+    pub fn splat(&mut self, program: &Program, at: usize, fold: Option<Fold>) {
+        if let (Slot::F32(o), Some(fold)) = (program.slots[at], fold) {
+            let value = fold.finish();
+            self.f32s[o * self.width..][..self.width].fill(value);
+        }
+    }
+
+    fn unary_i64(&mut self, f: Unary, x: Slot, o: usize, n: usize) {
+        let w = self.width;
+        let (lo, hi) = self.i64s.split_at_mut(o * w);
+        if let Slot::I64(x) = x {
+            math::unary_i64(f, &lo[x * w..][..n], &mut hi[..n]);
+        }
+    }
+
+    /// Indices along one axis.
+    fn iota(&mut self, call: &Call, axis: Option<u8>, o: usize, rows: &[Index], len: usize) {
+        let n = len * rows.len();
+        let out = &mut self.i64s[o * self.width..][..n];
+        let Some(axis) = axis else {
+            return out.fill(0);
+        };
+        for (row, index) in out.chunks_mut(len.max(1)).zip(rows) {
+            let first = index[axis as usize];
+            match axis as usize == call.inner {
+                true => (row.iter_mut().zip(first..)).for_each(|(o, i)| *o = i),
+                false => row.fill(first),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn cast(&mut self, from: Slot, to: Slot, n: usize) {
+        let w = self.width;
+        let (f, i, b) = (&mut self.f32s, &mut self.i64s, &mut self.bools);
+        match (from, to) {
+            (Slot::F32(x), Slot::F32(o)) => f.copy_within(x * w..x * w + n, o * w),
+            (Slot::I64(x), Slot::I64(o)) => i.copy_within(x * w..x * w + n, o * w),
+            (Slot::Bool(x), Slot::Bool(o)) => b.copy_within(x * w..x * w + n, o * w),
+            (Slot::F32(x), Slot::I64(o)) => {
+                math::cast(&f[x * w..][..n], &mut i[o * w..], |x: f32| x as i64);
+            }
+            (Slot::F32(x), Slot::Bool(o)) => {
+                math::cast(&f[x * w..][..n], &mut b[o * w..], |x: f32| {
+                    u32::from(x != 0.0)
+                });
+            }
+            (Slot::I64(x), Slot::F32(o)) => {
+                math::cast(&i[x * w..][..n], &mut f[o * w..], |x: i64| x as f32);
+            }
+            (Slot::I64(x), Slot::Bool(o)) => {
+                math::cast(&i[x * w..][..n], &mut b[o * w..], |x: i64| {
+                    u32::from(x != 0)
+                });
+            }
+            (Slot::Bool(x), Slot::F32(o)) => {
+                math::cast(&b[x * w..][..n], &mut f[o * w..], |x: u32| x as f32);
+            }
+            (Slot::Bool(x), Slot::I64(o)) => {
+                math::cast(&b[x * w..][..n], &mut i[o * w..], i64::from);
+            }
+            (Slot::None, _) | (_, Slot::None) => {}
+        }
+    }
+
+    /// Widens a truth register into the spare register after the last integer one.
+    fn bools_as_i64s(&mut self, x: usize, spare: usize, n: usize) {
+        let w = self.width;
+        math::cast(
+            &self.bools[x * w..][..n],
+            &mut self.i64s[spare * w..],
+            i64::from,
+        );
+    }
+}
+
+struct Exec<'a> {
+    frame: &'a mut Frame,
+    call: &'a Call<'a>,
+    list: &'a [usize],
+    rows: &'a [Index],
+    len: usize,
+}
+
+impl Job for Exec<'_> {
+    type Out = Result<(), HostError>;
+    #[inline(always)]
+    fn run<S: Simd>(self) -> Self::Out {
+        self.frame
+            .interpret::<S>(self.call, self.list, self.rows, self.len)
+    }
+}
+
+struct Take<'a>(&'a mut Fold, &'a [f32]);
+
+impl Job for Take<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        self.0.take(self.1);
+    }
+}
+
+fn grow<T: Copy + Default>(v: &mut Vec<T>, len: usize) {
+    if v.len() < len {
+        v.resize(len, T::default());
+    }
+}
+
+/// A fold in progress.
+pub(super) struct Fold {
+    kind: Reduce,
+    lanes: [f32; FOLD],
+}
+
+impl Fold {
+    pub fn new(kind: Reduce) -> Fold {
+        let neutral = match kind {
+            Reduce::Sum => 0.0,
+            Reduce::Max => f32::NEG_INFINITY,
+            Reduce::Min => f32::INFINITY,
+        };
+        Fold {
+            kind,
+            lanes: [neutral; FOLD],
+        }
+    }
+
+    /// Folds the next columns in; all calls but the last of a row take a multiple of 64 lanes.
+    #[inline(always)]
+    fn take(&mut self, x: &[f32]) {
+        match self.kind {
+            Reduce::Sum => each(&mut self.lanes, x, |a, x| a + x),
+            Reduce::Max => each(&mut self.lanes, x, |a, x| if x > a { x } else { a }),
+            Reduce::Min => each(&mut self.lanes, x, |a, x| if x < a { x } else { a }),
+        }
+    }
+
+    /// The folded value.
+    pub fn finish(mut self) -> f32 {
+        let mut half = FOLD / 2;
+        while half > 0 {
+            let (lo, hi) = self.lanes.split_at_mut(half);
+            let hi = &hi[..half];
+            match self.kind {
+                Reduce::Sum => lo.iter_mut().zip(hi).for_each(|(a, x)| *a += x),
+                Reduce::Max => lo
+                    .iter_mut()
+                    .zip(hi)
+                    .for_each(|(a, x)| *a = if *x > *a { *x } else { *a }),
+                Reduce::Min => lo
+                    .iter_mut()
+                    .zip(hi)
+                    .for_each(|(a, x)| *a = if *x < *a { *x } else { *a }),
+            }
+            half /= 2;
+        }
+        self.lanes[0]
+    }
+}
+
+#[inline(always)]
+fn each(acc: &mut [f32; FOLD], x: &[f32], f: impl Fn(f32, f32) -> f32) {
+    let (chunks, rest) = x.as_chunks::<FOLD>();
+    let mut local = *acc;
+    for chunk in chunks {
+        for (a, x) in local.iter_mut().zip(chunk) {
+            *a = f(*a, *x);
+        }
+    }
+    for (a, x) in local.iter_mut().zip(rest) {
+        *a = f(*a, *x);
+    }
+    *acc = local;
+}
