@@ -1,10 +1,11 @@
 //! The engine behind the text: the model compiled once, then a prompt and one token at a time.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use candle_trt::device::Host;
+use candle_trt::device::{Device, Host};
 use candle_trt::models::{Config, Llama, LoadOptions};
 use candle_trt::{Applied, Compiler, Engine, Percent, Profile, Request, Session, Weights};
 
@@ -141,7 +142,13 @@ impl Decoder {
 /// less than the floor, it is the floor.
 fn set_budget(engine: &Engine, wish: &Wish) -> Result<(Applied, String)> {
     match (wish.limit, wish.budget) {
-        (Some(_), _) => Ok((engine.device_budget()?, "limit".into())),
+        (Some(limit), _) => {
+            let limit = Request::Bytes(limit);
+            Ok((
+                engine.device_budget()?,
+                format!("what fits a limit of {limit}"),
+            ))
+        }
         (None, Some(request)) => Ok((engine.set_device_budget(request)?, request.to_string())),
         (None, None) => {
             let applied = engine.set_device_budget(QUARTER);
@@ -151,10 +158,10 @@ fn set_budget(engine: &Engine, wish: &Wish) -> Result<(Applied, String)> {
     }
 }
 
-fn device(name: &str) -> Result<Host> {
+fn device(name: &str) -> Result<Arc<dyn Device>> {
     match name {
-        "auto" | "host" => Ok(Host::unified()),
-        "host-discrete" => Ok(Host::discrete()),
+        "auto" | "host" => Ok(Arc::new(Host::unified())),
+        "host-discrete" => Ok(Arc::new(Host::discrete())),
         _ if name.starts_with("cuda:") => {
             bail!("{name}: this build has no CUDA device yet; use --device host")
         }
