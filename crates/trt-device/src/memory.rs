@@ -80,11 +80,18 @@ impl Wanted {
         }
     }
 
-    /// The end of the last wanted range before a range and the start of the first one after it.
-    pub(crate) fn around(&self, start: usize, len: usize) -> (Option<usize>, Option<usize>) {
-        let before = self.0.range(..start).next_back();
-        let after = self.0.range(start + len..).next();
-        (before.map(|(_, end)| *end), after.map(|(start, _)| *start))
+    /// The parts of a range that are not wanted, in order.
+    pub(crate) fn gaps(&self, range: Range<usize>) -> Vec<Range<usize>> {
+        let before = self.0.range(..range.start).next_back();
+        let mut start = before.map_or(range.start, |(_, &end)| end.max(range.start));
+        let mut gaps = Vec::new();
+        for (&next, &end) in self.0.range(range.clone()) {
+            gaps.push(start..next);
+            start = end;
+        }
+        gaps.push(start..range.end);
+        gaps.retain(|gap| gap.start < gap.end);
+        gaps
     }
 }
 
@@ -304,15 +311,14 @@ mod tests {
         for (start, len) in [(0, 10), (10, 5), (20, 10), (40, 1)] {
             wanted.add(start, len);
         }
-        assert_eq!(wanted.around(20, 10), (Some(15), Some(40)));
-        assert_eq!(wanted.around(0, 10), (None, Some(10)));
+        assert_eq!(wanted.gaps(0..50), [15..20, 30..40, 41..50]);
+        assert_eq!(wanted.gaps(5..32), [15..20, 30..32]);
+        assert_eq!(wanted.gaps(2..8), []);
         wanted.remove(10, 20);
-        assert_eq!(wanted.around(20, 10), (Some(10), Some(40)));
-        wanted.remove(40, 1);
-        assert_eq!(wanted.around(20, 10), (Some(10), None));
+        assert_eq!(wanted.gaps(0..50), [10..40, 41..50]);
         wanted.add(0, 100);
         wanted.remove(20, 10);
-        assert_eq!(wanted.around(20, 10), (Some(20), Some(30)));
+        assert_eq!(wanted.gaps(0..110), [20..30, 100..110]);
     }
 
     #[test]

@@ -53,8 +53,13 @@ impl Compiler {
     }
 
     /// Where to run.
-    pub fn device(mut self, device: impl Into<Arc<dyn Device>>) -> Self {
-        self.device = Some(device.into());
+    pub fn device(self, device: impl Device + 'static) -> Self {
+        self.shared_device(Arc::new(device))
+    }
+
+    /// Where to run, on a device that others use too.
+    pub fn shared_device(mut self, device: Arc<dyn Device>) -> Self {
+        self.device = Some(device);
         self
     }
 

@@ -61,7 +61,7 @@ fn lifetimes(program: &Program) -> (Vec<Lifetime>, Vec<BufferId>) {
             (BufferKind::Temp, Some(span)) => span,
             (BufferKind::Temp, None) | (BufferKind::State(_) | BufferKind::Const(_), _) => continue,
         };
-        let bytes = (buffer.max_len * buffer.dtype.size()).max(1) as u64;
+        let bytes = ((buffer.max_len * buffer.dtype.size()).max(1) as u64).next_multiple_of(ALIGN);
         lifetimes.push(Lifetime {
             bytes,
             align: ALIGN,

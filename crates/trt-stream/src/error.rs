@@ -88,8 +88,8 @@ pub enum WeightsError {
         dtype: String,
         /// Its shape.
         shape: Vec<usize>,
-        /// Bytes it needs.
-        expected: u128,
+        /// Bytes it needs; the largest number if more.
+        expected: u64,
     },
     /// A tensor is there twice.
     #[error("tensor '{tensor}' is in both {first} and {second}")]

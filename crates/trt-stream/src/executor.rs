@@ -5,57 +5,17 @@
 //! slot. The host only submits; it never waits inside a pass. The bits that kernels read are
 //! the same at every budget, since a budget only decides where they lie.
 
+use crate::config::{check_roles, sheets};
 use crate::pass::{Cursor, Pass};
 use crate::places::{Load, Places};
 use crate::{
-    Applied, Cycle, Error, Layout, Request, Runs, Sheet, Slot, Split, TileId, TileTarget, Tiling,
-    WeightId, Weights,
+    Applied, Config, Cycle, Error, Layout, ProgramId, Request, Runs, Slot, Split, TileId, Tiling,
+    Traffic, WeightId, Weights,
 };
 use std::collections::HashSet;
 use std::sync::Arc;
 use trt_alloc::Pool;
 use trt_device::{Device, Event, Residency, Slice, Stream, Work};
-
-/// A program, by its position in [`Config::programs`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ProgramId(pub u32);
-
-/// What a [`Streamer`] is to stream.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Where the memory comes from; its device is the one that runs.
-    pub pool: Pool,
-    /// The weights.
-    pub weights: Arc<Weights>,
-    /// The stream on which the caller launches kernels.
-    pub compute: Stream,
-    /// For each program, the streamed weights in the order in which a pass uses them.
-    pub programs: Vec<Vec<WeightId>>,
-    /// Streamed weights that a kernel needs in one piece, rather than by row ranges.
-    pub whole: Vec<WeightId>,
-    /// Small weights that are always on the device and count in the budget.
-    pub pinned: Vec<WeightId>,
-    /// Tables of which rows are gathered: read through the mapping, not in the budget. A tied
-    /// table may be streamed too.
-    pub mapped: Vec<WeightId>,
-    /// How large tiles should be.
-    pub tile_target: TileTarget,
-    /// The first budget.
-    pub request: Request,
-    /// Bytes that [`Request::Automatic`] may take at first.
-    pub free: u64,
-}
-
-/// Bytes and number of fetches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Traffic {
-    /// Fetches into the ring.
-    pub fetches: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Bytes of tiles that became resident.
-    pub loaded: u64,
-}
 
 /// Streams weights of programs through a budget.
 #[derive(Debug)]
@@ -75,8 +35,6 @@ pub struct Streamer {
     lists: Vec<Vec<WeightId>>,
     list_of: Vec<usize>,
     mapped: HashSet<WeightId>,
-    /// Gather tables that nothing else keeps on the device.
-    tables: Vec<Slice>,
     split: Split,
     /// `None` if neither the last budget nor the one before could be applied.
     applied: Option<Applied>,
@@ -120,7 +78,6 @@ impl Streamer {
             cursor: Cursor::default(),
             total: Traffic::default(),
             last: Traffic::default(),
-            tables: Vec::new(),
             mapped: config.mapped.iter().copied().collect(),
             device,
             weights,
@@ -131,32 +88,18 @@ impl Streamer {
             list_of,
         };
         streamer.load_pinned()?;
-        streamer.find_tables()?;
         streamer.set_budget(config.request, config.free)?;
         Ok(streamer)
     }
 
     fn load_pinned(&mut self) -> Result<(), Error> {
+        // Reading the headers has made more than them resident.
+        self.discard_files()?;
         for (id, place) in self.places.pinned_places() {
             let src = self.places.mapping(&self.weights, id)?;
-            let work = match self.places.residency {
-                Residency::InPlace => Work::Populate(src),
-                Residency::Copied => Work::Upload { dst: place, src },
-            };
             // On the compute stream, so that launches need not wait for an event.
+            let work = Work::Upload { dst: place, src };
             self.device.submit(self.compute, work)?;
-        }
-        Ok(())
-    }
-
-    fn find_tables(&mut self) -> Result<(), Error> {
-        if self.places.residency == Residency::Copied {
-            return Ok(());
-        }
-        for &id in &self.mapped {
-            if !self.layout.tiling().contains(id) && self.places.pinned(id).is_none() {
-                self.tables.push(self.places.mapping(&self.weights, id)?);
-            }
         }
         Ok(())
     }
@@ -225,7 +168,7 @@ impl Streamer {
     }
 
     fn change(&mut self, split: Split) -> Result<(), Error> {
-        self.let_go(&split)?;
+        let gone = self.let_go(&split)?;
         // What the ring holds was fetched for another cycle.
         self.cursor = Cursor::default();
         if let Err(error) = self.places.apply(&self.pool, self.layout.tiling(), &split) {
@@ -236,6 +179,11 @@ impl Streamer {
                 self.applied = None;
             }
             return Err(error);
+        }
+        if self.places.residency == Residency::InPlace {
+            for tile in gone {
+                self.discard(tile)?;
+            }
         }
         let runs = match self.places.residency {
             Residency::InPlace => Runs::Adjacent,
@@ -250,29 +198,22 @@ impl Streamer {
         Ok(())
     }
 
-    /// Orders the giving back of what the new split does not hold after all launches so far.
-    fn let_go(&mut self, split: &Split) -> Result<(), Error> {
+    /// Orders the copy stream after all launches so far if the new split gives anything back;
+    /// returns the tiles that go.
+    fn let_go(&mut self, split: &Split) -> Result<Vec<TileId>, Error> {
         let gone = self.places.difference(split);
         if gone.evicted.is_empty() && gone.slots == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.copy_after_compute()?;
-        match self.places.residency {
-            // Memory is charged until no queue holds it, so room for the new split comes only
-            // with the end of what was submitted.
-            Residency::Copied => self.synchronize_copy(),
-            Residency::InPlace => {
-                let keep: HashSet<TileId> = split.resident.iter().copied().collect();
-                let slots = self.places.ring.iter().skip(split.slots as usize);
-                let tiles = slots.filter_map(|s| s.tile).chain(gone.evicted);
-                for tile in tiles.filter(|t| !keep.contains(t)) {
-                    let tile = self.layout.tiling().tile(tile);
-                    let pages = self.places.source(&self.weights, tile)?;
-                    self.device.submit(self.copy, Work::Discard(pages))?;
-                }
-                Ok(())
-            }
+        // Memory is charged until no queue holds it, so room for the new split comes only with
+        // the end of what was submitted. Pages are let go in the order of the copy stream.
+        if self.places.residency == Residency::Copied {
+            self.synchronize_copy()?;
         }
+        let slots = self.places.ring.iter().skip(split.slots as usize);
+        let tiles = slots.filter_map(|s| s.tile).chain(gone.evicted);
+        Ok(tiles.collect())
     }
 
     fn copy_after_compute(&self) -> Result<(), Error> {
@@ -358,16 +299,30 @@ impl Streamer {
         Pass::begin(self, program, list)
     }
 
-    /// Lets go of the table rows that the launches so far have gathered.
+    /// In place: lets go of the table rows that the launches so far have gathered.
     pub(crate) fn discard_tables(&self) -> Result<(), Error> {
-        if !self.tables.is_empty() {
-            self.copy_after_compute()?;
+        if self.places.residency == Residency::Copied || self.mapped.is_empty() {
+            return Ok(());
         }
-        for table in &self.tables {
-            self.device
-                .submit(self.copy, Work::Discard(table.clone()))?;
+        self.copy_after_compute()?;
+        let tiling = self.layout.tiling();
+        for &id in &self.mapped {
+            if !tiling.contains(id) {
+                self.submit_discard(self.places.mapping(&self.weights, id)?)?;
+            }
+            for tile in tiling.of(id) {
+                self.discard(tile)?;
+            }
         }
         Ok(())
+    }
+
+    /// In place: lets go of everything.
+    fn discard_files(&self) -> Result<(), Error> {
+        if self.places.residency == Residency::Copied {
+            return Ok(());
+        }
+        self.places.files().try_for_each(|f| self.submit_discard(f))
     }
 
     /// Submits the fetch of a tile into a slot.
@@ -376,23 +331,21 @@ impl Streamer {
         let bytes = what.bytes();
         let src = self.places.source(&self.weights, what)?;
         let dst = self.places.slot_memory(slot, src.len())?;
-        let state = &self.places.ring[slot.0 as usize];
+        let state = &mut self.places.ring[slot.0 as usize];
+        let before = state.tile.replace(tile);
         let (fetched, released) = (state.fetched.clone(), state.released.clone());
         self.device.submit(self.copy, Work::Wait(released))?;
-        match dst {
-            Some(dst) => self.device.submit(self.copy, Work::Upload { dst, src })?,
+        let work = match dst {
+            Some(dst) => Work::Upload { dst, src },
             None => {
-                let before = state.tile.filter(|&t| t != tile);
-                if let Some(old) = before.filter(|&t| !self.places.wanted_beside(slot, t)) {
-                    let old = self.layout.tiling().tile(old);
-                    let pages = self.places.source(&self.weights, old)?;
-                    self.device.submit(self.copy, Work::Discard(pages))?;
+                if let Some(before) = before {
+                    self.discard(before)?;
                 }
-                self.device.submit(self.copy, Work::Populate(src))?;
+                Work::Populate(src)
             }
-        }
+        };
+        self.device.submit(self.copy, work)?;
         self.device.submit(self.copy, Work::Record(fetched))?;
-        self.places.ring[slot.0 as usize].tile = Some(tile);
         Ok(bytes)
     }
 
@@ -413,51 +366,29 @@ impl Streamer {
         }
         Ok(bytes)
     }
-}
 
-/// What is to be cut: the weights of the programs.
-fn sheets(weights: &Weights, lists: &[Vec<WeightId>], whole: &[WeightId]) -> Vec<Sheet> {
-    let whole: HashSet<WeightId> = whole.iter().copied().collect();
-    let used: HashSet<WeightId> = lists.iter().flatten().copied().collect();
-    used.into_iter()
-        .map(|weight| {
-            let info = weights.info(weight);
-            Sheet {
-                weight,
-                rows: info.rows(),
-                row_bytes: info.bytes() / info.rows().max(1),
-                whole: whole.contains(&weight),
-            }
-        })
-        .collect()
-}
-
-/// Checks that every weight exists, can be read where it lies, and is not both pinned and
-/// streamed.
-fn check_roles(config: &Config) -> Result<(), Error> {
-    let streamed: HashSet<WeightId> = config.programs.iter().flatten().copied().collect();
-    let in_place = config.pool.device().info().residency == Residency::InPlace;
-    let mapped: HashSet<WeightId> = config.mapped.iter().copied().collect();
-    let all = streamed.iter().chain(&config.pinned).chain(&mapped);
-    for &id in all {
-        let info = config.weights.get(id).ok_or(Error::UnknownWeight {
-            id,
-            count: config.weights.len(),
-        })?;
-        let align = info.dtype.size();
-        if (in_place || mapped.contains(&id)) && info.range.start % align != 0 {
-            return Err(Error::Misaligned {
-                file: config.weights.files()[info.file.0 as usize].path.clone(),
-                tensor: info.name.clone(),
-                offset: info.range.start,
-                align,
-            });
+    /// In place: lets a tile's pages go unless it is still held elsewhere.
+    fn discard(&self, tile: TileId) -> Result<(), Error> {
+        if self.places.holds(tile) {
+            return Ok(());
         }
+        let tile = self.layout.tiling().tile(tile);
+        self.submit_discard(self.places.source(&self.weights, tile)?)
     }
-    match config.pinned.iter().find(|id| streamed.contains(id)) {
-        Some(&id) => Err(Error::TwoRoles {
-            name: config.weights.info(id).name.clone(),
-        }),
-        None => Ok(()),
+
+    fn submit_discard(&self, pages: Slice) -> Result<(), Error> {
+        Ok(self.device.submit(self.copy, Work::Discard(pages))?)
+    }
+}
+
+impl Drop for Streamer {
+    /// In place the pages outlive the reservation that stands for them unless they are let go.
+    fn drop(&mut self) {
+        let result = self
+            .copy_after_compute()
+            .and_then(|()| self.discard_files());
+        if let Err(error) = result {
+            tracing::warn!(%error, "weights of a dropped streamer stay resident");
+        }
     }
 }

@@ -136,7 +136,7 @@ fn place(
         });
     }
     if let Some(expected) = byte_length(&tensor.dtype, &tensor.shape)
-        && expected != u128::from(end - begin)
+        && expected != end - begin
     {
         return Err(WeightsError::WrongLength {
             file: file(),
@@ -158,12 +158,13 @@ fn place(
 
 /// Bytes of a tensor, `None` for a dtype this version does not know; a product too large for
 /// any file saturates.
-fn byte_length(dtype: &str, shape: &[usize]) -> Option<u128> {
+fn byte_length(dtype: &str, shape: &[usize]) -> Option<u64> {
     let dtype: Dtype = serde_json::from_value(serde_json::Value::from(dtype)).ok()?;
     let elements = shape
         .iter()
         .fold(1u128, |n, &d| n.saturating_mul(d as u128));
-    Some(elements.saturating_mul(dtype.bitsize() as u128).div_ceil(8))
+    let bytes = elements.saturating_mul(dtype.bitsize() as u128).div_ceil(8);
+    Some(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
 /// Checks that no two tensors share a name or a byte.

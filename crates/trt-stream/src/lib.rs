@@ -1,7 +1,96 @@
-//! placeholder
+//! Weights that stream: where they are on disk, what of them a budget keeps on the device, and
+//! how the rest arrives in time.
+//!
+//! [`Weights`] maps safetensors files and reads nothing but their headers. Weights that are
+//! used as ranged matmul operands are cut into row [`Tile`]s; by the row-range law of
+//! `trt-kernel` any mixture of places gives the same bits. A [`Request`] (bytes, a share,
+//! `auto`, `full`, `min`) is resolved to a budget; a [`Layout`] turns the budget into a
+//! [`Split`]: which tiles stay, and the ring of slots through which the others go. A
+//! [`Cycle`] is one pass over a program's weights as plain data, and [`simulate`] proves
+//! it without a device. The [`Streamer`] makes it happen.
+//!
+//! The ideas that carry it:
+//! - A pass is a cyclic scan, so a fixed set stays and the rest streams in execution order.
+//!   The set is a prefix of one fixed order at every budget: changing the budget moves only the
+//!   difference, and streamed bytes never grow with it.
+//! - Fetches run as far ahead as the ring allows and wrap around into the next pass.
+//! - Only events order fetches and launches; the host never waits inside a pass.
+//!
+//! First the plan, which needs no device:
+//!
+//! ```
+//! use trt_stream::{Layout, Runs, Sheet, TileTarget, Tiling, WeightId, simulate};
+//!
+//! // Two weights of 256 rows x 1 KiB, in tiles of 64 rows, used one after the other.
+//! let (up, down) = (WeightId(0), WeightId(1));
+//! let sheet = |weight| Sheet { weight, rows: 256, row_bytes: 1024, whole: false };
+//! let tiling = Tiling::cut(&[sheet(up), sheet(down)], TileTarget::Bytes(64 << 10));
+//! let uses = vec![up, down];
+//! let layout = Layout::new(tiling, &[uses.clone()], 0);
+//! assert_eq!(layout.limits().floor(), 128 << 10); // two slots of the largest tile
+//!
+//! let budget = 256 << 10; // half
+//! let split = layout.split(budget);
+//! let cycle = layout.cycle(&split, &uses, Runs::Apart);
+//! println!("{cycle}");
+//! let account = simulate(layout.tiling(), &uses, 0, &split, &cycle, budget, 3)?;
+//! assert_eq!(account.streamed, (512 << 10) - split.resident_bytes);
+//! # Ok::<(), trt_stream::Violation>(())
+//! ```
+//!
+//! Then a pass on a device. The closure submits the kernel for a run of rows; here it copies
+//! them:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use trt_alloc::Pool;
+//! # use trt_device::{Device, Host, Work};
+//! # use trt_stream::{Config, Error, ProgramId, Streamer, TileTarget, Weights};
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("model.safetensors");
+//! # let header = r#"{"w":{"dtype":"F32","shape":[512,64],"data_offsets":[0,131072]}}"#;
+//! # let header = format!("{header:72}");
+//! # let mut bytes = 72u64.to_le_bytes().to_vec();
+//! # bytes.extend_from_slice(header.as_bytes());
+//! # bytes.extend((0..131072).map(|i| (i % 251) as u8));
+//! # std::fs::write(&path, bytes)?;
+//! let weights = Arc::new(Weights::open(&path)?);
+//! let w = weights.find("w")?;
+//! let device: Arc<dyn Device> = Arc::new(Host::unified());
+//! let compute = device.stream("compute")?;
+//! let mut streamer = Streamer::new(Config {
+//!     pool: Pool::new(device.clone(), 1 << 20),
+//!     weights: weights.clone(),
+//!     compute,
+//!     programs: vec![vec![w]],
+//!     whole: vec![],
+//!     pinned: vec![],
+//!     mapped: vec![],
+//!     tile_target: TileTarget::Bytes(16 << 10),
+//!     request: "min".parse()?,
+//!     free: 0,
+//! })?;
+//! let out = device.allocate(131072)?;
+//! for budget in ["min", "50%", "full"] {
+//!     let applied = streamer.set_budget(budget.parse()?, 0)?;
+//!     assert!(applied.used() <= applied.applied);
+//!     let mut pass = streamer.begin(ProgramId(0))?;
+//!     pass.next_use(|rows, src| {
+//!         let dst = out.whole().slice(rows.start * 256..rows.end * 256)?;
+//!         device.submit(compute, Work::Copy { dst, src })?;
+//!         Ok::<(), Error>(())
+//!     })?;
+//!     pass.finish()?;
+//!     let mut found = vec![0; 131072];
+//!     device.read(compute, &out.whole(), &mut found)?;
+//!     assert_eq!(found, weights.bytes(w));
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![deny(unsafe_code)]
 
 mod budget;
+mod config;
 mod error;
 mod executor;
 mod header;
@@ -16,8 +105,9 @@ mod simulate;
 mod tile;
 
 pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};
+pub use config::{Config, ProgramId, Traffic};
 pub use error::{Error, WeightsError};
-pub use executor::{Config, ProgramId, Streamer, Traffic};
+pub use executor::Streamer;
 pub use index::{FileId, TensorInfo, WeightFile, WeightId, Weights};
 pub use pass::Pass;
 pub use schedule::{Cycle, Layout, MIN_SLOTS, Runs, Slot, Split, Step, UseIndex};

@@ -2,9 +2,11 @@
 //!
 //! Opening maps every file read-only and shared, and reads only the headers: weights stay in
 //! the page cache, cost no memory of the process until they are used, and are shared between
-//! processes. The mapping keeps the kernel's normal read-ahead: the executor asks for whole
-//! tiles in execution order, and on a cold cache read-ahead inside a tile is what makes that
-//! fast (see `Weights::open`).
+//! processes.
+//!
+//! The mapping is left with the kernel's normal read-ahead: whole tiles are asked for ahead of
+//! use, and random-access advice would read a cold tile page by page. What becomes of its pages
+//! is the device's business.
 
 use crate::WeightsError;
 use crate::header;

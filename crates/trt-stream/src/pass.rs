@@ -100,6 +100,10 @@ impl<'a> Pass<'a> {
                 uses: self.next,
             }));
         };
+        if self.next == 0 {
+            // What comes before the first streamed weight is the gather of embeddings.
+            self.streamer.discard_tables()?;
+        }
         for number in steps {
             match self.cycle().steps[number].clone() {
                 Step::Launch {

@@ -2,9 +2,11 @@
 //!
 //! The invariant: what this holds is what the pool is charged for. Where kernels read the
 //! mapping in place, a reservation stands for the pages that are kept; else every resident
-//! tile and every slot is its own pool memory.
+//! tile and every slot is its own pool memory. Pinned weights are pool memory either way: they
+//! are small, and in the mapping they would share pages with what comes and goes.
 
 use crate::{Error, Slot, Split, Tile, TileId, Tiling, WeightId, Weights};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use trt_alloc::{Lease, Pool, Purpose, Reservation};
@@ -45,12 +47,11 @@ pub(crate) struct RingSlot {
 pub(crate) struct Places {
     pub residency: Residency,
     files: Vec<Memory>,
-    pinned: HashMap<WeightId, (Slice, Option<Lease>)>,
+    pinned: HashMap<WeightId, Lease>,
     pub resident: BTreeMap<TileId, Resident>,
     pub ring: Vec<RingSlot>,
     /// Stands for everything kept in the mapping.
     reserved: Option<Reservation>,
-    pinned_bytes: u64,
 }
 
 /// What a change of the split leaves behind.
@@ -78,23 +79,15 @@ impl Places {
             resident: BTreeMap::new(),
             ring: Vec::new(),
             reserved: None,
-            pinned_bytes: 0,
         };
         for &id in pinned {
-            let bytes = weights.info(id).bytes() as u64;
-            let place = match places.residency {
-                Residency::InPlace => (places.mapping(weights, id)?, None),
-                Residency::Copied => {
-                    let lease = pool.acquire(bytes, Purpose::Weights)?;
-                    (lease.whole(), Some(lease))
-                }
-            };
-            if places.pinned.insert(id, place).is_none() {
-                places.pinned_bytes += bytes;
+            if let Entry::Vacant(place) = places.pinned.entry(id) {
+                let bytes = weights.info(id).bytes() as u64;
+                place.insert(pool.acquire(bytes, Purpose::Weights)?);
             }
         }
         if places.residency == Residency::InPlace {
-            places.reserved = Some(pool.reserve(places.pinned_bytes, Purpose::Weights)?);
+            places.reserved = Some(pool.reserve(0, Purpose::Weights)?);
         }
         Ok(places)
     }
@@ -124,14 +117,12 @@ impl Places {
 
     /// A pinned weight.
     pub fn pinned(&self, id: WeightId) -> Option<Slice> {
-        self.pinned.get(&id).map(|(slice, _)| slice.clone())
+        self.pinned.get(&id).map(Lease::whole)
     }
 
     /// The pinned weights and where they are.
     pub fn pinned_places(&self) -> impl Iterator<Item = (WeightId, Slice)> + '_ {
-        self.pinned
-            .iter()
-            .map(|(id, (slice, _))| (*id, slice.clone()))
+        self.pinned.iter().map(|(id, lease)| (*id, lease.whole()))
     }
 
     /// A resident tile's own memory, if tiles are copied.
@@ -152,14 +143,14 @@ impl Places {
         })
     }
 
-    /// Whether a tile's pages are still wanted if this slot lets it go.
-    pub fn wanted_beside(&self, slot: Slot, tile: TileId) -> bool {
-        self.resident.contains_key(&tile)
-            || self
-                .ring
-                .iter()
-                .enumerate()
-                .any(|(i, s)| i != slot.0 as usize && s.tile == Some(tile))
+    /// The mapped files.
+    pub fn files(&self) -> impl Iterator<Item = Slice> + '_ {
+        self.files.iter().map(Memory::whole)
+    }
+
+    /// Whether a tile is resident or in the ring.
+    pub fn holds(&self, tile: TileId) -> bool {
+        self.resident.contains_key(&tile) || self.ring.iter().any(|s| s.tile == Some(tile))
     }
 
     /// What would have to go for this split.
@@ -176,7 +167,7 @@ impl Places {
     /// of it may be missing; any split can be applied from there.
     pub fn apply(&mut self, pool: &Pool, tiling: &Tiling, split: &Split) -> Result<(), Error> {
         if let Some(reserved) = &mut self.reserved {
-            reserved.resize(self.pinned_bytes + split.resident_bytes + split.ring_bytes())?;
+            reserved.resize(split.resident_bytes + split.ring_bytes())?;
         }
         for tile in self.difference(split).evicted {
             self.resident.remove(&tile);

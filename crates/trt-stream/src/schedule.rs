@@ -192,7 +192,7 @@ impl Layout {
         let mut arrived = 0;
         for (index, &weight) in uses.iter().enumerate() {
             let first = cycle.steps.len();
-            for run in self.runs(weight, &streamed, most) {
+            for run in self.runs(weight, streamed, most) {
                 let next = arrived + run.streamed;
                 cycle.steps.push(Step::Launch {
                     use_index: UseIndex(index as u32),

@@ -182,7 +182,7 @@ mod tests {
             let tile = tiling.tile(id);
             assert_eq!(tile.rows.start, next);
             assert_eq!(tile.span, tile.rows.start * 100..tile.rows.end * 100);
-            assert!(tile.rows.end % ROW_PANEL == 0 || tile.rows.end == 1000);
+            assert!(tile.rows.end.is_multiple_of(ROW_PANEL) || tile.rows.end == 1000);
             assert!(tile.bytes() <= 30_000 + (ROW_PANEL * 100) as u64);
             next = tile.rows.end;
         }

@@ -32,16 +32,12 @@ struct Bench {
 }
 
 /// What went wrong in a pass of these tests.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum Failure {
-    Stream(Error),
+    #[error(transparent)]
+    Stream(#[from] Error),
+    #[error("asked to stop")]
     Asked,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Failure::Stream(error)
-    }
 }
 
 impl Bench {

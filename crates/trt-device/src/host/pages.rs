@@ -11,7 +11,6 @@
 
 use super::event::lock;
 use crate::{Error, Memory, Slice};
-use std::ops::Range;
 use std::sync::OnceLock;
 
 /// A fault on a cached page also maps its cached neighbours in the aligned window of this size
@@ -117,30 +116,18 @@ fn read_whole(slice: &Slice) -> bool {
     }
 }
 
-/// Lets go what populating a slice has mapped beyond it, but for what others want.
-fn trim(slice: &Slice) -> Result<(), Error> {
-    let page = page_size();
-    release(slice, |start, end, free| {
-        let (start, end) = (start / page * page, end.next_multiple_of(page));
-        [free.start..start, end..free.end]
-    })
-}
-
 /// Lets the pages of a slice of a mapping go, and what came along with them, but for what others
 /// want. Pages that two neighbours share go with the second of them.
 pub(super) fn discard(slice: &Slice) -> Result<(), Error> {
     if let Some(wanted) = slice.memory().wanted() {
         lock(wanted).remove(slice.offset(), slice.len());
     }
-    release(slice, |_, _, free| [free, 0..0])
+    trim(slice)
 }
 
-/// Lets go the ranges that `choose` picks of the slice's start and end and the range around it
-/// that nobody else wants, all as addresses.
-fn release(
-    slice: &Slice,
-    choose: impl Fn(usize, usize, Range<usize>) -> [Range<usize>; 2],
-) -> Result<(), Error> {
+/// Lets go of everything unwanted that a fault inside the slice may have mapped: all of the huge
+/// pages that it touches, also beyond the next range that is wanted.
+fn trim(slice: &Slice) -> Result<(), Error> {
     let Some(wanted) = slice.memory().wanted() else {
         return Err(Error::NotMapping { work: "discard" });
     };
@@ -149,18 +136,20 @@ fn release(
     }
     let page = page_size();
     let base = slice.memory().whole().address() as usize;
-    let (first, last) = (base / page * page, base + slice.memory().len());
-    let start = base + slice.offset();
-    let end = start + slice.len();
+    let last = base + slice.memory().len();
+    let start = (base + slice.offset()) / HUGE * HUGE;
+    let end = (base + slice.offset() + slice.len()).next_multiple_of(HUGE);
+    let window = start.max(base) - base..end.min(last) - base;
     // Held until the pages are gone, so that nobody starts to want one in between.
     let wanted = lock(wanted);
-    let (before, after) = wanted.around(slice.offset(), slice.len());
-    let lower = before.map_or(first, |end| (base + end).next_multiple_of(page));
-    let upper = after.map_or(last, |start| (base + start) / page * page);
-    let free = lower.max(start / HUGE * HUGE)..upper.min(end.next_multiple_of(HUGE));
-    for range in choose(start, end, free) {
-        if range.start < range.end {
-            advise(range.start, range.end - range.start, libc::MADV_DONTNEED)?;
+    for gap in wanted.gaps(window) {
+        let start = (base + gap.start).next_multiple_of(page);
+        let end = match base + gap.end {
+            end if end == last => end,
+            end => end / page * page,
+        };
+        if start < end {
+            advise(start, end - start, libc::MADV_DONTNEED)?;
         }
     }
     Ok(())

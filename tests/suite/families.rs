@@ -2,17 +2,14 @@
 //!
 //! Both sides run on candle, so what is compared is the model code alone: what each family computes at every
 //! prompt length and position.
-#![allow(missing_docs)]
-
-mod common;
 
 use std::collections::HashMap;
 
+use crate::common::on_candle::{Llama, LoadOptions};
+use crate::common::tiny::{self, Tiny};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models as theirs;
-use common::on_candle::{Llama, LoadOptions};
-use common::tiny::{self, Tiny};
 
 const LENGTHS: [usize; 5] = [1, 2, 7, 64, 513];
 const TOLERANCE: f32 = 2e-4;
@@ -26,7 +23,7 @@ fn ours(model: &Tiny) -> Llama {
     Llama::load(builder(model), &model.config()).expect("the model loads")
 }
 
-fn tokens(count: usize) -> Vec<u32> {
+pub fn tokens(count: usize) -> Vec<u32> {
     (0..count as u32).map(|i| (i * 37 + 11) % 96).collect()
 }
 
@@ -50,11 +47,11 @@ fn run(model: &mut Llama, tokens: &[u32], index_pos: usize) -> Vec<f32> {
 }
 
 /// A reference: tokens and the position of the first one in, last logits out, remembering its own cache.
-type Oracle = Box<dyn FnMut(&[u32], usize) -> Result<Vec<f32>>>;
+pub type Oracle = Box<dyn FnMut(&[u32], usize) -> Result<Vec<f32>>>;
 
 /// candle-transformers' model of the same family. Keys that its strict configs want and ours do not are in
 /// the tiny files already.
-fn oracle(model: &Tiny) -> Oracle {
+pub fn oracle(model: &Tiny) -> Oracle {
     let vb = builder(model);
     let json = model.json.clone();
     let parse = "candle-transformers reads the tiny config";
@@ -88,7 +85,7 @@ fn oracle(model: &Tiny) -> Oracle {
     }
 }
 
-fn assert_close(what: &str, got: &[f32], want: &[f32]) {
+pub fn assert_close(what: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}: number of logits");
     let worst = got
         .iter()
@@ -186,7 +183,7 @@ fn linear_rope_scaling_divides_positions() {
     let mut plain = config.clone();
     plain.rope_scaling = trt_models::RopeScaling::None;
     let rotary = |c| {
-        common::on_candle::rope::RotaryEmbedding::new(c, 64, DType::F32, &Device::Cpu)
+        crate::common::on_candle::rope::RotaryEmbedding::new(c, 64, DType::F32, &Device::Cpu)
             .expect("tables")
     };
     let x = Tensor::arange(0f32, 6.0 * 8.0, &Device::Cpu)

@@ -7,11 +7,11 @@ pub mod backend {
     pub use candle_nn;
 }
 
-#[path = "../../crates/trt-models/src/cache.rs"]
+#[path = "../../../crates/trt-models/src/cache.rs"]
 pub mod cache;
-#[path = "../../crates/trt-models/src/llama.rs"]
+#[path = "../../../crates/trt-models/src/llama.rs"]
 pub mod llama;
-#[path = "../../crates/trt-models/src/rope.rs"]
+#[path = "../../../crates/trt-models/src/rope.rs"]
 pub mod rope;
 
 pub use trt_models::config;

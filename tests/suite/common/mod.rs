@@ -1,6 +1,5 @@
 //! What the integration tests share: tiny random checkpoints of every family, and the model files of
 //! `trt-models` compiled a second time against candle itself.
-#![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod on_candle;
 pub mod tiny;

@@ -1,0 +1,97 @@
+//! What a streamer is told, and the checks that need no device work.
+
+use crate::{Error, Request, Sheet, TileTarget, WeightId, Weights};
+use std::collections::HashSet;
+use std::sync::Arc;
+use trt_alloc::Pool;
+use trt_device::{Residency, Stream};
+
+/// A program, by its position in [`Config::programs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProgramId(pub u32);
+
+/// What a [`Streamer`](crate::Streamer) is to stream.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the memory comes from; its device is the one that runs.
+    pub pool: Pool,
+    /// The weights.
+    pub weights: Arc<Weights>,
+    /// The stream on which the caller launches kernels.
+    pub compute: Stream,
+    /// For each program, the streamed weights in the order in which a pass uses them.
+    pub programs: Vec<Vec<WeightId>>,
+    /// Streamed weights that a kernel needs in one piece, rather than by row ranges.
+    pub whole: Vec<WeightId>,
+    /// Small weights that are always on the device and count in the budget.
+    pub pinned: Vec<WeightId>,
+    /// Tables of which rows are gathered: read through the mapping, not in the budget. A tied
+    /// table may be streamed too.
+    pub mapped: Vec<WeightId>,
+    /// How large tiles should be.
+    pub tile_target: TileTarget,
+    /// The first budget.
+    pub request: Request,
+    /// Bytes that [`Request::Automatic`] may take at first.
+    pub free: u64,
+}
+
+/// Bytes and number of fetches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Traffic {
+    /// Fetches into the ring.
+    pub fetches: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of tiles that became resident.
+    pub loaded: u64,
+}
+
+/// What is to be cut: the weights of the programs.
+pub(crate) fn sheets(weights: &Weights, lists: &[Vec<WeightId>], whole: &[WeightId]) -> Vec<Sheet> {
+    let whole: HashSet<WeightId> = whole.iter().copied().collect();
+    let used: HashSet<WeightId> = lists.iter().flatten().copied().collect();
+    used.into_iter()
+        .map(|weight| {
+            let info = weights.info(weight);
+            Sheet {
+                weight,
+                rows: info.rows(),
+                row_bytes: info.bytes() / info.rows().max(1),
+                whole: whole.contains(&weight),
+            }
+        })
+        .collect()
+}
+
+/// Checks that every weight exists, can be read where it lies, and is not both pinned and
+/// streamed.
+pub(crate) fn check_roles(config: &Config) -> Result<(), Error> {
+    let streamed: HashSet<WeightId> = config.programs.iter().flatten().copied().collect();
+    let in_place = config.pool.device().info().residency == Residency::InPlace;
+    let mapped: HashSet<WeightId> = config.mapped.iter().copied().collect();
+    let all = streamed.iter().chain(&config.pinned).chain(&mapped);
+    let read_in_mapping =
+        |id: &WeightId| mapped.contains(id) || (in_place && streamed.contains(id));
+    for &id in all {
+        let info = config.weights.get(id).ok_or(Error::UnknownWeight {
+            id,
+            count: config.weights.len(),
+        })?;
+        let align = info.dtype.size();
+        if read_in_mapping(&id) && info.range.start % align != 0 {
+            return Err(Error::Misaligned {
+                file: config.weights.files()[info.file.0 as usize].path.clone(),
+                tensor: info.name.clone(),
+                offset: info.range.start,
+                align,
+            });
+        }
+    }
+    match config.pinned.iter().find(|id| streamed.contains(id)) {
+        Some(&id) => Err(Error::TwoRoles {
+            name: config.weights.info(id).name.clone(),
+        }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,7 @@
+//! The integration tests, in one binary: linking is most of their build time.
+#![allow(missing_docs, reason = "tests document themselves by their names")]
+
+mod common;
+mod engine;
+mod families;
+mod layers;
