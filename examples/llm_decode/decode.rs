@@ -1,16 +1,15 @@
 //! The engine behind the text: the model compiled once, then a prompt and one token at a time.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use candle_trt::device::{Device, Host};
+use candle_trt::device::Host;
 use candle_trt::models::{Config, Llama, LoadOptions};
 use candle_trt::{Applied, Compiler, Engine, Percent, Profile, Request, Session, Weights};
 
 /// The budget where none is asked for: a quarter of the weights.
-const QUARTER: Request = Request::Percent(Percent::from_millionths(250_000));
+const QUARTER: Percent = Percent::from_millionths(250_000);
 
 /// The longest piece of a prompt that runs in one call; activations grow with it.
 const LONGEST_CALL: usize = 512;
@@ -151,17 +150,21 @@ fn set_budget(engine: &Engine, wish: &Wish) -> Result<(Applied, String)> {
         }
         (None, Some(request)) => Ok((engine.set_device_budget(request)?, request.to_string())),
         (None, None) => {
-            let applied = engine.set_device_budget(QUARTER);
-            let applied = applied.or_else(|_| engine.set_device_budget(Request::Minimum))?;
-            Ok((applied, QUARTER.to_string()))
+            let quarter = QUARTER.of(engine.total_device_budget());
+            let request = match quarter < engine.minimum_device_budget() {
+                true => Request::Minimum,
+                false => Request::Percent(QUARTER),
+            };
+            let applied = engine.set_device_budget(request)?;
+            Ok((applied, Request::Percent(QUARTER).to_string()))
         }
     }
 }
 
-fn device(name: &str) -> Result<Arc<dyn Device>> {
+fn device(name: &str) -> Result<Host> {
     match name {
-        "auto" | "host" => Ok(Arc::new(Host::unified())),
-        "host-discrete" => Ok(Arc::new(Host::discrete())),
+        "auto" | "host" => Ok(Host::unified()),
+        "host-discrete" => Ok(Host::discrete()),
         _ if name.starts_with("cuda:") => {
             bail!("{name}: this build has no CUDA device yet; use --device host")
         }
