@@ -1,5 +1,6 @@
 //! The command line.
 
+use candle_trt::Request;
 use clap::{Parser, ValueEnum};
 
 /// Decode text with a language model whose weights do not have to fit the device.
@@ -33,11 +34,11 @@ pub struct Args {
 
     /// Bytes of weights on the device, resident plus ring: 64MiB, 25%, auto, full or min [default: 25%]
     #[arg(long, value_name = "BUDGET", conflicts_with = "limit")]
-    pub budget: Option<String>,
+    pub budget: Option<Request>,
 
     /// Bytes of everything on the device (weights, ring, activations, KV); the budget follows from it.
-    #[arg(long, value_name = "BYTES")]
-    pub limit: Option<String>,
+    #[arg(long, value_name = "BYTES", value_parser = limit)]
+    pub limit: Option<u64>,
 
     /// Most tokens to produce.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -85,6 +86,13 @@ impl Precision {
             Precision::F16 => "f16",
             Precision::F32 => "f32",
         }
+    }
+}
+
+fn limit(text: &str) -> Result<u64, String> {
+    match text.parse::<Request>().map_err(|e| e.to_string())? {
+        Request::Bytes(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err("must be a size above 0, such as 300MiB".into()),
     }
 }
 

@@ -11,17 +11,18 @@ use minijinja::{Environment, Error, ErrorKind, context};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-/// A form of conversation: the token that gives it away, and its template.
+/// A form of conversation: the token that gives it away, and its template. The line ends at the end of a template
+/// are inside a Jinja string, because Jinja drops the last one of a template's own.
 const COMMON: [(&str, &str); 3] = [
     (
         "<|im_start|>",
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
-         <|im_start|>assistant\n",
+         {{ '<|im_start|>assistant\n' }}",
     ),
     (
         "<|start_header_id|>",
         "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n\
-         {{ m.content }}<|eot_id|>{% endfor %}<|start_header_id|>assistant<|end_header_id|>\n\n",
+         {{ m.content }}<|eot_id|>{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}",
     ),
     (
         "[INST]",
@@ -146,10 +147,9 @@ mod tests {
     #[test]
     fn llama3_and_mistral_begin_with_the_first_token() -> Result<()> {
         let llama = template(common(|token| token == "<|start_header_id|>")?).render("Hi")?;
-        assert!(
-            llama.starts_with("<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"),
-            "{llama}"
-        );
+        let user = "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>";
+        let assistant = "<|start_header_id|>assistant<|end_header_id|>\n\n";
+        assert_eq!(llama, format!("{user}{assistant}"));
         let mistral = template(common(|token| token == "[INST]")?).render("Hi")?;
         assert_eq!(mistral, "<s>[INST] Hi [/INST]");
         Ok(())

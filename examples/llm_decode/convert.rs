@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
-use trt_stream::Weights;
+use candle_trt::Weights;
 
 use crate::args::Precision;
 use crate::progress;

@@ -61,7 +61,7 @@ pub fn generate(
     };
 
     let start = Instant::now();
-    let mut logits = decoder.step(prompt)?;
+    let mut logits = decoder.prefill(prompt)?;
     let prefill = start.elapsed();
     let mut first = None;
     loop {
@@ -86,7 +86,7 @@ pub fn generate(
                 decode,
             });
         }
-        logits = decoder.step(&[token])?;
+        logits = decoder.decode(token)?;
     }
 }
 

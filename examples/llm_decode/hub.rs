@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use anyhow::{Context, Result, anyhow};
+use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use indicatif::ProgressBar;
 
 use crate::progress;
@@ -32,7 +32,7 @@ pub fn fetch(repo: &str) -> Result<PathBuf> {
     let cache = hf_hub::Cache::from_env().model(repo.to_string());
     let get = |name: &str| match cache.get(name) {
         Some(path) => Ok(path),
-        None => download(&files, name).with_context(|| format!("{repo}: {name}")),
+        None => download(&files, name).map_err(|e| anyhow!("{repo}: {name}: {e}")),
     };
     let config = get("config.json")?;
     get("tokenizer.json")?;
@@ -69,11 +69,11 @@ pub fn shards(index: &Path) -> Result<BTreeSet<String>> {
         .collect()
 }
 
-fn download(repo: &ApiRepo, name: &str) -> Result<PathBuf> {
+fn download(repo: &ApiRepo, name: &str) -> Result<PathBuf, ApiError> {
     let bar = progress::bytes(0, format!("fetching {name}"));
     let file = repo.download_with_progress(name, Bar(bar.clone()));
     bar.finish_and_clear();
-    Ok(file?)
+    file
 }
 
 struct Bar(ProgressBar);

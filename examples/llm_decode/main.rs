@@ -22,25 +22,35 @@ mod wheel;
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use candle_transformers::generation::LogitsProcessor;
+use candle_trt::device::{AnonPeak, ProcessMemory};
+use candle_trt::models::Config;
 use clap::Parser;
 use tokenizers::Tokenizer;
-use trt_device::{AnonPeak, ProcessMemory};
-use trt_models::Config;
 
 use args::Args;
 use decode::{Decoder, Wish};
 use generate::Stop;
 use report::{HostPeaks, Report};
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
     let folder = model::obtain(args.model.as_deref(), args.dtype)?;
     let config = Config::from_file(folder.join("config.json"))?;
     let tokenizer = tokenizer(&folder)?;
-    let prompt = prompt(&args, &folder, &tokenizer)?;
+    let prompt = prompt(args, &folder, &tokenizer)?;
     let max_positions = prompt.len() + args.max_tokens as usize;
     if max_positions > config.max_position_embeddings {
         bail!(
@@ -54,11 +64,11 @@ fn main() -> Result<()> {
     // Converting a model may have taken more than running it will.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let anonymous = AnonPeak::start().ok();
-    let budget = args.budget.as_deref().unwrap_or("25%");
     let wish = Wish {
         device: &args.device,
-        budget,
-        limit: args.limit.as_deref(),
+        budget: args.budget,
+        limit: args.limit,
+        prompt_tokens: prompt.len(),
         max_positions,
     };
     let bar = progress::spinner("compiling");
@@ -70,7 +80,7 @@ fn main() -> Result<()> {
         at: if args.ignore_eos {
             Vec::new()
         } else {
-            ends(&args, &folder, &config, &tokenizer)
+            ends(args, &folder, &config, &tokenizer)
         },
     };
     let top_p = (args.top_p < 1.0).then_some(args.top_p);
@@ -82,11 +92,7 @@ fn main() -> Result<()> {
         anonymous: anonymous.map(|watch| watch.peak()),
         resident: ProcessMemory::now().ok().map(|memory| memory.resident_peak),
     };
-    let requested = match &args.limit {
-        Some(limit) => format!("what fits a limit of {limit}"),
-        None => budget.to_string(),
-    };
-    let report = Report::new(prompt.len(), &requested, answer, decoder.facts(), host);
+    let report = Report::new(prompt.len(), answer, decoder.facts(), host);
     eprint!("\n{report}");
     if args.json {
         writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?;

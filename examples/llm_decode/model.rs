@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use trt_stream::Weights;
+use candle_trt::Weights;
 
 use crate::args::Precision;
 use crate::{convert, gguf, hub, wheel};

@@ -20,13 +20,16 @@ pub struct Report {
     pub text: String,
     pub finish: Finish,
     pub device: String,
-    pub dtype: String,
+    pub dtype: &'static str,
     pub budget_requested: String,
     pub budget_applied: u64,
     pub budget_floor: u64,
     pub total_weight_bytes: u64,
     pub resident_bytes: u64,
+    pub ring_bytes: u64,
     pub streamed_bytes_per_token: u64,
+    pub activation_bytes: u64,
+    pub state_bytes: u64,
     pub device_peak_bytes: u64,
     pub host_anon_peak_bytes: Option<u64>,
     pub host_rss_peak_bytes: Option<u64>,
@@ -45,13 +48,7 @@ pub struct HostPeaks {
 
 impl Report {
     /// Puts together what each part knows.
-    pub fn new(
-        prompt_tokens: usize,
-        requested: &str,
-        answer: Answer,
-        facts: Facts,
-        host: HostPeaks,
-    ) -> Self {
+    pub fn new(prompt_tokens: usize, answer: Answer, facts: Facts, host: HostPeaks) -> Self {
         let later_tokens = answer.tokens.len() - 1;
         Report {
             prompt_tokens,
@@ -59,11 +56,14 @@ impl Report {
             finish: answer.finish,
             device: facts.device,
             dtype: facts.dtype,
-            budget_requested: requested.to_string(),
+            budget_requested: facts.budget_requested,
             budget_applied: facts.budget_applied,
             budget_floor: facts.budget_floor,
             total_weight_bytes: facts.total_weight_bytes,
             resident_bytes: facts.resident_bytes,
+            ring_bytes: facts.ring_bytes,
+            activation_bytes: facts.activation_bytes,
+            state_bytes: facts.state_bytes,
             streamed_bytes_per_token: facts.streamed_bytes_per_token,
             device_peak_bytes: facts.device_peak_bytes,
             host_anon_peak_bytes: host.anonymous,

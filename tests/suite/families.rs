@@ -252,8 +252,6 @@ fn a_missing_head_is_an_error_that_names_it() {
     let mut model = tiny::llama();
     let tied = builder(&model);
     model.json["tie_word_embeddings"] = false.into();
-    let error = Llama::load(tied, &model.config())
-        .err()
-        .expect("no lm_head in the file");
+    let error = Llama::load(tied, &model.config()).expect_err("no lm_head in the file");
     assert!(error.to_string().contains("lm_head.weight"), "{error}");
 }
