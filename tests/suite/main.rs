@@ -5,3 +5,4 @@ mod common;
 mod engine;
 mod families;
 mod layers;
+mod limits;
