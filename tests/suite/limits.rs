@@ -10,7 +10,7 @@ use candle_trt::models::{Config, Llama, LoadOptions};
 use candle_trt::{Compiler, Profile, Request, Weights};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 const CASE: &str = "CANDLE_TRT_LIMITS_CASE";
 const MARK: &str = "limits-held ";
@@ -51,8 +51,8 @@ struct Held {
     total: u64,
     /// Streamed for the last token.
     streamed: u64,
-    /// Of all logits' bits.
-    hash: u64,
+    /// Of the bits of each call's logits.
+    hashes: Vec<u64>,
 }
 
 impl Held {
@@ -102,10 +102,10 @@ fn run(case: &Case) -> Held {
     // Rows all over the table, so that gathering them would map much of it.
     let token = |i: usize| (i as u64 * 2_654_435_761 % vocab) as u32;
     let prompt: Vec<u32> = (0..case.prompt).map(token).collect();
-    let mut hash = hash(0, &session.prefill(&prompt).expect("a prompt"));
+    let mut hashes = vec![hash(&session.prefill(&prompt).expect("a prompt"))];
     for i in 0..case.decode {
         let logits = session.decode(token(case.prompt + i)).expect("a token");
-        hash = self::hash(hash, &logits);
+        hashes.push(hash(&logits));
     }
     let memory = engine.memory();
     Held {
@@ -121,18 +121,18 @@ fn run(case: &Case) -> Held {
         high_water: memory.high_water,
         total: memory.total_weights,
         streamed: engine.last_traffic().bytes,
-        hash,
+        hashes,
     }
 }
 
-fn hash(before: u64, logits: &[f32]) -> u64 {
+fn hash(logits: &[f32]) -> u64 {
     assert!(logits.iter().all(|v| v.is_finite()), "logits are numbers");
     let mix = |hash: u64, v: &f32| {
         (hash ^ u64::from(v.to_bits()))
             .wrapping_mul(0x0100_0000_01b3)
             .rotate_left(17)
     };
-    logits.iter().fold(before, mix)
+    logits.iter().fold(0, mix)
 }
 
 fn limit_data(bytes: u64) {
@@ -145,13 +145,9 @@ fn limit_data(bytes: u64) {
     assert_eq!(answer, 0, "the system takes a limit of {bytes} bytes");
 }
 
-/// Runs a case in a child of its own.
-fn held(case: &Case) -> Held {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = Command::new(std::env::current_exe().expect("this binary"))
+/// Runs a case in a child of its own: what it printed on either stream, and whether it succeeded.
+fn in_a_child(case: &Case) -> (String, String, bool) {
+    let output = Command::new(std::env::current_exe().expect("this binary"))
         .args(["--exact", "limits::child", "--nocapture"])
         .env(
             CASE,
@@ -159,12 +155,17 @@ fn held(case: &Case) -> Held {
         )
         .output()
         .expect("the child starts");
-    let (out, err) = (
-        String::from_utf8_lossy(&stdout),
-        String::from_utf8_lossy(&stderr),
-    );
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    (out, err, output.status.success())
+}
+
+/// What a case held that must succeed.
+fn held(case: &Case) -> Held {
+    let (out, err, success) = in_a_child(case);
     let line = out.lines().find_map(|l| l.strip_prefix(MARK));
-    let line = line.unwrap_or_else(|| panic!("{case:?}: {status}\n{out}\n{err}"));
+    let line = line.filter(|_| success);
+    let line = line.unwrap_or_else(|| panic!("{case:?}:\n{out}\n{err}"));
     let held: Held = serde_json::from_str(line).expect("what it held");
     let mib = |bytes: u64| bytes as f64 / MIB as f64;
     println!(
@@ -232,14 +233,15 @@ fn a_model_of_538_mb_stays_within_64_mib_and_gives_the_same_bits() {
         for discrete in [false, true] {
             let held = held(&case(dir.path(), discrete, prompt));
             keeps_its_budget(&held, discrete);
-            hashes.push(held.hash);
+            hashes.push(held.hashes);
         }
         let full = held(&Case {
             budget: None,
             ..case(dir.path(), false, prompt)
         });
         assert_eq!(full.streamed, 0);
-        assert_eq!(hashes, [full.hash; 2], "{prompt} tokens");
+        let same = hashes.iter().all(|h| *h == full.hashes);
+        assert!(same, "{prompt} tokens: {hashes:?} {full:?}");
     }
 }
 
@@ -247,29 +249,42 @@ fn a_model_of_538_mb_stays_within_64_mib_and_gives_the_same_bits() {
 fn a_model_of_2_gb_runs_under_hard_limits() {
     let (dir, bytes) = written(&random::wide());
     assert!(bytes > 2_000_000_000, "{bytes}");
-    let mut hashes = Vec::new();
+    let mut all = Vec::new();
     for discrete in [false, true] {
         let free = case(dir.path(), discrete, 24);
         let first = held(&free);
         keeps_its_budget(&first, discrete);
         assert!(first.anon_peak_loaded <= bytes / 10, "{first:?}");
-        let limit = first.bound();
-        let limited = held(&Case {
-            data_limit: Some(limit),
+        let limited = Case {
+            data_limit: Some(first.bound()),
             ..free
-        });
-        keeps_its_budget(&limited, discrete);
-        hashes.extend([first.hash, limited.hash]);
-        if !discrete {
-            in_a_group(dir.path(), limit, &mut hashes);
+        };
+        let second = held(&limited);
+        keeps_its_budget(&second, discrete);
+        match discrete {
+            false => in_a_group(dir.path(), &first),
+            true => is_refused_at_full_budget(&limited),
         }
+        all.extend([first.hashes, second.hashes]);
     }
-    assert!(hashes.iter().all(|h| *h == hashes[0]), "{hashes:?}");
+    assert!(all.iter().all(|h| *h == all[0]), "{all:?}");
+}
+
+/// That the limit binds: copies of all weights do not fit, which is an error and no crash.
+fn is_refused_at_full_budget(limited: &Case) {
+    let (out, err, success) = in_a_child(&Case {
+        budget: None,
+        ..limited.clone()
+    });
+    assert!(!success, "{out}");
+    let text = out + &err;
+    assert!(text.contains("OutOfMemory"), "{text}");
 }
 
 /// The same in a control group that counts everything, page cache included: the files are written
 /// back and forgotten first, so that what the child reads is charged to its group.
-fn in_a_group(dir: &Path, limit: u64, hashes: &mut Vec<u64>) {
+fn in_a_group(dir: &Path, free: &Held) {
+    let limit = free.bound();
     let group = match Group::new(limit) {
         Ok(group) => group,
         Err(why) => {
@@ -288,7 +303,7 @@ fn in_a_group(dir: &Path, limit: u64, hashes: &mut Vec<u64>) {
         group.peak()
     );
     keeps_its_budget(&held, false);
-    hashes.truncate(hashes.len());
+    assert_eq!(held.hashes, free.hashes[..2]);
 }
 
 /// Writes the files of a folder back and drops them from the page cache.
