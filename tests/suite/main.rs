@@ -5,4 +5,6 @@ mod common;
 mod engine;
 mod families;
 mod layers;
+mod layers;
+mod limits;
 mod smollm2;

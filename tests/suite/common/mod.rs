@@ -2,4 +2,5 @@
 //! `trt-models` compiled a second time against candle itself.
 
 pub mod on_candle;
+pub mod random;
 pub mod tiny;

@@ -154,7 +154,7 @@ impl Tiny {
 }
 
 /// Every tensor a checkpoint of this configuration holds.
-fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
+pub fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
     let (hidden, inner, dim) = (
         config.hidden_size,
         config.intermediate_size,
