@@ -6,7 +6,7 @@
 //! queued; so waits never form a cycle and every one of them ends.
 
 use crate::Error;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,8 +48,11 @@ pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {
 pub(crate) struct Timeline {
     pub(super) name: String,
     done: AtomicU64,
-    sleepers: AtomicU32,
-    gate: Mutex<()>,
+    /// The least item that a sleeper waits for, or `u64::MAX`: a stream does hundreds of items
+    /// while someone waits for its last, and must not wake them at each.
+    wake_at: AtomicU64,
+    /// Items that sleepers wait for.
+    awaited: Mutex<Vec<u64>>,
     advanced: Condvar,
     failed: AtomicBool,
     error: Mutex<Option<(u64, Error)>>,
@@ -60,8 +63,8 @@ impl Timeline {
         Timeline {
             name: name.to_string(),
             done: AtomicU64::new(0),
-            sleepers: AtomicU32::new(0),
-            gate: Mutex::default(),
+            wake_at: AtomicU64::new(u64::MAX),
+            awaited: Mutex::default(),
             advanced: Condvar::new(),
             failed: AtomicBool::new(false),
             error: Mutex::default(),
@@ -70,13 +73,20 @@ impl Timeline {
 
     /// Marks item `item` (counted from 1) and everything before it as done.
     pub(super) fn advance(&self, item: u64) {
-        // Sequentially consistent with the counter of sleepers: either this sees the sleeper,
-        // or the sleeper's check under the gate sees this item.
+        // Sequentially consistent with `wake_at`: either this sees what the sleeper waits for,
+        // or the sleeper's check under the lock sees this item.
         self.done.store(item, Ordering::SeqCst);
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
-            let _gate = lock(&self.gate);
+        if self.wake_at.load(Ordering::SeqCst) <= item {
+            let mut awaited = lock(&self.awaited);
+            awaited.retain(|a| *a > item);
+            self.plan_wake(&awaited);
             self.advanced.notify_all();
         }
+    }
+
+    fn plan_wake(&self, awaited: &[u64]) {
+        let least = awaited.iter().copied().min().unwrap_or(u64::MAX);
+        self.wake_at.store(least, Ordering::SeqCst);
     }
 
     pub(super) fn reached(&self, item: u64) -> bool {
@@ -88,16 +98,17 @@ impl Timeline {
         if spin_until(|| self.reached(item)) {
             return;
         }
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
-        let mut gate = lock(&self.gate);
+        let mut awaited = lock(&self.awaited);
+        awaited.push(item);
+        self.plan_wake(&awaited);
         while self.done.load(Ordering::SeqCst) < item {
-            gate = self
-                .advanced
-                .wait(gate)
-                .unwrap_or_else(PoisonError::into_inner);
+            awaited = self.advanced.wait(awaited).unwrap_or_else(PoisonError::into_inner);
         }
-        drop(gate);
-        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        // Still listed if the item was done before it could be seen to be awaited.
+        if let Some(at) = awaited.iter().position(|a| *a == item) {
+            awaited.swap_remove(at);
+            self.plan_wake(&awaited);
+        }
     }
 
     /// Whether an error is waiting to be taken.
