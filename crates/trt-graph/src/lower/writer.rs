@@ -298,13 +298,19 @@ impl<'a> Writer<'a> {
             op if is_view(op) => {
                 let input = node.inputs[0];
                 let target = self.temp(node.dtype, &node.shape);
-                let shape = self.graph.node(input).shape.clone();
-                let flat = Place {
-                    strides: row_major(&shape),
-                    ..target.clone()
-                };
                 let source = self.places.of(input)?;
-                self.copy(source, flat, &shape);
+                let from = self.graph.node(input).shape.clone();
+                match source.viewed(op, &from, &node.shape) {
+                    Some(seen) => self.copy(seen, target.clone(), &node.shape),
+                    // Only a reshape has no strides: the elements are copied in their own order.
+                    None => {
+                        let flat = Place {
+                            strides: row_major(&from),
+                            ..target.clone()
+                        };
+                        self.copy(source, flat, &from);
+                    }
+                }
                 self.places.stored[id.index()] = Some(target);
             }
             Op::Matmul => self.matmul(id, id)?,
@@ -426,7 +432,9 @@ impl<'a> Writer<'a> {
             Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Move(_) => return vec![],
         };
         let operand = |arg: trt_kernel::Arg| match kernel {
-            Kernel::Matmul(k) => k.a.arg == arg || k.b.arg == arg,
+            Kernel::Matmul(k) => [k.a.arg, k.b.arg]
+                .iter()
+                .any(|o| args.sources[o.0 as usize] == args.sources[arg.0 as usize]),
             _ => false,
         };
         let temp = |arg: trt_kernel::Arg| match args.sources[arg.0 as usize] {
@@ -477,7 +485,7 @@ impl<'a> Writer<'a> {
         for (i, state) in self.graph.states.iter().enumerate() {
             let target = self.state_place(i);
             let source = self.places.of(state.update)?;
-            if source.source == target.source {
+            if source == target {
                 continue;
             }
             let shape = self.graph.node(state.update).shape.clone();
@@ -488,7 +496,10 @@ impl<'a> Writer<'a> {
             if let Source::Buffer(b) = source.source
                 && matches!(self.program.buffer(b).kind, BufferKind::State(_))
             {
-                let what = "its next value is another state, which this version cannot move".into();
+                let what =
+                    "its next value is a state rearranged or another state, which this version \
+                            cannot move"
+                        .into();
                 return Err(Error::State { state: i, what }.into());
             }
             self.copy(source, target, &shape);

@@ -1,0 +1,5 @@
+//! What `trt-graph` promises, by area.
+
+mod programs;
+mod random;
+mod support;
