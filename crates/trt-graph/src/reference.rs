@@ -201,7 +201,20 @@ pub fn evaluate(
             true => input(1).at(i),
             false => input(2).at(i),
         }),
-        Op::Cast => input(0).clone(),
+        // Floats saturate, which rounding does; integers wrap.
+        Op::Cast => {
+            let x = input(0);
+            let float = graph.node(node.inputs[0]).dtype.is_float();
+            let wrapped = |v: &f64| match node.dtype {
+                DType::U8 if !float => f64::from(*v as i64 as u8),
+                DType::U32 if !float => f64::from(*v as i64 as u32),
+                _ => *v,
+            };
+            Array {
+                shape,
+                data: x.data.iter().map(wrapped).collect(),
+            }
+        }
         Op::Reduce(r, axis) => reduce(*r, *axis, input(0), &shape),
         Op::Softmax => softmax(input(0)),
         Op::Matmul => matmul(input(0), input(1), &shape),

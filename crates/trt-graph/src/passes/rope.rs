@@ -93,7 +93,7 @@ fn half_table(g: &Graph, id: NodeId) -> Option<Table> {
     let twice = rows.len() == 2
         && point.shape == [rows[0].clone(), Dim::from(1), rows[1].clone()]
         && wide.shape == [rows[0].clone(), Dim::from(2), rows[1].clone()]
-        && joined.shape == [rows[0].clone(), &rows[1] * &Dim::from(2)];
+        && adds_ones(&joined.shape, &[rows[0].clone(), &rows[1] * &Dim::from(2)]);
     twice.then_some(Table { half, start })
 }
 
