@@ -296,7 +296,7 @@ impl Layer {
     }
 }
 
-fn decoder(class: usize, slow: bool) -> trt_graph::Graph {
+pub fn decoder(class: usize, slow: bool) -> trt_graph::Graph {
     let mut profile = Profile::decoder(64, 16).unwrap();
     profile.classes.swap(0, class);
     trace_in(&profile, |vb| {
