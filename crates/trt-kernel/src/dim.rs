@@ -137,26 +137,27 @@ impl Dim {
             .filter(|v| self.terms.iter().any(|(m, _)| m[v.0 as usize] > 0))
     }
 
-    /// Exact quotient by a non-zero polynomial with one term (such as a constant), if there is one.
+    /// Exact quotient by a non-zero polynomial, if there is one.
     pub fn divide(&self, by: &Dim) -> Option<Dim> {
         if self == by {
             return Some(Dim::from(1));
         }
-        let [(bm, bc)] = by.terms.as_slice() else {
-            return None;
-        };
-        let mut terms = Vec::with_capacity(self.terms.len());
-        for (m, c) in &self.terms {
+        let (lead, factor) = by.terms.last()?;
+        // Long division: the highest monomial of the rest falls in every step.
+        let (mut rest, mut quotient) = (self.clone(), Vec::new());
+        while let Some((m, c)) = rest.terms.last() {
             let mut q = ONE;
             for v in 0..Var::MAX {
-                q[v] = m[v].checked_sub(bm[v])?;
+                q[v] = m[v].checked_sub(lead[v])?;
             }
-            if c % bc != 0 {
+            if c % factor != 0 {
                 return None;
             }
-            terms.push((q, c / bc));
+            let term = (q, c / factor);
+            quotient.push(term);
+            rest = &rest - &(by * &Dim { terms: vec![term] });
         }
-        Some(Dim::normal(terms))
+        Some(Dim::normal(quotient))
     }
 
     /// The terms as `(exponents of each runtime integer, coefficient)`.
@@ -332,6 +333,13 @@ mod tests {
         assert_eq!(d.divide(&Dim::from(2)).unwrap().to_string(), "2*v0 + 3*v1");
         assert_eq!(d.divide(&Dim::from(4)), None);
         assert_eq!((&past() * &seq()).divide(&seq()), Some(past()));
+        let sum = &past() + &seq();
+        assert_eq!(
+            (&sum * &Dim::from(6)).divide(&(&sum * &Dim::from(2))),
+            Some(Dim::from(3))
+        );
+        assert_eq!((&sum * &past()).divide(&sum), Some(past()));
+        assert_eq!((&sum * &past()).divide(&(&sum + &Dim::from(1))), None);
     }
 
     #[test]

@@ -20,19 +20,29 @@ pub(super) struct Stop(pub NodeId, pub &'static str);
 pub(super) struct Args {
     pub sources: Vec<Source>,
     pub dtypes: Vec<DType>,
+    /// Arguments that only their owner reads: a ranged operand starts elsewhere in each launch.
+    own: Vec<Arg>,
 }
 
 impl Args {
     /// The argument of a source, added if it is new.
     pub fn of(&mut self, source: Source, dtype: DType) -> Arg {
-        match self.sources.iter().position(|s| *s == source) {
-            Some(i) => Arg(i as u16),
-            None => self.fresh(source, dtype),
+        let known = self.sources.iter().zip(0u16..);
+        let mut shared = known.filter(|(s, i)| **s == source && !self.own.contains(&Arg(*i)));
+        match shared.next() {
+            Some((_, i)) => Arg(i),
+            None => self.add(source, dtype),
         }
     }
 
     /// An argument of its own.
     pub fn fresh(&mut self, source: Source, dtype: DType) -> Arg {
+        let arg = self.add(source, dtype);
+        self.own.push(arg);
+        arg
+    }
+
+    fn add(&mut self, source: Source, dtype: DType) -> Arg {
         self.sources.push(source);
         self.dtypes.push(dtype);
         Arg(self.sources.len() as u16 - 1)
@@ -182,7 +192,7 @@ impl Emitter<'_> {
             }
             Op::Causal { offset, window } => self.causal(access, &offset, window),
             Op::Unary(f) => {
-                let (x, ty) = self.emit(inputs[0], access)?;
+                let (x, ty) = self.number(inputs[0], access)?;
                 (self.body.unary(f, x), ty)
             }
             Op::Binary(f) => {

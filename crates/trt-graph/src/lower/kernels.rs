@@ -187,6 +187,18 @@ pub(super) fn gather(w: &mut Writer<'_>, id: NodeId) -> Result<(), Fault> {
         }
         .into());
     };
+    if !graph.node(table).dtype.is_float() {
+        let what = format!(
+            "a table of {}; gathers read floats",
+            graph.node(table).dtype
+        );
+        return Err(Error::Lower {
+            node: id,
+            op: node.op.name(),
+            what,
+        }
+        .into());
+    }
     let place = w.places.of(table)?;
     let ids = w.places.of(node.inputs[1])?;
     let plain =

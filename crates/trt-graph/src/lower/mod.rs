@@ -11,6 +11,7 @@ mod emit;
 mod group;
 mod kernels;
 mod place;
+mod storage;
 mod writer;
 
 use crate::graph::{Graph, NodeId, Op};

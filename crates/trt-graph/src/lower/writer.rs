@@ -7,12 +7,10 @@ use super::place::{Place, row_major};
 use super::{KernelNote, Report, is_view, kernels};
 use crate::Error;
 use crate::graph::{Graph, NodeId, Op};
-use crate::program::{
-    Buffer, BufferId, BufferKind, Launch, Program, Source, State, Weight, WeightId,
-};
+use crate::program::{BufferId, BufferKind, Launch, Program, Source, WeightId};
 use std::collections::HashMap;
 use std::sync::Arc;
-use trt_kernel::{BodyBuilder, DType, Dim, Inst, Kernel, Row};
+use trt_kernel::{BodyBuilder, Dim, Inst, Kernel, Row};
 
 /// The program, or the node that has to be stored for there to be one.
 pub(super) enum Outcome {
@@ -50,11 +48,11 @@ pub(super) struct Writer<'a> {
     pub graph: &'a Graph,
     pub groups: &'a Groups,
     pub places: Places<'a>,
-    users: Vec<Vec<NodeId>>,
-    program: Program,
-    report: Report,
-    weights: HashMap<Arc<str>, WeightId>,
-    cats: HashMap<NodeId, Place>,
+    pub(super) users: Vec<Vec<NodeId>>,
+    pub(super) program: Program,
+    pub(super) report: Report,
+    pub(super) weights: HashMap<Arc<str>, WeightId>,
+    pub(super) cats: HashMap<NodeId, Place>,
 }
 
 impl<'a> Writer<'a> {
@@ -93,185 +91,6 @@ impl<'a> Writer<'a> {
         self.finish()
     }
 
-    /// Inputs, outputs and states come first, so that every class of calls numbers them alike.
-    fn declare(&mut self) {
-        for (i, d) in self.graph.inputs.iter().enumerate() {
-            self.buffer(BufferKind::Input(i), d.dtype, &d.shape);
-        }
-        for (i, o) in self.graph.outputs.iter().enumerate() {
-            let n = self.graph.node(*o);
-            self.buffer(BufferKind::Output(i), n.dtype, &n.shape);
-        }
-        for (i, s) in self.graph.states.iter().enumerate() {
-            let update = &self.graph.node(s.update).shape;
-            let capacity: Vec<usize> = update
-                .iter()
-                .map(|d| usize::try_from(self.graph.bound(d)).unwrap_or(0))
-                .collect();
-            let dims: Vec<Dim> = capacity.iter().map(|c| Dim::from(*c)).collect();
-            self.buffer(BufferKind::State(i), s.dtype, &dims);
-            self.program.states.push(State {
-                shape: s.shape.clone(),
-                capacity,
-                dtype: s.dtype,
-            });
-        }
-    }
-
-    fn buffer(&mut self, kind: BufferKind, dtype: DType, shape: &[Dim]) -> BufferId {
-        let len = Dim::product(shape);
-        let max_len = usize::try_from(self.graph.bound(&len)).unwrap_or(0);
-        self.program.buffers.push(Buffer {
-            kind,
-            dtype,
-            len,
-            max_len,
-        });
-        BufferId(self.program.buffers.len() as u32 - 1)
-    }
-
-    pub fn temp(&mut self, dtype: DType, shape: &[Dim]) -> Place {
-        let id = self.buffer(BufferKind::Temp, dtype, shape);
-        Place::contiguous(Source::Buffer(id), dtype, shape)
-    }
-
-    fn find(&self, kind: &BufferKind) -> Source {
-        let at = self.program.buffers.iter().position(|b| b.kind == *kind);
-        Source::Buffer(BufferId(at.unwrap_or(0) as u32))
-    }
-
-    fn leaf(&mut self, id: NodeId) {
-        let node = self.graph.node(id);
-        let place = match &node.op {
-            Op::Input(i) => Place::contiguous(
-                self.find(&BufferKind::Input(*i as usize)),
-                node.dtype,
-                &node.shape,
-            ),
-            Op::State(i) => self.state_place(*i as usize),
-            Op::Const(l) => {
-                let kind = BufferKind::Const(l.clone());
-                let known = self
-                    .program
-                    .buffers
-                    .iter()
-                    .any(|b| b.kind == kind && b.dtype == node.dtype);
-                let source = match known {
-                    true => self.find(&kind),
-                    false => Source::Buffer(self.buffer(kind, node.dtype, &node.shape)),
-                };
-                Place::contiguous(source, node.dtype, &node.shape)
-            }
-            Op::Weight(name) => {
-                let weight = self.weight(name, node.dtype, &node.shape);
-                Place::contiguous(Source::Weight(weight), node.dtype, &node.shape)
-            }
-            _ => return,
-        };
-        self.places.stored[id.index()] = Some(place);
-    }
-
-    pub fn state_place(&self, i: usize) -> Place {
-        let state = &self.program.states[i];
-        let capacity: Vec<Dim> = state.capacity.iter().map(|c| Dim::from(*c)).collect();
-        Place::contiguous(self.find(&BufferKind::State(i)), state.dtype, &capacity)
-    }
-
-    fn weight(&mut self, name: &Arc<str>, dtype: DType, shape: &[Dim]) -> WeightId {
-        if let Some(id) = self.weights.get(name) {
-            return *id;
-        }
-        let id = WeightId(self.program.weights.len() as u32);
-        let shape = shape.iter().filter_map(Dim::constant_size).collect();
-        let weight = Weight {
-            name: name.clone(),
-            dtype,
-            shape,
-            ranged: false,
-            rows: false,
-            whole: false,
-        };
-        self.program.weights.push(weight);
-        self.weights.insert(name.clone(), id);
-        id
-    }
-
-    /// Where a root's result goes: straight into the output, state or joined tensor that is its
-    /// only use, or into a buffer of its own.
-    pub fn destination(&mut self, id: NodeId) -> Result<Place, Fault> {
-        let node = self.graph.node(id);
-        if let Some(o) = self.graph.outputs.iter().position(|o| *o == id) {
-            return Ok(Place::contiguous(
-                self.find(&BufferKind::Output(o)),
-                node.dtype,
-                &node.shape,
-            ));
-        }
-        if let [user] = self.users[id.index()][..]
-            && !self.graph.roots().any(|r| r == id)
-        {
-            let consumer = self.graph.node(user);
-            match consumer.op {
-                Op::Append(axis) if consumer.inputs[1] == id && consumer.inputs[0] != id => {
-                    return Ok(self.append_target(user, axis));
-                }
-                Op::Cat(axis) if consumer.inputs.iter().filter(|i| **i == id).count() == 1 => {
-                    return Ok(self.cat_target(user, axis, id));
-                }
-                _ => {}
-            }
-        }
-        Ok(match node.op {
-            // Heads are stored inside positions, which is how they are joined afterwards.
-            Op::Attention(_) => {
-                let s = &node.shape;
-                let stored = [s[0].clone(), s[2].clone(), s[1].clone(), s[3].clone()];
-                let mut place = self.temp(node.dtype, &stored);
-                place.strides.swap(1, 2);
-                place
-            }
-            _ => self.temp(node.dtype, &node.shape),
-        })
-    }
-
-    fn append_target(&mut self, append: NodeId, axis: usize) -> Place {
-        let old = self.graph.node(append).inputs[0];
-        let Op::State(state) = self.graph.node(old).op else {
-            unreachable!("verify: append starts with a state")
-        };
-        self.state_place(state as usize)
-            .part(axis, &self.graph.node(old).shape[axis])
-    }
-
-    fn cat_target(&mut self, cat: NodeId, axis: usize, part: NodeId) -> Place {
-        let whole = match self.cats.get(&cat) {
-            Some(place) => place.clone(),
-            None => {
-                let node = self.graph.node(cat);
-                let place = match self.graph.outputs.iter().position(|o| *o == cat) {
-                    Some(o) => Place::contiguous(
-                        self.find(&BufferKind::Output(o)),
-                        node.dtype,
-                        &node.shape,
-                    ),
-                    None => self.temp(node.dtype, &node.shape),
-                };
-                self.cats.insert(cat, place.clone());
-                place
-            }
-        };
-        let before = self
-            .graph
-            .node(cat)
-            .inputs
-            .iter()
-            .take_while(|i| **i != part);
-        let start = before.fold(Dim::from(0), |sum, i| {
-            &sum + &self.graph.node(*i).shape[axis]
-        });
-        whole.part(axis, &start)
-    }
-
     fn root(&mut self, id: NodeId) -> Result<(), Fault> {
         let node = self.graph.node(id).clone();
         match &node.op {
@@ -298,13 +117,19 @@ impl<'a> Writer<'a> {
             op if is_view(op) => {
                 let input = node.inputs[0];
                 let target = self.temp(node.dtype, &node.shape);
-                let shape = self.graph.node(input).shape.clone();
-                let flat = Place {
-                    strides: row_major(&shape),
-                    ..target.clone()
-                };
                 let source = self.places.of(input)?;
-                self.copy(source, flat, &shape);
+                let from = self.graph.node(input).shape.clone();
+                match source.viewed(op, &from, &node.shape) {
+                    Some(seen) => self.copy(seen, target.clone(), &node.shape),
+                    // Only a reshape has no strides: the elements are copied in their own order.
+                    None => {
+                        let flat = Place {
+                            strides: row_major(&from),
+                            ..target.clone()
+                        };
+                        self.copy(source, flat, &from);
+                    }
+                }
                 self.places.stored[id.index()] = Some(target);
             }
             Op::Matmul => self.matmul(id, id)?,
@@ -426,7 +251,9 @@ impl<'a> Writer<'a> {
             Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Move(_) => return vec![],
         };
         let operand = |arg: trt_kernel::Arg| match kernel {
-            Kernel::Matmul(k) => k.a.arg == arg || k.b.arg == arg,
+            Kernel::Matmul(k) => [k.a.arg, k.b.arg]
+                .iter()
+                .any(|o| args.sources[o.0 as usize] == args.sources[arg.0 as usize]),
             _ => false,
         };
         let temp = |arg: trt_kernel::Arg| match args.sources[arg.0 as usize] {
@@ -477,7 +304,7 @@ impl<'a> Writer<'a> {
         for (i, state) in self.graph.states.iter().enumerate() {
             let target = self.state_place(i);
             let source = self.places.of(state.update)?;
-            if source.source == target.source {
+            if source == target {
                 continue;
             }
             let shape = self.graph.node(state.update).shape.clone();
@@ -488,7 +315,10 @@ impl<'a> Writer<'a> {
             if let Source::Buffer(b) = source.source
                 && matches!(self.program.buffer(b).kind, BufferKind::State(_))
             {
-                let what = "its next value is another state, which this version cannot move".into();
+                let what =
+                    "its next value is a state rearranged or another state, which this version \
+                            cannot move"
+                        .into();
                 return Err(Error::State { state: i, what }.into());
             }
             self.copy(source, target, &shape);

@@ -77,10 +77,8 @@ impl Tensor {
 
     pub(super) fn with_scalar(&self, value: f64, f: Binary) -> Result<Tensor> {
         match f {
-            // candle divides by a number as a product with its inverse.
-            Binary::Div if self.kernel_dtype().is_float() => {
-                self.binary(&self.like(1.0 / value), Binary::Mul)
-            }
+            // candle divides by a number as a product with its inverse, also integers.
+            Binary::Div => self.binary(&self.like(1.0 / value), Binary::Mul),
             _ => self.binary(&self.like(value), f),
         }
     }

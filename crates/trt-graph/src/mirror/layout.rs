@@ -183,6 +183,9 @@ impl Tensor {
         let Some(first) = args.first().map(AsRef::as_ref) else {
             bail!("cat: no tensors");
         };
+        if args.len() == 1 {
+            return Ok(first.clone());
+        }
         let axis = dim.to_index(first.shape(), "cat")?;
         let mut dims = first.dims().to_vec();
         dims[axis] = 0;
@@ -194,9 +197,6 @@ impl Tensor {
                 bail!("cat: {arg:?} does not fit {first:?} along axis {axis}");
             }
             dims[axis] += arg.dims()[axis];
-        }
-        if args.len() == 1 {
-            return Ok(first.clone());
         }
         let operands = args.iter().map(|a| a.as_ref().clone()).collect();
         Ok(Tensor::make(

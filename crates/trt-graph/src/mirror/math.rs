@@ -4,7 +4,7 @@ use super::tensor::Tensor;
 use crate::graph::Op;
 use candle_core::shape::{Dim as AsDim, Dims};
 use candle_core::{Result, bail};
-use trt_kernel::{Binary, Reduce, Unary};
+use trt_kernel::{Binary, DType, Dim, Reduce, Unary};
 
 impl Tensor {
     pub(super) fn unary(&self, f: Unary) -> Result<Tensor> {
@@ -96,7 +96,18 @@ impl Tensor {
         let sum = axes
             .iter()
             .try_fold(self.clone(), |t, a| t.reduce(Reduce::Sum, *a))?;
-        sum.with_scalar(1.0 / count as f64, Binary::Mul)
+        sum.divided_by_count(count)
+    }
+
+    /// `self / count`, as a product with the inverse. The count is an integer of the graph: it
+    /// may be a runtime size.
+    fn divided_by_count(&self, count: usize) -> Result<Tensor> {
+        let count = Tensor::make(Op::Int(Dim::from(count)), vec![], (), DType::I64);
+        let inverse = count
+            .to_dtype(candle_core::DType::F32)?
+            .recip()?
+            .to_dtype(self.dtype())?;
+        self.broadcast_mul(&inverse)
     }
 
     /// Means over axes, which go.
@@ -112,7 +123,7 @@ impl Tensor {
         let squares = self.broadcast_sub(&mean)?.sqr()?;
         squares
             .reduce(Reduce::Sum, axis)?
-            .with_scalar(1.0 / (self.dims()[axis] as f64 - 1.0), Binary::Mul)
+            .divided_by_count(self.dims()[axis].saturating_sub(1))
     }
 
     /// Unbiased variance over an axis, which goes.

@@ -58,6 +58,14 @@ impl Tensor {
         let all = self.elements::<S>()?;
         Ok(all.chunks(cols.max(1)).map(<[S]>::to_vec).collect())
     }
+
+    /// The matrices of a rank 3 tensor that depends on constants only.
+    pub fn to_vec3<S: WithDType>(&self) -> Result<Vec<Vec<Vec<S>>>> {
+        let (_, rows, cols) = self.dims3()?;
+        let all = self.elements::<S>()?;
+        let matrix = |m: &[S]| m.chunks(cols.max(1)).map(<[S]>::to_vec).collect();
+        Ok(all.chunks((rows * cols).max(1)).map(matrix).collect())
+    }
 }
 
 fn constant_graph(root: &Tensor) -> Result<Graph> {

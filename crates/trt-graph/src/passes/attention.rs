@@ -5,7 +5,7 @@
 //! from [`Op::Causal`]; any other additive term becomes the bias. What does not fit stays
 //! spelled out, and runs as matmuls and a softmax.
 
-use super::matching::{behind_broadcast, behind_widening, pair, splat};
+use super::matching::{behind_leading_axes, behind_widening, pair, splat};
 use super::rewrite::rebuild;
 use crate::graph::{AttentionOp, Graph, Node, NodeId, Op};
 use trt_kernel::{Binary, DType, Dim, Unary};
@@ -122,7 +122,7 @@ fn masked(g: &Graph, n: &Node) -> Option<(NodeId, (Dim, Option<usize>))> {
         }
         (Op::Binary(Binary::Add), [a, b]) => {
             let additive = |id: NodeId| {
-                let term = g.node(behind_casts(g, behind_broadcast(g, behind_casts(g, id))));
+                let term = g.node(behind_casts(g, behind_leading_axes(g, behind_casts(g, id))));
                 let [mask, hidden, visible] = term.inputs[..] else {
                     return None;
                 };
@@ -138,7 +138,7 @@ fn masked(g: &Graph, n: &Node) -> Option<(NodeId, (Dim, Option<usize>))> {
 }
 
 fn causal(g: &Graph, id: NodeId) -> Option<(Dim, Option<usize>)> {
-    match &g.node(behind_broadcast(g, id)).op {
+    match &g.node(behind_leading_axes(g, id)).op {
         Op::Causal { offset, window } => Some((offset.clone(), *window)),
         _ => None,
     }

@@ -5,7 +5,7 @@
 use super::matching::widens;
 use super::rewrite::{push, rebuild};
 use crate::graph::{Graph, Node, NodeId, Op};
-use trt_kernel::Dim;
+use trt_kernel::{Dim, Unary};
 
 pub(super) fn run(graph: Graph) -> Graph {
     rebuild(&graph, |out, _, node| simplify(out, node))
@@ -76,8 +76,19 @@ fn simplify(g: &mut Graph, node: Node) -> NodeId {
             repeat(g, &node, &input, *axis)
         }
         (Op::Matmul, _) => matmul(g, node),
+        (Op::Cast, Op::Int(d)) if node.dtype.is_float() => match d.constant() {
+            Some(c) => float(g, c as f32, node),
+            None => g.push(node),
+        },
+        (Op::Cast, Op::Float(v)) if node.dtype.is_float() => float(g, *v, node),
+        (Op::Unary(Unary::Recip), Op::Float(v)) => float(g, 1.0 / v, node),
         _ => g.push(node),
     }
+}
+
+/// A number in place of what computes it.
+fn float(g: &mut Graph, value: f32, node: Node) -> NodeId {
+    push(g, Op::Float(value), &[], &node.shape, node.dtype)
 }
 
 /// Copies of one tensor joined along an axis are a broadcast.
@@ -100,9 +111,11 @@ fn matmul(g: &mut Graph, mut node: Node) -> NodeId {
     }
     if let Some(weight) = stored_weight(g, node.inputs[1]) {
         node.inputs[1] = weight;
-        return rows(g, node);
     }
-    g.push(node)
+    match g.node(node.inputs[1]).shape.len() {
+        2 => rows(g, node),
+        _ => g.push(node),
+    }
 }
 
 /// `permute(broadcast(reshape(w)))` or `broadcast(..)` of a rank 2 `w`, with leading axes added.
@@ -173,7 +186,7 @@ fn stored_weight(g: &mut Graph, id: NodeId) -> Option<NodeId> {
     }
 }
 
-/// The leading axes of a product with a weight, joined into rows if several are not 1.
+/// The leading axes of a product with one matrix, joined into rows if several are not 1.
 fn rows(g: &mut Graph, node: Node) -> NodeId {
     let rank = node.shape.len();
     let lead = &node.shape[..rank - 1];

@@ -76,7 +76,7 @@ fn batches(g: &mut Graph, node: Node) -> NodeId {
         return g.push(node);
     }
     let joined = Dim::product(&node.shape[..lead]);
-    let flat = |s: &[Dim]| [&[joined.clone()], &s[lead..]].concat();
+    let flat = |s: &[Dim]| [std::slice::from_ref(&joined), &s[lead..]].concat();
     let x = push(g, Op::Reshape, &[node.inputs[0]], &flat(&a.shape), a.dtype);
     let y = push(g, Op::Reshape, &[node.inputs[1]], &flat(&b.shape), b.dtype);
     let product = push(g, Op::Matmul, &[x, y], &flat(&node.shape), node.dtype);

@@ -19,7 +19,24 @@ pub(super) fn behind_widening(g: &Graph, mut id: NodeId) -> NodeId {
     }
 }
 
-/// The node behind reshapes and broadcasts.
+/// The matrix behind broadcasts and reshapes that leave the last two axes as they are.
+pub(super) fn behind_leading_axes(g: &Graph, mut id: NodeId) -> NodeId {
+    let matrix = |id: NodeId| {
+        let s = &g.node(id).shape;
+        s.len().checked_sub(2).map(|at| s[at..].to_vec())
+    };
+    loop {
+        let node = g.node(id);
+        match node.op {
+            Op::Reshape | Op::Broadcast if matrix(id) == matrix(node.inputs[0]) => {
+                id = node.inputs[0]
+            }
+            _ => return id,
+        }
+    }
+}
+
+/// The node behind reshapes and broadcasts: what it repeats, in any arrangement.
 pub(super) fn behind_broadcast(g: &Graph, mut id: NodeId) -> NodeId {
     loop {
         let node = g.node(id);

@@ -26,6 +26,10 @@ fn spelled(g: &mut Graph, node: &Node) -> Option<(NodeId, NodeId, NodeId)> {
     let ((x, cos), (rotated, sin)) = (product(a)?, product(b)?);
     (rotated_from(g, rotated)? == x).then_some(())?;
     let (cos, sin) = (half_table(g, cos)?, half_table(g, sin)?);
+    let fits = |t: &Table| t.start.is_some() || g.node(t.half).shape[0] == node.shape[2];
+    if !fits(&cos) || !fits(&sin) {
+        return None;
+    }
     Some((
         x,
         narrow_rows(g, cos, &node.shape),
@@ -85,13 +89,17 @@ fn half_table(g: &Graph, id: NodeId) -> Option<Table> {
     let wide = g.node(*joined.inputs.first().filter(|_| joined.op == Op::Reshape)?);
     let point = g.node(*wide.inputs.first().filter(|_| wide.op == Op::Broadcast)?);
     let half = *point.inputs.first().filter(|_| point.op == Op::Reshape)?;
-    let twice = wide.shape.len() == 3 && wide.shape[1].is(2) && point.shape[1].is(1);
-    (twice && g.node(half).shape.len() == 2).then_some(Table { half, start })
+    let rows = &g.node(half).shape;
+    let twice = rows.len() == 2
+        && point.shape == [rows[0].clone(), Dim::from(1), rows[1].clone()]
+        && wide.shape == [rows[0].clone(), Dim::from(2), rows[1].clone()]
+        && adds_ones(&joined.shape, &[rows[0].clone(), &rows[1] * &Dim::from(2)]);
+    twice.then_some(Table { half, start })
 }
 
 fn adds_ones(long: &[Dim], short: &[Dim]) -> bool {
-    let plain = |s: &[Dim]| s.iter().filter(|d| !d.is(1)).cloned().collect::<Vec<_>>();
-    plain(long) == plain(short)
+    long.strip_suffix(short)
+        .is_some_and(|lead| lead.iter().all(|d| d.is(1)))
 }
 
 fn narrow_rows(g: &mut Graph, table: Table, shape: &[Dim]) -> NodeId {

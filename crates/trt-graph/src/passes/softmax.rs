@@ -1,6 +1,6 @@
 //! Softmax spelled by hand, `e / sum(e)` with `e = exp(x - max(x))`, becomes one op.
 
-use super::matching::{behind_broadcast, pair};
+use super::matching::pair;
 use super::rewrite::rebuild;
 use crate::graph::{Graph, Node, NodeId, Op};
 use trt_kernel::{Binary, Reduce, Unary};
@@ -19,7 +19,7 @@ pub(super) fn run(graph: Graph) -> Graph {
 fn spelled(g: &Graph, node: &Node) -> Option<NodeId> {
     let last = node.shape.len().checked_sub(1)?;
     let (e, sum) = pair(node).filter(|_| node.op == Op::Binary(Binary::Div))?;
-    let sum = g.node(behind_broadcast(g, sum));
+    let sum = g.node(repeated(g, sum));
     if sum.op != Op::Reduce(Reduce::Sum, last) || sum.inputs[0] != e {
         return None;
     }
@@ -30,6 +30,16 @@ fn spelled(g: &Graph, node: &Node) -> Option<NodeId> {
             .filter(|_| exp.op == Op::Unary(Unary::Exp))?,
     );
     let (x, max) = pair(shifted).filter(|_| shifted.op == Op::Binary(Binary::Sub))?;
-    let max = g.node(behind_broadcast(g, max));
+    let max = g.node(repeated(g, max));
     (max.op == Op::Reduce(Reduce::Max, last) && max.inputs[0] == x).then_some(x)
+}
+
+/// What a broadcast repeats along rows. A reshape in between would turn the row values into
+/// something else, so none is looked through.
+fn repeated(g: &Graph, id: NodeId) -> NodeId {
+    let node = g.node(id);
+    match node.op {
+        Op::Broadcast => node.inputs[0],
+        _ => id,
+    }
 }

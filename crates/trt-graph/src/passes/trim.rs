@@ -9,12 +9,13 @@ use trt_kernel::Dim;
 
 pub(super) fn run(graph: Graph) -> Graph {
     let users = graph.users();
+    let kept: Vec<_> = graph.roots().collect();
     // For each constant of which only leading rows are read: how many.
     let reach: Vec<Option<i64>> = graph
         .ids()
         .map(|id| {
             let node = graph.node(id);
-            let rows = matches!(node.op, Op::Const(_))
+            let rows = (matches!(node.op, Op::Const(_)) && !kept.contains(&id))
                 .then(|| node.shape.first()?.constant())
                 .flatten()?;
             let ends: Option<Vec<i64>> = users[id.index()]

@@ -3,7 +3,7 @@
 //! Before the first call there is no state; model code then takes the new part alone where later
 //! it joins the old part to it. A state of length 0 means the same, so the generalised graph at
 //! `past = 0` must compute what the first call's own trace computes. It is compared node by
-//! node, reading `cat(empty, x)` as `x`, and constants by value.
+//! node, reading `cat(empty, x)` as `x`, passing over layout ops without effect, and constants by value.
 
 use super::profile::Class;
 use crate::Error;
@@ -22,7 +22,7 @@ pub(super) fn check(general: &Graph, first: &Graph, env: &Env, class: &Class) ->
         .zip(first.outputs.iter().copied())
         .collect();
     while let Some((a, b)) = stack.pop() {
-        let a = beyond_empty(general, a, env);
+        let (a, b) = (effective(general, a, env), effective(first, b, env));
         if !seen.insert((a, b)) {
             continue;
         }
@@ -46,17 +46,25 @@ pub(super) fn check(general: &Graph, first: &Graph, env: &Env, class: &Class) ->
     Ok(())
 }
 
-/// The only part of a join that is not empty.
-fn beyond_empty(g: &Graph, mut id: NodeId, env: &Env) -> NodeId {
+/// The node whose value this one merely repeats: behind a join with empty parts, and behind a
+/// reshape or broadcast to the shape that its operand already has (which the first call's trace
+/// does not contain).
+fn effective(g: &Graph, mut id: NodeId, env: &Env) -> NodeId {
     loop {
         let node = g.node(id);
-        let Op::Cat(axis) = node.op else { return id };
-        let mut parts = node
-            .inputs
-            .iter()
-            .filter(|i| g.node(**i).shape[axis].eval(env) != 0);
-        match (parts.next(), parts.next()) {
-            (Some(only), None) => id = *only,
+        let sizes = |n: &Node| n.shape.iter().map(|d| d.eval(env)).collect::<Vec<_>>();
+        match node.op {
+            Op::Cat(axis) => {
+                let filled = |i: &&NodeId| g.node(**i).shape[axis].eval(env) != 0;
+                let mut parts = node.inputs.iter().filter(filled);
+                match (parts.next(), parts.next()) {
+                    (Some(only), None) => id = *only,
+                    _ => return id,
+                }
+            }
+            Op::Reshape | Op::Broadcast if sizes(node) == sizes(g.node(node.inputs[0])) => {
+                id = node.inputs[0];
+            }
             _ => return id,
         }
     }

@@ -85,7 +85,7 @@ mod tests {
         let values: Vec<i64> = points().iter().map(|p| 5 + 2 * p[0] - 3 * p[1]).collect();
         assert_eq!(
             affine(&points(), &values).unwrap().to_string(),
-            "-3*v1 + 2*v0 + 5"
+            "2*v0 - 3*v1 + 5"
         );
     }
 

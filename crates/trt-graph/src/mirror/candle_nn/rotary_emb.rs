@@ -8,12 +8,8 @@ use candle_core::{D, Result, bail};
 pub fn rope(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let (_, _, s, d) = xs.dims4()?;
     let table = |t: &Tensor| match t.dims() {
-        [n, half] if *n >= s && half * 2 == d => t.narrow(0, 0, s),
-        _ => bail!(
-            "rope: table {:?} for an input of shape {:?}",
-            t.shape(),
-            xs.shape()
-        ),
+        [n, half] if *n >= s && half * 2 == d && t.dtype() == xs.dtype() => t.narrow(0, 0, s),
+        _ => bail!("rope: table {t:?} for an input {xs:?}",),
     };
     let operands = vec![xs.clone(), table(cos)?, table(sin)?];
     Ok(Tensor::make(

@@ -1,0 +1,192 @@
+//! Where values live: the buffers and weights of a program, and the destination of each result.
+//!
+//! A result goes straight into the output, state or joined tensor that is its only use; then no
+//! copy is needed. Otherwise it has a buffer of its own.
+
+use super::place::Place;
+use super::writer::{Fault, Writer};
+use crate::graph::{NodeId, Op};
+use crate::program::{Buffer, BufferId, BufferKind, Source, State, Weight, WeightId};
+use std::sync::Arc;
+use trt_kernel::{DType, Dim};
+
+impl Writer<'_> {
+    /// Inputs, outputs and states come first, so that every class of calls numbers them alike.
+    pub(super) fn declare(&mut self) {
+        for (i, d) in self.graph.inputs.iter().enumerate() {
+            self.buffer(BufferKind::Input(i), d.dtype, &d.shape);
+        }
+        for (i, o) in self.graph.outputs.iter().enumerate() {
+            let n = self.graph.node(*o);
+            self.buffer(BufferKind::Output(i), n.dtype, &n.shape);
+        }
+        for (i, s) in self.graph.states.iter().enumerate() {
+            let update = &self.graph.node(s.update).shape;
+            let capacity: Vec<usize> = update
+                .iter()
+                .map(|d| usize::try_from(self.graph.bound(d)).unwrap_or(0))
+                .collect();
+            let dims: Vec<Dim> = capacity.iter().map(|c| Dim::from(*c)).collect();
+            self.buffer(BufferKind::State(i), s.dtype, &dims);
+            self.program.states.push(State {
+                shape: s.shape.clone(),
+                capacity,
+                dtype: s.dtype,
+            });
+        }
+    }
+
+    pub(super) fn buffer(&mut self, kind: BufferKind, dtype: DType, shape: &[Dim]) -> BufferId {
+        let len = Dim::product(shape);
+        let max_len = usize::try_from(self.graph.bound(&len)).unwrap_or(0);
+        self.program.buffers.push(Buffer {
+            kind,
+            dtype,
+            len,
+            max_len,
+        });
+        BufferId(self.program.buffers.len() as u32 - 1)
+    }
+
+    pub fn temp(&mut self, dtype: DType, shape: &[Dim]) -> Place {
+        let id = self.buffer(BufferKind::Temp, dtype, shape);
+        Place::contiguous(Source::Buffer(id), dtype, shape)
+    }
+
+    pub(super) fn find(&self, kind: &BufferKind) -> Source {
+        let at = self.program.buffers.iter().position(|b| b.kind == *kind);
+        Source::Buffer(BufferId(at.unwrap_or(0) as u32))
+    }
+
+    pub(super) fn leaf(&mut self, id: NodeId) {
+        let node = self.graph.node(id);
+        let place = match &node.op {
+            Op::Input(i) => Place::contiguous(
+                self.find(&BufferKind::Input(*i as usize)),
+                node.dtype,
+                &node.shape,
+            ),
+            Op::State(i) => self.state_place(*i as usize),
+            Op::Const(l) => {
+                let kind = BufferKind::Const(l.clone());
+                let known = self
+                    .program
+                    .buffers
+                    .iter()
+                    .any(|b| b.kind == kind && b.dtype == node.dtype);
+                let source = match known {
+                    true => self.find(&kind),
+                    false => Source::Buffer(self.buffer(kind, node.dtype, &node.shape)),
+                };
+                Place::contiguous(source, node.dtype, &node.shape)
+            }
+            Op::Weight(name) => {
+                let weight = self.weight(name, node.dtype, &node.shape);
+                Place::contiguous(Source::Weight(weight), node.dtype, &node.shape)
+            }
+            _ => return,
+        };
+        self.places.stored[id.index()] = Some(place);
+    }
+
+    pub fn state_place(&self, i: usize) -> Place {
+        let state = &self.program.states[i];
+        let capacity: Vec<Dim> = state.capacity.iter().map(|c| Dim::from(*c)).collect();
+        Place::contiguous(self.find(&BufferKind::State(i)), state.dtype, &capacity)
+    }
+
+    pub(super) fn weight(&mut self, name: &Arc<str>, dtype: DType, shape: &[Dim]) -> WeightId {
+        if let Some(id) = self.weights.get(name) {
+            return *id;
+        }
+        let id = WeightId(self.program.weights.len() as u32);
+        let shape = shape.iter().filter_map(Dim::constant_size).collect();
+        let weight = Weight {
+            name: name.clone(),
+            dtype,
+            shape,
+            ranged: false,
+            rows: false,
+            whole: false,
+        };
+        self.program.weights.push(weight);
+        self.weights.insert(name.clone(), id);
+        id
+    }
+
+    /// Where a root's result goes: straight into the output, state or joined tensor that is its
+    /// only use, or into a buffer of its own.
+    pub fn destination(&mut self, id: NodeId) -> Result<Place, Fault> {
+        let node = self.graph.node(id);
+        if let Some(o) = self.graph.outputs.iter().position(|o| *o == id) {
+            return Ok(Place::contiguous(
+                self.find(&BufferKind::Output(o)),
+                node.dtype,
+                &node.shape,
+            ));
+        }
+        if let [user] = self.users[id.index()][..]
+            && !self.graph.roots().any(|r| r == id)
+        {
+            let consumer = self.graph.node(user);
+            match consumer.op {
+                Op::Append(axis) if consumer.inputs[1] == id && consumer.inputs[0] != id => {
+                    return Ok(self.append_target(user, axis));
+                }
+                Op::Cat(axis) if consumer.inputs.iter().filter(|i| **i == id).count() == 1 => {
+                    return Ok(self.cat_target(user, axis, id));
+                }
+                _ => {}
+            }
+        }
+        Ok(match node.op {
+            // Heads are stored inside positions, which is how they are joined afterwards.
+            Op::Attention(_) => {
+                let s = &node.shape;
+                let stored = [s[0].clone(), s[2].clone(), s[1].clone(), s[3].clone()];
+                let mut place = self.temp(node.dtype, &stored);
+                place.strides.swap(1, 2);
+                place
+            }
+            _ => self.temp(node.dtype, &node.shape),
+        })
+    }
+
+    pub(super) fn append_target(&mut self, append: NodeId, axis: usize) -> Place {
+        let old = self.graph.node(append).inputs[0];
+        let Op::State(state) = self.graph.node(old).op else {
+            unreachable!("verify: append starts with a state")
+        };
+        self.state_place(state as usize)
+            .part(axis, &self.graph.node(old).shape[axis])
+    }
+
+    pub(super) fn cat_target(&mut self, cat: NodeId, axis: usize, part: NodeId) -> Place {
+        let whole = match self.cats.get(&cat) {
+            Some(place) => place.clone(),
+            None => {
+                let node = self.graph.node(cat);
+                let place = match self.graph.outputs.iter().position(|o| *o == cat) {
+                    Some(o) => Place::contiguous(
+                        self.find(&BufferKind::Output(o)),
+                        node.dtype,
+                        &node.shape,
+                    ),
+                    None => self.temp(node.dtype, &node.shape),
+                };
+                self.cats.insert(cat, place.clone());
+                place
+            }
+        };
+        let before = self
+            .graph
+            .node(cat)
+            .inputs
+            .iter()
+            .take_while(|i| **i != part);
+        let start = before.fold(Dim::from(0), |sum, i| {
+            &sum + &self.graph.node(*i).shape[axis]
+        });
+        whole.part(axis, &start)
+    }
+}

@@ -1,0 +1,9 @@
+//! What `trt-graph` promises, by area.
+
+mod mirror;
+mod passes;
+mod programs;
+mod random;
+mod support;
+mod text;
+mod tracing;

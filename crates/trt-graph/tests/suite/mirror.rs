@@ -1,0 +1,257 @@
+//! Every mirrored method and function against candle, on constants.
+//!
+//! A case is written once and expanded twice: over candle's tensors and over symbolic ones, whose
+//! elements the reference evaluates. Results must agree in shape, dtype and elements, and where
+//! candle returns an error, so must the mirror.
+
+use crate::support::noise;
+use trt_graph::candle_nn as mirror_nn;
+use trt_kernel::DType as Kernel;
+
+/// What a case gave: dims, dtype and elements, or that it failed.
+type Outcome = Option<(Vec<usize>, String, Vec<f64>)>;
+
+fn data(name: &str, dims: &[usize]) -> Vec<f32> {
+    let n = dims.iter().product();
+    noise(name, n, Kernel::F32)
+        .into_iter()
+        .map(|v| v as f32)
+        .collect()
+}
+
+fn candle_outcome(r: candle_core::Result<candle_core::Tensor>) -> Outcome {
+    let t = r.ok()?;
+    let flat = t
+        .flatten_all()
+        .ok()?
+        .to_dtype(candle_core::DType::F64)
+        .ok()?;
+    Some((
+        t.dims().to_vec(),
+        format!("{:?}", t.dtype()),
+        flat.to_vec1::<f64>().ok()?,
+    ))
+}
+
+fn mirror_outcome(r: trt_graph::candle::Result<trt_graph::candle::Tensor>) -> Outcome {
+    let t = r.ok()?;
+    let flat = t.flatten_all().ok()?;
+    let wide: Vec<f64> = match t.dtype() {
+        candle_core::DType::U8 => flat
+            .to_vec1::<u8>()
+            .ok()?
+            .into_iter()
+            .map(f64::from)
+            .collect(),
+        candle_core::DType::U32 => flat
+            .to_vec1::<u32>()
+            .ok()?
+            .into_iter()
+            .map(f64::from)
+            .collect(),
+        candle_core::DType::I64 => flat
+            .to_vec1::<i64>()
+            .ok()?
+            .into_iter()
+            .map(|v| v as f64)
+            .collect(),
+        _ => {
+            let f = flat.to_dtype(candle_core::DType::F32).ok()?;
+            f.to_vec1::<f32>()
+                .ok()?
+                .into_iter()
+                .map(f64::from)
+                .collect()
+        }
+    };
+    Some((t.dims().to_vec(), format!("{:?}", t.dtype()), wide))
+}
+
+fn judge(case: &str, mirror: Outcome, candle: Outcome, failures: &mut Vec<String>) {
+    let agree = match (&mirror, &candle) {
+        (None, None) => true,
+        (Some(m), Some(c)) => {
+            let near = |(a, b): (&f64, &f64)| {
+                a == b || (a - b).abs() <= 1e-5 * b.abs().max(1.0) || (a.is_nan() && b.is_nan())
+            };
+            m.0 == c.0 && m.1 == c.1 && m.2.len() == c.2.len() && m.2.iter().zip(&c.2).all(near)
+        }
+        _ => false,
+    };
+    if !agree {
+        failures.push(format!("{case}\n  mirror {mirror:?}\n  candle {candle:?}"));
+    }
+}
+
+/// The tensors that cases use, made of candle's or of symbolic tensors.
+macro_rules! operands {
+    ($tensor:ty, $x:ident $y:ident $z:ident $v:ident $s:ident $p:ident $ids:ident $i:ident $u:ident) => {
+        let cpu = &candle_core::Device::Cpu;
+        let make =
+            |name: &str, dims: &[usize]| <$tensor>::from_vec(data(name, dims), dims, cpu).unwrap();
+        let ($x, $y, $z) = (
+            make("x", &[2, 3, 4]),
+            make("y", &[2, 3, 4]),
+            make("z", &[3, 1]),
+        );
+        let ($v, $s, $p) = (
+            make("v", &[4]),
+            make("s", &[]),
+            make("p", &[2, 3]).abs().unwrap(),
+        );
+        let $ids = <$tensor>::new(&[2u32, 0, 1], cpu).unwrap();
+        let $i = <$tensor>::new(&[[3i64, -4, 5], [7, 0, -1]], cpu).unwrap();
+        let $u = <$tensor>::new(&[[1u8, 0, 2], [0, 0, 9]], cpu).unwrap();
+        let _ = (&$x, &$y, &$z, &$v, &$s, &$p, &$ids, &$i, &$u);
+    };
+}
+
+macro_rules! cases {
+    ($name:ident: |$x:ident $y:ident $z:ident $v:ident $s:ident $p:ident $ids:ident $i:ident $u:ident|
+     $($case:expr;)*) => {
+        #[test]
+        fn $name() {
+            let texts = [$(stringify!($case)),*];
+            #[allow(unused_imports, clippy::redundant_closure_call)]
+            let mirrored: Vec<Outcome> = {
+                use trt_graph::candle::{self as core, D, DType, IndexOp, Module, Tensor};
+                use mirror_nn as nn;
+                operands!(Tensor, $x $y $z $v $s $p $ids $i $u);
+                vec![$(mirror_outcome((|| -> core::Result<Tensor> { $case })())),*]
+            };
+            #[allow(unused_imports, clippy::redundant_closure_call)]
+            let expected: Vec<Outcome> = {
+                use candle_core::{self as core, D, DType, IndexOp, Module, Tensor};
+                use candle_nn as nn;
+                operands!(Tensor, $x $y $z $v $s $p $ids $i $u);
+                vec![$(candle_outcome((|| -> core::Result<Tensor> { $case })())),*]
+            };
+            let mut failures = Vec::new();
+            for ((text, m), c) in texts.into_iter().zip(mirrored).zip(expected) {
+                judge(text, m, c, &mut failures);
+            }
+            assert!(failures.is_empty(), "{}", failures.join("\n"));
+        }
+    };
+}
+
+cases! { elementwise: |x y z v s p ids i u|
+    x.neg(); x.abs(); x.exp(); p.log(); x.sin(); x.cos(); x.tanh(); x.sqr(); p.sqrt(); x.recip();
+    x.erf(); x.relu(); x.silu(); x.gelu(); x.gelu_erf(); x.floor(); x.ceil(); x.round(); x.sign();
+    (&x * 3.0)?.round(); (&x * 5.0)?.erf(); x.elu(0.7); x.powf(2.0); p.powf(0.3); p.powf(-1.5);
+    x.affine(2.0, -1.0); x.affine(1.0, 0.0); i.affine(2.0, 1.0); x.zeros_like(); i.ones_like();
+}
+
+cases! { arithmetic: |x y z v s p ids i u|
+    &x + &y; &x - &y; &x * &y; &x / &y; x.add(&y); x.sub(&y); x.mul(&y); x.div(&y); x.maximum(&y); x.minimum(&y);
+    p.pow(&p); &x + 2.0; &x - 2.0; &x * 2.0; &x / 2.0; 2.0 + &x; 2.0 - &x; 2.0 * &x; 2.0 / &x;
+    x.neg()? + &y; &x * y.neg(); x.neg()? / y.abs(); &i + &i; &i - &i; &i * &i; &i + 3.0; &i * 3.0; &i - 1.0; &i / 2.0;
+    x.maximum(0.5f32); x.minimum(-0.25f64); x.clamp(-0.5f32, 0.5f32); x.clamp(&y, 0.9f32); i.maximum(2i64);
+    &x + &v; &x + &i; x.mul(&z); x.maximum(&v); x.pow(&v);
+}
+
+cases! { broadcasting: |x y z v s p ids i u|
+    x.broadcast_add(&v); x.broadcast_sub(&z); x.broadcast_mul(&s); x.broadcast_div(&v); s.broadcast_sub(&x);
+    z.broadcast_mul(&v); v.broadcast_add(&z); x.broadcast_maximum(&z); x.broadcast_minimum(&v); p.broadcast_pow(&p.narrow(0, 0, 1)?);
+    x.broadcast_add(&p); x.broadcast_add(&i); z.broadcast_as((2, 3, 4)); z.expand((3, 5)); v.broadcast_left((2, 3));
+    z.broadcast_as((3,)); v.broadcast_as((5,)); v.broadcast_as((2, 0, 4)); x.broadcast_as((4, 3, 2)); s.broadcast_as((2, 2));
+}
+
+cases! { comparisons: |x y z v s p ids i u|
+    x.eq(&x); x.ne(&y); x.lt(&y); x.le(&y); x.gt(&y); x.ge(&y); x.gt(0f32); x.le(0.25f64); i.eq(0i64); u.ne(0u8);
+    x.broadcast_eq(&v); x.broadcast_lt(&z); x.broadcast_ge(&s); x.broadcast_ne(&v); x.broadcast_le(&v); x.broadcast_gt(&v);
+    x.gt(&v); x.eq(&i); x.gt(&y)?.where_cond(&x, &y); u.where_cond(&p, &p.neg()?); i.where_cond(&p, &p.neg()?);
+    u.where_cond(&x, &y); x.where_cond(&x, &y); u.where_cond(&p, &i);
+}
+
+cases! { layout: |x y z v s p ids i u|
+    x.reshape((6, 4)); x.reshape(((), 4)); x.reshape((2, ())); x.reshape((5, 5)); x.reshape(((), 5)); x.reshape(24);
+    x.flatten(0, 1); x.flatten(1, 2); x.flatten_to(1); x.flatten_from(1); x.flatten_all(); s.flatten_all(); x.flatten(0, 3);
+    x.flatten_to(D::Minus2); x.flatten(2, 1); x.squeeze(0); z.squeeze(1); z.squeeze(D::Minus1); z.squeeze(2);
+    x.unsqueeze(0); x.unsqueeze(3); x.unsqueeze(D::Minus1); x.unsqueeze(4); x.t(); p.t(); v.t();
+    x.transpose(0, 2); x.transpose(D::Minus1, D::Minus2); x.transpose(1, 1); x.transpose(0, 3);
+    x.permute((2, 0, 1)); x.permute((0, 1)); x.permute((0, 0, 1)); x.permute((0, 1, 3));
+    x.narrow(1, 1, 2); x.narrow(D::Minus1, 0, 4); x.narrow(2, 3, 2); x.narrow(3, 0, 1); x.narrow(0, 0, 0);
+    x.narrow(0, usize::MAX, 2); x.get(1); x.get(2); s.get(0); x.get_on_dim(2, 3); x.get_on_dim(1, 3);
+    Ok(x.chunk(2, 2)?[1].clone()); Ok(x.chunk(2, 1)?[0].clone()); Ok(x.chunk(9, 1)?[2].clone()); Ok(x.chunk(3, D::Minus1)?[2].clone());
+    x.contiguous(); x.copy(); Ok(x.detach()); x.pad_with_zeros(1, 1, 2); x.pad_with_zeros(D::Minus1, 0, 0); x.pad_with_zeros(3, 1, 1);
+    x.repeat((2, 1, 3)); v.repeat((3, 2)); x.repeat(2); x.repeat((1, 1, 1));
+}
+
+cases! { joining: |x y z v s p ids i u|
+    Tensor::cat(&[&x, &y], 0); Tensor::cat(&[&x, &y, &x], 1); Tensor::cat(&[&x, &y], D::Minus1); Tensor::cat(&[&x], 3);
+    Tensor::cat(&[&x], 0); Tensor::cat(&[&x, &p], 0); Tensor::cat(&[&x, &z.broadcast_as((2, 3, 1))?.contiguous()?], 2);
+    Tensor::cat(&[&x, &y.narrow(1, 0, 2)?], 0); Tensor::cat(&[&p, &p.to_dtype(DType::BF16)?], 0); Tensor::cat(&[&x, &y], 3);
+    Tensor::cat::<&Tensor, _>(&[], 0); Tensor::stack(&[&x, &y], 0); Tensor::stack(&[&x, &y], 3); Tensor::stack(&[&x, &y], D::Minus1);
+    Tensor::stack(&[&x, &p], 0);
+}
+
+cases! { reductions: |x y z v s p ids i u|
+    x.sum(0); x.sum((0, 2)); x.sum_keepdim(1); x.sum_keepdim((0, 1)); x.sum(D::Minus1); x.sum_all(); x.sum(3);
+    x.mean(1); x.mean((1, 2)); x.mean_keepdim(D::Minus1); x.mean_all(); x.mean(4); x.max(0); x.max(D::Minus1); x.max_keepdim(1); x.max_all();
+    x.min(2); x.min_keepdim(0); x.min_all(); x.max(3); x.var(1); x.var_keepdim(D::Minus1); x.var(3); x.log_sum_exp(1);
+    x.log_sum_exp((0, 2)); x.log_sum_exp(3); x.sum(()); x.sum((1, 1));
+}
+
+cases! { products: |x y z v s p ids i u|
+    x.matmul(&y.t()?); x.t()?.matmul(&y); x.matmul(&y); p.matmul(&p.t()?); v.matmul(&v); p.matmul(&x);
+    x.broadcast_matmul(&p.t()?.narrow(0, 0, 1)?.broadcast_as((4, 2))?); p.broadcast_matmul(&x); x.broadcast_matmul(&y); x.broadcast_matmul(&v); i.matmul(&i.t()?);
+    p.matmul(&p.t()?.to_dtype(DType::F16)?);
+}
+
+cases! { picking: |x y z v s p ids i u|
+    x.index_select(&ids, 1); x.index_select(&ids, 2); x.index_select(&ids, D::Minus1); x.index_select(&p, 0); x.index_select(&v, 0);
+    x.index_select(&ids, 3); p.t()?.contiguous()?.embedding(&ids); x.embedding(&ids); p.t()?.embedding(&i); x.index_select(&ids, 0);
+    x.i(1); x.i(2); x.i((.., 1)); x.i((.., 1..)); x.i((0, ..2)); x.i((.., .., 1..=2)); x.i((0, 1, 2)); x.i((0, 1, 2, 3)); x.i((.., ..=1, 0));
+    x.i((.., &ids)); x.i((.., .., 5)); x.i(..); s.i(0); x.i((.., 2..7));
+}
+
+cases! { building: |x y z v s p ids i u|
+    Tensor::zeros((2, 3), DType::F32, x.device()); Tensor::ones(4, DType::U32, x.device()); Tensor::full(1.5f32, (2, 2), x.device());
+    Tensor::full(7i64, (), x.device()); Tensor::arange(0u32, 5, x.device()); Tensor::arange(3i64, -2, x.device()); Tensor::arange(0f32, 2.5, x.device());
+    Tensor::arange_step(0f32, 1.0, 0.25, x.device()); Tensor::arange_step(5i64, 0, -2, x.device()); Tensor::arange_step(0u32, 5, 0, x.device());
+    Tensor::from_slice(&[1f32, 2., 3., 4.], (2, 2), x.device()); Tensor::from_vec(vec![1u8, 2, 3], (2, 2), x.device());
+    Tensor::from_vec(vec![1u8, 2, 3, 4], (2, ()), x.device()); Tensor::from_iter(0..4u32, x.device()); Tensor::new(2.5f32, x.device());
+    Tensor::new(&[[1u32, 2], [3, 4]], x.device()); Tensor::tril2(3, DType::U8, x.device()); Tensor::triu2(3, DType::F32, x.device());
+}
+
+cases! { conversion: |x y z v s p ids i u|
+    x.to_dtype(DType::BF16); x.to_dtype(DType::F16)?.to_dtype(DType::F32); (&x * 10.0)?.to_dtype(DType::I64); (&x * 300.0)?.to_dtype(DType::U8);
+    (&x * 300.0)?.to_dtype(DType::U32); i.to_dtype(DType::F32); i.to_dtype(DType::U8); i.to_dtype(DType::U32); u.to_dtype(DType::I64); x.to_device(x.device());
+    x.to_dtype(DType::BF16)?.sqr(); x.to_dtype(DType::F16)? + y.to_dtype(DType::F16)?; x.apply(&|t: &Tensor| t.neg());
+}
+
+cases! { functions: |x y z v s p ids i u|
+    nn::ops::silu(&x); nn::ops::sigmoid(&x); nn::ops::swiglu(&x); nn::ops::hard_sigmoid(&(&x * 6.0)?); nn::ops::leaky_relu(&x, 0.1);
+    nn::ops::softmax(&x, 1); nn::ops::softmax(&x, D::Minus1); nn::ops::softmax(&x, 3); nn::ops::softmax_last_dim(&x); nn::ops::log_softmax(&x, 1);
+    nn::ops::rms_norm(&x, &v, 1e-5); nn::ops::layer_norm(&x, &v, &v, 1e-5); nn::ops::rms_norm(&x, &p, 1e-5);
+    nn::Linear::new(p.clone(), None).forward(&x.transpose(1, 2)?.contiguous()?); nn::Linear::new(p.clone(), Some(p.narrow(1, 0, 1)?.squeeze(1)?)).forward(&p);
+    nn::Linear::new(p.clone(), None).forward(&x); nn::Embedding::new(p.t()?.contiguous()?, 2).forward(&ids); nn::Embedding::new(p.t()?.contiguous()?, 2).forward(&ids.reshape((1, 3))?);
+    nn::LayerNorm::new(v.clone(), v.clone(), 1e-5).forward(&x); nn::LayerNorm::new_no_bias(v.clone(), 1e-5).forward(&x); nn::LayerNorm::rms_norm(v.clone(), 1e-5).forward(&x);
+    nn::RmsNorm::new(v.clone(), 1e-6).forward(&x);
+    nn::Activation::Gelu.forward(&x); nn::Activation::NewGelu.forward(&x); nn::Activation::Relu.forward(&x); nn::Activation::Relu2.forward(&x);
+    nn::Activation::Relu6.forward(&(&x * 9.0)?); nn::Activation::Silu.forward(&x); nn::Activation::Sigmoid.forward(&x); nn::Activation::HardSigmoid.forward(&(&x * 6.0)?);
+    nn::Activation::Swiglu.forward(&x); nn::Activation::Swish.forward(&x); nn::Activation::HardSwish.forward(&(&x * 6.0)?); nn::Activation::Elu(0.5).forward(&x);
+    nn::Activation::LeakyRelu(0.2).forward(&x); nn::Activation::GeluPytorchTanh.forward(&x);
+}
+
+cases! { rotary: |x y z v s p ids i u|
+    nn::rotary_emb::rope(&x.unsqueeze(0)?, &p.t()?.contiguous()?, &p.t()?.contiguous()?);
+    nn::rotary_emb::rope_slow(&x.unsqueeze(0)?, &p.t()?.contiguous()?, &p.t()?.contiguous()?);
+    nn::rotary_emb::rope(&x, &p, &p); nn::rotary_emb::rope(&x.unsqueeze(0)?, &p, &p);
+    nn::rotary_emb::rope(&x.unsqueeze(0)?.to_dtype(DType::F16)?, &p.t()?.contiguous()?, &p.t()?.contiguous()?);
+}
+
+#[test]
+fn shapes_are_read_as_in_candle() {
+    use trt_graph::candle::{D, Device, Tensor};
+    let x = Tensor::zeros((2, 3, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(
+        (x.dims3().unwrap(), x.rank(), x.elem_count()),
+        ((2, 3, 4), 3, 24)
+    );
+    assert_eq!((x.dim(1).unwrap(), x.dim(D::Minus1).unwrap()), (3, 4));
+    assert!(x.dim(3).is_err() && x.dims2().is_err() && x.dims4().is_err() && x.is_contiguous());
+    assert_eq!(x.to_vec3::<f32>().unwrap(), vec![vec![vec![0f32; 4]; 3]; 2]);
+    assert!(x.to_vec3::<u32>().is_err() && x.to_vec2::<f32>().is_err());
+}

@@ -1,0 +1,282 @@
+//! Tracing and generalising: what is found, and what is refused with which words.
+
+use crate::support::{compare, trace_in, trace_step};
+use proptest::prelude::*;
+use trt_graph::candle::{DType, Device, Result, Tensor};
+use trt_graph::candle_nn::VarBuilder;
+use trt_graph::{Call, Error, Graph, Op, Profile};
+
+const INTS: [(&str, i64, i64); 2] = [("a", 2, 40), ("n", 3, 20)];
+const CPU: Device = Device::Cpu;
+
+/// Traces a constant that depends on a call's integers `a` and `n`.
+fn constant(make: impl Fn(usize, usize) -> Result<Tensor>) -> std::result::Result<Graph, Error> {
+    trace_step(&INTS, |call, _| {
+        Ok(vec![make(call.int("a")?, call.int("n")?)?])
+    })
+}
+
+fn table(queries: usize, keys: usize, f: impl Fn(usize, usize) -> f32) -> Result<Tensor> {
+    let data: Vec<f32> = (0..queries * keys).map(|i| f(i / keys, i % keys)).collect();
+    Tensor::from_vec(data, (queries, keys), &CPU)
+}
+
+fn causal(graph: &Graph) -> String {
+    let found = graph.nodes.iter().find_map(|n| match &n.op {
+        Op::Causal { offset, window } => Some(format!("{offset} {window:?}")),
+        _ => None,
+    });
+    found.unwrap_or_else(|| graph.to_string())
+}
+
+#[test]
+fn causal_masks_are_recognised_by_value() {
+    let bytes = |n: usize| {
+        (0..n * n)
+            .map(|i| u8::from(i % n > i / n))
+            .collect::<Vec<u8>>()
+    };
+    let mask = constant(|_, n| Tensor::from_vec(bytes(n), (n, n), &CPU)).unwrap();
+    assert_eq!(causal(&mask), "0 None");
+    let hide = |yes: bool| if yes { f32::NEG_INFINITY } else { 0.0 };
+    let additive = constant(|a, n| table(n, a + n, |i, j| hide(j > i + a))).unwrap();
+    assert_eq!(causal(&additive), "v0 None");
+    compare(&additive, &[11, 7], 0.0).unwrap();
+    let window =
+        constant(|a, n| table(n, a + n, |i, j| hide(j > i + a || j + 5 <= i + a))).unwrap();
+    assert_eq!(causal(&window), "v0 Some(5)");
+    compare(&window, &[11, 7], 0.0).unwrap();
+}
+
+#[test]
+fn fills_and_ranges_are_recognised_by_value() {
+    let fill = constant(|_, n| Tensor::from_vec(vec![2.5f32; n], n, &CPU)).unwrap();
+    assert!(fill.nodes.iter().any(|n| n.op == Op::Float(2.5)), "{fill}");
+    let range =
+        constant(|a, n| Tensor::from_vec((a as u32..(a + n) as u32).collect(), (1, n), &CPU))
+            .unwrap();
+    assert!(
+        range.to_string().contains("arange start=v0 step=1"),
+        "{range}"
+    );
+    compare(&range, &[9, 4], 0.0).unwrap();
+}
+
+#[test]
+fn a_table_that_changes_arbitrarily_is_refused() {
+    let e = constant(|_, n| table(n, n, |i, j| (i * j + n) as f32))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        e.contains("constant f32[3, 3]") && e.contains("pass it as an input"),
+        "{e}"
+    );
+}
+
+#[test]
+fn a_float_that_differs_is_refused() {
+    let e = constant(|a, _| Tensor::new(&[1f32, 2.], &CPU)? * (a as f64))
+        .unwrap_err()
+        .to_string();
+    assert!(e.contains("float 2.0") && e.contains("float 3.0"), "{e}");
+}
+
+fn narrowed(start: impl Fn(usize) -> usize) -> std::result::Result<Graph, Error> {
+    trace_step(&[("a", 2, 40)], |call, vb| {
+        Ok(vec![vb.get((4000, 2), "w4000x2")?.narrow(
+            0,
+            start(call.int("a")?),
+            3,
+        )?])
+    })
+}
+
+#[test]
+fn starts_must_be_affine() {
+    for f in [|a: usize| a * a, |a: usize| a.min(7), |a: usize| a / 2] {
+        let e = narrowed(f).unwrap_err();
+        assert!(matches!(e, Error::NotAffine { .. }), "{e}");
+        let text = e.to_string();
+        assert!(
+            text.contains("the start of node") && text.contains("a=2"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn means_over_a_runtime_size_divide_by_it() {
+    let graph = trace_step(&[("n", 2, 9)], |call, _| {
+        Ok(vec![
+            call.input("x", (call.int("n")?, 3), DType::F32)?
+                .mean_keepdim(0)?,
+        ])
+    })
+    .unwrap();
+    compare(&graph, &[8], 1e-6).unwrap();
+}
+
+#[test]
+fn control_flow_that_differs_inside_a_class_is_refused() {
+    let e = trace_step(&[("n", 2, 40)], |call, _| {
+        let x = call.input("x", (call.int("n")?, 3), DType::F32)?;
+        Ok(vec![if call.int("n")? > 10 {
+            x.exp()?
+        } else {
+            x.log()?
+        }])
+    })
+    .unwrap_err();
+    assert!(matches!(e, Error::ControlFlow { .. }), "{e}");
+    let text = e.to_string();
+    assert!(
+        text.contains("n=2") && text.contains("n=40") && text.contains("exp"),
+        "{text}"
+    );
+}
+
+#[test]
+fn elements_of_an_input_cannot_be_read() {
+    let e = trace_step(&[("n", 2, 9)], |call, _| {
+        let x = call.input("x", call.int("n")?, DType::F32)?;
+        let top: f32 = x.max_all()?.to_scalar()?;
+        Ok(vec![(x / f64::from(top))?])
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(
+        e.contains("the model failed at n=2") && e.contains("depends on input"),
+        "{e}"
+    );
+}
+
+#[test]
+fn a_profile_without_such_an_integer_is_named() {
+    let e = trace_step(&[("n", 2, 9)], |call, _| {
+        Ok(vec![call.input("x", call.int("length")?, DType::F32)?])
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(
+        e.contains("no runtime integer 'length'") && e.contains("\"n\""),
+        "{e}"
+    );
+}
+
+type Cached = Option<Tensor>;
+
+/// Traces the first class of a decoder whose step gets the new part and what it keeps.
+fn decoder(
+    mut step: impl FnMut(&Tensor, &mut Vec<Cached>) -> Result<Tensor> + Copy,
+) -> std::result::Result<Graph, Error> {
+    let profile = Profile::decoder(64, 16)?;
+    trace_in(&profile, |_: VarBuilder| {
+        let mut kept: Vec<Cached> = vec![None; 3];
+        Ok(move |call: &Call<'_>| {
+            let x = call.input("x", (call.int("seq")?, 4), DType::F32)?;
+            Ok(vec![step(&x, &mut kept)?])
+        })
+    })
+}
+
+fn join(old: &Cached, new: &Tensor) -> Result<Tensor> {
+    match old {
+        None => Ok(new.clone()),
+        Some(old) => Tensor::cat(&[old, new], 0),
+    }
+}
+
+#[test]
+fn a_cache_joined_by_cat_is_a_state() {
+    let graph = decoder(|x, kept| {
+        let all = join(&kept[0], &x.exp()?)?;
+        kept[0] = Some(all.clone());
+        all.sum_keepdim(0)
+    })
+    .unwrap();
+    assert_eq!(graph.states.len(), 1);
+    assert_eq!(graph.states[0].shape[0].to_string(), "v0");
+    assert_eq!(
+        graph.node(graph.states[0].update).shape[0].to_string(),
+        "v0 + 1"
+    );
+    compare(&graph, &[5, 1], 1e-5).unwrap();
+    compare(&graph, &[0, 1], 1e-5).unwrap();
+}
+
+#[test]
+fn a_state_made_two_calls_ago_is_refused() {
+    let e = decoder(|x, kept| {
+        let out = join(&kept[1], x)?.sum_keepdim(0)?;
+        kept[1] = kept[0].take();
+        kept[0] = Some(x.exp()?);
+        Ok(out)
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(e.contains("2 calls ago"), "{e}");
+}
+
+#[test]
+fn a_first_call_that_computes_something_else_is_refused() {
+    let e = decoder(|x, kept| {
+        let all = match &kept[0] {
+            None => x.sin()?,
+            Some(old) => Tensor::cat(&[old, x], 0)?,
+        };
+        kept[0] = Some(all.clone());
+        all.sum_keepdim(0)
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(
+        e.contains("the first call of decode") && e.contains("sin"),
+        "{e}"
+    );
+}
+
+#[test]
+fn profiles_say_what_they_need() {
+    for e in [
+        Profile::decoder(64, 1).unwrap_err(),
+        Profile::decoder(8, 8).unwrap_err(),
+        Profile::single(&[("n", 5, 2)]).unwrap_err(),
+        Profile::single(&[("n", 1, 2); 5]).unwrap_err(),
+    ] {
+        assert!(
+            e.to_string().starts_with("profile: ") || e.to_string().contains("range 5..=2"),
+            "{e}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn affine_coefficients_are_recovered(c in 0usize..50, k in 0usize..9, m in 0usize..9) {
+        let graph = trace_step(&INTS, |call, vb| {
+            let start = c + k * call.int("a")? + m * call.int("n")?;
+            Ok(vec![vb.get((4000, 2), "w4000x2")?.narrow(0, start, 3)?])
+        })
+        .unwrap();
+        let start = graph.nodes.iter().find_map(|n| match &n.op {
+            Op::Narrow { start, .. } => Some(start.clone()),
+            _ => None,
+        });
+        let at = |a, n| start.clone().unwrap().eval(&trt_kernel::Env::new(&[a, n]));
+        for (a, n) in [(2, 3), (39, 19), (17, 5)] {
+            prop_assert_eq!(at(a, n), c as i64 + k as i64 * a + m as i64 * n);
+        }
+    }
+
+    #[test]
+    fn a_product_of_integers_is_never_taken_for_affine(c in 0usize..50, k in 1usize..4) {
+        let e = trace_step(&INTS, |call, vb| {
+            let start = c + k * call.int("a")? * call.int("n")?;
+            Ok(vec![vb.get((4000, 2), "w4000x2")?.narrow(0, start, 3)?])
+        })
+        .unwrap_err();
+        prop_assert!(matches!(e, Error::NotAffine { .. }), "{}", e);
+    }
+}
