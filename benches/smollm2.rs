@@ -29,7 +29,10 @@ fn folder(dtype: &str) -> Option<PathBuf> {
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/candle-trt")))?;
     let dir = cache.join(format!("SmolLM2-135M-Instruct-{dtype}"));
     if !dir.join("model.safetensors").exists() {
-        println!("no {}: run the example llm_decode with --dtype {dtype} first", dir.display());
+        println!(
+            "no {}: run the example llm_decode with --dtype {dtype} first",
+            dir.display()
+        );
         return None;
     }
     Some(dir)
@@ -47,7 +50,15 @@ fn engine(dir: &Path, mode: HostMode) -> Engine {
         .weight_streaming(true)
         .budget(Request::Full)
         .profile(Profile::decoder(CONTEXT, PROMPT).expect("a profile"))
-        .compile(|vb| Llama::load_with(vb, &config, &LoadOptions { max_positions: Some(CONTEXT) }))
+        .compile(|vb| {
+            Llama::load_with(
+                vb,
+                &config,
+                &LoadOptions {
+                    max_positions: Some(CONTEXT),
+                },
+            )
+        })
         .expect("it compiles");
     println!("trace and compile: {:.3} s", start.elapsed().as_secs_f64());
     engine
@@ -66,20 +77,32 @@ impl Candle {
         let json = std::fs::read(dir.join("config.json")).expect("a config");
         let config: theirs::LlamaConfig = serde_json::from_slice(&json).expect("it parses");
         let config = config.into_config(false);
-        let tensors = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).expect("weights");
+        let tensors = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu)
+            .expect("weights");
         let vb = VarBuilder::from_tensors(tensors, dtype, &Device::Cpu);
         let model = theirs::Llama::load(vb, &config).expect("it loads");
         let cache = theirs::Cache::new(true, dtype, &config, &Device::Cpu).expect("a cache");
-        Candle { model, config, dtype, cache }
+        Candle {
+            model,
+            config,
+            dtype,
+            cache,
+        }
     }
 
     fn reset(&mut self) {
-        self.cache = theirs::Cache::new(true, self.dtype, &self.config, &Device::Cpu).expect("a cache");
+        self.cache =
+            theirs::Cache::new(true, self.dtype, &self.config, &Device::Cpu).expect("a cache");
     }
 
     fn run(&mut self, ids: &[u32], position: usize) -> Vec<f32> {
-        let ids = Tensor::new(ids, &Device::Cpu).and_then(|t| t.unsqueeze(0)).expect("ids");
-        let logits = self.model.forward(&ids, position, &mut self.cache).expect("it runs");
+        let ids = Tensor::new(ids, &Device::Cpu)
+            .and_then(|t| t.unsqueeze(0))
+            .expect("ids");
+        let logits = self
+            .model
+            .forward(&ids, position, &mut self.cache)
+            .expect("it runs");
         logits.squeeze(0).and_then(|l| l.to_vec1()).expect("a row")
     }
 }
@@ -131,7 +154,10 @@ fn decode_once(session: &mut Session) {
 
 fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
-    group.throughput(Throughput::Elements(1)).sample_size(60).measurement_time(Duration::from_secs(6));
+    group
+        .throughput(Throughput::Elements(1))
+        .sample_size(60)
+        .measurement_time(Duration::from_secs(6));
     for dtype in ["bf16", "f32"] {
         let Some(dir) = folder(dtype) else { continue };
         let engine = engine(&dir, HostMode::Unified);
@@ -147,7 +173,9 @@ fn decode(c: &mut Criterion) {
             bytes / read / 0.8 * 1e3
         );
         let mut ours = session(&engine);
-        group.bench_function(BenchmarkId::new("candle-trt", dtype), |b| b.iter(|| decode_once(&mut ours)));
+        group.bench_function(BenchmarkId::new("candle-trt", dtype), |b| {
+            b.iter(|| decode_once(&mut ours))
+        });
     }
     // candle has no bf16 matmul on the CPU; f16 and f32 are what it offers.
     for (name, dtype) in [("f16", DType::F16), ("f32", DType::F32)] {
@@ -167,7 +195,10 @@ fn decode(c: &mut Criterion) {
 
 fn prefill(c: &mut Criterion) {
     let mut group = c.benchmark_group("prefill512");
-    group.throughput(Throughput::Elements(PROMPT as u64)).sample_size(10).measurement_time(Duration::from_secs(8));
+    group
+        .throughput(Throughput::Elements(PROMPT as u64))
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(8));
     let prompt = tokens(PROMPT);
     for dtype in ["bf16", "f32"] {
         let Some(dir) = folder(dtype) else { continue };
@@ -195,16 +226,25 @@ fn prefill(c: &mut Criterion) {
 
 fn budgets(c: &mut Criterion) {
     let mut group = c.benchmark_group("budget");
-    group.throughput(Throughput::Elements(1)).sample_size(40).measurement_time(Duration::from_secs(5));
+    group
+        .throughput(Throughput::Elements(1))
+        .sample_size(40)
+        .measurement_time(Duration::from_secs(5));
     for dtype in ["bf16", "f32"] {
         let Some(dir) = folder(dtype) else { continue };
-        for (name, mode) in [("unified", HostMode::Unified), ("discrete", HostMode::Discrete)] {
+        for (name, mode) in [
+            ("unified", HostMode::Unified),
+            ("discrete", HostMode::Discrete),
+        ] {
             let engine = engine(&dir, mode);
             let mut session = session(&engine);
             for budget in ["full", "75%", "50%", "25%", "10%", "min"] {
                 let request: Request = budget.parse().expect("a budget");
                 let applied = engine.set_device_budget(request).expect("above the floor");
-                println!("{name} {dtype} {budget}: {} bytes streamed a token", applied.streamed);
+                println!(
+                    "{name} {dtype} {budget}: {} bytes streamed a token",
+                    applied.streamed
+                );
                 // The first pass loads what is resident.
                 decode_once(&mut session);
                 let id = BenchmarkId::new(format!("{name}-{dtype}"), budget);

@@ -362,8 +362,7 @@ fn a_wrong_shape_names_the_weight() {
                 },
             )
         })
-        .err()
-        .expect("the file has another shape");
+        .expect_err("the file has another shape");
     assert!(
         error.to_string().contains("mlp.gate_proj.weight"),
         "{error}"

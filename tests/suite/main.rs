@@ -5,6 +5,5 @@ mod common;
 mod engine;
 mod families;
 mod layers;
-mod layers;
 mod limits;
 mod smollm2;

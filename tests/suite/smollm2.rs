@@ -20,10 +20,18 @@ fn folder() -> Option<PathBuf> {
         .or_else(|| std::env::var_os("CANDLE_TRT_CACHE"))
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/candle-trt")))?;
-    let found = Some(cache.join("SmolLM2-135M-Instruct-f32")).filter(|d| d.join("model.safetensors").exists());
+    let found = Some(cache.join("SmolLM2-135M-Instruct-f32"))
+        .filter(|d| d.join("model.safetensors").exists());
     if found.is_none() {
-        assert!(std::env::var("TRT_REQUIRE_MODEL").is_err(), "no SmolLM2 in {}", cache.display());
-        println!("did not run: no SmolLM2 in {}; run the example llm_decode --dtype f32 first", cache.display());
+        assert!(
+            std::env::var("TRT_REQUIRE_MODEL").is_err(),
+            "no SmolLM2 in {}",
+            cache.display()
+        );
+        println!(
+            "did not run: no SmolLM2 in {}; run the example llm_decode --dtype f32 first",
+            cache.display()
+        );
     }
     found
 }
@@ -31,9 +39,13 @@ fn folder() -> Option<PathBuf> {
 /// The model with all weights rounded to a dtype.
 fn converted(source: &std::path::Path, dtype: DType) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
-    let tensors = candle_core::safetensors::load(source.join("model.safetensors"), &Device::Cpu).expect("it loads");
-    let rounded = tensors.into_iter().map(|(k, v)| (k, v.to_dtype(dtype).expect("a float")));
-    candle_core::safetensors::save(&rounded.collect(), dir.path().join("model.safetensors")).expect("it saves");
+    let tensors = candle_core::safetensors::load(source.join("model.safetensors"), &Device::Cpu)
+        .expect("it loads");
+    let rounded = tensors
+        .into_iter()
+        .map(|(k, v)| (k, v.to_dtype(dtype).expect("a float")));
+    candle_core::safetensors::save(&rounded.collect(), dir.path().join("model.safetensors"))
+        .expect("it saves");
     dir
 }
 
@@ -42,23 +54,38 @@ fn compile(dir: &std::path::Path, config: &Config, dtype: DType) -> Engine {
         .dtype(dtype)
         .weight_streaming(true)
         .profile(Profile::decoder(128, 32).expect("a profile"))
-        .compile(|vb| Llama::load_with(vb, config, &LoadOptions { max_positions: Some(128) }))
+        .compile(|vb| {
+            Llama::load_with(
+                vb,
+                config,
+                &LoadOptions {
+                    max_positions: Some(128),
+                },
+            )
+        })
         .expect("it compiles")
 }
 
 /// candle-transformers' logits at the prompt and each of the tokens that follow.
-fn oracle(dir: &std::path::Path, dtype: DType, tokens: Option<&[u32]>) -> (Vec<Vec<f32>>, Vec<u32>) {
+fn oracle(
+    dir: &std::path::Path,
+    dtype: DType,
+    tokens: Option<&[u32]>,
+) -> (Vec<Vec<f32>>, Vec<u32>) {
     let json = std::fs::read(dir.join("config.json")).expect("a config");
     let config: theirs::LlamaConfig = serde_json::from_slice(&json).expect("it parses");
     let config = config.into_config(false);
-    let tensors = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).expect("it loads");
+    let tensors = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu)
+        .expect("it loads");
     let vb = VarBuilder::from_tensors(tensors, dtype, &Device::Cpu);
     let model = theirs::Llama::load(vb, &config).expect("it loads");
     let mut cache = theirs::Cache::new(true, dtype, &config, &Device::Cpu).expect("a cache");
     let (mut all, mut chosen) = (Vec::new(), Vec::new());
     let (mut input, mut position) = (PROMPT.to_vec(), 0);
     for step in 0..STEPS {
-        let ids = Tensor::new(input.as_slice(), &Device::Cpu).and_then(|t| t.unsqueeze(0)).expect("ids");
+        let ids = Tensor::new(input.as_slice(), &Device::Cpu)
+            .and_then(|t| t.unsqueeze(0))
+            .expect("ids");
         let logits = model.forward(&ids, position, &mut cache).expect("it runs");
         position += input.len();
         let logits: Vec<f32> = logits.squeeze(0).and_then(|l| l.to_vec1()).expect("a row");
@@ -73,12 +100,20 @@ fn oracle(dir: &std::path::Path, dtype: DType, tokens: Option<&[u32]>) -> (Vec<V
 fn ours(engine: &Engine, tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut session = engine.session().expect("a session");
     let mut all = vec![session.prefill(&PROMPT).expect("a prompt")];
-    all.extend(tokens[..STEPS - 1].iter().map(|t| session.decode(*t).expect("a token")));
+    all.extend(
+        tokens[..STEPS - 1]
+            .iter()
+            .map(|t| session.decode(*t).expect("a token")),
+    );
     all
 }
 
 fn argmax(logits: &[f32]) -> u32 {
-    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).expect("logits");
+    let best = logits
+        .iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1))
+        .expect("logits");
     best.0 as u32
 }
 
@@ -109,8 +144,13 @@ fn smollm2_follows_candle_in_every_dtype_and_at_every_budget() {
     assert_eq!(chosen, tokens, "greedy tokens");
     let (floor, total) = (engine.minimum_device_budget(), engine.total_device_budget());
     for budget in [floor, total / 8, total / 4, total / 2, total] {
-        engine.set_device_budget(Request::Bytes(budget)).expect("a budget");
-        assert!(ours(&engine, &tokens) == found, "bits differ at a budget of {budget} bytes");
+        engine
+            .set_device_budget(Request::Bytes(budget))
+            .expect("a budget");
+        assert!(
+            ours(&engine, &tokens) == found,
+            "bits differ at a budget of {budget} bytes"
+        );
     }
     drop(engine);
 
@@ -120,8 +160,14 @@ fn smollm2_follows_candle_in_every_dtype_and_at_every_budget() {
     let theirs = error(&exact, &f16);
     for (dtype, factor) in [(DType::F16, 1.0), (DType::BF16, 8.0)] {
         let rounded = converted(&dir, dtype);
-        let found = error(&exact, &ours(&compile(rounded.path(), &config, dtype), &tokens));
+        let found = error(
+            &exact,
+            &ours(&compile(rounded.path(), &config, dtype), &tokens),
+        );
         println!("{dtype:?}: error {found:.5}, candle's f16 error {theirs:.5}");
-        assert!(found <= theirs * factor, "{dtype:?}: error {found}, candle's in f16 {theirs}");
+        assert!(
+            found <= theirs * factor,
+            "{dtype:?}: error {found}, candle's in f16 {theirs}"
+        );
     }
 }

@@ -16,6 +16,16 @@ pub enum Residency {
     Copied,
 }
 
+/// How pages of a mapping come and go where kernels read it in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paging {
+    /// Page by page: for what stays, so that no more is resident than was asked for.
+    Exact,
+    /// By huge pages where the page cache has them, at a tenth of the cost: for what streams by.
+    /// Up to a huge page (2 MiB) at each end of a range comes and goes with it.
+    Coarse,
+}
+
 /// What a device is.
 #[derive(Clone, Debug)]
 pub struct Info {
@@ -81,6 +91,9 @@ pub enum Work {
     /// Lets the pages of a mapping go, but for what another slice that was populated shares with
     /// them. Reading them later is slower, not wrong.
     Discard(Slice),
+    /// Lets the pages in a slice of a mapping go that came along with others and that nobody
+    /// populated, such as rows that a kernel gathered.
+    Trim(Slice),
     /// Moves the event to this point.
     Record(Event),
     /// Holds the stream until the event's latest record is reached.
@@ -97,7 +110,7 @@ pub trait Device: Send + Sync + fmt::Debug {
     fn allocate(&self, bytes: usize) -> Result<Memory, Error>;
 
     /// Makes a read-only file mapping usable in work.
-    fn map(&self, map: Arc<memmap2::Mmap>) -> Result<Memory, Error>;
+    fn map(&self, map: Arc<memmap2::Mmap>, paging: Paging) -> Result<Memory, Error>;
 
     /// Checks and prepares a kernel.
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error>;

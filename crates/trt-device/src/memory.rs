@@ -5,7 +5,7 @@
 //! is gone, which a stream's queue may hold; so freeing never has to be ordered with work.
 //! Nothing here reads or writes the bytes of device memory: only work does.
 
-use crate::Error;
+use crate::{Error, Paging};
 use memmap2::{Mmap, MmapMut};
 use std::alloc::Layout;
 use std::any::Any;
@@ -49,7 +49,7 @@ enum Owner {
     /// The system, as anonymous pages.
     Pages(#[allow(dead_code, reason = "held to be dropped")] MmapMut),
     /// A read-only file mapping.
-    Mapping(Arc<Mmap>, Mutex<Wanted>),
+    Mapping(Arc<Mmap>, Paging, Mutex<Wanted>),
 }
 
 /// The ranges of a mapping that somebody wants resident: end by start, in bytes from its start.
@@ -126,10 +126,10 @@ impl Memory {
     }
 
     /// A read-only file mapping.
-    pub(crate) fn mapping(map: Arc<Mmap>) -> Memory {
+    pub(crate) fn mapping(map: Arc<Mmap>, paging: Paging) -> Memory {
         let start = NonNull::new(map.as_ptr().cast_mut()).unwrap_or(NonNull::dangling());
         let len = map.len();
-        Memory::new(Owner::Mapping(map, Mutex::default()), start, len)
+        Memory::new(Owner::Mapping(map, paging, Mutex::default()), start, len)
     }
 
     fn new(owner: Owner, start: NonNull<u8>, len: usize) -> Memory {
@@ -165,10 +165,18 @@ impl Memory {
         matches!(self.0.owner, Owner::Mapping(..))
     }
 
+    /// How pages of a mapping come and go.
+    pub(crate) fn paging(&self) -> Option<Paging> {
+        match &self.0.owner {
+            Owner::Mapping(_, paging, _) => Some(*paging),
+            Owner::Heap(_) | Owner::Pages(_) => None,
+        }
+    }
+
     /// What is wanted of a mapping.
     pub(crate) fn wanted(&self) -> Option<&Mutex<Wanted>> {
         match &self.0.owner {
-            Owner::Mapping(_, wanted) => Some(wanted),
+            Owner::Mapping(_, _, wanted) => Some(wanted),
             Owner::Heap(_) | Owner::Pages(_) => None,
         }
     }
@@ -232,7 +240,7 @@ impl Slice {
     /// The bytes, if this is a part of a file mapping.
     pub fn mapped(&self) -> Option<&[u8]> {
         match &self.memory.0.owner {
-            Owner::Mapping(map, _) => map.get(self.offset..self.offset + self.len),
+            Owner::Mapping(map, _, _) => map.get(self.offset..self.offset + self.len),
             Owner::Heap(_) | Owner::Pages(_) => None,
         }
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use trt_device::{
-    Device, Error, Event, Host, Memory, ProcessMemory, Residency, Slice, Stream, Work,
+    Device, Error, Event, Host, Memory, Paging, ProcessMemory, Residency, Slice, Stream, Work,
 };
 
 fn bytes(value: u8, len: usize) -> Vec<u8> {
@@ -42,7 +42,7 @@ fn mapped(device: &Host, len: usize) -> (Memory, Vec<u8>) {
     file.write_all(&content).unwrap();
     // SAFETY: the file is private to this test and never changed or truncated.
     let map = unsafe { memmap2::Mmap::map(&file).unwrap() };
-    (device.map(Arc::new(map)).unwrap(), content)
+    (device.map(Arc::new(map), Paging::Exact).unwrap(), content)
 }
 
 #[test]

@@ -305,14 +305,9 @@ impl Streamer {
             return Ok(());
         }
         self.copy_after_compute()?;
-        let tiling = self.layout.tiling();
         for &id in &self.mapped {
-            if !tiling.contains(id) {
-                self.submit_discard(self.places.mapping(&self.weights, id)?)?;
-            }
-            for tile in tiling.of(id) {
-                self.discard(tile)?;
-            }
+            let table = self.places.mapping(&self.weights, id)?;
+            self.device.submit(self.copy, Work::Trim(table))?;
         }
         Ok(())
     }
@@ -339,9 +334,12 @@ impl Streamer {
             Some(dst) => Work::Upload { dst, src },
             None => {
                 if let Some(before) = before {
-                    self.discard(before)?;
+                    self.discard_passing(before)?;
                 }
-                Work::Populate(src)
+                Work::Populate(
+                    self.places
+                        .passing(&self.weights, self.layout.tiling().tile(tile))?,
+                )
             }
         };
         self.device.submit(self.copy, work)?;
@@ -367,9 +365,19 @@ impl Streamer {
         Ok(bytes)
     }
 
-    /// In place: lets a tile's pages go unless it is still held elsewhere.
+    /// In place: lets the pages of a tile that streamed by go, unless the ring still holds it.
+    fn discard_passing(&self, tile: TileId) -> Result<(), Error> {
+        if self.places.in_ring(tile) {
+            return Ok(());
+        }
+        let tile = self.layout.tiling().tile(tile);
+        self.submit_discard(self.places.passing(&self.weights, tile)?)
+    }
+
+    /// In place: lets the pages of a tile go that is neither resident nor in the ring any more.
     fn discard(&self, tile: TileId) -> Result<(), Error> {
-        if self.places.holds(tile) {
+        self.discard_passing(tile)?;
+        if self.places.resident.contains_key(&tile) {
             return Ok(());
         }
         let tile = self.layout.tiling().tile(tile);

@@ -54,6 +54,7 @@ impl TensorInfo {
 pub(crate) struct File {
     pub path: PathBuf,
     pub map: Arc<Mmap>,
+    pub passing: Arc<Mmap>,
     pub tensors: Vec<Entry>,
 }
 
@@ -64,6 +65,9 @@ pub struct WeightFile {
     pub path: PathBuf,
     /// The read-only mapping, for `Device::map`.
     pub map: Arc<Mmap>,
+    /// The same again, for what is read in place as it streams by: its pages come and go in
+    /// another way, and a mapping has one way.
+    pub passing: Arc<Mmap>,
 }
 
 /// The weights of a model, mapped and not read.
@@ -92,6 +96,7 @@ impl Weights {
             weights.files.push(WeightFile {
                 path: file.path,
                 map: file.map,
+                passing: file.passing,
             });
             for entry in file.tensors {
                 weights.add(id, entry)?;

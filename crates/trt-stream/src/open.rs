@@ -147,10 +147,13 @@ fn open_file(path: &Path) -> Result<File, WeightsError> {
     // SAFETY: the mapping is read-only and shared, and is only ever read as plain bytes. The
     // one hazard left, another process truncating the file, is documented on `Weights::open`.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| WeightsError::io("map", path, &e))?;
+    // SAFETY: as above.
+    let passing = unsafe { Mmap::map(&file) }.map_err(|e| WeightsError::io("map", path, &e))?;
     let tensors = header::parse(path, &map)?;
     Ok(File {
         path: path.to_path_buf(),
         map: Arc::new(map),
+        passing: Arc::new(passing),
         tensors,
     })
 }

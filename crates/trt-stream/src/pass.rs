@@ -176,9 +176,14 @@ impl<'a> Pass<'a> {
         };
         match own {
             Some(slice) => Ok(slice),
+            None if slots.is_empty() => {
+                streamer
+                    .places
+                    .mapped_part(&streamer.weights, first_tile.weight, span)
+            }
             None => streamer
                 .places
-                .mapped_part(&streamer.weights, first_tile.weight, span),
+                .passing_part(&streamer.weights, first_tile.weight, span),
         }
     }
 

@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use trt_alloc::{Lease, Pool, Purpose, Reservation};
-use trt_device::{Event, Memory, Residency, Slice};
+use trt_device::{Event, Memory, Paging, Residency, Slice};
 
 /// How far a resident tile's bytes have come.
 #[derive(Debug)]
@@ -46,7 +46,10 @@ pub(crate) struct RingSlot {
 #[derive(Debug)]
 pub(crate) struct Places {
     pub residency: Residency,
+    /// The files as resident tiles and gathers read them.
     files: Vec<Memory>,
+    /// The files again, as streamed tiles are read in place.
+    passing: Vec<Memory>,
     pinned: HashMap<WeightId, Lease>,
     pub resident: BTreeMap<TileId, Resident>,
     pub ring: Vec<RingSlot>,
@@ -70,11 +73,17 @@ impl Places {
         let files = weights
             .files()
             .iter()
-            .map(|f| device.map(f.map.clone()))
+            .map(|f| device.map(f.map.clone(), Paging::Exact))
+            .collect::<Result<Vec<_>, _>>()?;
+        let passing = weights
+            .files()
+            .iter()
+            .map(|f| device.map(f.passing.clone(), Paging::Coarse))
             .collect::<Result<Vec<_>, _>>()?;
         let mut places = Places {
             residency: device.info().residency,
             files,
+            passing,
             pinned: HashMap::new(),
             resident: BTreeMap::new(),
             ring: Vec::new(),
@@ -100,7 +109,7 @@ impl Places {
         Ok(file.whole().slice(info.range.clone())?)
     }
 
-    /// Some bytes of a weight in the mapping.
+    /// Some bytes of a weight, where resident tiles are read in place and copies come from.
     pub fn mapped_part(
         &self,
         weights: &Weights,
@@ -110,9 +119,26 @@ impl Places {
         Ok(self.mapping(weights, id)?.slice(span)?)
     }
 
-    /// A tile in the mapping.
+    /// Some bytes of a weight, where streamed tiles are read in place.
+    pub fn passing_part(
+        &self,
+        weights: &Weights,
+        id: WeightId,
+        span: Range<usize>,
+    ) -> Result<Slice, Error> {
+        let info = weights.info(id);
+        let file = &self.passing[info.file.0 as usize];
+        Ok(file.whole().slice(info.range.clone())?.slice(span)?)
+    }
+
+    /// A tile, where resident tiles are read in place and copies come from.
     pub fn source(&self, weights: &Weights, tile: &Tile) -> Result<Slice, Error> {
         self.mapped_part(weights, tile.weight, tile.span.clone())
+    }
+
+    /// A tile, where streamed tiles are read in place.
+    pub fn passing(&self, weights: &Weights, tile: &Tile) -> Result<Slice, Error> {
+        self.passing_part(weights, tile.weight, tile.span.clone())
     }
 
     /// A pinned weight.
@@ -145,12 +171,12 @@ impl Places {
 
     /// The mapped files.
     pub fn files(&self) -> impl Iterator<Item = Slice> + '_ {
-        self.files.iter().map(Memory::whole)
+        self.files.iter().chain(&self.passing).map(Memory::whole)
     }
 
-    /// Whether a tile is resident or in the ring.
-    pub fn holds(&self, tile: TileId) -> bool {
-        self.resident.contains_key(&tile) || self.ring.iter().any(|s| s.tile == Some(tile))
+    /// Whether a tile is in the ring.
+    pub fn in_ring(&self, tile: TileId) -> bool {
+        self.ring.iter().any(|s| s.tile == Some(tile))
     }
 
     /// What would have to go for this split.

@@ -58,8 +58,9 @@ impl Split {
 pub enum Runs {
     /// Tiles lie in separate memory: each is a launch.
     Apart,
-    /// Tiles of a weight lie in its mapping: adjacent ones are one launch, but only as many
-    /// streamed ones as leave half of the ring to be filled meanwhile.
+    /// Tiles of a weight lie in mappings, one for residents and one for what streams by: adjacent
+    /// ones of a kind are one launch, but only as many streamed ones as leave half of the ring
+    /// to be filled meanwhile.
     Adjacent,
 }
 
@@ -220,7 +221,9 @@ impl Layout {
             let tile = self.tiling.tile(id);
             let arrives = u32::from(streamed(&id));
             match (runs.last_mut(), most) {
-                (Some(run), Some(most)) if run.streamed + arrives <= most => {
+                (Some(run), Some(most))
+                    if run.streamed + arrives <= most && (run.streamed > 0) == (arrives > 0) =>
+                {
                     run.rows.end = tile.rows.end;
                     run.tiles.end = id.0 + 1;
                     run.streamed += arrives;

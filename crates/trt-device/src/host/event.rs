@@ -102,7 +102,10 @@ impl Timeline {
         awaited.push(item);
         self.plan_wake(&awaited);
         while self.done.load(Ordering::SeqCst) < item {
-            awaited = self.advanced.wait(awaited).unwrap_or_else(PoisonError::into_inner);
+            awaited = self
+                .advanced
+                .wait(awaited)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         // Still listed if the item was done before it could be seen to be awaited.
         if let Some(at) = awaited.iter().position(|a| *a == item) {

@@ -12,7 +12,9 @@ mod pages;
 mod queue;
 mod worker;
 
-use crate::{Device, Error, Event, Executable, Info, Memory, Residency, Slice, Stream, Work};
+use crate::{
+    Device, Error, Event, Executable, Info, Memory, Paging, Residency, Slice, Stream, Work,
+};
 pub(crate) use event::HostEvent;
 use event::Timeline;
 pub(crate) use launch::HostExecutable;
@@ -107,10 +109,10 @@ impl Device for Host {
         Memory::host(bytes, &self.info.name)
     }
 
-    fn map(&self, map: Arc<Mmap>) -> Result<Memory, Error> {
-        let memory = Memory::mapping(map);
+    fn map(&self, map: Arc<Mmap>, paging: Paging) -> Result<Memory, Error> {
+        let memory = Memory::mapping(map, paging);
         if self.info.residency == Residency::InPlace {
-            pages::map_small_pages(&memory);
+            pages::advise_paging(&memory, paging);
         }
         Ok(memory)
     }
@@ -179,6 +181,7 @@ fn check(work: &Work) -> Result<(), Error> {
         }
         Work::Populate(slice) => mapping("populate", slice),
         Work::Discard(slice) => mapping("discard", slice),
+        Work::Trim(slice) => mapping("trim", slice),
         Work::Record(_) | Work::Wait(_) => Ok(()),
     }
 }

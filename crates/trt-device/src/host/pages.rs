@@ -10,7 +10,7 @@
 //! whoever maps files vouches for them.
 
 use super::event::lock;
-use crate::{Error, Memory, Slice};
+use crate::{Error, Memory, Paging, Slice};
 use std::sync::OnceLock;
 
 /// A fault on a cached page also maps its cached neighbours in the aligned window of this size
@@ -53,7 +53,10 @@ pub(super) fn populate(slice: &Slice) -> Result<(), Error> {
         return Ok(());
     }
     bring(slice, bytes);
-    trim(slice)
+    match slice.memory().paging() {
+        Some(Paging::Coarse) => Ok(()),
+        Some(Paging::Exact) | None => trim(slice),
+    }
 }
 
 /// Marks the slice as wanted and faults its pages in.
@@ -62,8 +65,11 @@ fn bring(slice: &Slice, bytes: &[u8]) {
         lock(wanted).add(slice.offset(), slice.len());
     }
     if !probably_cached(slice) {
-        // A hint; the touches below do the same, only slower.
-        let _ = advise(slice.address() as usize, slice.len(), libc::MADV_WILLNEED);
+        if slice.memory().paging() == Some(Paging::Exact) {
+            // A hint; the touches below do the same, only slower. It reads into small pages,
+            // which is right only where pages come and go one by one.
+            let _ = advise(slice.address() as usize, slice.len(), libc::MADV_WILLNEED);
+        }
         if read_whole(slice) {
             return;
         }
@@ -127,7 +133,7 @@ pub(super) fn discard(slice: &Slice) -> Result<(), Error> {
 
 /// Lets go of everything unwanted that a fault inside the slice may have mapped: all of the huge
 /// pages that it touches, also beyond the next range that is wanted.
-fn trim(slice: &Slice) -> Result<(), Error> {
+pub(super) fn trim(slice: &Slice) -> Result<(), Error> {
     let Some(wanted) = slice.memory().wanted() else {
         return Err(Error::NotMapping { work: "discard" });
     };
@@ -140,13 +146,20 @@ fn trim(slice: &Slice) -> Result<(), Error> {
     let start = (base + slice.offset()) / HUGE * HUGE;
     let end = (base + slice.offset() + slice.len()).next_multiple_of(HUGE);
     let window = start.max(base) - base..end.min(last) - base;
+    let unit = match slice.memory().paging() {
+        Some(Paging::Coarse) => HUGE,
+        Some(Paging::Exact) | None => page,
+    };
     // Held until the pages are gone, so that nobody starts to want one in between.
     let wanted = lock(wanted);
     for gap in wanted.gaps(window) {
-        let start = (base + gap.start).next_multiple_of(page);
+        let start = match base + gap.start {
+            start if start == base => start,
+            start => start.next_multiple_of(unit),
+        };
         let end = match base + gap.end {
             end if end == last => end,
-            end => end / page * page,
+            end => end / unit * unit,
         };
         if start < end {
             advise(start, end - start, libc::MADV_DONTNEED)?;
@@ -155,16 +168,21 @@ fn trim(slice: &Slice) -> Result<(), Error> {
     Ok(())
 }
 
-/// Has pages of a mapping come and go one by one: a mapped huge page could only go as a whole.
-pub(super) fn map_small_pages(map: &Memory) {
+/// Tells the system how pages of a mapping will come and go: one by one (a mapped huge page could
+/// only go as a whole), or by huge pages, which it then also prefers when it reads the file.
+pub(super) fn advise_paging(map: &Memory, paging: Paging) {
     #[cfg(target_os = "linux")]
     if !map.is_empty() {
+        let advice = match paging {
+            Paging::Exact => libc::MADV_NOHUGEPAGE,
+            Paging::Coarse => libc::MADV_HUGEPAGE,
+        };
         // A hint; systems without huge pages refuse it, and need it not.
         let start = map.whole().address() as usize;
-        let _ = advise(start, map.len(), libc::MADV_NOHUGEPAGE);
+        let _ = advise(start, map.len(), advice);
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = map;
+    let _ = (map, paging);
 }
 
 /// `madvise` on the pages of a mapping that `len` bytes from `start` touch.

@@ -35,7 +35,11 @@ fn step(item: Item, team: &Team, timeline: &Timeline) -> Result<(), Error> {
     match item {
         Item::Wait(None) => Ok(()),
         Item::Wait(Some(point)) => wait(&point, timeline),
-        Item::Work(work) if timeline.failed() && !matches!(work, Work::Discard(_)) => Ok(()),
+        Item::Work(work)
+            if timeline.failed() && !matches!(work, Work::Discard(_) | Work::Trim(_)) =>
+        {
+            Ok(())
+        }
         Item::Work(work) => {
             // What a panic leaves half-done is only the bytes of device memory, and the error
             // says that they mean nothing.
@@ -80,6 +84,7 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
         }
         Work::Populate(slice) => pages::populate(slice),
         Work::Discard(slice) => pages::discard(slice),
+        Work::Trim(slice) => pages::trim(slice),
         Work::Record(_) | Work::Wait(_) => Ok(()),
     }
 }
@@ -92,6 +97,7 @@ fn name(work: &Work) -> &'static str {
         Work::Write { .. } => "write",
         Work::Populate(_) => "populate",
         Work::Discard(_) => "discard",
+        Work::Trim(_) => "trim",
         Work::Record(_) => "record",
         Work::Wait(_) => "wait",
     }
