@@ -173,12 +173,14 @@ fn a_schedule_prints_as_it_runs() {
 cycle of 3 uses, 4 fetches, 2 slots moved by 0
   before: fetch t1 -> s0
   before: fetch t2 -> s1
-  launch u0 rows 0..128 in t0+t1 after fetches 0..1
+  launch u0 rows 0..64 in t0
+  launch u0 rows 64..128 in t1 after fetches 0..1
   release s0
   fetch t4 -> s0
-  launch u1 rows 0..128 in t2+t3 after fetches 1..2
+  launch u1 rows 0..64 in t2 after fetches 1..2
   release s1
   fetch t5 -> s1
+  launch u1 rows 64..128 in t3
   launch u2 rows 0..64 in t4 after fetches 2..3
   release s0
   fetch t1 -> s0
