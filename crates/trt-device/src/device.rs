@@ -2,6 +2,7 @@
 
 use crate::{Error, Memory, Slice};
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use trt_kernel::{Env, Kernel};
@@ -109,8 +110,14 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// the last [`Slice`] of it is gone.
     fn allocate(&self, bytes: usize) -> Result<Memory, Error>;
 
-    /// Makes a read-only file mapping usable in work.
-    fn map(&self, map: Arc<memmap2::Mmap>, paging: Paging) -> Result<Memory, Error>;
+    /// Makes a read-only mapping of a whole file usable in work. The file itself is what copies
+    /// are read from where that is cheaper.
+    fn map(
+        &self,
+        file: Arc<File>,
+        map: Arc<memmap2::Mmap>,
+        paging: Paging,
+    ) -> Result<Memory, Error>;
 
     /// Checks and prepares a kernel.
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error>;

@@ -11,6 +11,7 @@ use std::alloc::Layout;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,7 +50,15 @@ enum Owner {
     /// The system, as anonymous pages.
     Pages(#[allow(dead_code, reason = "held to be dropped")] MmapMut),
     /// A read-only file mapping.
-    Mapping(Arc<Mmap>, Paging, Mutex<Wanted>),
+    Mapping(Box<Mapping>),
+}
+
+/// A read-only mapping of a whole file.
+struct Mapping {
+    file: Arc<File>,
+    map: Arc<Mmap>,
+    paging: Paging,
+    wanted: Mutex<Wanted>,
 }
 
 /// The ranges of a mapping that somebody wants resident: end by start, in bytes from its start.
@@ -126,10 +135,17 @@ impl Memory {
     }
 
     /// A read-only file mapping.
-    pub(crate) fn mapping(map: Arc<Mmap>, paging: Paging) -> Memory {
+    pub(crate) fn mapping(file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Memory {
         let start = NonNull::new(map.as_ptr().cast_mut()).unwrap_or(NonNull::dangling());
         let len = map.len();
-        Memory::new(Owner::Mapping(map, paging, Mutex::default()), start, len)
+        let wanted = Mutex::default();
+        let mapping = Mapping {
+            file,
+            map,
+            paging,
+            wanted,
+        };
+        Memory::new(Owner::Mapping(Box::new(mapping)), start, len)
     }
 
     fn new(owner: Owner, start: NonNull<u8>, len: usize) -> Memory {
@@ -165,10 +181,18 @@ impl Memory {
         matches!(self.0.owner, Owner::Mapping(..))
     }
 
+    /// The file of a mapping; the mapping starts with its first byte.
+    pub(crate) fn file(&self) -> Option<&File> {
+        match &self.0.owner {
+            Owner::Mapping(m) => Some(&m.file),
+            Owner::Heap(_) | Owner::Pages(_) => None,
+        }
+    }
+
     /// How pages of a mapping come and go.
     pub(crate) fn paging(&self) -> Option<Paging> {
         match &self.0.owner {
-            Owner::Mapping(_, paging, _) => Some(*paging),
+            Owner::Mapping(m) => Some(m.paging),
             Owner::Heap(_) | Owner::Pages(_) => None,
         }
     }
@@ -176,7 +200,7 @@ impl Memory {
     /// What is wanted of a mapping.
     pub(crate) fn wanted(&self) -> Option<&Mutex<Wanted>> {
         match &self.0.owner {
-            Owner::Mapping(_, _, wanted) => Some(wanted),
+            Owner::Mapping(m) => Some(&m.wanted),
             Owner::Heap(_) | Owner::Pages(_) => None,
         }
     }
@@ -240,7 +264,7 @@ impl Slice {
     /// The bytes, if this is a part of a file mapping.
     pub fn mapped(&self) -> Option<&[u8]> {
         match &self.memory.0.owner {
-            Owner::Mapping(map, _, _) => map.get(self.offset..self.offset + self.len),
+            Owner::Mapping(m) => m.map.get(self.offset..self.offset + self.len),
             Owner::Heap(_) | Owner::Pages(_) => None,
         }
     }

@@ -42,7 +42,12 @@ fn mapped(device: &Host, len: usize) -> (Memory, Vec<u8>) {
     file.write_all(&content).unwrap();
     // SAFETY: the file is private to this test and never changed or truncated.
     let map = unsafe { memmap2::Mmap::map(&file).unwrap() };
-    (device.map(Arc::new(map), Paging::Exact).unwrap(), content)
+    (
+        device
+            .map(Arc::new(file), Arc::new(map), Paging::Exact)
+            .unwrap(),
+        content,
+    )
 }
 
 #[test]

@@ -116,7 +116,10 @@ fn streamed(device: &Host, weight: &[f32], x: &[f32]) -> Vec<u8> {
     file.write_all(&floats(weight)).unwrap();
     // SAFETY: the file is private to this function and never changed or truncated.
     let map = unsafe { memmap2::Mmap::map(&file).unwrap() };
-    let map = device.map(Arc::new(map), Paging::Exact).unwrap().whole();
+    let map = device
+        .map(Arc::new(file), Arc::new(map), Paging::Exact)
+        .unwrap()
+        .whole();
     let (fetch, compute) = (
         device.stream("fetch").unwrap(),
         device.stream("compute").unwrap(),
@@ -207,7 +210,14 @@ fn a_launch_with_wrong_arguments_is_refused() {
     file.as_file().set_len(64).unwrap();
     // SAFETY: the file is private to this test and never changed or truncated.
     let map = unsafe { memmap2::Mmap::map(file.as_file()).unwrap() };
-    let map = device.map(Arc::new(map), Paging::Exact).unwrap().whole();
+    let map = device
+        .map(
+            Arc::new(file.reopen().unwrap()),
+            Arc::new(map),
+            Paging::Exact,
+        )
+        .unwrap()
+        .whole();
     device
         .submit(stream, launch(&gate, 1, &[&map, &map, &slice]))
         .unwrap();

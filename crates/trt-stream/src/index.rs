@@ -53,6 +53,7 @@ impl TensorInfo {
 /// An opened and mapped file.
 pub(crate) struct File {
     pub path: PathBuf,
+    pub file: Arc<std::fs::File>,
     pub map: Arc<Mmap>,
     pub passing: Arc<Mmap>,
     pub tensors: Vec<Entry>,
@@ -63,6 +64,8 @@ pub(crate) struct File {
 pub struct WeightFile {
     /// Where it was opened.
     pub path: PathBuf,
+    /// The open file.
+    pub file: Arc<std::fs::File>,
     /// The read-only mapping, for `Device::map`.
     pub map: Arc<Mmap>,
     /// The same again, for what is read in place as it streams by: its pages come and go in
@@ -95,6 +98,7 @@ impl Weights {
             let id = FileId(weights.files.len() as u32);
             weights.files.push(WeightFile {
                 path: file.path,
+                file: file.file,
                 map: file.map,
                 passing: file.passing,
             });

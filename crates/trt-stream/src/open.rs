@@ -152,6 +152,7 @@ fn open_file(path: &Path) -> Result<File, WeightsError> {
     let tensors = header::parse(path, &map)?;
     Ok(File {
         path: path.to_path_buf(),
+        file: Arc::new(file),
         map: Arc::new(map),
         passing: Arc::new(passing),
         tensors,

@@ -73,12 +73,12 @@ impl Places {
         let files = weights
             .files()
             .iter()
-            .map(|f| device.map(f.map.clone(), Paging::Exact))
+            .map(|f| device.map(f.file.clone(), f.map.clone(), Paging::Exact))
             .collect::<Result<Vec<_>, _>>()?;
         let passing = weights
             .files()
             .iter()
-            .map(|f| device.map(f.passing.clone(), Paging::Coarse))
+            .map(|f| device.map(f.file.clone(), f.passing.clone(), Paging::Coarse))
             .collect::<Result<Vec<_>, _>>()?;
         let mut places = Places {
             residency: device.info().residency,

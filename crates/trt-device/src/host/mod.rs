@@ -21,6 +21,7 @@ pub(crate) use launch::HostExecutable;
 use memmap2::Mmap;
 use queue::Queue;
 use std::fmt;
+use std::fs::File;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use trt_kernel::Kernel;
@@ -109,8 +110,8 @@ impl Device for Host {
         Memory::host(bytes, &self.info.name)
     }
 
-    fn map(&self, map: Arc<Mmap>, paging: Paging) -> Result<Memory, Error> {
-        let memory = Memory::mapping(map, paging);
+    fn map(&self, file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Result<Memory, Error> {
+        let memory = Memory::mapping(file, map, paging);
         if self.info.residency == Residency::InPlace {
             pages::advise_paging(&memory, paging);
         }
