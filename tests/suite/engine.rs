@@ -222,6 +222,32 @@ fn a_guard_restores_the_budget() {
 }
 
 #[test]
+fn a_guard_restores_the_limit_whichever_way_it_was_changed() {
+    let engine = compile(&tiny::llama(), DType::F32, HostMode::Discrete);
+    let _session = engine.session().expect("a session");
+    engine
+        .set_device_budget(Request::Minimum)
+        .expect("a budget");
+    let memory = engine.memory();
+    let tight = memory.in_use - memory.weights + engine.minimum_device_budget();
+    engine.set_device_limit(tight).expect("room for the floor");
+    let before = engine.device_budget().expect("a budget").applied;
+    {
+        let mut guard = engine.weight_streaming().expect("streaming is on");
+        guard.set_device_limit(tight * 4).expect("more room");
+        assert!(guard.device_budget().expect("a budget").applied > before);
+    }
+    assert_eq!(engine.device_limit(), tight);
+    assert_eq!(engine.device_budget().expect("a budget").applied, before);
+    let error = engine
+        .set_device_limit(tight - 1)
+        .expect_err("below the floor");
+    assert!(matches!(error, Error::LimitTooSmall { .. }), "{error}");
+    assert_eq!(engine.device_limit(), tight);
+    assert_eq!(engine.device_budget().expect("a budget").applied, before);
+}
+
+#[test]
 fn a_budget_below_the_floor_changes_nothing() {
     let engine = compile(&tiny::llama(), DType::F32, HostMode::Unified);
     let before = engine.device_budget().expect("a budget");

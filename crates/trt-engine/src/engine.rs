@@ -222,14 +222,22 @@ impl Engine {
                 floor,
             });
         }
-        let old = self.0.pool.limit();
+        let before = run.streamer.applied()?;
         let request = Request::Bytes(left.min(run.streamer.total()));
-        let applied = run.streamer.set_budget(request, left)?;
-        if let Err(e) = self.0.pool.set_limit(limit) {
-            self.0.pool.set_limit(old)?;
-            return Err(e.into());
+        // Room first where the limit grows, less to hold first where it shrinks.
+        let pool = &self.0.pool;
+        let old = pool.limit();
+        pool.set_limit(old.max(limit))?;
+        let applied = run.streamer.set_budget(request, left).and_then(|applied| {
+            pool.set_limit(limit)?;
+            Ok(applied)
+        });
+        if applied.is_err() {
+            run.streamer
+                .set_budget(Request::Bytes(before.applied), before.applied)?;
+            pool.set_limit(old)?;
         }
-        Ok(applied)
+        Ok(applied?)
     }
 
     /// Bytes of the device in use, by purpose, and the high-water mark.

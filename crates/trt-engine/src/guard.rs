@@ -55,9 +55,12 @@ impl<'a> WeightStreaming<'a> {
 
 impl Drop for WeightStreaming<'_> {
     fn drop(&mut self) {
-        let restored = self.engine.0.pool.set_limit(self.limit);
+        // Room first, then the budget, then the limit: the order that works whichever way each goes.
+        let pool = &self.engine.0.pool;
+        let room = pool.set_limit(pool.limit().max(self.limit));
         let budget = self.engine.set_device_budget(Request::Bytes(self.budget));
-        if let Some(e) = restored.map_err(Error::from).err().or(budget.err()) {
+        let limit = pool.set_limit(self.limit);
+        if let Some(e) = room.and(limit).map_err(Error::from).err().or(budget.err()) {
             tracing::error!(
                 budget = self.budget,
                 "the budget could not be restored: {e}"
