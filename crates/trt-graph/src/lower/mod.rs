@@ -17,7 +17,7 @@ mod writer;
 use crate::graph::{Graph, NodeId, Op};
 use crate::passes::PassNote;
 use crate::program::Program;
-use crate::{Error, passes};
+use crate::{Error, passes, verify};
 use std::collections::BTreeMap;
 
 /// What the compiler did with one class of calls.
@@ -53,6 +53,8 @@ pub fn compile(graph: Graph) -> Result<(Program, Report), Error> {
 
 /// Lowers an optimised graph.
 pub fn lower(graph: &Graph) -> Result<(Program, Report), Error> {
+    // A graph may come from anywhere, such as text; what follows relies on its invariants.
+    verify(graph, "lower")?;
     let mut forced: BTreeMap<NodeId, &'static str> = BTreeMap::new();
     loop {
         let groups = group::Groups::new(graph, &forced);

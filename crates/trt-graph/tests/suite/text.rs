@@ -86,3 +86,11 @@ fn broken_invariants_are_caught_with_the_node() {
         );
     }
 }
+
+#[test]
+fn lowering_a_broken_graph_from_text_is_an_error() {
+    let text = "input x : f32[2]\n%0 = input index=0 : f32[2]\n%1 = append %0 %0 axis=0 : f32[4]\nreturn %1\n";
+    let graph = trt_graph::Graph::parse(text, &|_| None).unwrap();
+    let error = trt_graph::lower(&graph).unwrap_err();
+    assert!(error.to_string().contains("appends to no state"), "{error}");
+}
