@@ -214,7 +214,7 @@ impl Session {
                 Ok(values) if p.class.accepts(&values) => return Ok((index, Env::new(&values))),
                 Ok(values) => {
                     last = last.or(Some(Error::outside(
-                        describe(&p.class, &values),
+                        p.class.describe(&values),
                         &self.engine.0.profile,
                     )))
                 }
@@ -223,16 +223,6 @@ impl Session {
         }
         Err(last.unwrap_or_else(|| Error::outside("this call".into(), &self.engine.0.profile)))
     }
-}
-
-fn describe(class: &trt_graph::Class, values: &[i64]) -> String {
-    let parts: Vec<String> = class
-        .ints
-        .iter()
-        .zip(values)
-        .map(|(i, v)| format!("{}={v}", i.name))
-        .collect();
-    parts.join(" ")
 }
 
 /// Reads the runtime integers off the shapes: sizes that are one of them.

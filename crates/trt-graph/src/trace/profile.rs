@@ -176,8 +176,8 @@ impl Class {
         self.seq().map(|_| values)
     }
 
-    /// `past=5 seq=2`.
-    pub(crate) fn describe(&self, values: &[i64]) -> String {
+    /// A call's integers by name: `past=5 seq=2`.
+    pub fn describe(&self, values: &[i64]) -> String {
         let parts: Vec<String> = self
             .ints
             .iter()
