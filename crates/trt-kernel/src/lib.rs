@@ -47,6 +47,7 @@ mod dtype;
 pub mod host;
 mod kernel;
 pub mod ptx;
+mod text;
 
 pub use body::{
     Arg, Binary, Body, BodyBuilder, BodyError, Compare, Inst, Reduce, Reg, Ty, Unary, View,
