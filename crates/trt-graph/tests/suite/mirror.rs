@@ -112,14 +112,22 @@ macro_rules! cases {
         #[test]
         fn $name() {
             let texts = [$(stringify!($case)),*];
-            #[allow(unused_imports, clippy::redundant_closure_call)]
+            #[allow(
+                unused_imports,
+                clippy::redundant_closure_call,
+                reason = "one list of cases serves both sides; the closure catches `?`"
+            )]
             let mirrored: Vec<Outcome> = {
                 use trt_graph::candle::{self as core, D, DType, IndexOp, Module, Tensor};
                 use mirror_nn as nn;
                 operands!(Tensor, $x $y $z $v $s $p $ids $i $u);
                 vec![$(mirror_outcome((|| -> core::Result<Tensor> { $case })())),*]
             };
-            #[allow(unused_imports, clippy::redundant_closure_call)]
+            #[allow(
+                unused_imports,
+                clippy::redundant_closure_call,
+                reason = "one list of cases serves both sides; the closure catches `?`"
+            )]
             let expected: Vec<Outcome> = {
                 use candle_core::{self as core, D, DType, IndexOp, Module, Tensor};
                 use candle_nn as nn;

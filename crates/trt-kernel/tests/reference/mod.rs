@@ -1,5 +1,5 @@
 //! Kernels executed slowly and obviously, in f64: what the host back end is compared with.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use half::{bf16, f16};
 use trt_kernel::host::Span;
