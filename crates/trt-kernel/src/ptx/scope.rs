@@ -1,0 +1,215 @@
+//! What an entry knows from its parameters: addresses of arguments and the runtime integers.
+
+use super::asm::{Asm, Class, Int, R};
+use super::emitted::{MAX_TILES, Param, Target};
+use crate::{Arg, Dim, Var, View};
+use std::fmt::Write;
+
+/// Registers that hold the parameters; loaded at the start of the entry, so they are valid
+/// everywhere in it.
+#[derive(Debug)]
+pub(super) struct Scope {
+    pub target: Target,
+    args: Vec<R>,
+    vars: [Option<R>; Var::MAX],
+    /// The address of working memory.
+    pub scratch: R,
+    /// The address of the fault record.
+    pub fault: R,
+}
+
+/// The rows of a ranged launch, loaded at the start of the entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tiles {
+    /// First row (u32).
+    pub first: R,
+    /// End of the range (u32).
+    pub end: R,
+    step: R,
+}
+
+/// The parameters of a kernel with this many arguments.
+pub(super) fn params(args: usize, ranged: bool) -> Vec<Param> {
+    let mut params: Vec<Param> = (0..args).map(|a| Param::Arg(Arg(a as u16))).collect();
+    params.extend(ranged.then_some(Param::Tiles));
+    params.extend([Param::Env, Param::Scratch, Param::Fault]);
+    params
+}
+
+impl Scope {
+    /// Starts an entry: loads the addresses of `args` arguments and the runtime integers `vars`.
+    pub fn begin(asm: &mut Asm, target: Target, args: usize, vars: &[Var]) -> Scope {
+        let mut pointer = |asm: &mut Asm, name: &str| {
+            let generic = asm.op("ld.param.u64", Class::B64, &[&format_args!("[{name}]")]);
+            asm.op("cvta.to.global.u64", Class::B64, &[&generic])
+        };
+        let regs = (0..args).map(|a| pointer(asm, &format!("a{a}"))).collect();
+        let scratch = pointer(asm, "scratch");
+        let fault = pointer(asm, "fault");
+        let mut scope = Scope {
+            target,
+            args: regs,
+            vars: [None; Var::MAX],
+            scratch,
+            fault,
+        };
+        if !vars.is_empty() {
+            let env = pointer(asm, "env");
+            for v in vars {
+                let at = format!("[{env}+{}]", 8 * v.0);
+                let r = asm.op("ld.global.u64", Class::B64, &[&at]);
+                scope.vars[v.0 as usize] = Some(r);
+            }
+        }
+        scope
+    }
+
+    /// The global address of an argument.
+    pub fn arg(&self, arg: Arg) -> R {
+        self.args[arg.0 as usize]
+    }
+
+    /// A size as a signed 32-bit value.
+    pub fn size(&self, asm: &mut Asm, dim: &Dim) -> Int {
+        match self.wide(asm, dim) {
+            Int::Imm(c) => Int::Imm(c),
+            Int::Reg(r) => Int::Reg(asm.op("cvt.u32.u64", Class::B32, &[&r])),
+        }
+    }
+
+    /// A size or offset as a signed 64-bit value.
+    pub fn wide(&self, asm: &mut Asm, dim: &Dim) -> Int {
+        if let Some(c) = dim.constant() {
+            return Int::Imm(c);
+        }
+        let mut sum: Option<R> = None;
+        for (powers, coefficient) in dim.terms() {
+            let mut product = asm.op("mov.b64", Class::B64, &[coefficient]);
+            for (v, &power) in powers.iter().enumerate() {
+                for _ in 0..power {
+                    // Every runtime integer of the kernel was loaded by `begin`.
+                    let var = self.vars[v].expect("a kernel's runtime integers are all loaded");
+                    product = asm.op("mul.lo.s64", Class::B64, &[&product, &var]);
+                }
+            }
+            sum = Some(match sum {
+                None => product,
+                Some(s) => asm.op("add.s64", Class::B64, &[&s, &product]),
+            });
+        }
+        sum.map_or(Int::Imm(0), Int::Reg)
+    }
+
+    /// The global address of the element that `view` has at `index` (signed 32-bit values, one
+    /// for each axis), for elements of `size` bytes.
+    pub fn address(&self, asm: &mut Asm, arg: Arg, view: &View, index: &[Int], size: usize) -> R {
+        let base = self.arg(arg);
+        self.address_from(asm, base, view, index, size)
+    }
+
+    /// As [`Scope::address`], from another base.
+    pub fn address_from(
+        &self,
+        asm: &mut Asm,
+        base: R,
+        view: &View,
+        index: &[Int],
+        size: usize,
+    ) -> R {
+        let size = size as i64;
+        let mut address = match self.wide(asm, &view.offset) {
+            Int::Imm(0) => base,
+            Int::Imm(c) => asm.op("add.s64", Class::B64, &[&base, &(c * size)]),
+            Int::Reg(r) => asm.op("mad.lo.s64", Class::B64, &[&r, &size, &base]),
+        };
+        for (stride, at) in view.strides.iter().zip(index) {
+            address = match (self.wide(asm, stride), *at) {
+                (Int::Imm(0), _) | (_, Int::Imm(0)) => address,
+                (Int::Imm(s), Int::Imm(i)) => {
+                    asm.op("add.s64", Class::B64, &[&address, &(s * i * size)])
+                }
+                (Int::Imm(s), Int::Reg(i)) if i32::try_from(s * size).is_ok() => {
+                    asm.op("mad.wide.s32", Class::B64, &[&i, &(s * size), &address])
+                }
+                (Int::Imm(s), Int::Reg(i)) => {
+                    let i = asm.op("cvt.s64.s32", Class::B64, &[&i]);
+                    asm.op("mad.lo.s64", Class::B64, &[&i, &(s * size), &address])
+                }
+                (Int::Reg(s), Int::Imm(i)) => {
+                    asm.op("mad.lo.s64", Class::B64, &[&s, &(i * size), &address])
+                }
+                (Int::Reg(s), Int::Reg(i)) => {
+                    let i = asm.op("cvt.s64.s32", Class::B64, &[&i]);
+                    let i = asm.op("mul.lo.s64", Class::B64, &[&i, &size]);
+                    asm.op("mad.lo.s64", Class::B64, &[&s, &i, &address])
+                }
+            };
+        }
+        address
+    }
+}
+
+impl Tiles {
+    /// Loads the range of a ranged launch.
+    pub fn begin(asm: &mut Asm) -> Tiles {
+        let mut field = |at: usize| {
+            let at = format!("[tiles+{at}]");
+            asm.op("ld.param.u32", Class::B32, &[&at])
+        };
+        Tiles {
+            first: field(0),
+            end: field(4),
+            step: field(8),
+        }
+    }
+
+    /// The global address of a row of the weight, `row_bytes` bytes each. `row` (u32) is in the
+    /// range of the launch.
+    pub fn row(&self, asm: &mut Asm, row: R, row_bytes: &Int) -> R {
+        let from = asm.op("sub.u32", Class::B32, &[&row, &self.first]);
+        let tile = asm.op("div.u32", Class::B32, &[&from, &self.step]);
+        let skipped = asm.op("mul.lo.u32", Class::B32, &[&tile, &self.step]);
+        let within = asm.op("sub.u32", Class::B32, &[&from, &skipped]);
+        let table = asm.op("mov.b64", Class::B64, &[&"tiles"]);
+        let slot = asm.op("mad.wide.u32", Class::B64, &[&tile, &8, &table]);
+        let at = format!("[{slot}+16]");
+        let base = asm.op("ld.param.u64", Class::B64, &[&at]);
+        let base = asm.op("cvta.to.global.u64", Class::B64, &[&base]);
+        let within = asm.op("cvt.u64.u32", Class::B64, &[&within]);
+        let row_bytes = match row_bytes {
+            Int::Imm(c) => asm.op("mov.b64", Class::B64, &[c]),
+            Int::Reg(r) => asm.op("cvt.u64.u32", Class::B64, &[r]),
+        };
+        asm.op("mad.lo.s64", Class::B64, &[&within, &row_bytes, &base])
+    }
+}
+
+/// The text of an entry of `threads` threads, around what was assembled.
+pub(super) fn entry(name: &str, params: &[Param], threads: u32, asm: Asm) -> String {
+    let lines: Vec<String> = params
+        .iter()
+        .map(|p| match p {
+            Param::Arg(a) => format!("\t.param .u64 a{}", a.0),
+            Param::Tiles => format!("\t.param .align 8 .b8 tiles[{}]", 16 + 8 * MAX_TILES),
+            Param::Env => "\t.param .u64 env".into(),
+            Param::Scratch => "\t.param .u64 scratch".into(),
+            Param::Fault => "\t.param .u64 fault".into(),
+        })
+        .collect();
+    let mut out = String::new();
+    let _ = writeln!(out, ".visible .entry {name}(\n{}\n)", lines.join(",\n"));
+    let _ = writeln!(
+        out,
+        ".maxntid {threads}, 1, 1\n{{\n{}\tret;\n}}",
+        asm.finish()
+    );
+    out
+}
+
+/// The head of a module.
+pub(super) fn head(target: Target) -> String {
+    format!(
+        ".version {}\n.target {target}\n.address_size 64\n\n",
+        target.version()
+    )
+}
