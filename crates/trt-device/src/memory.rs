@@ -6,7 +6,7 @@
 //! Nothing here reads or writes the bytes of device memory: only work does.
 
 use crate::{Error, Paging};
-use memmap2::{Mmap, MmapMut};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::alloc::Layout;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Every allocation starts on a multiple of this many bytes.
 pub const ALIGN: usize = 256;
@@ -22,6 +22,9 @@ pub const ALIGN: usize = 256;
 /// From this size on, memory comes straight from the system: zeroed lazily, page by page, on
 /// first touch, and really given back when freed.
 const FROM_SYSTEM: usize = 128 << 10;
+
+/// A multiple of the page size of every system this runs on.
+const PAGE: usize = 64 << 10;
 
 /// A range of bytes that a device can address.
 #[derive(Clone)]
@@ -49,8 +52,16 @@ enum Owner {
     Heap(Layout),
     /// The system, as anonymous pages.
     Pages(#[allow(dead_code, reason = "held to be dropped")] MmapMut),
+    /// The system, as anonymous pages that count once they are touched.
+    Reserved(Box<Reserved>),
     /// A read-only file mapping.
     Mapping(Box<Mapping>),
+}
+
+/// A range of addresses of which a first part is real.
+struct Reserved {
+    pages: MmapMut,
+    committed: Mutex<usize>,
 }
 
 /// A read-only mapping of a whole file.
@@ -134,6 +145,43 @@ impl Memory {
         Ok(Memory::new(owner, start, bytes))
     }
 
+    /// Host addresses without memory.
+    pub(crate) fn host_reserved(bytes: usize, device: &str) -> Result<Memory, Error> {
+        let refused = |reason: String| Error::OutOfMemory {
+            device: device.to_string(),
+            bytes,
+            reason,
+        };
+        let mut options = MmapOptions::new();
+        let options = options.len(bytes.max(1)).no_reserve_swap();
+        let mut pages = options.map_anon().map_err(|e| refused(e.to_string()))?;
+        let start = NonNull::new(pages.as_mut_ptr());
+        let start = start.ok_or_else(|| refused("the system returned null".into()))?;
+        let committed = Mutex::new(0);
+        let reserved = Box::new(Reserved { pages, committed });
+        Ok(Memory::new(Owner::Reserved(reserved), start, bytes))
+    }
+
+    /// Changes how much of reserved host memory is real. Nothing may use what goes.
+    pub(crate) fn host_commit(&self, bytes: usize) -> Result<(), Error> {
+        let Owner::Reserved(reserved) = &self.0.owner else {
+            return Err(Error::NotReserved);
+        };
+        if bytes > self.len() {
+            return Err(Error::Range {
+                start: 0,
+                end: bytes,
+                len: self.len(),
+            });
+        }
+        let mut committed = lock(&reserved.committed);
+        if bytes < *committed {
+            release(&reserved.pages, bytes, *committed)?;
+        }
+        *committed = bytes;
+        Ok(())
+    }
+
     /// A read-only file mapping.
     pub(crate) fn mapping(file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Memory {
         let start = NonNull::new(map.as_ptr().cast_mut()).unwrap_or(NonNull::dangling());
@@ -185,7 +233,7 @@ impl Memory {
     pub(crate) fn file(&self) -> Option<&File> {
         match &self.0.owner {
             Owner::Mapping(m) => Some(&m.file),
-            Owner::Heap(_) | Owner::Pages(_) => None,
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => None,
         }
     }
 
@@ -193,7 +241,7 @@ impl Memory {
     pub(crate) fn paging(&self) -> Option<Paging> {
         match &self.0.owner {
             Owner::Mapping(m) => Some(m.paging),
-            Owner::Heap(_) | Owner::Pages(_) => None,
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => None,
         }
     }
 
@@ -201,7 +249,7 @@ impl Memory {
     pub(crate) fn wanted(&self) -> Option<&Mutex<Wanted>> {
         match &self.0.owner {
             Owner::Mapping(m) => Some(&m.wanted),
-            Owner::Heap(_) | Owner::Pages(_) => None,
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => None,
         }
     }
 
@@ -209,8 +257,7 @@ impl Memory {
     /// after they are given back. This is how an allocator learns that memory which submitted
     /// work still held is gone.
     pub fn tie(&self, value: impl Any + Send + Sync) {
-        let mut ties = self.0.ties.lock().unwrap_or_else(PoisonError::into_inner);
-        ties.push(Box::new(value));
+        lock(&self.0.ties).push(Box::new(value));
     }
 }
 
@@ -265,7 +312,7 @@ impl Slice {
     pub fn mapped(&self) -> Option<&[u8]> {
         match &self.memory.0.owner {
             Owner::Mapping(m) => m.map.get(self.offset..self.offset + self.len),
-            Owner::Heap(_) | Owner::Pages(_) => None,
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => None,
         }
     }
 
@@ -277,6 +324,26 @@ impl Slice {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives the whole pages in these bytes of an anonymous mapping back to the system.
+fn release(pages: &MmapMut, from: usize, to: usize) -> Result<(), Error> {
+    let start = from.next_multiple_of(PAGE);
+    let len = to.saturating_sub(start);
+    if len == 0 {
+        return Ok(());
+    }
+    let at = pages.as_ptr().wrapping_add(start).cast_mut();
+    // SAFETY: the range lies in this private anonymous mapping, and whoever shrinks it vouches
+    // that no work uses it any more.
+    match unsafe { libc::madvise(at.cast(), len, libc::MADV_DONTNEED) } {
+        0 => Ok(()),
+        _ => Err(Error::last_os(format!("giving back {len} bytes of memory"))),
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         match self.owner {
@@ -284,7 +351,7 @@ impl Drop for Inner {
                 // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed only here.
                 unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) }
             }
-            Owner::Pages(_) | Owner::Mapping(..) => {}
+            Owner::Pages(_) | Owner::Reserved(_) | Owner::Mapping(..) => {}
         }
     }
 }
@@ -292,7 +359,7 @@ impl Drop for Inner {
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.0.owner {
-            Owner::Heap(_) | Owner::Pages(_) => "host",
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => "host",
             Owner::Mapping(..) => "mapping",
         };
         write!(f, "Memory({kind}, {} bytes)", self.len())

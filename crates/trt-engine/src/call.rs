@@ -1,10 +1,12 @@
 //! One call: bind the arguments of every launch and submit them in order.
 //!
 //! Nothing here waits for the device. Streamed weights come from the pass, which orders their
-//! arrival before the launch by events.
+//! arrival before the launch by events. Where all weights are on the device, a call that comes
+//! again is recorded and from then on replayed.
 
 use crate::Error;
 use crate::engine::{Compiled, Inner, Run, WeightUse};
+use crate::recorded::Key;
 use std::sync::Arc;
 use trt_alloc::{Arena, Lease};
 use trt_device::{Slice, Work};
@@ -87,11 +89,7 @@ fn submit(
             .device
             .submit(inner.compute, Work::Write { dst, bytes })?;
     }
-    let mut pass = run.streamer.begin(ProgramId(index as u32))?;
-    for launch in 0..p.program.launches.len() {
-        submit_launch(inner, p, launch, env, &buffers, &mut pass)?;
-    }
-    pass.finish()?;
+    launch_all(inner, run, index, env, &buffers, states, arena)?;
     let first = p.program.inputs.len();
     let mut outputs = Vec::with_capacity(p.program.outputs.len());
     for (o, (shape, dtype)) in p.program.outputs.iter().enumerate() {
@@ -111,13 +109,66 @@ fn part(slice: &Slice, len: usize) -> Result<Slice, Error> {
     Ok(slice.slice(0..len)?)
 }
 
-fn submit_launch(
+/// Submits all launches: again if the call was recorded, else one by one.
+fn launch_all(
     inner: &Inner,
+    run: &mut Run,
+    index: usize,
+    env: Env,
+    buffers: &Buffers,
+    states: &[Arc<Lease>],
+    arena: &Arena,
+) -> Result<(), Error> {
+    let p = &inner.programs[index];
+    let id = ProgramId(index as u32);
+    let generation = run.streamer.settled(id)?;
+    let submit = |work| Ok(inner.device.submit(inner.compute, work)?);
+    let Some(generation) = generation.filter(|_| inner.replay) else {
+        let mut pass = run.streamer.begin(id)?;
+        for launch in 0..p.program.launches.len() {
+            each_work(p, launch, env, buffers, arena, &mut pass, &mut &submit)?;
+        }
+        return Ok(pass.finish()?);
+    };
+    let places = states.iter().map(|s| s.whole().address());
+    let key = Key {
+        program: index,
+        generation,
+        memory: places.chain([arena.slice(0, 0)?.address()]).collect(),
+        shape: p.shape_vars.iter().map(|v| env.get(*v)).collect(),
+    };
+    let graph = match run.recorded.get(&key) {
+        Some(graph) => graph,
+        None => {
+            let mut works = Vec::with_capacity(p.program.launches.len());
+            let mut pass = run.streamer.begin(id)?;
+            for launch in 0..p.program.launches.len() {
+                each_work(p, launch, env, buffers, arena, &mut pass, &mut |work| {
+                    works.push(work);
+                    Ok(())
+                })?;
+            }
+            pass.finish()?;
+            if !run.recorded.due(&key) {
+                return works.into_iter().try_for_each(submit);
+            }
+            let graph = inner.device.record(works)?;
+            run.recorded.keep(key, graph.clone());
+            graph
+        }
+    };
+    submit(Work::Replay { graph, env })
+}
+
+/// Hands the works of one launch to `take`.
+fn each_work(
     p: &Compiled,
     launch: usize,
     env: Env,
     buffers: &Buffers,
+    arena: &Arena,
     pass: &mut Pass<'_>,
+    take: &mut dyn FnMut(Work) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut args: Vec<Option<Slice>> = Vec::with_capacity(p.uses[launch].len());
     for used in &p.uses[launch] {
@@ -128,25 +179,24 @@ fn submit_launch(
             WeightUse::Ranged => None,
         });
     }
-    let executable = &p.executables[launch];
-    let submit = |args, rows| {
-        let work = Work::Launch {
-            executable: executable.clone(),
-            env,
-            args,
-            rows,
-        };
-        inner.device.submit(inner.compute, work)
+    let scratch = match p.arena.scratch[launch] {
+        Some((offset, bytes)) => Some(arena.slice(offset, bytes)?),
+        None => None,
     };
-    match args.iter().position(Option::is_none) {
-        None => submit(args.into_iter().flatten().collect(), None)?,
-        Some(_) => pass.next_use(|rows, weight| -> Result<(), Error> {
-            let bound = args
-                .iter()
-                .map(|a| a.clone().unwrap_or_else(|| weight.clone()))
-                .collect();
-            Ok(submit(bound, Some(rows))?)
-        })?,
+    let work = |args, tiles| Work::Launch {
+        executable: p.executables[launch].clone(),
+        env,
+        args,
+        tiles,
+        scratch: scratch.clone(),
+    };
+    if args.iter().all(Option::is_some) {
+        return take(work(args.into_iter().flatten().collect(), None));
     }
-    Ok(())
+    pass.next_use(|tiles| {
+        // A launch covers at least one tile.
+        let first = tiles.places.first();
+        let bound = args.iter().map(|a| a.as_ref().or(first).cloned());
+        take(work(bound.flatten().collect(), Some(tiles)))
+    })
 }

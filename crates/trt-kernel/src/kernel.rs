@@ -189,6 +189,18 @@ impl Kernel {
         }
     }
 
+    /// The argument that may be given as tiles: the weight of a ranged matmul.
+    pub fn streamed(&self) -> Option<Arg> {
+        match self {
+            Kernel::Matmul(k) if k.ranged => Some(k.b.arg),
+            Kernel::Matmul(_)
+            | Kernel::Row(_)
+            | Kernel::Attention(_)
+            | Kernel::Gather(_)
+            | Kernel::Move(_) => None,
+        }
+    }
+
     /// The arguments that a launch writes.
     pub fn written(&self) -> Vec<Arg> {
         match self {

@@ -75,9 +75,11 @@
 //!     let applied = streamer.set_budget(budget.parse()?, 0)?;
 //!     assert!(applied.used() <= applied.applied);
 //!     let mut pass = streamer.begin(ProgramId(0))?;
-//!     pass.next_use(|rows, src| {
-//!         let dst = out.whole().slice(rows.start * 256..rows.end * 256)?;
-//!         device.submit(compute, Work::Copy { dst, src })?;
+//!     pass.next_use(|tiles| {
+//!         for (rows, src) in tiles.each() {
+//!             let dst = out.whole().slice(rows.start * 256..rows.end * 256)?;
+//!             device.submit(compute, Work::Copy { dst, src: src.clone() })?;
+//!         }
 //!         Ok::<(), Error>(())
 //!     })?;
 //!     pass.finish()?;
@@ -102,6 +104,7 @@ mod pass;
 mod places;
 mod schedule;
 mod simulate;
+mod stack;
 mod tile;
 
 pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};

@@ -1,8 +1,8 @@
 //! Kernels on the CPU.
 
 use super::event::Timeline;
+use crate::device::Tiles;
 use crate::{Error, Slice};
-use std::ops::Range;
 use std::time::Instant;
 use trt_kernel::host::{Prepared, Span, Team};
 use trt_kernel::{Env, Kernel};
@@ -14,6 +14,8 @@ pub(crate) struct HostExecutable {
     kind: &'static str,
     args: usize,
     written: Vec<usize>,
+    /// The argument that tiles stand for.
+    weight: Option<usize>,
 }
 
 impl HostExecutable {
@@ -23,11 +25,13 @@ impl HostExecutable {
             kind: kernel.kind(),
             args: kernel.args().len(),
             written: kernel.written().iter().map(|a| a.0 as usize).collect(),
+            weight: kernel.streamed().map(|a| a.0 as usize),
         })
     }
 
     /// Whether a launch may take these arguments.
-    pub(super) fn check(&self, args: &[Slice]) -> Result<(), Error> {
+    pub(super) fn check(&self, args: &[Slice], tiles: Option<&Tiles>) -> Result<(), Error> {
+        tiles.map_or(Ok(()), Tiles::check)?;
         if args.len() != self.args {
             return Err(Error::Args {
                 kernel: self.kind,
@@ -49,16 +53,28 @@ impl HostExecutable {
         &self,
         env: &Env,
         args: &[Slice],
-        rows: Option<Range<usize>>,
+        tiles: Option<&Tiles>,
         team: &Team,
         timeline: &Timeline,
     ) -> Result<(), Error> {
         let start = tracing::enabled!(tracing::Level::TRACE).then(Instant::now);
-        let spans: Vec<Span<'static>> = args.iter().map(span).collect();
-        let result = self.prepared.run(env, rows.clone(), &spans, team);
+        let mut spans: Vec<Span<'static>> = args.iter().map(span).collect();
+        let result = match (tiles, self.weight) {
+            (None, _) => self.prepared.run(env, None, &spans, team),
+            (Some(tiles), Some(weight)) => tiles.each().try_for_each(|(rows, place)| {
+                spans[weight] = span(place);
+                self.prepared.run(env, Some(rows), &spans, team)
+            }),
+            // Refused by the kernel, which has no rows.
+            (Some(tiles), None) => {
+                let rows = Some(tiles.rows.clone());
+                self.prepared.run(env, rows, &spans, team)
+            }
+        };
         if let Some(start) = start {
             let micros = start.elapsed().as_micros() as u64;
             let (stream, kernel) = (timeline.name.as_str(), self.kind);
+            let rows = tiles.map(|t| t.rows.clone());
             tracing::trace!(stream, kernel, ?rows, ?env, micros, "launch");
         }
         result.map_err(|source| Error::Launch {
