@@ -34,12 +34,14 @@
 //! # Ok::<(), trt_device::Error>(())
 //! ```
 
+mod cuda;
 mod device;
 mod error;
 mod host;
 mod memory;
 mod process;
 
+pub use cuda::{Cuda, CudaInfo, Transfers};
 pub use device::{Device, Event, Executable, Graph, Info, Paging, Residency, Stream, Tiles, Work};
 pub use error::Error;
 pub use host::{Host, HostMode};
