@@ -10,6 +10,7 @@ mod event;
 mod launch;
 mod pages;
 mod queue;
+mod reserved;
 mod worker;
 
 use crate::device::{EventOf, ExecutableOf, GraphOf};
@@ -21,6 +22,7 @@ use event::Timeline;
 pub(crate) use launch::HostExecutable;
 use memmap2::Mmap;
 use queue::Queue;
+pub(crate) use reserved::Reserved;
 use std::fmt;
 use std::fs::File;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -116,7 +118,7 @@ impl Device for Host {
     }
 
     fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), Error> {
-        memory.host_commit(bytes)
+        memory.host_commit(bytes, &self.info.name)
     }
 
     fn map(&self, file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Result<Memory, Error> {
