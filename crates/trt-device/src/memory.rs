@@ -6,8 +6,9 @@
 //! Nothing here reads or writes the bytes of device memory: only work does.
 
 use crate::cuda::DeviceMemory;
+use crate::host::Reserved;
 use crate::{Error, Paging};
-use memmap2::{Mmap, MmapMut, MmapOptions};
+use memmap2::{Mmap, MmapMut};
 use std::alloc::Layout;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -23,9 +24,6 @@ pub const ALIGN: usize = 256;
 /// From this size on, memory comes straight from the system: zeroed lazily, page by page, on
 /// first touch, and really given back when freed.
 const FROM_SYSTEM: usize = 128 << 10;
-
-/// A multiple of the page size of every system this runs on.
-const PAGE: usize = 64 << 10;
 
 /// A range of bytes that a device can address.
 #[derive(Clone)]
@@ -59,12 +57,6 @@ enum Owner {
     Mapping(Box<Mapping>),
     /// A CUDA device.
     Device(DeviceMemory),
-}
-
-/// A range of addresses of which a first part is real.
-struct Reserved {
-    pages: MmapMut,
-    committed: Mutex<usize>,
 }
 
 /// A read-only mapping of a whole file.
@@ -150,23 +142,21 @@ impl Memory {
 
     /// Host addresses without memory.
     pub(crate) fn host_reserved(bytes: usize, device: &str) -> Result<Memory, Error> {
-        let refused = |reason: String| Error::OutOfMemory {
+        let reserved = Reserved::new(bytes).map_err(|e| Error::OutOfMemory {
             device: device.to_string(),
             bytes,
-            reason,
-        };
-        let mut options = MmapOptions::new();
-        let options = options.len(bytes.max(1)).no_reserve_swap();
-        let mut pages = options.map_anon().map_err(|e| refused(e.to_string()))?;
-        let start = NonNull::new(pages.as_mut_ptr());
-        let start = start.ok_or_else(|| refused("the system returned null".into()))?;
-        let committed = Mutex::new(0);
-        let reserved = Box::new(Reserved { pages, committed });
-        Ok(Memory::new(Owner::Reserved(reserved), start, bytes))
+            reason: e.to_string(),
+        })?;
+        let start = reserved.start();
+        Ok(Memory::new(
+            Owner::Reserved(Box::new(reserved)),
+            start,
+            bytes,
+        ))
     }
 
     /// Changes how much of reserved host memory is real. Nothing may use what goes.
-    pub(crate) fn host_commit(&self, bytes: usize) -> Result<(), Error> {
+    pub(crate) fn host_commit(&self, bytes: usize, device: &str) -> Result<(), Error> {
         let Owner::Reserved(reserved) = &self.0.owner else {
             return Err(Error::NotReserved);
         };
@@ -177,12 +167,11 @@ impl Memory {
                 len: self.len(),
             });
         }
-        let mut committed = lock(&reserved.committed);
-        if bytes < *committed {
-            release(&reserved.pages, bytes, *committed)?;
-        }
-        *committed = bytes;
-        Ok(())
+        reserved.commit(bytes).map_err(|e| Error::OutOfMemory {
+            device: device.to_string(),
+            bytes,
+            reason: e.to_string(),
+        })
     }
 
     /// A read-only file mapping.
@@ -342,24 +331,8 @@ impl Slice {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Gives the whole pages in these bytes of an anonymous mapping back to the system.
-fn release(pages: &MmapMut, from: usize, to: usize) -> Result<(), Error> {
-    let start = from.next_multiple_of(PAGE);
-    let len = to.saturating_sub(start);
-    if len == 0 {
-        return Ok(());
-    }
-    let at = pages.as_ptr().wrapping_add(start).cast_mut();
-    // SAFETY: the range lies in this private anonymous mapping, and whoever shrinks it vouches
-    // that no work uses it any more.
-    match unsafe { libc::madvise(at.cast(), len, libc::MADV_DONTNEED) } {
-        0 => Ok(()),
-        _ => Err(Error::last_os(format!("giving back {len} bytes of memory"))),
-    }
 }
 
 impl Drop for Inner {

@@ -2,13 +2,17 @@
 //! probe is left out, unless `TRT_REQUIRE_CUDA=1` says that there must be one.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trt_device::{Cuda, Device, Error, Host, Memory, Paging, Slice, Stream, Work};
 
-/// The first device that will do.
-fn cuda() -> Option<Cuda> {
+/// Tests that use the device, one at a time: some look at how much of its memory is free.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The first device, for as long as the guard lives.
+fn cuda() -> Option<(Cuda, MutexGuard<'static, ()>)> {
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     match Cuda::new(0) {
-        Ok(device) => Some(device),
+        Ok(device) => Some((device, alone)),
         Err(error) if std::env::var_os("TRT_REQUIRE_CUDA").is_some_and(|v| v == "1") => {
             panic!("TRT_REQUIRE_CUDA=1, but {error}")
         }
@@ -71,7 +75,9 @@ fn asking_for_a_device_never_panics_and_says_why_there_is_none() {
 
 #[test]
 fn new_memory_is_zero_and_aligned() {
-    let Some(device) = cuda() else { return };
+    let Some((device, _alone)) = cuda() else {
+        return;
+    };
     let stream = device.stream("s").unwrap();
     for bytes in [0, 1, 300, 5 << 20] {
         let memory = device.allocate(bytes).unwrap();
@@ -90,48 +96,54 @@ fn new_memory_is_zero_and_aligned() {
 
 #[test]
 fn freed_memory_goes_back_to_the_driver() {
-    let Some(device) = cuda() else { return };
-    let (before, total) = device.free_memory().unwrap();
-    assert!(before <= total);
+    let Some((device, _alone)) = cuda() else {
+        return;
+    };
+    let before = device.free_memory().unwrap();
+    assert!(before <= device.info().total_memory);
     let memory = device.allocate(256 << 20).unwrap();
-    assert!(device.free_memory().unwrap().0 + (255 << 20) < before);
+    assert!(device.free_memory().unwrap() + (255 << 20) < before);
     drop(memory);
-    assert!(device.free_memory().unwrap().0 + (8 << 20) >= before);
+    assert!(device.free_memory().unwrap() + (8 << 20) >= before);
 }
 
 #[test]
 fn committed_memory_is_real_keeps_its_bytes_and_goes_back() {
-    let Some(device) = cuda() else { return };
+    let Some((device, _alone)) = cuda() else {
+        return;
+    };
     let stream = device.stream("s").unwrap();
     let memory = device.reserve(1 << 30).unwrap();
-    let before = device.free_memory().unwrap().0;
+    let before = device.free_memory().unwrap();
     device.commit(&memory, 64 << 20).unwrap();
     let first = memory.whole().slice(0..1000).unwrap();
     write(&device, stream, &first, &pattern(1000, 5));
     device.commit(&memory, 512 << 20).unwrap();
-    assert!(device.free_memory().unwrap().0 + (511 << 20) < before);
+    assert!(device.free_memory().unwrap() + (511 << 20) < before);
     let last = memory.whole().slice((512 << 20) - 1000..512 << 20).unwrap();
     write(&device, stream, &last, &pattern(1000, 6));
     assert_eq!(read(&device, stream, &last), pattern(1000, 6));
     device.commit(&memory, 64 << 20).unwrap();
-    assert!(device.free_memory().unwrap().0 + (65 << 20) >= before);
+    assert!(device.free_memory().unwrap() + (65 << 20) >= before);
     assert_eq!(read(&device, stream, &first), pattern(1000, 5));
     device.commit(&memory, 0).unwrap();
     drop((first, last, memory));
-    assert!(device.free_memory().unwrap().0 + (8 << 20) >= before);
+    assert!(device.free_memory().unwrap() + (8 << 20) >= before);
 }
 
 #[test]
 fn more_memory_than_there_is_is_an_error_with_the_numbers_and_changes_nothing() {
-    let Some(device) = cuda() else { return };
+    let Some((device, _alone)) = cuda() else {
+        return;
+    };
     let total = device.info().total_memory as usize;
     let error = device.allocate(2 * total).unwrap_err();
     assert!(matches!(error, Error::OutOfMemory { bytes, .. } if bytes == 2 * total));
     assert!(error.to_string().contains("are free"), "{error}");
     let memory = device.reserve(2 * total).unwrap();
-    let before = device.free_memory().unwrap().0;
+    let before = device.free_memory().unwrap();
     assert!(device.commit(&memory, 2 * total).is_err());
-    assert!(device.free_memory().unwrap().0 + (32 << 20) >= before);
+    assert!(device.free_memory().unwrap() + (32 << 20) >= before);
     let fixed = device.allocate(8).unwrap();
     assert!(matches!(device.commit(&fixed, 0), Err(Error::NotReserved)));
 }
@@ -140,9 +152,9 @@ fn more_memory_than_there_is_is_an_error_with_the_numbers_and_changes_nothing() 
 fn uploads_bring_what_the_file_holds_whichever_way_they_go() {
     let bytes = pattern((70 << 20) + 12345, 3);
     for budget in [u64::MAX, 40 << 20, 0] {
-        if cuda().is_none() {
+        let Some((_, _alone)) = cuda() else {
             return;
-        }
+        };
         let device = Cuda::with_host_budget(0, budget).unwrap();
         let stream = device.stream("weights").unwrap();
         let file = mapped(&device, &bytes);
@@ -172,7 +184,9 @@ fn uploads_bring_what_the_file_holds_whichever_way_they_go() {
 
 #[test]
 fn copies_follow_each_other_on_a_stream_and_events_order_two() {
-    let Some(device) = cuda() else { return };
+    let Some((device, _alone)) = cuda() else {
+        return;
+    };
     let (a, b) = (device.stream("a").unwrap(), device.stream("b").unwrap());
     let len = 8 << 20;
     let [x, y, z] = [0; 3].map(|_| device.allocate(len).unwrap().whole());
@@ -196,7 +210,9 @@ fn copies_follow_each_other_on_a_stream_and_events_order_two() {
 
 #[test]
 fn work_keeps_its_memory_and_lets_it_go_when_it_is_waited_for() {
-    let Some(device) = cuda() else { return };
+    let Some((device, _alone)) = cuda() else {
+        return;
+    };
     let (busy, other) = (
         device.stream("busy").unwrap(),
         device.stream("other").unwrap(),
@@ -221,7 +237,9 @@ fn work_keeps_its_memory_and_lets_it_go_when_it_is_waited_for() {
 
 #[test]
 fn what_cannot_be_done_is_refused_with_a_reason() {
-    let Some(device) = cuda() else { return };
+    let Some((device, _alone)) = cuda() else {
+        return;
+    };
     let stream = device.stream("s").unwrap();
     let memory = device.allocate(64).unwrap().whole();
     let part = |range| memory.slice(range).unwrap();
@@ -277,7 +295,9 @@ fn what_cannot_be_done_is_refused_with_a_reason() {
 
 #[test]
 fn recorded_copies_can_be_replayed_on_any_stream() {
-    let Some(device) = cuda() else { return };
+    let Some((device, _alone)) = cuda() else {
+        return;
+    };
     let streams = [device.stream("a").unwrap(), device.stream("b").unwrap()];
     let [x, y, z] = [0; 3].map(|_| device.allocate(1000).unwrap().whole());
     let copy = |dst: &Slice, src: &Slice| Work::Copy {

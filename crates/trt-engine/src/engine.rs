@@ -14,7 +14,7 @@ use trt_alloc::{Lease, Pool, Purpose, Static, Strategy};
 use trt_device::{Device, Executable, Stream, Work};
 use trt_graph::program::{BufferId, BufferKind, Program, State, WeightId as ProgramWeight};
 use trt_kernel::Var;
-use trt_stream::{Config, Streamer, WeightId};
+use trt_stream::{Config, Rates, Streamer, WeightId};
 
 /// How an argument of a launch is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,6 +251,13 @@ impl Engine {
             pool.set_limit(old)?;
         }
         Ok(applied?)
+    }
+
+    /// Measures how fast weights come to the device and are read there; takes up to a second and
+    /// two gigabytes of the device for as long.
+    pub fn measure_rates(&self) -> Result<Rates, Error> {
+        let run = self.run();
+        Ok(Rates::measure(&self.0.pool, run.streamer.weights())?)
     }
 
     /// Bytes of the device in use, by purpose, and the high-water mark.

@@ -265,6 +265,11 @@ impl Streamer {
         self.layout.limits().floor()
     }
 
+    /// The weights that it streams.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// Tiles, order and limits.
     pub fn layout(&self) -> &Layout {
         &self.layout

@@ -6,7 +6,8 @@
 //! integers that decide the same grids as those that it was recorded with.
 
 use super::driver::{Bound, Capture, Context, RawEvent, RawGraph, RawStream};
-use super::launch::{Call, Ready, Surroundings};
+use super::launch::{Call, Ready};
+use super::params::Surroundings;
 use super::slots::{Fault, Slot};
 use super::stream::write_integers;
 use crate::device::ExecutableOf;

@@ -7,7 +7,8 @@
 
 use super::driver::{Bound, Context, Pinned, RawEvent, RawStream};
 use super::graph::CudaGraph;
-use super::launch::{Call, CudaExecutable, Ready, Surroundings};
+use super::launch::{Call, CudaExecutable, Ready};
+use super::params::Surroundings;
 use super::retire::Retire;
 use super::slots::{Fault, Slot};
 use crate::{Error, Slice, Work};

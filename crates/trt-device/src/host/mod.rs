@@ -10,6 +10,7 @@ mod event;
 mod launch;
 mod pages;
 mod queue;
+mod reserved;
 mod worker;
 
 use crate::device::{EventOf, ExecutableOf, GraphOf};
@@ -22,6 +23,7 @@ pub(crate) use launch::HostExecutable;
 use memmap2::Mmap;
 pub(crate) use pages::{read_ahead, total_memory};
 use queue::Queue;
+pub(crate) use reserved::Reserved;
 use std::fmt;
 use std::fs::File;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -108,6 +110,11 @@ impl Device for Host {
         &self.info
     }
 
+    fn free_memory(&self) -> Option<u64> {
+        // What is free for a process that maps files depends on what the system would drop.
+        None
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Memory, Error> {
         Memory::host(bytes, &self.info.name)
     }
@@ -117,7 +124,7 @@ impl Device for Host {
     }
 
     fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), Error> {
-        memory.host_commit(bytes)
+        memory.host_commit(bytes, &self.info.name)
     }
 
     fn map(&self, file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Result<Memory, Error> {
