@@ -136,6 +136,9 @@ impl Files {
 
     /// Where kernels can read a slice of a mapping, for as long as its memory lives.
     pub fn in_place(&self, bound: &Bound<'_>, src: &Slice) -> Result<u64, Error> {
+        if src.is_empty() {
+            return Ok(src.address());
+        }
         let range = src.offset()..src.offset() + src.len();
         let mut state = self.lock();
         let id = state.find(src)?;

@@ -171,3 +171,48 @@ impl State {
         Some(entry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file(len: usize) -> (Arc<File>, [Arc<Mmap>; 2]) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![1; len]).unwrap();
+        // SAFETY: nobody changes the temporary file while it is mapped.
+        let map = || Arc::new(unsafe { Mmap::map(&file) }.unwrap());
+        let maps = [map(), map()];
+        (Arc::new(file), maps)
+    }
+
+    #[test]
+    fn mappings_of_one_file_share_an_entry_until_the_last_is_gone() {
+        let mut state = State::default();
+        let (file, maps) = file(100);
+        let (other, [elsewhere, _]) = self::file(100);
+        let base = |map: &Arc<Mmap>| map.as_ptr() as usize;
+        for map in [&maps[0], &maps[1], &maps[0]] {
+            let id = state.entry_of(&file, map);
+            assert_eq!(id, 0);
+            state.add_user(base(map), id);
+        }
+        assert_eq!(state.entry_of(&other, &elsewhere), 1);
+        assert!(state.unmap(base(&maps[0])).is_none());
+        assert!(state.unmap(base(&maps[0])).is_none());
+        // The entry's own pages are those of the first mapping, which it still holds.
+        assert!(state.unmap(base(&maps[1])).is_some());
+        assert!(state.unmap(base(&maps[1])).is_none());
+    }
+
+    #[test]
+    fn chunks_that_were_not_tried_are_missing_and_refused_ones_are_not() {
+        let mut state = State::default();
+        let (file, [map, _]) = file(100);
+        let id = state.entry_of(&file, &map);
+        assert_eq!(state.missing(id, &(0..10)), 100);
+        assert_eq!(state.missing(id, &(7..7)), 0);
+        state.set(id, 0, Chunk::Refused);
+        assert_eq!(state.missing(id, &(0..10)), 0);
+    }
+}

@@ -146,10 +146,17 @@ impl Registration {
             return Err(super::failure(bad, call()));
         };
         let start = bytes.as_ptr().cast_mut();
-        let flags = sys::CU_MEMHOSTREGISTER_READ_ONLY | sys::CU_MEMHOSTREGISTER_DEVICEMAP;
-        // SAFETY: the pages are mapped for as long as `map` lives, which the registration holds;
-        // the device may only read them, as the mapping is read-only.
-        let told = unsafe { sys::cuMemHostRegister_v2(start.cast(), bytes.len(), flags) };
+        let register = |flags| {
+            // SAFETY: the pages are mapped for as long as `map` lives, which the registration
+            // holds; the device may only read them, as the mapping is read-only.
+            unsafe { sys::cuMemHostRegister_v2(start.cast(), bytes.len(), flags) }
+        };
+        let read_only = sys::CU_MEMHOSTREGISTER_READ_ONLY;
+        let told = match register(read_only | sys::CU_MEMHOSTREGISTER_DEVICEMAP) {
+            // With one address space for both sides, kernels see registered pages anyway.
+            sys::CUresult::CUDA_ERROR_INVALID_VALUE => register(read_only),
+            other => other,
+        };
         bound.check(told, call)?;
         Ok(Registration {
             context: context.clone(),
