@@ -164,9 +164,17 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        let mut current = std::ptr::null_mut();
         // SAFETY: retained once in `retain`, released once here; what belongs to the context holds
-        // a reference to it, so nothing of it is left. A failure leaves nothing to do.
-        let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
+        // a reference to it, so nothing of it is left. The thread must not keep a context as
+        // current that may be gone. A failure leaves nothing to do.
+        unsafe {
+            let _ = sys::cuCtxGetCurrent(&mut current);
+            if current == self.raw {
+                let _ = sys::cuCtxSetCurrent(std::ptr::null_mut());
+            }
+            let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
+        }
     }
 }
 
