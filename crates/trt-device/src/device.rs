@@ -91,8 +91,8 @@ pub(crate) enum GraphOf {
 }
 
 /// Rows of a streamed weight, cut into tiles of equal height but for the last, each in memory
-/// of its own.
-#[derive(Clone, Debug)]
+/// of its own. The default is no rows.
+#[derive(Clone, Debug, Default)]
 pub struct Tiles {
     /// The rows.
     pub rows: Range<usize>,
@@ -105,8 +105,10 @@ pub struct Tiles {
 /// One thing to do on a stream.
 #[derive(Clone, Debug)]
 pub enum Work {
-    /// Runs a kernel. `args` are in the kernel's order. For a ranged matmul `tiles` may name the
-    /// rows of the weight that the launch covers; its weight argument is then not used.
+    /// Runs a kernel. `args` are in the kernel's order. For ranged products `tiles` may name the
+    /// rows of each weight ([`Kernel::streamed`]) that the launch covers; those arguments are
+    /// then not used. Of a group with tiles only the products run that have rows, and its other
+    /// parts do not.
     Launch {
         /// The kernel.
         executable: Executable,
@@ -114,8 +116,8 @@ pub enum Work {
         env: Env,
         /// One slice per argument.
         args: Vec<Slice>,
-        /// The weight rows of a ranged matmul, or everything.
-        tiles: Option<Tiles>,
+        /// The rows of each weight, in the order of [`Kernel::streamed`]; none: everything.
+        tiles: Vec<Tiles>,
         /// Working memory of at least [`Executable::scratch`] bytes, if it needs any.
         scratch: Option<Slice>,
     },
@@ -202,7 +204,7 @@ impl Tiles {
         let rows = self.rows.end.saturating_sub(self.rows.start);
         let needed = rows.div_ceil(self.step.max(1));
         let found = self.places.len();
-        match found == needed && found <= MAX_TILES && self.step > 0 {
+        match found == needed && found <= MAX_TILES {
             true => Ok(()),
             false => Err(Error::Tiles {
                 start: self.rows.start,

@@ -195,7 +195,7 @@ fn check(work: &Work) -> Result<(), Error> {
             tiles,
             ..
         } => match &executable.0 {
-            ExecutableOf::Host(own) => own.check(args, tiles.as_ref()),
+            ExecutableOf::Host(own) => own.check(args, tiles),
         },
         Work::Copy { dst, src } => {
             same_length("copy", src.len(), dst.len())?;

@@ -75,7 +75,7 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
             tiles,
             scratch: _,
         } => match &executable.0 {
-            ExecutableOf::Host(own) => own.run(env, args, tiles.as_ref(), team, timeline),
+            ExecutableOf::Host(own) => own.run(env, args, tiles, team, timeline),
         },
         Work::Replay { graph, env } => {
             let GraphOf::Host(works) = &graph.0;
