@@ -15,9 +15,14 @@
 mod access;
 mod asm;
 mod emitted;
+mod fold;
 mod lanes;
 mod math;
+mod reduce;
+mod row;
 mod scope;
+mod space;
+mod stages;
 
 pub use emitted::{Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
 
@@ -42,9 +47,18 @@ pub enum PtxError {
 /// PTX text for a kernel, and how to launch it.
 pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
     kernel.check()?;
-    let _ = target;
-    Err(PtxError::Unsupported {
+    match kernel {
+        Kernel::Row(k) => row::emit(k, target),
+        Kernel::Matmul(_) => Err(missing(kernel)),
+        Kernel::Attention(_) => Err(missing(kernel)),
+        Kernel::Gather(_) => Err(missing(kernel)),
+        Kernel::Move(_) => Err(missing(kernel)),
+    }
+}
+
+fn missing(kernel: &Kernel) -> PtxError {
+    PtxError::Unsupported {
         kernel: kernel.kind(),
         what: "this kind of kernel".into(),
-    })
+    }
 }
