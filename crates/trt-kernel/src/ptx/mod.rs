@@ -16,8 +16,10 @@ mod access;
 mod asm;
 mod emitted;
 mod fold;
+mod gather;
 mod lanes;
 mod math;
+mod moves;
 mod reduce;
 mod row;
 mod scope;
@@ -51,8 +53,8 @@ pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
         Kernel::Row(k) => row::emit(k, target),
         Kernel::Matmul(_) => Err(missing(kernel)),
         Kernel::Attention(_) => Err(missing(kernel)),
-        Kernel::Gather(_) => Err(missing(kernel)),
-        Kernel::Move(_) => Err(missing(kernel)),
+        Kernel::Gather(k) => gather::emit(k, target),
+        Kernel::Move(k) => Ok(moves::emit(k, target)),
     }
 }
 
