@@ -98,6 +98,18 @@ impl Cut {
         self.threads / self.team * self.rows
     }
 
+    /// Blocks that a multiprocessor should hold: 1024 threads with one row of `a`, fewer with
+    /// more, whose sums and pieces take registers.
+    fn crowd(&self) -> u32 {
+        let threads = match self.m {
+            ..=2 => 1024,
+            3..=4 => 768,
+            _ => 512,
+        };
+        // No multiprocessor is sure to hold more than 16 blocks.
+        (threads / self.threads).clamp(1, 16) as u32
+    }
+
     /// Warps of a team, each with sums of its own.
     fn parts(&self) -> usize {
         self.team.div_ceil(32)
@@ -114,6 +126,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, m: usize) -> Block {
         name: format!("few{m}"),
         asm,
         threads: cut.threads as u32,
+        crowd: cut.crowd(),
         grid: [
             over_rows(kernel, cut.block_rows()),
             Extent::Fixed(1),

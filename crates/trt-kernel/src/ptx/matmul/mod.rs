@@ -63,7 +63,13 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
             Variant::Mma(shape) => mma::emit(kernel, target, shape),
             Variant::Tile => tile::emit(kernel, target),
         };
-        emitted.text += &scope::entry(&block.name, &emitted.params, block.threads, block.asm);
+        emitted.text += &scope::crowded_entry(
+            &block.name,
+            &emitted.params,
+            block.threads,
+            block.crowd,
+            block.asm,
+        );
         emitted.launches.push(Launch {
             entry: block.name,
             when,
@@ -112,6 +118,8 @@ struct Block {
     name: String,
     asm: Asm,
     threads: u32,
+    /// Blocks that a multiprocessor should hold at a time.
+    crowd: u32,
     grid: [Extent; 3],
     shared: u32,
 }
