@@ -12,9 +12,11 @@
 //! a call, never on the range of weight rows, and each output is computed by the same
 //! instructions in the same order wherever its row lies.
 
+mod access;
 mod asm;
 mod emitted;
 mod lanes;
+mod math;
 mod matmul;
 mod scope;
 

@@ -39,7 +39,7 @@ pub(super) fn params(args: usize, ranged: bool) -> Vec<Param> {
 impl Scope {
     /// Starts an entry: loads the addresses of `args` arguments and the runtime integers `vars`.
     pub fn begin(asm: &mut Asm, target: Target, args: usize, vars: &[Var]) -> Scope {
-        let mut pointer = |asm: &mut Asm, name: &str| {
+        let pointer = |asm: &mut Asm, name: &str| {
             let generic = asm.op("ld.param.u64", Class::B64, &[&format_args!("[{name}]")]);
             asm.op("cvta.to.global.u64", Class::B64, &[&generic])
         };
@@ -186,16 +186,16 @@ impl Tiles {
 
 /// The text of an entry of `threads` threads, around what was assembled.
 pub(super) fn entry(name: &str, params: &[Param], threads: u32, asm: Asm) -> String {
-    crowded_entry(name, params, threads, 1, asm)
+    crowded_entry(name, params, threads, None, asm)
 }
 
-/// As [`entry`], with registers bounded so that a multiprocessor holds that many `blocks`. The
-/// assembler takes it as a target too: it keeps more loads in flight if few blocks are enough.
+/// As [`entry`], with registers bounded so that a multiprocessor holds that many `blocks`. It is
+/// a goal too: without it the assembler saves registers by loading late, with it it loads ahead.
 pub(super) fn crowded_entry(
     name: &str,
     params: &[Param],
     threads: u32,
-    blocks: u32,
+    blocks: Option<u32>,
     asm: Asm,
 ) -> String {
     let lines: Vec<String> = params
@@ -211,7 +211,7 @@ pub(super) fn crowded_entry(
     let mut out = String::new();
     let _ = writeln!(out, ".visible .entry {name}(\n{}\n)", lines.join(",\n"));
     let _ = writeln!(out, ".maxntid {threads}, 1, 1");
-    if blocks > 1 {
+    if let Some(blocks) = blocks {
         let _ = writeln!(out, ".minnctapersm {blocks}");
     }
     let _ = writeln!(out, "{{\n{}\tret;\n}}", asm.finish());

@@ -19,7 +19,8 @@ use crate::{DType, Matmul};
 
 /// Bytes of `b` that one load brings.
 const PIECE: usize = 16;
-/// Threads that keep enough bytes in flight for the memory of the largest device.
+/// Threads that keep enough bytes in flight for the memory of a large device, with few rows of
+/// `a`; with more, each has more in flight.
 const ENOUGH: usize = 1 << 17;
 /// Blocks that give each multiprocessor of a large device some.
 const BLOCKS: usize = 264;
@@ -76,10 +77,11 @@ impl Cut {
             128.. => 32,
             _ => 8,
         };
-        while total(team) < ENOUGH && pieces >= 8 * team && team < 256 {
+        let enough = if m <= 2 { ENOUGH } else { ENOUGH / 2 };
+        while total(team) < enough && pieces >= 8 * team && team < 256 {
             team *= 2;
         }
-        let mut threads = 256;
+        let mut threads = team.max(128);
         while threads > team.max(32) && total(team) < BLOCKS * threads {
             threads /= 2;
         }
@@ -88,7 +90,11 @@ impl Cut {
             rows,
             team,
             threads,
-            ahead: (8 / rows).min(if m <= 2 { 8 } else { 4 }),
+            ahead: match m {
+                ..=2 => 4 / rows,
+                3..=4 => 2,
+                _ => 4 / rows,
+            },
             pieces,
         }
     }
@@ -98,16 +104,14 @@ impl Cut {
         self.threads / self.team * self.rows
     }
 
-    /// Blocks that a multiprocessor should hold: 1024 threads with one row of `a`, fewer with
-    /// more, whose sums and pieces take registers.
+    /// Blocks that a multiprocessor should hold: 1024 threads, if the sums and the pieces of `a`
+    /// leave room for that; else what the text takes, which loads as early as it says.
     fn crowd(&self) -> u32 {
-        let threads = match self.m {
-            ..=2 => 1024,
-            3..=4 => 768,
-            _ => 512,
-        };
-        // No multiprocessor is sure to hold more than 16 blocks.
-        (threads / self.threads).clamp(1, 16) as u32
+        match self.m {
+            // No multiprocessor is sure to hold more than 16 blocks.
+            ..=2 => (1024 / self.threads).min(16) as u32,
+            _ => 1,
+        }
     }
 
     /// Warps of a team, each with sums of its own.
@@ -126,7 +130,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, m: usize) -> Block {
         name: format!("few{m}"),
         asm,
         threads: cut.threads as u32,
-        crowd: cut.crowd(),
+        crowd: Some(cut.crowd()),
         grid: [
             over_rows(kernel, cut.block_rows()),
             Extent::Fixed(1),
@@ -219,6 +223,10 @@ impl Reader {
     }
 
     /// Adds all products of the thread's pieces to `acc[m][row]`.
+    ///
+    /// With many pieces, a register that has been multiplied is loaded again at once, so that
+    /// always as many loads are in flight. The last round, the rest and a ragged piece, which
+    /// not all threads have, are straight code.
     fn multiply(&self, asm: &mut Asm, lane: R, acc: &[R]) {
         let Cut {
             team,
@@ -227,66 +235,73 @@ impl Reader {
             ..
         } = self.cut;
         let (whole, ragged) = (pieces / team, pieces % team);
-        let mut rounds = whole / ahead;
-        let mut rest = whole % ahead;
-        if rest == 0 && rounds > 0 && ragged > 0 {
-            // The ragged piece is in flight together with whole ones.
-            (rounds, rest) = (rounds - 1, ahead);
-        }
-        if rounds > 2 {
+        let mut flying: Vec<Flying> = Vec::new();
+        let mut rest = whole;
+        if whole >= 2 * ahead {
+            flying = (0..ahead).map(|i| self.start(asm, i, None)).collect();
+            let rounds = whole / ahead - 1;
             let i = asm.op("mov.b32", Class::B32, &[&0]);
-            asm.count(i, Int::Imm(rounds as i64), Int::Imm(1), |asm| {
-                self.round(asm, acc, ahead, None);
+            asm.count_rolled(i, Int::Imm(rounds as i64), Int::Imm(1), |asm| {
+                for f in &flying {
+                    self.meet(asm, acc, f);
+                    self.load_b(asm, f, f.piece + ahead);
+                }
                 self.advance(asm, ahead);
             });
-        } else {
-            for _ in 0..rounds {
-                self.round(asm, acc, ahead, None);
-                self.advance(asm, ahead);
-            }
+            rest = whole % ahead;
         }
-        let inside = (ragged > 0).then(|| asm.op("setp.lt.s32", Class::Pred, &[&lane, &ragged]));
-        self.round(asm, acc, rest, inside);
+        for _ in 0..rest {
+            flying.push(self.start(asm, flying.len(), None));
+        }
+        if ragged > 0 {
+            let inside = asm.op("setp.lt.s32", Class::Pred, &[&lane, &ragged]);
+            flying.push(self.start(asm, flying.len(), Some(inside)));
+        }
+        for f in &flying {
+            self.meet(asm, acc, f);
+        }
     }
 
-    /// Some whole pieces of each row, and a last one if its predicate holds.
-    fn round(&self, asm: &mut Asm, acc: &[R], whole: usize, last: Option<R>) {
-        let count = whole + usize::from(last.is_some());
-        let guard = |i: usize| last.filter(|_| i == whole);
-        let b: Vec<Vec<Vec<R>>> = (0..count)
-            .map(|i| {
-                let at = (i * self.cut.team * PIECE) as i64;
-                (0..self.cut.rows)
-                    .map(|r| self.load_b(asm, at + r as i64 * self.b_row, guard(i)))
-                    .collect()
-            })
+    /// Starts to load a piece of each row of `b`, where the guard holds.
+    fn start(&self, asm: &mut Asm, piece: usize, guard: Option<R>) -> Flying {
+        let rows = (0..self.cut.rows)
+            .map(|_| asm.regs(Class::B32, PIECE / 4))
             .collect();
+        let flying = Flying { piece, guard, rows };
+        self.load_b(asm, &flying, piece);
+        flying
+    }
+
+    fn load_b(&self, asm: &mut Asm, to: &Flying, piece: usize) {
+        let at = (piece * self.cut.team * PIECE) as i64;
+        for (r, words) in to.rows.iter().enumerate() {
+            let place = (self.b_at, at + r as i64 * self.b_row);
+            load(asm, "ld.global.nc.L1::no_allocate", words, place, to.guard);
+        }
+    }
+
+    /// Multiplies a piece of each row of `b` with all rows of `a`.
+    fn meet(&self, asm: &mut Asm, acc: &[R], piece: &Flying) {
         let a_piece = PIECE / self.b.size() * self.a.size();
-        for (i, words) in b.iter().enumerate() {
-            let at = (i * self.cut.team * a_piece) as i64;
-            let rows: Vec<Vec<R>> = words.iter().map(|w| unpack(asm, w, self.b)).collect();
-            for (m, sums) in acc.chunks(self.cut.rows).enumerate() {
-                let (base, offset) = self.a_at[m];
-                let words = load(
-                    asm,
-                    "ld.global.nc",
-                    (base, at + offset),
-                    a_piece / 4,
-                    guard(i),
-                );
-                let x = unpack(asm, &words, self.a);
-                for (j, x) in x.iter().enumerate() {
-                    for (row, sum) in rows.iter().zip(sums) {
-                        asm.op_to("fma.rn.f32", *sum, &[&row[j], x, sum]);
-                    }
+        let at = (piece.piece * self.cut.team * a_piece) as i64;
+        let rows: Vec<Vec<R>> = piece.rows.iter().map(|w| unpack(asm, w, self.b)).collect();
+        for (m, sums) in acc.chunks(self.cut.rows).enumerate() {
+            let (base, offset) = self.a_at[m];
+            let words = asm.regs(Class::B32, a_piece / 4);
+            load(
+                asm,
+                "ld.global.nc",
+                &words,
+                (base, at + offset),
+                piece.guard,
+            );
+            let x = unpack(asm, &words, self.a);
+            for (j, x) in x.iter().enumerate() {
+                for (row, sum) in rows.iter().zip(sums) {
+                    asm.op_to("fma.rn.f32", *sum, &[&row[j], x, sum]);
                 }
             }
         }
-    }
-
-    fn load_b(&self, asm: &mut Asm, offset: i64, guard: Option<R>) -> Vec<R> {
-        let name = "ld.global.nc.L1::no_allocate";
-        load(asm, name, (self.b_at, offset), PIECE / 4, guard)
     }
 
     /// Walks `count` pieces of the team along `k`.
@@ -302,13 +317,22 @@ impl Reader {
     }
 }
 
+/// A piece of each row of `b`, on its way into registers.
+struct Flying {
+    /// Which piece of the thread, counted from where its pointers stand.
+    piece: usize,
+    /// Who has it, if not all do.
+    guard: Option<R>,
+    /// Its words, for each row.
+    rows: Vec<Vec<R>>,
+}
+
 /// Loads words in pieces of up to 16 bytes; zeros where the guard does not hold.
-fn load(asm: &mut Asm, name: &str, at: (R, i64), words: usize, guard: Option<R>) -> Vec<R> {
-    let regs = asm.regs(Class::B32, words);
+fn load(asm: &mut Asm, name: &str, regs: &[R], at: (R, i64), guard: Option<R>) {
     let mut when = String::new();
     if let Some(p) = guard {
         when = format!("@{p} ");
-        for r in &regs {
+        for r in regs {
             asm.put(format_args!("mov.b32 {r}, 0"));
         }
     }
@@ -320,7 +344,6 @@ fn load(asm: &mut Asm, name: &str, at: (R, i64), words: usize, guard: Option<R>)
             n => asm.put(format_args!("{when}{name}.v{n}.b32 {{{list}}}, {place}")),
         }
     }
-    regs
 }
 
 /// The floats in some words, in order.

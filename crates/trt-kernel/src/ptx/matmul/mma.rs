@@ -113,7 +113,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape) -> Block {
         name: format!("mma{}x{}", shape.rows.0, shape.cols.0),
         asm,
         threads: shape.threads() as u32,
-        crowd: 512 / shape.threads() as u32,
+        crowd: Some(512 / shape.threads() as u32),
         // Blocks of the same rows of `b` run together, so these come from memory once.
         grid: [
             over(&kernel.m, shape.rows.0),
@@ -141,7 +141,7 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
     }
     let read = asm.op("mov.b32", Class::B32, &[&0]);
     let step = asm.op("mov.b32", Class::B32, &[&0]);
-    asm.count(step, Int::Imm(steps as i64), Int::Imm(1), |asm| {
+    asm.count_rolled(step, Int::Imm(steps as i64), Int::Imm(1), |asm| {
         asm.put(format_args!("cp.async.wait_group {}", shape.stages - 2));
         // Also says that all have read the stage that is filled next.
         asm.put("bar.sync 0");

@@ -18,6 +18,7 @@ mod out;
 mod tile;
 
 use super::PtxError;
+use super::access::multiple;
 use super::asm::{Asm, Class, Int, R};
 use super::emitted::{Emitted, Extent, Launch, Target, When};
 use super::scope::{self, Scope, Tiles};
@@ -118,8 +119,8 @@ struct Block {
     name: String,
     asm: Asm,
     threads: u32,
-    /// Blocks that a multiprocessor should hold at a time.
-    crowd: u32,
+    /// Blocks that a multiprocessor should hold at a time, if that matters.
+    crowd: Option<u32>,
     grid: [Extent; 3],
     shared: u32,
 }
@@ -250,11 +251,6 @@ fn vars(kernel: &Matmul) -> Vec<Var> {
     vars.sort();
     vars.dedup();
     vars
-}
-
-/// Whether a size is a multiple of `by` in every call.
-fn multiple(dim: &Dim, by: usize) -> bool {
-    dim.terms().iter().all(|(_, c)| c % by as i64 == 0)
 }
 
 /// Whether `k` is contiguous, and all rows start on multiples of `bytes`.

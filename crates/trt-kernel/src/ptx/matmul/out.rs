@@ -7,6 +7,7 @@
 
 use super::Frame;
 use crate::Dim;
+use crate::ptx::access::multiple;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::lanes::{self, Point};
 
@@ -26,7 +27,7 @@ pub(super) struct Sums {
 
 /// How many neighbouring outputs a thread takes, if the block has `cols` columns.
 pub(super) fn lanes(n: &Dim, cols: usize) -> usize {
-    let fits = |l: &usize| super::multiple(n, *l) && cols % l == 0;
+    let fits = |l: &usize| multiple(n, *l) && cols % l == 0;
     [8, 4, 2].into_iter().find(fits).unwrap_or(1)
 }
 

@@ -29,7 +29,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Block {
         name: "tile".into(),
         asm,
         threads: THREADS as u32,
-        crowd: 2,
+        crowd: Some(2),
         grid: [
             over(&kernel.m, SIDE),
             over_rows(kernel, SIDE),
