@@ -17,6 +17,7 @@ mod asm;
 mod emitted;
 mod lanes;
 mod math;
+mod matmul;
 mod scope;
 
 pub use emitted::{Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
@@ -42,9 +43,13 @@ pub enum PtxError {
 /// PTX text for a kernel, and how to launch it.
 pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
     kernel.check()?;
-    let _ = target;
-    Err(PtxError::Unsupported {
-        kernel: kernel.kind(),
-        what: "this kind of kernel".into(),
-    })
+    match kernel {
+        Kernel::Matmul(k) => matmul::emit(k, target),
+        Kernel::Row(_) | Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Move(_) => {
+            Err(PtxError::Unsupported {
+                kernel: kernel.kind(),
+                what: "this kind of kernel".into(),
+            })
+        }
+    }
 }
