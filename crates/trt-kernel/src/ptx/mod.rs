@@ -13,6 +13,7 @@
 //! instructions in the same order wherever its row lies.
 
 mod asm;
+mod attention;
 mod emitted;
 mod lanes;
 mod scope;
@@ -40,9 +41,13 @@ pub enum PtxError {
 /// PTX text for a kernel, and how to launch it.
 pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
     kernel.check()?;
-    let _ = target;
-    Err(PtxError::Unsupported {
-        kernel: kernel.kind(),
-        what: "this kind of kernel".into(),
-    })
+    match kernel {
+        Kernel::Attention(k) => attention::emit(k, target),
+        Kernel::Row(_) | Kernel::Matmul(_) | Kernel::Gather(_) | Kernel::Move(_) => {
+            Err(PtxError::Unsupported {
+                kernel: kernel.kind(),
+                what: "this kind of kernel".into(),
+            })
+        }
+    }
 }
