@@ -12,10 +12,12 @@
 //! a call, never on the range of weight rows, and each output is computed by the same
 //! instructions in the same order wherever its row lies.
 
+mod access;
 mod asm;
 mod attention;
 mod emitted;
 mod lanes;
+mod math;
 mod scope;
 
 pub use emitted::{Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};

@@ -39,7 +39,7 @@ pub(super) fn params(args: usize, ranged: bool) -> Vec<Param> {
 impl Scope {
     /// Starts an entry: loads the addresses of `args` arguments and the runtime integers `vars`.
     pub fn begin(asm: &mut Asm, target: Target, args: usize, vars: &[Var]) -> Scope {
-        let mut pointer = |asm: &mut Asm, name: &str| {
+        let pointer = |asm: &mut Asm, name: &str| {
             let generic = asm.op("ld.param.u64", Class::B64, &[&format_args!("[{name}]")]);
             asm.op("cvta.to.global.u64", Class::B64, &[&generic])
         };
