@@ -1,61 +1,25 @@
 //! Elements of a float dtype as f32, tiles in shared memory, and reductions over lanes.
 
 use crate::DType;
+use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R, imm};
 use crate::ptx::emitted::Target;
 
-/// The instruction set's conversion to bf16 starts with Ampere.
-fn rounds_bf16(target: Target) -> bool {
-    target >= Target::Sm80
-}
-
-/// Reads a float into `to` where `when` holds.
-pub(super) fn load(asm: &mut Asm, dtype: DType, to: R, address: R, when: R) {
-    if dtype == DType::F32 {
-        asm.put(format_args!("@{when} ld.global.f32 {to}, [{address}]"));
-        return;
-    }
-    let half = asm.op("mov.b16", Class::B16, &[&0]);
-    asm.put(format_args!("@{when} ld.global.b16 {half}, [{address}]"));
-    match dtype {
-        DType::F16 => asm.op_to("cvt.f32.f16", to, &[&half]),
-        _ => {
-            let zero = asm.op("mov.b16", Class::B16, &[&0]);
-            asm.put(format_args!("mov.b32 {to}, {{{zero}, {half}}}"));
-        }
-    }
+/// Reads a float where `when` holds; zero elsewhere.
+pub(super) fn load(asm: &mut Asm, dtype: DType, address: R, when: R) -> R {
+    let (class, kind) = match dtype.size() {
+        2 => (Class::B16, "b16"),
+        _ => (Class::B32, "b32"),
+    };
+    let bits = asm.op(&format!("mov.{kind}"), class, &[&0]);
+    asm.put(format_args!("@{when} ld.global.{kind} {bits}, [{address}]"));
+    access::decode(asm, dtype, &[bits], 1)[0]
 }
 
 /// Rounds and writes a float.
 pub(super) fn store(asm: &mut Asm, target: Target, dtype: DType, address: R, value: R) {
-    let half = match dtype {
-        DType::F16 => asm.op("cvt.rn.f16.f32", Class::B16, &[&value]),
-        DType::BF16 if rounds_bf16(target) => asm.op("cvt.rn.bf16.f32", Class::B16, &[&value]),
-        DType::BF16 => bf16(asm, value),
-        _ => return asm.put(format_args!("st.global.f32 [{address}], {value}")),
-    };
-    asm.put(format_args!("st.global.b16 [{address}], {half}"));
-}
-
-/// Rounds to bf16 by integers: to nearest, ties to even; a NaN stays one.
-fn bf16(asm: &mut Asm, value: R) -> R {
-    let bits = asm.op("mov.b32", Class::B32, &[&value]);
-    let odd = asm.op("bfe.u32", Class::B32, &[&bits, &16, &1]);
-    let bias = asm.op("add.u32", Class::B32, &[&odd, &0x7fff]);
-    let sum = asm.op("add.u32", Class::B32, &[&bits, &bias]);
-    let nan = asm.op("setp.nan.f32", Class::Pred, &[&value, &value]);
-    let sum = asm.op("selp.b32", Class::B32, &[&0x7fff_0000, &sum, &nan]);
-    let high = asm.op("shr.u32", Class::B32, &[&sum, &16]);
-    asm.op("cvt.u16.u32", Class::B16, &[&high])
-}
-
-/// Two floats as neighbours of a 16-bit dtype; the first is the lower half.
-pub(super) fn pack(asm: &mut Asm, dtype: DType, low: R, high: R) -> R {
-    let name = match dtype {
-        DType::F16 => "cvt.rn.f16x2.f32",
-        _ => "cvt.rn.bf16x2.f32",
-    };
-    asm.op(name, Class::B32, &[&high, &low])
+    let bits = access::encode(asm, target, dtype, &[value]);
+    access::store(asm, address, 0, dtype.size(), dtype.size(), &bits);
 }
 
 /// `base + index * stride` bytes, in shared memory.

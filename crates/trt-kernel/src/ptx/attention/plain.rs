@@ -250,9 +250,7 @@ impl<'a> Block<'a> {
                     inside = asm.op("and.pred", Class::Pred, &[&inside, &when]);
                 }
                 let address = self.f.step(asm, stage.operand, base, 3, lane);
-                let value = asm.f32(0.0);
-                mem::load(asm, dtype, value, address, inside);
-                value
+                mem::load(asm, dtype, address, inside)
             })
             .collect();
         for (i, value) in values.iter().enumerate() {
