@@ -10,6 +10,8 @@
 //! not depend on how many keys there are.
 
 mod combine;
+mod decode;
+mod fragment;
 mod frame;
 mod int;
 mod mem;
@@ -33,6 +35,8 @@ struct Plan<'a> {
     vars: Vec<Var>,
     /// The factor of a score that only scales.
     factor: Option<f32>,
+    /// Whether tensor cores do it.
+    tensor: bool,
     /// Into how many parts few queries' keys are split.
     splits: usize,
 }
@@ -45,15 +49,19 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     let known = k.queries.constant();
     if known.is_none_or(|q| q <= i64::from(FEW)) {
         let when = known.is_none().then(|| plan.when(1, FEW));
-        let split = plan.splits > 1;
-        text += &plain::entry(&plan, "few", plan.splits);
-        launches.push(plan.launch(
-            "few",
-            plain::grid(&plan, plan.splits),
-            plain::THREADS,
-            &when,
-        ));
-        if split {
+        let (entry, grid, threads) = match plan.tensor {
+            true => {
+                let entry = decode::entry(&plan, "few");
+                (entry, decode::grid(&plan), decode::THREADS)
+            }
+            false => {
+                let entry = plain::entry(&plan, "few", plan.splits);
+                (entry, plain::grid(&plan, plan.splits), plain::THREADS)
+            }
+        };
+        text += &entry;
+        launches.push(plan.launch("few", grid, threads, &when));
+        if plan.splits > 1 {
             text += &combine::entry(&plan, "combine");
             let grid = combine::grid(&plan);
             launches.push(plan.launch("combine", grid, combine::THREADS, &when));
@@ -85,15 +93,29 @@ impl<'a> Plan<'a> {
         if !k.score.stores().is_empty() {
             return unsupported("a score that stores".into());
         }
-        let batch = k.batch.constant_size().unwrap_or(1);
-        let blocks = (batch * k.kv_heads * k.value_dim.div_ceil(plain::COLUMNS)).max(1);
-        Ok(Plan {
+        let mut plan = Plan {
             k,
             target,
             vars: vars(k),
             factor: factor(&k.score),
-            splits: (BLOCKS / blocks).clamp(1, MAX_SPLITS),
-        })
+            tensor: false,
+            splits: 1,
+        };
+        plan.tensor = fragment::fits(&plan);
+        plan.splits = plan.splits();
+        Ok(plan)
+    }
+
+    /// Enough splits to keep a large device busy.
+    fn splits(&self) -> usize {
+        let rows = self.rows().constant_size().unwrap_or(1);
+        let tiles = match self.tensor {
+            true => rows.div_ceil(8 * decode::tiles(self)),
+            false => rows.div_ceil(plain::ROWS) * self.k.value_dim.div_ceil(plain::COLUMNS),
+        };
+        let batch = self.k.batch.constant_size().unwrap_or(1);
+        let blocks = (batch * self.k.kv_heads * tiles).max(1);
+        (BLOCKS / blocks).clamp(1, MAX_SPLITS)
     }
 
     /// Query heads that share a key head.

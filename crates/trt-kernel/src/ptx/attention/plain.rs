@@ -23,7 +23,7 @@ const WARPS: usize = THREADS as usize / 32;
 /// Rows of a warp.
 const OWN: usize = 4;
 /// Rows of a block.
-const ROWS: usize = WARPS * OWN;
+pub(super) const ROWS: usize = WARPS * OWN;
 /// Keys that are staged together.
 const KEYS: usize = 32;
 /// Elements of the head that are staged together.
