@@ -14,6 +14,7 @@
 
 mod access;
 mod asm;
+mod attention;
 mod emitted;
 mod lanes;
 mod math;
@@ -44,8 +45,9 @@ pub enum PtxError {
 pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
     kernel.check()?;
     match kernel {
-        Kernel::Matmul(k) => matmul::emit(k, target),
-        Kernel::Row(_) | Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Move(_) => {
+Kernel::Matmul(k) => matmul::emit(k, target),
+        Kernel::Attention(k) => attention::emit(k, target),
+        Kernel::Row(_) | Kernel::Gather(_) | Kernel::Move(_) => {
             Err(PtxError::Unsupported {
                 kernel: kernel.kind(),
                 what: "this kind of kernel".into(),
