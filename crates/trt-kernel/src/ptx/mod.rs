@@ -45,13 +45,11 @@ pub enum PtxError {
 pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
     kernel.check()?;
     match kernel {
-Kernel::Matmul(k) => matmul::emit(k, target),
+        Kernel::Matmul(k) => matmul::emit(k, target),
         Kernel::Attention(k) => attention::emit(k, target),
-        Kernel::Row(_) | Kernel::Gather(_) | Kernel::Move(_) => {
-            Err(PtxError::Unsupported {
-                kernel: kernel.kind(),
-                what: "this kind of kernel".into(),
-            })
-        }
+        Kernel::Row(_) | Kernel::Gather(_) | Kernel::Move(_) => Err(PtxError::Unsupported {
+            kernel: kernel.kind(),
+            what: "this kind of kernel".into(),
+        }),
     }
 }

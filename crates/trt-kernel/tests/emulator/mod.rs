@@ -27,6 +27,7 @@ mod ops;
 mod race;
 mod tensor;
 mod text;
+mod tokens;
 mod warp;
 
 pub use error::{EmuError, Why};

@@ -132,7 +132,7 @@ impl Shadow {
         place: Place,
     ) -> Result<(), Why> {
         for i in at..at + len {
-            let w = self.writes[i];
+            let w = self.last(who, i);
             if !who.after_write(&w) && (w.thread & PENDING != 0 || changed(i - at)) {
                 return Err(who.broken("a write after a write", &w, place(i)));
             }
@@ -143,6 +143,16 @@ impl Shadow {
             };
         }
         Ok(())
+    }
+
+    /// The last write that concerns an access; what an earlier block did to its own shared
+    /// memory does not.
+    fn last(&self, who: &Who, i: usize) -> Write {
+        let w = self.writes[i];
+        match self.fresh {
+            Fresh::Block if w.clock < who.block => Write::default(),
+            _ => w,
+        }
     }
 
     fn check_readers(&self, who: &Who, i: usize, place: Place) -> Result<(), Why> {
@@ -174,7 +184,7 @@ impl Shadow {
     /// Checks and records a read-modify-write by an atomic.
     pub fn atomic(&mut self, who: &Who, at: usize, len: usize, place: Place) -> Result<(), Why> {
         for i in at..at + len {
-            let w = self.writes[i];
+            let w = self.last(who, i);
             if self.fresh != Fresh::Always && w.clock == 0 {
                 return Err(Why::Unwritten { place: place(i) });
             }
