@@ -48,7 +48,7 @@ struct Write {
 pub enum Fresh {
     /// It always is.
     Always,
-    /// Any earlier write.
+    /// Any earlier write; a vector may reach into padding that nothing wrote.
     Written,
     /// A write of this block.
     Block,
@@ -103,10 +103,12 @@ impl Shadow {
     }
 
     fn check_written(&self, who: &Who, at: usize, len: usize, place: Place) -> Result<(), Why> {
-        for (i, w) in self.writes[at..at + len].iter().enumerate() {
+        let writes = &self.writes[at..at + len];
+        let padding = writes.iter().any(|w| w.clock > 0);
+        for (i, w) in writes.iter().enumerate() {
             let unwritten = match self.fresh {
                 Fresh::Always => false,
-                Fresh::Written => w.clock == 0,
+                Fresh::Written => w.clock == 0 && !padding,
                 Fresh::Block => w.clock < who.block,
             };
             if unwritten {
