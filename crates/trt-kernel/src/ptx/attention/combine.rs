@@ -23,7 +23,7 @@ const COLUMNS: usize = 128;
 pub(super) const ALIGN: i64 = 64;
 
 /// Values of a record.
-fn padded(plan: &Plan) -> usize {
+pub(super) fn padded(plan: &Plan) -> usize {
     plan.k.value_dim.next_multiple_of(4)
 }
 

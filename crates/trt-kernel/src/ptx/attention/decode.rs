@@ -159,7 +159,11 @@ impl<'a> Block<'a> {
             let scores = self.scores(asm, &queries, &keys);
             match ahead {
                 true => self.read_keys(asm, next, &keys, when),
-                false => self.read_values(asm, next, &values, when),
+                false => {
+                    // Keeps these reads from moving up to where keys take the registers.
+                    asm.put("bar.warp.sync 0xffffffff");
+                    self.read_values(asm, next, &values, when);
+                }
             }
             let weights: Vec<[R; 2]> = (tiles.iter().enumerate())
                 .map(|(i, tile)| self.softmax(asm, key, tile, i, &scores))
@@ -327,14 +331,15 @@ impl<'a> Block<'a> {
         let sums = mem::array(asm, WARPS * rows * 8);
         let mine = mem::cell(asm, values, self.warp, rows * pitch);
         let mine_sums = mem::cell(asm, sums, self.warp, rows * 8);
+        // The four lanes of a row have the same.
+        let one = asm.op("setp.eq.u32", Class::Pred, &[&self.t, &0]);
         for (i, tile) in tiles.iter().enumerate() {
             let sum = over_lanes(asm, "add.f32", tile.sum, &[1, 2]);
             let at = mem::cell(asm, mine_sums, self.g, 8);
-            // The four lanes of a row write the same.
+            let max = tile.max;
             asm.put(format_args!(
-                "st.shared.v2.f32 [{at}+{}], {{{}, {sum}}}",
-                i * 64,
-                tile.max
+                "@{one} st.shared.v2.f32 [{at}+{}], {{{max}, {sum}}}",
+                i * 64
             ));
             self.share(asm, tile, mine, i * 8 * pitch, pitch);
         }

@@ -321,7 +321,11 @@ impl<'a> Block<'a> {
 
     /// Writes a row: finished, or as the record of its split.
     fn write(&self, asm: &mut Asm, row: &Running, index: R) {
-        let end = Int::Imm(self.f.plan.k.value_dim as i64);
+        // A record is written to its padded end.
+        let end = match self.split {
+            None => self.f.plan.k.value_dim,
+            Some(_) => combine::padded(self.f.plan),
+        };
         let record = (self.split).map(|s| combine::at(asm, self.f, self.kv_head, index.into(), s));
         let inverse = mem::inverse(asm, row.sum);
         for (c, value) in row.values.iter().enumerate() {
