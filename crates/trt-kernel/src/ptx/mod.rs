@@ -14,11 +14,13 @@
 
 mod access;
 mod asm;
+mod attention;
 mod emitted;
 mod fold;
 mod gather;
 mod lanes;
 mod math;
+mod matmul;
 mod moves;
 mod reduce;
 mod row;
@@ -51,16 +53,9 @@ pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
     kernel.check()?;
     match kernel {
         Kernel::Row(k) => row::emit(k, target),
-        Kernel::Matmul(_) => Err(missing(kernel)),
-        Kernel::Attention(_) => Err(missing(kernel)),
+        Kernel::Matmul(k) => matmul::emit(k, target),
+        Kernel::Attention(k) => attention::emit(k, target),
         Kernel::Gather(k) => gather::emit(k, target),
         Kernel::Move(k) => Ok(moves::emit(k, target)),
-    }
-}
-
-fn missing(kernel: &Kernel) -> PtxError {
-    PtxError::Unsupported {
-        kernel: kernel.kind(),
-        what: "this kind of kernel".into(),
     }
 }
