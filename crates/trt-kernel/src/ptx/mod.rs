@@ -14,11 +14,17 @@
 
 mod access;
 mod asm;
+mod attention;
 mod emitted;
+mod fold;
 mod lanes;
 mod math;
 mod matmul;
+mod reduce;
+mod row;
 mod scope;
+mod space;
+mod stages;
 
 pub use emitted::{Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
 
@@ -44,12 +50,12 @@ pub enum PtxError {
 pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
     kernel.check()?;
     match kernel {
+        Kernel::Row(k) => row::emit(k, target),
         Kernel::Matmul(k) => matmul::emit(k, target),
-        Kernel::Row(_) | Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Move(_) => {
-            Err(PtxError::Unsupported {
-                kernel: kernel.kind(),
-                what: "this kind of kernel".into(),
-            })
-        }
+        Kernel::Attention(k) => attention::emit(k, target),
+        Kernel::Gather(_) | Kernel::Move(_) => Err(PtxError::Unsupported {
+            kernel: kernel.kind(),
+            what: "this kind of kernel".into(),
+        }),
     }
 }
