@@ -9,6 +9,7 @@ mod attention;
 mod matmul;
 mod mistakes;
 mod subset;
+mod wide;
 
 use emulator::{Call, Done, Tiles};
 use reference::Buffer;
