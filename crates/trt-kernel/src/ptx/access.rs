@@ -51,6 +51,26 @@ pub(super) fn load(asm: &mut Asm, address: R, offset: i64, bytes: usize, size: u
     regs
 }
 
+/// As [`load`] where `p` holds, else zeros, and nothing is read.
+pub(super) fn load_if(
+    asm: &mut Asm,
+    p: R,
+    address: R,
+    offset: i64,
+    bytes: usize,
+    size: usize,
+) -> Vec<R> {
+    let (kind, regs) = registers(asm, bytes, size);
+    let vector = braces(&regs);
+    for r in &regs {
+        asm.op_to(r.class.mov(), *r, &[&0]);
+    }
+    asm.put(format_args!(
+        "@{p} ld.global{kind} {vector}, [{address}+{offset}]"
+    ));
+    regs
+}
+
 /// Writes what [`load`] would read.
 pub(super) fn store(asm: &mut Asm, address: R, offset: i64, bytes: usize, size: usize, bits: &[R]) {
     let kind = kind(bytes, size);

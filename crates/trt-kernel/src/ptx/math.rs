@@ -1,10 +1,10 @@
-//! The scalar functions of a body, inline and without branches.
+//! The scalar functions of a body, inline, without tables or calls.
 //!
 //! Definitions and bounds are those of the host (`host/math.rs`): `exp` and `tanh` within about
 //! 2 ulp, `erf` within 2e-7, `silu`, `sigmoid` and the gelus inherit them. The hardware's
 //! approximations are used where they are as good: `ex2` of a reduced argument, reciprocals.
-//! `log` is a polynomial; `sin` and `cos` reduce their argument in f64 (for |x| < 2^50), `pow`
-//! takes its logarithm there.
+//! `log` is a polynomial; `sin` and `cos` reduce their argument in f64, `pow` takes its logarithm
+//! there.
 
 use super::asm::{Asm, Class, R, imm};
 use crate::{Binary, Compare, Ty, Unary};
@@ -120,27 +120,61 @@ fn log(asm: &mut Asm, x: R) -> R {
     pick(asm, both, &y, &special)
 }
 
+/// 2/pi in pieces of 29 bits, so that the product of one with any f32 is exact in f64.
+const FRAC_2_PI: [(i64, i32); 7] = [
+    (341_782_637, 29),
+    (423_170_132, 58),
+    (352_195_499, 87),
+    (488_592_205, 116),
+    (461_485_765, 145),
+    (90_590_992, 174),
+    (478_285_810, 203),
+];
+
+/// `x = n pi/2 + r` with `r` between -pi/4 and pi/4: `r` (f32) and `n`, as far as its last two
+/// bits go (u32).
+fn quarters(asm: &mut Asm, x: R) -> (R, R) {
+    let f64s = |asm: &mut Asm, name: &str, operands: &[Operand<'_>]| {
+        asm.op(&format!("{name}.f64"), Class::B64, operands)
+    };
+    let d = asm.op("cvt.f64.f32", Class::B64, &[&x]);
+    let n = f64s(asm, "mul.rn", &[&d, &f64(std::f64::consts::FRAC_2_PI)]);
+    let n = f64s(asm, "cvt.rni.f64", &[&n]);
+    // The first step is exact: the product's lowest bit and the difference's highest are 53 bits
+    // apart.
+    let half_pi = std::f64::consts::FRAC_PI_2;
+    let r = f64s(asm, "fma.rn", &[&n, &f64(-half_pi), &d]);
+    let r = f64s(asm, "fma.rn", &[&n, &f64(-6.123_233_995_736_766e-17), &r]);
+    // Where `n` would not be exact: the sum of the pieces' products, each without whole turns.
+    let size = asm.op("abs.f32", Class::F32, &[&x]);
+    let far = test(asm, "ge", size, &imm(1.125_899_9e15));
+    asm.when(far, true, |asm| {
+        let mut sum: Option<R> = None;
+        for (bits, shift) in FRAC_2_PI {
+            let piece = f64(bits as f64 * 2f64.powi(-shift));
+            let y = f64s(asm, "mul.rn", &[&d, &piece]);
+            let turns = f64s(asm, "mul.rn", &[&y, &f64(0.25)]);
+            let turns = f64s(asm, "cvt.rni.f64", &[&turns]);
+            let rest = f64s(asm, "fma.rn", &[&turns, &f64(-4.0), &y]);
+            sum = Some(match sum {
+                None => rest,
+                Some(sum) => f64s(asm, "add.rn", &[&sum, &rest]),
+            });
+        }
+        if let Some(sum) = sum {
+            asm.op_to("cvt.rni.f64.f64", n, &[&sum]);
+            let rest = f64s(asm, "sub.rn", &[&sum, &n]);
+            asm.op_to("mul.rn.f64", r, &[&rest, &f64(half_pi)]);
+        }
+    });
+    let r = asm.op("cvt.rn.f32.f64", Class::F32, &[&r]);
+    let n = asm.op("cvt.rzi.s64.f64", Class::B64, &[&n]);
+    (r, asm.op("cvt.u32.u64", Class::B32, &[&n]))
+}
+
 /// `sin(x)`, or `cos(x)` if `turn` is 1: a quarter turn ahead.
 fn sin(asm: &mut Asm, x: R, turn: i32) -> R {
-    // r = x - n pi/2 between -pi/4 and pi/4. The first step is exact: the product's lowest bit
-    // and the difference's highest are 53 bits apart.
-    let d = asm.op("cvt.f64.f32", Class::B64, &[&x]);
-    let n = asm.op(
-        "mul.rn.f64",
-        Class::B64,
-        &[&d, &f64(std::f64::consts::FRAC_2_PI)],
-    );
-    let n = asm.op("cvt.rni.f64.f64", Class::B64, &[&n]);
-    let half_pi = std::f64::consts::FRAC_PI_2;
-    let r = asm.op("fma.rn.f64", Class::B64, &[&n, &f64(-half_pi), &d]);
-    let r = asm.op(
-        "fma.rn.f64",
-        Class::B64,
-        &[&n, &f64(-6.123_233_995_736_766e-17), &r],
-    );
-    let r = asm.op("cvt.rn.f32.f64", Class::F32, &[&r]);
-    let quarter = asm.op("cvt.rzi.s64.f64", Class::B64, &[&n]);
-    let quarter = asm.op("cvt.u32.u64", Class::B32, &[&quarter]);
+    let (r, quarter) = quarters(asm, x);
     let quarter = asm.op("add.s32", Class::B32, &[&quarter, &turn]);
     let z = mul(asm, &r, &r);
     let s = poly(asm, z, &[-1.958_738_7e-4, 0.008_332_746, -0.166_666_64]);

@@ -17,9 +17,11 @@ mod asm;
 mod attention;
 mod emitted;
 mod fold;
+mod gather;
 mod lanes;
 mod math;
 mod matmul;
+mod moves;
 mod reduce;
 mod row;
 mod scope;
@@ -53,9 +55,7 @@ pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
         Kernel::Row(k) => row::emit(k, target),
         Kernel::Matmul(k) => matmul::emit(k, target),
         Kernel::Attention(k) => attention::emit(k, target),
-        Kernel::Gather(_) | Kernel::Move(_) => Err(PtxError::Unsupported {
-            kernel: kernel.kind(),
-            what: "this kind of kernel".into(),
-        }),
+        Kernel::Gather(k) => gather::emit(k, target),
+        Kernel::Move(k) => Ok(moves::emit(k, target)),
     }
 }

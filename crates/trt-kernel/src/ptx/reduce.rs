@@ -2,8 +2,8 @@
 //!
 //! A thread takes chunks of neighbouring columns, every team's size apart. Where a row is known
 //! to be short enough its registers are kept from pass to pass; else each pass computes again
-//! what it needs. Threads beyond the rows or the columns compute what the last one does, so that
-//! nobody leaves before the folds: they fold neutral elements and store nothing.
+//! what it needs. Threads beyond the rows or the columns stay until the last fold: they read
+//! nothing, fold neutral elements and store nothing.
 
 use super::PtxError;
 use super::access;
@@ -150,7 +150,7 @@ pub(super) fn emit(kernel: &Row, target: Target) -> Result<Emitted, PtxError> {
 
 /// Where a thread is.
 struct Place {
-    /// The index along the outer axes; inside of the space also where the row is not.
+    /// The index along the outer axes.
     outer: Vec<Int>,
     /// Whether the thread's row is one; none if all are.
     inside: Option<R>,
@@ -176,9 +176,6 @@ impl Place {
             if !full {
                 let rows = scope.size(asm, rows);
                 inside = Some(asm.op("setp.lt.u32", Class::Pred, &[&number, &rows]));
-                let rows = asm.op("mov.u32", Class::B32, &[&rows]);
-                let last = asm.op("sub.u32", Class::B32, &[&rows, &1]);
-                number = asm.op("min.u32", Class::B32, &[&number, &last]);
             }
         }
         let outer = space::index(asm, scope, outer, number);
@@ -197,7 +194,7 @@ impl Place {
 /// A chunk of columns.
 struct Chunk {
     at: Vec<Int>,
-    /// Whether it is one of the row; none if it always is.
+    /// Whether it is one of a row's; none if it always is.
     inside: Option<R>,
 }
 
@@ -235,10 +232,13 @@ impl<'a> Job<'a> {
                 if i > 0 {
                     number = asm.op("add.s32", Class::B32, &[&number, &(i * threads)]);
                 }
-                let mut inside = None;
+                let mut inside = self.place.inside;
                 if (i + 1) * threads > total {
-                    inside = Some(asm.op("setp.lt.s32", Class::Pred, &[&number, &total]));
-                    number = asm.op("min.s32", Class::B32, &[&number, &(total - 1)]);
+                    let own = asm.op("setp.lt.s32", Class::Pred, &[&number, &total]);
+                    inside = Some(match inside {
+                        Some(row) => asm.op("and.pred", Class::Pred, &[&own, &row]),
+                        None => own,
+                    });
                 }
                 self.chunk(asm, number, inside)
             })
@@ -258,11 +258,9 @@ impl<'a> Job<'a> {
                 give(stage, &folded, lanes);
             }
         }
-        self.inside(asm, self.place.inside, |asm| {
-            for (chunk, lanes) in chunks.iter().zip(&mut points) {
-                self.store(asm, chunk, lanes);
-            }
-        });
+        for (chunk, lanes) in chunks.iter().zip(&mut points) {
+            self.store(asm, chunk, lanes);
+        }
         self.store_row(asm, &mut shared);
     }
 
@@ -276,8 +274,7 @@ impl<'a> Job<'a> {
                 continue;
             }
             let accs = accumulators(asm, stage);
-            let inside = self.place.inside.filter(|_| last);
-            self.inside(asm, inside, |asm| {
+            self.inside(asm, self.place.inside, |asm| {
                 self.pass(asm, stage, &accs, &shared, last)
             });
             let folded = self.plan.team.fold(asm, &accs);
@@ -328,7 +325,7 @@ impl<'a> Job<'a> {
         let mut at = self.place.outer.clone();
         at.push(Int::Imm(0));
         for inst in &stage.row {
-            shared.step(asm, one(&at), *inst);
+            shared.step_if(asm, one(&at), *inst, self.place.inside);
         }
     }
 
@@ -336,7 +333,7 @@ impl<'a> Job<'a> {
     fn run(&self, asm: &mut Asm, list: &[usize], chunks: &[Chunk], points: &mut [Lanes<'a>]) {
         for inst in list {
             for (chunk, lanes) in chunks.iter().zip(points.iter_mut()) {
-                lanes.step(asm, self.point(chunk), *inst);
+                lanes.step_if(asm, self.point(chunk), *inst, chunk.inside);
             }
         }
     }

@@ -2,13 +2,17 @@
 //!
 //! `v0` is the number of positions before a call (`past`), `v1` the number in it (`seq`).
 
+pub mod moves;
 pub mod row;
 
 use trt_kernel::*;
 
 /// Every kernel, by a name that says what it is.
 pub fn kernels() -> Vec<(String, Kernel)> {
-    [row::kernels()].into_iter().flatten().collect()
+    [row::kernels(), moves::kernels()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 pub fn past() -> Dim {
