@@ -10,6 +10,7 @@ mod matmul;
 mod mistakes;
 mod moves;
 mod subset;
+mod wide;
 
 use emulator::{Call, Done, Tiles};
 use reference::Buffer;

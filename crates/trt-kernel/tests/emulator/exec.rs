@@ -5,7 +5,7 @@ use super::inst::*;
 use super::memory::{Memory, Params, value};
 use super::ops::Fun;
 use super::warp::{Lanes, Stop, Warp, lanes};
-use super::{lanes as exchange, tensor};
+use super::{group, lanes as exchange, tensor};
 
 /// What all warps of a block share.
 #[derive(Debug)]
@@ -166,6 +166,9 @@ impl Machine<'_> {
             }
             Op::LoadMatrix { .. } | Op::StoreMatrix { .. } | Op::Mma { .. } => {
                 tensor::run(warp, program, &mut self.shared, op, mask)
+            }
+            Op::GroupMma { .. } | Op::GroupCommit | Op::GroupWait { .. } => {
+                group::run(warp, program, &mut self.shared, op, mask)
             }
             Op::Nop | Op::Branch { .. } | Op::Exit | Op::Barrier { .. } => Ok(()),
         }

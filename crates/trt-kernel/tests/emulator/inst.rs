@@ -266,6 +266,19 @@ pub enum Op {
         src: Vec<Src>,
         at: Address,
     },
+    /// A product of a warp group, finished by a wait.
+    GroupMma {
+        ty: Ty,
+        d: Vec<Slot>,
+        a: Src,
+        b: Src,
+        keep: Src,
+    },
+    GroupCommit,
+    /// Waits for all but the most recent groups.
+    GroupWait {
+        left: usize,
+    },
     Mma {
         product: Product,
         d: Vec<Slot>,

@@ -18,6 +18,7 @@ mod double;
 mod error;
 mod exec;
 mod float;
+mod group;
 mod half;
 mod inst;
 mod lanes;
