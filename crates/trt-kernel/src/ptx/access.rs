@@ -34,7 +34,7 @@ pub(super) fn width(view: &View, at: Option<&[Int]>, lanes: usize, size: usize) 
         multiple(&view.offset, n) && steps.all(|(axis, s)| multiple(&(s * &index(axis)), n))
     };
     let mut n = lanes.min(WIDEST / size).max(1);
-    while n > 1 && !(lanes % n == 0 && aligned(n)) {
+    while n > 1 && !(lanes.is_multiple_of(n) && aligned(n)) {
         n /= 2;
     }
     n
@@ -231,4 +231,19 @@ fn rounded(asm: &mut Asm, x: R) -> R {
     let up = asm.op("add.u32", Class::B32, &[&up, &"0x7FFF"]);
     let nan = asm.op("setp.nan.f32", Class::Pred, &[&x, &x]);
     asm.op("selp.b32", Class::B32, &[&"0x7FFF0000", &up, &nan])
+}
+
+/// How many neighbouring elements of the last axis a thread takes: no access is wider than 16
+/// bytes, all are aligned, and the axis is a multiple of it.
+pub(super) fn lanes<'a>(columns: &Dim, accesses: impl Iterator<Item = (&'a View, usize)>) -> usize {
+    let mut lanes = 8;
+    for (view, size) in accesses {
+        if view.strides.last().is_some_and(|s| !s.is(0)) {
+            lanes = lanes.min(width(view, None, lanes, size));
+        }
+    }
+    while !multiple(columns, lanes) {
+        lanes /= 2;
+    }
+    lanes
 }

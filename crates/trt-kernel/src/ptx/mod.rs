@@ -16,9 +16,14 @@ mod access;
 mod asm;
 mod attention;
 mod emitted;
+mod fold;
 mod lanes;
 mod math;
+mod reduce;
+mod row;
 mod scope;
+mod space;
+mod stages;
 
 pub use emitted::{Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
 
@@ -44,12 +49,17 @@ pub enum PtxError {
 pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
     kernel.check()?;
     match kernel {
+        Kernel::Row(k) => row::emit(k, target),
+        Kernel::Matmul(_) => Err(missing(kernel)),
         Kernel::Attention(k) => attention::emit(k, target),
-        Kernel::Row(_) | Kernel::Matmul(_) | Kernel::Gather(_) | Kernel::Move(_) => {
-            Err(PtxError::Unsupported {
-                kernel: kernel.kind(),
-                what: "this kind of kernel".into(),
-            })
-        }
+        Kernel::Gather(_) => Err(missing(kernel)),
+        Kernel::Move(_) => Err(missing(kernel)),
+    }
+}
+
+fn missing(kernel: &Kernel) -> PtxError {
+    PtxError::Unsupported {
+        kernel: kernel.kind(),
+        what: "this kind of kernel".into(),
     }
 }
