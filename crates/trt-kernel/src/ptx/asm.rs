@@ -139,8 +139,22 @@ impl Asm {
     /// `while counter < end { each; counter += step }` on signed 32-bit registers. The counter
     /// starts with what it holds.
     pub fn count(&mut self, counter: R, end: Int, step: Int, each: impl FnOnce(&mut Asm)) {
-        let (top, out) = (self.label(), self.label());
+        let top = self.label();
         self.place(&top);
+        self.rounds(&top, counter, end, step, each);
+    }
+
+    /// As [`Asm::count`], where the assembler is not to unroll: what is in flight from one round
+    /// to the next, and so the registers, stay as written.
+    pub fn count_rolled(&mut self, counter: R, end: Int, step: Int, each: impl FnOnce(&mut Asm)) {
+        let top = self.label();
+        self.place(&top);
+        self.put(".pragma \"nounroll\"");
+        self.rounds(&top, counter, end, step, each);
+    }
+
+    fn rounds(&mut self, top: &str, counter: R, end: Int, step: Int, each: impl FnOnce(&mut Asm)) {
+        let out = self.label();
         let p = self.op("setp.ge.s32", Class::Pred, &[&counter, &end]);
         self.put(format_args!("@{p} bra {out}"));
         each(self);

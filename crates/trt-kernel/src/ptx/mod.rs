@@ -19,6 +19,7 @@ mod emitted;
 mod fold;
 mod lanes;
 mod math;
+mod matmul;
 mod reduce;
 mod row;
 mod scope;
@@ -50,16 +51,11 @@ pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
     kernel.check()?;
     match kernel {
         Kernel::Row(k) => row::emit(k, target),
-        Kernel::Matmul(_) => Err(missing(kernel)),
+        Kernel::Matmul(k) => matmul::emit(k, target),
         Kernel::Attention(k) => attention::emit(k, target),
-        Kernel::Gather(_) => Err(missing(kernel)),
-        Kernel::Move(_) => Err(missing(kernel)),
-    }
-}
-
-fn missing(kernel: &Kernel) -> PtxError {
-    PtxError::Unsupported {
-        kernel: kernel.kind(),
-        what: "this kind of kernel".into(),
+        Kernel::Gather(_) | Kernel::Move(_) => Err(PtxError::Unsupported {
+            kernel: kernel.kind(),
+            what: "this kind of kernel".into(),
+        }),
     }
 }
