@@ -29,6 +29,8 @@ use crate::ptx::scope;
 /// Threads of a block.
 pub(super) const THREADS: u32 = 128;
 const WARPS: usize = THREADS as usize / 32;
+/// Blocks that a multiprocessor holds.
+const CROWD: u32 = 2;
 /// Keys of a warp's step: two tiles of eight.
 const KEYS: usize = 16;
 /// Up to this many elements of a key and value together, the next ones are read ahead: there are
@@ -66,7 +68,7 @@ pub(super) fn entry(plan: &Plan, name: &str) -> String {
         }
     }
     let params = scope::params(plan.k.args.len(), false);
-    scope::entry(name, &params, THREADS, asm)
+    scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
 }
 
 /// One block's part of the work.
