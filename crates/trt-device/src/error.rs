@@ -61,6 +61,16 @@ pub enum Error {
         /// The work, e.g. `write`.
         work: &'static str,
     },
+    /// A launch with tiles of some of its weights only.
+    #[error("{kernel} kernel takes tiles of {expected} weights, not of {found}")]
+    Weights {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// Weights that it reads by rows.
+        expected: usize,
+        /// Weights with tiles.
+        found: usize,
+    },
     /// Tiles that do not fit the rows of a launch.
     #[error(
         "rows {start}..{end} in tiles of {step} rows are {needed} tiles, but {found} were given"

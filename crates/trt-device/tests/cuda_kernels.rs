@@ -8,8 +8,8 @@ use trt_device::{
 };
 use trt_kernel::host::HostError;
 use trt_kernel::{
-    Arg, Binary, BodyBuilder, DType, Dim, Env, Gather, Inst, Kernel, Matmul, Operand, Row, Unary,
-    Var, View,
+    Arg, Binary, BodyBuilder, DType, Dim, Env, Gather, Group, Inst, Kernel, Matmul, Operand, Row,
+    Unary, Var, View,
 };
 
 fn cuda() -> Option<Cuda> {
@@ -138,7 +138,7 @@ fn launch(device: &dyn Device, executable: &Executable, rows: i64, args: &[&Slic
         executable: executable.clone(),
         env,
         args: args.iter().map(|s| (*s).clone()).collect(),
-        tiles: None,
+        tiles: Vec::new(),
         scratch: scratch(device, executable, &env),
     }
 }
@@ -219,7 +219,10 @@ fn tiles_of_a_mapped_weight_give_the_bits_of_the_whole() {
             unreachable!()
         };
         let rows = 0..N;
-        let tiles = tiled.then_some(Tiles { rows, step, places });
+        let tiles = match tiled {
+            true => vec![Tiles { rows, step, places }],
+            false => Vec::new(),
+        };
         let work = Work::Launch {
             executable,
             env,
@@ -240,6 +243,55 @@ fn tiles_of_a_mapped_weight_give_the_bits_of_the_whole() {
     close(&whole, &w.chunks_exact(K).map(dot).collect::<Vec<f32>>());
     // Tiles were copied, so nothing was read in place.
     assert_eq!(device.transfers().copied, 0);
+}
+
+#[test]
+fn of_a_group_with_tiles_only_the_products_with_rows_run() {
+    let Some(device) = cuda() else { return };
+    let stream = device.stream("s").unwrap();
+    let parts = vec![project(), gate(), project()];
+    let executable = device.load(&Kernel::Group(Group { parts })).unwrap();
+    let weights = [7, 9].map(|seed| place(&device, stream, bytes(&values(N * K, seed))));
+    let x = place(&device, stream, bytes(&values(K, 8)));
+    let run = |tiles: Vec<Tiles>| {
+        let [y, z] = [0; 2].map(|_| device.allocate(4 * N).unwrap().whole());
+        let gated = device.allocate(4 * K).unwrap().whole();
+        let [v, w] = &weights;
+        let args = [&x, v, &y, &x, &x, &gated, &x, w, &z];
+        let mut work = launch(&device, &executable, K as i64, &args);
+        if let Work::Launch { tiles: t, .. } = &mut work {
+            *t = tiles;
+        }
+        device.submit(stream, work)?;
+        [y, gated, z]
+            .iter()
+            .map(|s| read(&device, stream, s))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let all = run(Vec::new()).unwrap();
+    let whole = |w: &Slice| Tiles {
+        rows: 0..N,
+        step: N,
+        places: vec![w.clone()],
+    };
+    let second = run(vec![Tiles::default(), whole(&weights[1])]).unwrap();
+    assert_eq!(second, [vec![0.; N], vec![0.; K], all[2].clone()]);
+    let both = run(vec![whole(&weights[0]), whole(&weights[1])]).unwrap();
+    assert_eq!(both, [all[0].clone(), vec![0.; K], all[2].clone()]);
+    let gate = |v: f32| v / (1. + (-v).exp()) * v;
+    close(
+        &all[1],
+        &values(K, 8).into_iter().map(gate).collect::<Vec<f32>>(),
+    );
+    let few = run(vec![Tiles::default()]);
+    assert!(matches!(
+        few,
+        Err(Error::Weights {
+            expected: 2,
+            found: 1,
+            ..
+        })
+    ));
 }
 
 #[test]

@@ -38,15 +38,20 @@ impl Bounds {
         }
     }
 
-    /// Whether every argument but `except` holds what a launch reaches.
-    pub fn check(&self, env: &Env, args: &[Slice], except: Option<usize>) -> Result<(), HostError> {
+    /// Whether every argument that is `used` holds what a launch reaches.
+    pub fn check(
+        &self,
+        env: &Env,
+        args: &[Slice],
+        used: impl Fn(usize) -> bool,
+    ) -> Result<(), HostError> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let reaches = match &*latest {
             Some((known, reaches)) if known == env => reaches,
             _ => &latest.insert((*env, self.reaches(env))).1,
         };
         for (arg, (slice, reach)) in args.iter().zip(reaches).enumerate() {
-            if except != Some(arg) {
+            if used(arg) {
                 self.inside(arg, *reach, slice.len())?;
             }
         }
@@ -140,6 +145,14 @@ fn accesses(kernel: &Kernel) -> Vec<Access> {
             add(Arg(0), &k.src, k.space.clone());
             add(Arg(1), &k.dst, k.space.clone());
         }
+        Kernel::Group(_) => {
+            for (first, part) in kernel.numbered_parts() {
+                out.extend(accesses(part).into_iter().map(|access| Access {
+                    arg: access.arg + first as usize,
+                    ..access
+                }));
+            }
+        }
     }
     out
 }
@@ -180,9 +193,13 @@ mod tests {
             dst: view(0, 3),
         }));
         let env = Env::default();
-        assert!(bounds.check(&env, &[bytes(36), bytes(36)], None).is_ok());
+        assert!(
+            bounds
+                .check(&env, &[bytes(36), bytes(36)], |_| true)
+                .is_ok()
+        );
         let error = bounds
-            .check(&env, &[bytes(32), bytes(36)], None)
+            .check(&env, &[bytes(32), bytes(36)], |_| true)
             .unwrap_err();
         assert!(matches!(
             error,
@@ -193,7 +210,11 @@ mod tests {
                 ..
             }
         ));
-        assert!(bounds.check(&env, &[bytes(0), bytes(36)], Some(0)).is_ok());
+        assert!(
+            bounds
+                .check(&env, &[bytes(0), bytes(36)], |arg| arg != 0)
+                .is_ok()
+        );
     }
 
     #[test]
@@ -209,12 +230,12 @@ mod tests {
         }));
         let args = [bytes(64), bytes(64)];
         for (rows, fits) in [(4, true), (5, false), (4, true), (0, true)] {
-            let checked = bounds.check(&Env::new(&[rows]), &args, None);
+            let checked = bounds.check(&Env::new(&[rows]), &args, |_| true);
             assert_eq!(checked.is_ok(), fits, "{rows} rows");
         }
         assert!(
             bounds
-                .check(&Env::new(&[0]), &[bytes(0), bytes(0)], None)
+                .check(&Env::new(&[0]), &[bytes(0), bytes(0)], |_| true)
                 .is_ok()
         );
     }
@@ -239,12 +260,12 @@ mod tests {
         let env = Env::new(&[2]);
         assert!(
             bounds
-                .check(&env, &[bytes(8), bytes(1600), bytes(64)], None)
+                .check(&env, &[bytes(8), bytes(1600), bytes(64)], |_| true)
                 .is_ok()
         );
         assert!(
             bounds
-                .check(&env, &[bytes(8), bytes(1599), bytes(64)], None)
+                .check(&env, &[bytes(8), bytes(1599), bytes(64)], |_| true)
                 .is_err()
         );
     }

@@ -156,7 +156,7 @@ impl Plan {
                 let call = Call {
                     env,
                     args,
-                    tiles: tiles.as_ref(),
+                    tiles,
                     scratch: scratch.as_ref(),
                     stream: "recording",
                 };
@@ -193,10 +193,17 @@ fn capture(context: &Arc<Context>, steps: &mut [Step]) -> Result<RawGraph, Error
     for step in steps {
         match step {
             Step::Launch(Ready { words, launches }) => {
-                for (function, grid) in launches.iter() {
+                for (function, grid, part) in launches.iter() {
                     // SAFETY: `prepare` made the words by the entry's parameters; the graph keeps
                     // executables and memory.
-                    unsafe { capture.stream().launch(&bound, *function, *grid, words)? };
+                    unsafe {
+                        capture.stream().launch(
+                            &bound,
+                            *function,
+                            *grid,
+                            &mut words[part.clone()],
+                        )?
+                    };
                 }
             }
             Step::Copy { len: 0, .. } => {}

@@ -18,6 +18,7 @@ mod launch;
 mod memory;
 mod modules;
 mod params;
+mod part;
 mod registry;
 mod retire;
 mod ring;

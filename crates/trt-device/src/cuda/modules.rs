@@ -6,11 +6,12 @@
 
 use super::driver::{Context, Module, Rejected};
 use super::launch::CudaExecutable;
+use super::part::Part;
 use crate::Error;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use trt_kernel::Kernel;
-use trt_kernel::ptx::{self, Emitted, Target};
+use trt_kernel::ptx::{self, Emitted, PtxError, Target};
 
 /// The modules and executables of a device.
 #[derive(Debug)]
@@ -41,17 +42,18 @@ impl Modules {
         if let Some(known) = self.known(kernel) {
             return Ok(known);
         }
-        let emitted = ptx::emit(kernel, self.target)?;
-        let rejected = |Rejected { error, log }| match *error {
-            lost @ Error::Lost { .. } => lost,
-            error => Error::Module {
-                kernel: kernel.kind(),
-                source: Box::new(error),
-                log,
-            },
+        let parts = match ptx::emit(kernel, self.target) {
+            Ok(emitted) => vec![self.part(kernel, 0, emitted)?],
+            Err(PtxError::Unsupported { .. }) if kernel.parts().len() > 1 => {
+                let each = kernel.numbered_parts();
+                let part = |(first, part): (u16, &Kernel)| {
+                    self.part(part, first as usize, ptx::emit(part, self.target)?)
+                };
+                each.map(part).collect::<Result<_, Error>>()?
+            }
+            Err(error) => return Err(error.into()),
         };
-        let text = self.text(&emitted.text);
-        let executable = self.executable(kernel, &emitted, text).map_err(rejected)?;
+        let executable = CudaExecutable::new(&self.context, kernel, parts);
         let executable = Arc::new(executable);
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.retain(|(_, known)| known.strong_count() > 0);
@@ -66,18 +68,35 @@ impl Modules {
             .next()
     }
 
-    fn executable(
+    /// Assembles what a kernel has emitted.
+    fn part(
         &self,
         kernel: &Kernel,
-        emitted: &Emitted,
-        text: Arc<Text>,
-    ) -> Result<CudaExecutable, Rejected> {
-        // Outside the locks: others may look for their texts meanwhile.
-        let assembled = text
-            .0
-            .get_or_init(|| Module::load(&self.context, &emitted.text));
-        let module = assembled.as_ref().map_err(Rejected::clone)?;
-        Ok(CudaExecutable::new(kernel, emitted, module, text.clone())?)
+        first: usize,
+        emitted: Emitted,
+    ) -> Result<(Emitted, Part), Error> {
+        let text = self.text(&emitted.text);
+        let part = self.assembled(&text, &emitted).and_then(|module| {
+            let part = Part::new(kernel, first, &emitted, module, text.clone());
+            Ok(part?)
+        });
+        match part {
+            Ok(part) => Ok((emitted, part)),
+            Err(Rejected { error, log }) => Err(match *error {
+                lost @ Error::Lost { .. } => lost,
+                error => Error::Module {
+                    kernel: kernel.kind(),
+                    source: Box::new(error),
+                    log,
+                },
+            }),
+        }
+    }
+
+    /// The module of a text. Outside the locks: others may look for their texts meanwhile.
+    fn assembled<'a>(&self, text: &'a Text, emitted: &Emitted) -> Result<&'a Module, Rejected> {
+        let load = || Module::load(&self.context, &emitted.text);
+        text.0.get_or_init(load).as_ref().map_err(Rejected::clone)
     }
 
     fn text(&self, text: &str) -> Arc<Text> {

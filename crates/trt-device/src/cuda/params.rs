@@ -37,20 +37,21 @@ pub(super) fn row_range_law(tiles: &Tiles, n: usize) -> Result<(), &'static str>
     }
 }
 
-/// The parameters of a launch in their order, as words.
+/// Appends the parameters of a launch in their order, as words; `tiles` are those of each weight.
 pub(super) fn pack(
     words: &mut Vec<u64>,
     params: &[Param],
-    tiles: &TilesParam,
+    tiles: &[TilesParam],
     around: Surroundings,
     scratch: u64,
     mut address: impl FnMut(usize) -> Result<u64, Error>,
 ) -> Result<(), Error> {
-    words.clear();
+    let mut tiles = tiles.iter();
     for param in params {
         match param {
             Param::Arg(arg) => words.push(address(arg.0 as usize)?),
             Param::Tiles => {
+                let Some(tiles) = tiles.next() else { continue };
                 let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
                 words.push(pair(tiles.first, tiles.end));
                 words.push(pair(tiles.step, tiles.reserved));
@@ -132,12 +133,13 @@ mod tests {
             fault: 0xf,
         };
         let mut words = vec![99];
-        pack(&mut words, &params, &tiles, around, 0x5, |a| {
+        pack(&mut words, &params, &[tiles], around, 0x5, |a| {
             Ok(0xa0 + a as u64)
         })
         .unwrap();
 
-        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        assert_eq!(words[0], 99);
+        let bytes: Vec<u8> = words[1..].iter().flat_map(|w| w.to_le_bytes()).collect();
         let at = |offset: usize| u64::from_le_bytes(bytes[offset..][..8].try_into().unwrap());
         assert_eq!((at(0), at(8)), (0xa1, 0xa0));
         let start = 16;

@@ -132,10 +132,13 @@ impl CudaStream {
             state.table_rows = rows;
         }
         let Ready { words, launches } = &mut state.ready;
-        launches.iter().try_for_each(|(function, grid)| {
+        launches.iter().try_for_each(|(function, grid, part)| {
             // SAFETY: `prepare` made the words by the entry's parameters, of memory of this
             // device that is long enough and that the caller keeps, as it does the executable.
-            unsafe { self.raw.launch(bound, *function, *grid, words) }
+            unsafe {
+                self.raw
+                    .launch(bound, *function, *grid, &mut words[part.clone()])
+            }
         })
     }
 

@@ -83,7 +83,7 @@ impl Cuda {
                 let call = Call {
                     env,
                     args,
-                    tiles: tiles.as_ref(),
+                    tiles,
                     scratch: scratch.as_ref(),
                     stream: &on.name,
                 };

@@ -198,7 +198,7 @@ fn check(work: &Work) -> Result<(), Error> {
             tiles,
             ..
         } => match &executable.0 {
-            ExecutableOf::Host(own) => own.check(args, tiles.as_ref()),
+            ExecutableOf::Host(own) => own.check(args, tiles),
             ExecutableOf::Cuda(_) => Err(wrong("an executable")),
         },
         Work::Copy { dst, src } => {

@@ -75,7 +75,7 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
             tiles,
             scratch: _,
         } => match &executable.0 {
-            ExecutableOf::Host(own) => own.run(env, args, tiles.as_ref(), team, timeline),
+            ExecutableOf::Host(own) => own.run(env, args, tiles, team, timeline),
             ExecutableOf::Cuda(_) => Err(super::wrong("an executable")),
         },
         Work::Replay { graph, env } => match &graph.0 {

@@ -28,6 +28,17 @@ impl Class {
         }
     }
 
+    /// The instruction that copies a register of bits or a constant.
+    pub fn mov(self) -> &'static str {
+        match self {
+            Class::Pred => "mov.pred",
+            Class::B16 => "mov.b16",
+            Class::B32 => "mov.b32",
+            Class::B64 => "mov.b64",
+            Class::F32 => "mov.f32",
+        }
+    }
+
     fn ptx(self) -> &'static str {
         match self {
             Class::Pred => ".pred",
@@ -139,8 +150,22 @@ impl Asm {
     /// `while counter < end { each; counter += step }` on signed 32-bit registers. The counter
     /// starts with what it holds.
     pub fn count(&mut self, counter: R, end: Int, step: Int, each: impl FnOnce(&mut Asm)) {
-        let (top, out) = (self.label(), self.label());
+        let top = self.label();
         self.place(&top);
+        self.rounds(&top, counter, end, step, each);
+    }
+
+    /// As [`Asm::count`], where the assembler is not to unroll: what is in flight from one round
+    /// to the next, and so the registers, stay as written.
+    pub fn count_rolled(&mut self, counter: R, end: Int, step: Int, each: impl FnOnce(&mut Asm)) {
+        let top = self.label();
+        self.place(&top);
+        self.put(".pragma \"nounroll\"");
+        self.rounds(&top, counter, end, step, each);
+    }
+
+    fn rounds(&mut self, top: &str, counter: R, end: Int, step: Int, each: impl FnOnce(&mut Asm)) {
+        let out = self.label();
         let p = self.op("setp.ge.s32", Class::Pred, &[&counter, &end]);
         self.put(format_args!("@{p} bra {out}"));
         each(self);

@@ -47,7 +47,7 @@ impl Target {
     /// The PTX version of the text: the lowest that has the instructions.
     pub const fn version(self) -> &'static str {
         match self {
-            Target::Sm75 | Target::Sm80 => "7.0",
+            Target::Sm75 | Target::Sm80 => "7.4",
             Target::Sm90 | Target::Sm90a => "8.0",
         }
     }

@@ -186,6 +186,18 @@ impl Tiles {
 
 /// The text of an entry of `threads` threads, around what was assembled.
 pub(super) fn entry(name: &str, params: &[Param], threads: u32, asm: Asm) -> String {
+    crowded_entry(name, params, threads, None, asm)
+}
+
+/// As [`entry`], with registers bounded so that a multiprocessor holds that many `blocks`. It is
+/// a goal too: without it the assembler saves registers by loading late, with it it loads ahead.
+pub(super) fn crowded_entry(
+    name: &str,
+    params: &[Param],
+    threads: u32,
+    blocks: Option<u32>,
+    asm: Asm,
+) -> String {
     let lines: Vec<String> = params
         .iter()
         .map(|p| match p {
@@ -198,11 +210,11 @@ pub(super) fn entry(name: &str, params: &[Param], threads: u32, asm: Asm) -> Str
         .collect();
     let mut out = String::new();
     let _ = writeln!(out, ".visible .entry {name}(\n{}\n)", lines.join(",\n"));
-    let _ = writeln!(
-        out,
-        ".maxntid {threads}, 1, 1\n{{\n{}\tret;\n}}",
-        asm.finish()
-    );
+    let _ = writeln!(out, ".maxntid {threads}, 1, 1");
+    if let Some(blocks) = blocks {
+        let _ = writeln!(out, ".minnctapersm {blocks}");
+    }
+    let _ = writeln!(out, "{{\n{}\tret;\n}}", asm.finish());
     out
 }
 

@@ -95,11 +95,6 @@ impl Module {
         })
     }
 
-    /// The context it belongs to.
-    pub fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
-
     /// An entry, ready for launches of `threads` threads a block with `shared` bytes of dynamic
     /// shared memory.
     pub fn function(&self, name: &str, threads: u32, shared: u32) -> Result<Function, Error> {
