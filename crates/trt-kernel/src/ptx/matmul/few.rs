@@ -12,8 +12,9 @@
 //! `a` and 4 of `b`, where an H100 has time for 21 (bf16).
 
 use super::out::{self, Sums};
-use super::{Block, Frame, aligned_rows, dtype, over, over_rows};
+use super::{Frame, aligned_rows, dtype, over, over_rows};
 use crate::ptx::asm::{Asm, Class, Int, R};
+use crate::ptx::block::Block;
 use crate::ptx::emitted::{Extent, Target};
 use crate::{DType, Matmul};
 
