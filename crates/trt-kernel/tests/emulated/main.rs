@@ -8,6 +8,7 @@ mod reference;
 mod attention;
 mod matmul;
 mod mistakes;
+mod row;
 mod subset;
 
 use emulator::{Call, Done, Tiles};

@@ -57,7 +57,8 @@ pub struct Call {
     /// The arguments that may be written.
     pub written: Vec<Arg>,
     pub tiles: Option<Tiles>,
-    /// Arguments that lie where another one does.
+    /// Arguments that lie where another one does. Order is not checked there: a kernel that
+    /// works in place may read, and not use, what other threads write.
     pub shared: Vec<(Arg, Arg)>,
     /// The order in which warps take turns; 0 is one after another.
     pub seed: u64,
@@ -134,9 +135,13 @@ impl Device {
                 Some((_, with)) => d.args[with.0 as usize],
                 None => {
                     let is = |a: &Arg| a.0 as usize == i;
-                    let with = |s: &(Arg, Arg)| s.1.0 as usize == i && call.written.contains(&s.0);
-                    let written = call.written.iter().any(is) || call.shared.iter().any(with);
-                    let access = if written { Access::Write } else { Access::Read };
+                    let access = if call.shared.iter().any(|s| is(&s.1)) {
+                        Access::Unordered
+                    } else if call.written.iter().any(is) {
+                        Access::Write
+                    } else {
+                        Access::Read
+                    };
                     d.place(&format!("a{i}"), buffer.bytes.clone(), access)
                 }
             };

@@ -1,10 +1,11 @@
 //! Who touched each byte, and whether that is ordered before an access that follows.
 //!
 //! Every warp has a clock that ticks when it synchronises, and knows how far it has seen each
-//! other warp of its block (a vector clock). An access is ordered before another if one thread
-//! made both, or if the second one's warp has seen the clock of the first. Clocks never repeat:
-//! a block starts above all that came before, so what an earlier block or launch did is told
-//! from its clock alone.
+//! other warp of its block (a vector clock). It also ticks when all lanes shuffle: that orders no
+//! writes, but what the warp had asked for by then it has read. An access is ordered before
+//! another if one thread made both, or if the second one's warp has seen the clock of the first.
+//! Clocks never repeat: a block starts above all that came before, so what an earlier block or
+//! launch did is told from its clock alone.
 
 use super::error::Why;
 
@@ -168,7 +169,9 @@ impl Shadow {
             let alone = tag & MANY == 0 && by == who.thread;
             let in_block = clock >= who.block;
             let ordered = match in_block {
-                true => alone || clock <= who.seen.get(warp).copied().unwrap_or(u32::MAX),
+                // Values that went through a shuffle had been read.
+                true if warp == who.thread as usize / 32 => alone || clock < who.now,
+                true => clock <= who.seen.get(warp).copied().unwrap_or(u32::MAX),
                 false => self.fresh == Fresh::Block || clock <= who.acquired,
             };
             let foreign = tag & FOREIGN != 0 && self.fresh != Fresh::Block && who.acquired == 0;

@@ -60,6 +60,11 @@ impl Time {
         self.now += 1;
     }
 
+    /// All lanes have what they had asked for.
+    pub fn beat(&mut self) {
+        self.now += 1;
+    }
+
     pub fn who(&self, warp: usize, lane: u32) -> Who<'_> {
         Who {
             thread: warp as u32 * 32 + lane,
