@@ -25,10 +25,12 @@ mod memory;
 mod names;
 mod ops;
 mod race;
+mod registers;
 mod tensor;
 mod text;
 mod tokens;
 mod warp;
+mod wgmma;
 
 pub use error::{EmuError, Why};
 
@@ -250,6 +252,7 @@ impl Device {
             global: &mut self.global,
             shared: Memory::shared(program, launch.shared as usize),
             released: 0,
+            fenced: Vec::new(),
         };
         let mut warps: Vec<warp::Warp> = (0..block.div_ceil(32) as usize)
             .map(|i| warp::Warp::new(program, i, block, size))
