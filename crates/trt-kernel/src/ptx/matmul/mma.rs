@@ -1,30 +1,22 @@
 //! Products on tensor cores by `mma.sync`, for bf16 and f16 from `sm_80` on.
 //!
-//! A block computes `rows x cols` outputs, 64 along `k` at a time. Both operands come by
-//! `cp.async` into a ring of stages in shared memory, 128 bytes a row, the 16-byte pieces of a
-//! row permuted by the row's low bits so that `ldmatrix` meets no bank twice. Rows beyond `m`
-//! or the range and pieces beyond `k` arrive as zeros. Each warp holds its outputs as 16 x 8
-//! fragments in f32 registers.
+//! A block computes `rows x cols` outputs, 64 along `k` at a time. Both operands come through
+//! a [`ring`] of stages in shared memory, from where `ldmatrix` reads them. Each warp holds its
+//! outputs as 16 x 8 fragments in f32 registers.
 //!
 //! With many rows it is bound by the tensor cores, and by what `mma.sync` can get of them (on
 //! Hopper about 0.6 of their peak); with few by the bytes of `b`, read once for every `rows`
 //! rows of `a`.
 
 use super::out::{self, Sums};
+use super::ring::{self, DEPTH, Filler, ROW, Ring};
 use super::{Block, Frame, aligned_rows, dtype, over, over_rows};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::emitted::Target;
 use crate::{DType, Matmul};
 
-/// Elements along `k` of a stage; 128 bytes.
-const DEPTH: usize = 64;
 /// Elements of a 16-byte piece.
 const PIECE: usize = 8;
-/// Bytes of a row of a stage.
-const ROW: usize = 128;
-/// Blocks that fill most of a large device.
-const BLOCKS: usize = 100;
-
 /// How a block is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
@@ -36,12 +28,12 @@ pub(super) struct Shape {
     stages: usize,
 }
 
-const SMALL: Shape = Shape {
+pub(super) const SMALL: Shape = Shape {
     rows: (64, 2),
     cols: (64, 2),
     stages: 4,
 };
-const LARGE: Shape = Shape {
+pub(super) const LARGE: Shape = Shape {
     rows: (128, 2),
     cols: (128, 4),
     stages: 3,
@@ -61,17 +53,6 @@ pub(super) fn fits(kernel: &Matmul, target: Target) -> bool {
         && aligned_rows(kernel, &kernel.b, 16)
 }
 
-/// The shapes for a kernel, each with the largest `m` it is for: small blocks where large ones
-/// would leave much of a device idle.
-pub(super) fn shapes(kernel: &Matmul) -> [(Shape, u32); 2] {
-    let n = kernel.n.constant_size().unwrap_or(1024);
-    let batch = kernel.batch.constant_size().unwrap_or(1).max(1);
-    let across = (batch * n.div_ceil(LARGE.cols.0)).max(1);
-    let down = BLOCKS.div_ceil(across).clamp(1, 64);
-    let most = (down - 1) * LARGE.rows.0;
-    [(SMALL, most.max(64) as u32), (LARGE, u32::MAX)]
-}
-
 impl Shape {
     fn warps(&self) -> usize {
         self.rows.1 * self.cols.1
@@ -81,18 +62,13 @@ impl Shape {
         32 * self.warps()
     }
 
-    fn stage_bytes(&self) -> usize {
-        (self.rows.0 + self.cols.0) * ROW
-    }
-
-    /// Floats of a row of sums: 8 off the bank cycle, so that fragments are written without
-    /// conflicts.
-    fn pitch(&self) -> usize {
-        self.cols.0 + 8
-    }
-
-    fn shared(&self) -> usize {
-        (self.stages * self.stage_bytes()).max(self.rows.0 * self.pitch() * 4)
+    fn ring(&self) -> Ring {
+        Ring {
+            rows: self.rows.0,
+            cols: self.cols.0,
+            stages: self.stages,
+            threads: self.threads(),
+        }
     }
 
     /// Fragments of a warp along `m` (16 each) and along `n` (8 each, an even number).
@@ -120,7 +96,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape) -> Block {
             over_rows(kernel, shape.cols.0),
             over(&kernel.batch, 1),
         ],
-        shared: shape.shared() as u32,
+        shared: shape.ring().shared() as u32,
     }
 }
 
@@ -130,7 +106,8 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
     let n0 = frame.block_row(asm, "y", shape.cols.0);
     let base = asm.op("mov.u32", Class::B32, &[&"dynamic"]);
 
-    let filler = Filler::begin(asm, frame, shape, [m0, n0], base);
+    let ring = shape.ring();
+    let filler = Filler::begin(asm, frame, ring, [m0, n0], base);
     let warp = Warp::begin(asm, frame, shape, base);
     let steps = frame.kernel.k.constant_size().unwrap_or(0).div_ceil(DEPTH);
     for stage in 0..shape.stages - 1 {
@@ -154,106 +131,21 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
         asm.when(more, true, |asm| filler.fill(asm, frame));
         asm.put("cp.async.commit_group");
         warp.multiply(asm, read);
-        turn(asm, read, shape);
+        ring.turn(asm, read);
     });
     asm.put("cp.async.wait_group 0");
     asm.put("bar.sync 0");
-    warp.put_down(asm, frame, base);
+    let (_, across) = shape.fragments();
+    ring::put_down(asm, ring, base, warp.lane, warp.origin, across, &warp.acc);
     asm.put("bar.sync 0");
     let sums = Sums {
         base,
         rows: shape.rows.0,
         cols: shape.cols.0,
-        pitch: shape.pitch(),
+        pitch: ring.pitch(),
         parts: 1,
     };
     out::run(asm, frame, &sums, Int::Reg(m0), n0, shape.threads() as u32);
-}
-
-/// Moves the offset of a stage to the next one of the ring.
-fn turn(asm: &mut Asm, offset: R, shape: Shape) {
-    let bytes = shape.stage_bytes();
-    asm.op_to("add.s32", offset, &[&offset, &bytes]);
-    let end = asm.op(
-        "setp.ge.s32",
-        Class::Pred,
-        &[&offset, &(bytes * shape.stages)],
-    );
-    asm.put(format_args!("@{end} mov.b32 {offset}, 0"));
-}
-
-/// Brings stages. A thread takes one piece of every so many rows, the same piece in each.
-struct Filler {
-    shape: Shape,
-    /// Address in global memory, bytes that exist (16 or 0), and bytes into a stage.
-    items: Vec<(R, R, R)>,
-    /// The first element along `k` of the thread's piece in the next stage.
-    k: R,
-    /// Shared address of the next stage.
-    stage: R,
-    base: R,
-}
-
-impl Filler {
-    fn begin(asm: &mut Asm, frame: &Frame<'_>, shape: Shape, [m0, n0]: [R; 2], base: R) -> Filler {
-        let row = asm.op("shr.u32", Class::B32, &[&frame.tid, &3]);
-        let piece = asm.op("and.b32", Class::B32, &[&frame.tid, &7]);
-        let k = asm.op("shl.b32", Class::B32, &[&piece, &3]);
-        // Rows are taken in steps of a multiple of 8, so the permutation is the same in each.
-        let low = asm.op("and.b32", Class::B32, &[&row, &7]);
-        let permuted = asm.op("xor.b32", Class::B32, &[&piece, &low]);
-        let place = asm.op("shl.b32", Class::B32, &[&permuted, &4]);
-        let place = asm.op("mad.lo.s32", Class::B32, &[&row, &ROW, &place]);
-        let step = shape.threads() / 8;
-        let last = [frame.m, frame.end].map(|end| asm.op("add.s32", Class::B32, &[&end, &-1]));
-        let mut items = Vec::new();
-        for at in (0..shape.rows.0 + shape.cols.0).step_by(step) {
-            let is_a = at < shape.rows.0;
-            let (origin, last, skip) = match is_a {
-                true => (m0, last[0], 0),
-                false => (n0, last[1], shape.rows.0),
-            };
-            let index = asm.op("add.s32", Class::B32, &[&row, &(at - skip)]);
-            let index = asm.op("add.s32", Class::B32, &[&index, &origin]);
-            let exists = asm.op("setp.le.s32", Class::Pred, &[&index, &last]);
-            let bytes = asm.op("selp.b32", Class::B32, &[&16, &0, &exists]);
-            let index = asm.op("min.s32", Class::B32, &[&index, &last]);
-            let from = match is_a {
-                true => frame.a_at(asm, Int::Reg(index), Int::Reg(k)),
-                false => frame.b_at(asm, index, Int::Reg(k)),
-            };
-            let from = asm.op("mov.b64", Class::B64, &[&from]);
-            let to = asm.op("add.s32", Class::B32, &[&place, &(at * ROW)]);
-            items.push((from, bytes, to));
-        }
-        Filler {
-            shape,
-            items,
-            k,
-            stage: asm.op("mov.b32", Class::B32, &[&0]),
-            base,
-        }
-    }
-
-    /// Starts the copies of the next stage.
-    fn fill(&self, asm: &mut Asm, frame: &Frame<'_>) {
-        let k = frame.kernel.k.constant_size().unwrap_or(0);
-        let inside = (k % DEPTH != 0).then(|| asm.op("setp.lt.s32", Class::Pred, &[&self.k, &k]));
-        let stage = asm.op("add.s32", Class::B32, &[&self.stage, &self.base]);
-        for (from, bytes, to) in &self.items {
-            let to = asm.op("add.s32", Class::B32, &[&stage, to]);
-            let bytes = match inside {
-                Some(p) => asm.op("selp.b32", Class::B32, &[bytes, &0, &p]),
-                None => *bytes,
-            };
-            asm.put(format_args!(
-                "cp.async.cg.shared.global [{to}], [{from}], 16, {bytes}"
-            ));
-            asm.op_to("add.s64", *from, &[from, &(2 * DEPTH)]);
-        }
-        asm.op_to("add.s32", self.k, &[&self.k, &DEPTH]);
-        turn(asm, self.stage, self.shape);
-    }
 }
 
 /// A warp's part of a block.
@@ -361,31 +253,6 @@ impl Warp {
              {{{}, {}, {}, {}}}, {{{}, {}}}, {{{s0}, {s1}, {s2}, {s3}}}",
             a[0], a[1], a[2], a[3], b[0], b[1]
         ));
-    }
-
-    /// Writes the sums to shared memory: a lane holds two neighbours of a row, and two of the
-    /// row 8 below.
-    fn put_down(&self, asm: &mut Asm, _frame: &Frame<'_>, base: R) {
-        let (down, across) = self.shape.fragments();
-        let pitch = self.shape.pitch();
-        let row = asm.op("shr.u32", Class::B32, &[&self.lane, &2]);
-        let row = asm.op("add.s32", Class::B32, &[&row, &self.origin[0]]);
-        let pair = asm.op("and.b32", Class::B32, &[&self.lane, &3]);
-        let col = asm.op("mad.lo.s32", Class::B32, &[&pair, &2, &self.origin[1]]);
-        let at = asm.op("mad.lo.s32", Class::B32, &[&row, &pitch, &col]);
-        let at = asm.op("mad.lo.s32", Class::B32, &[&at, &4, &base]);
-        for i in 0..down {
-            for j in 0..across {
-                for half in 0..2 {
-                    let s = &self.acc[4 * (i * across + j) + 2 * half..];
-                    let offset = ((16 * i + 8 * half) * pitch + 8 * j) * 4;
-                    let [x, y] = [s[0], s[1]];
-                    asm.put(format_args!(
-                        "st.shared.v2.f32 [{at}+{offset}], {{{x}, {y}}}"
-                    ));
-                }
-            }
-        }
     }
 }
 

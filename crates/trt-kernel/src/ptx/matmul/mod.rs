@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`few`] | m up to 8, rows of both operands readable 16 bytes at a time | bytes of `b` |
 //! | [`mma`] | more rows, bf16 or f16, from `sm_80` | tensor cores, or bytes of `b` |
+//! | [`wgmma`] | still more, on `sm_90a` | tensor cores |
 //! | [`tile`] | everything else | f32 lanes |
 //!
 //! Which one runs depends on whole sizes, dtypes and views, and never on the range of a launch:
@@ -15,7 +16,9 @@
 mod few;
 mod mma;
 mod out;
+mod ring;
 mod tile;
+mod wgmma;
 
 use super::PtxError;
 use super::access::multiple;
@@ -31,6 +34,8 @@ enum Variant {
     Few(usize),
     /// Tensor cores.
     Mma(mma::Shape),
+    /// Tensor cores by groups of warps.
+    Wgmma(wgmma::Shape),
     /// Any operands.
     Tile,
 }
@@ -55,13 +60,14 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
         scratch: Dim::from(0),
     };
     let chosen = choose(kernel, target);
-    if chosen.iter().any(|(v, _)| matches!(v, Variant::Mma(_))) {
+    if chosen.iter().any(|(v, _)| v.is_dynamic()) {
         emitted.text += ".extern .shared .align 1024 .b8 dynamic[];\n\n";
     }
     for (variant, when) in chosen {
         let block = match variant {
             Variant::Few(most) => few::emit(kernel, target, most),
             Variant::Mma(shape) => mma::emit(kernel, target, shape),
+            Variant::Wgmma(shape) => wgmma::emit(kernel, target, shape),
             Variant::Tile => tile::emit(kernel, target),
         };
         emitted.text += &scope::crowded_entry(
@@ -82,23 +88,32 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
     Ok(emitted)
 }
 
+impl Variant {
+    /// Whether it takes dynamic shared memory.
+    fn is_dynamic(self) -> bool {
+        match self {
+            Variant::Few(_) | Variant::Tile => false,
+            Variant::Mma(_) | Variant::Wgmma(_) => true,
+        }
+    }
+}
+
 /// The variants for a kernel, with the condition under which each runs.
 fn choose(kernel: &Matmul, target: Target) -> Vec<(Variant, Vec<When>)> {
     let mut list: Vec<(Variant, u32)> = Vec::new();
     if few::fits(kernel) {
         list.extend([1, 2, 4, 8].map(|most| (Variant::Few(most), most as u32)));
     }
-    if mma::fits(kernel, target) {
-        list.extend(mma::shapes(kernel).map(|(shape, most)| (Variant::Mma(shape), most)));
-    } else {
-        list.push((Variant::Tile, u32::MAX));
+    match mma::fits(kernel, target) {
+        true => list.extend(on_tensor_cores(kernel, target)),
+        false => list.push((Variant::Tile, u32::MAX)),
     }
     if let Some(m) = kernel.m.constant_size() {
         let holds = |(_, most): &&(Variant, u32)| m as u64 <= u64::from(*most);
         let variant = match list.iter().find(holds) {
-            Some((Variant::Few(_), _)) if m > 0 => Variant::Few(m),
-            Some((Variant::Mma(shape), _)) => Variant::Mma(*shape),
-            _ => Variant::Tile,
+            Some((Variant::Few(_), _)) => Variant::Few(m.max(1)),
+            Some((variant, _)) => *variant,
+            None => Variant::Tile,
         };
         return vec![(variant, Vec::new())];
     }
@@ -112,6 +127,32 @@ fn choose(kernel: &Matmul, target: Target) -> Vec<(Variant, Vec<When>)> {
         min = max.saturating_add(1);
     }
     out
+}
+
+/// The shapes of blocks on tensor cores, each with the largest `m` it is for: small ones where
+/// large ones would leave much of a device idle.
+fn on_tensor_cores(kernel: &Matmul, target: Target) -> Vec<(Variant, u32)> {
+    let n = kernel.n.constant_size().unwrap_or(1024);
+    let batch = kernel.batch.constant_size().unwrap_or(1);
+    // The largest m that gives fewer than `blocks` blocks of 128 rows and so many columns.
+    let below = |blocks: usize, cols: usize| {
+        let across = (batch * n.div_ceil(cols)).max(1);
+        ((blocks.div_ceil(across) - 1) * 128) as u32
+    };
+    let mma = |shape| Variant::Mma(shape);
+    let wgmma = |shape: wgmma::Shape| Variant::Wgmma(shape);
+    if target < Target::Sm90a {
+        let small = below(100, 128).max(64);
+        return vec![(mma(mma::SMALL), small), (mma(mma::LARGE), u32::MAX)];
+    }
+    let small = below(64, 128).max(64);
+    let narrow = below(100, 256);
+    let mut list = vec![(mma(mma::SMALL), small)];
+    if narrow > small {
+        list.push((wgmma(wgmma::Shape::Narrow), narrow));
+    }
+    list.push((wgmma(wgmma::Shape::Wide), u32::MAX));
+    list
 }
 
 /// An entry in the making.
