@@ -28,6 +28,17 @@ impl Class {
         }
     }
 
+    /// The instruction that copies a register of bits or a constant.
+    pub fn mov(self) -> &'static str {
+        match self {
+            Class::Pred => "mov.pred",
+            Class::B16 => "mov.b16",
+            Class::B32 => "mov.b32",
+            Class::B64 => "mov.b64",
+            Class::F32 => "mov.f32",
+        }
+    }
+
     fn ptx(self) -> &'static str {
         match self {
             Class::Pred => ".pred",

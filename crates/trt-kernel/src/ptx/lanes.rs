@@ -90,8 +90,14 @@ impl<'a> Lanes<'a> {
 
     /// Emits one instruction, which is not a reduction; its operands have run.
     pub fn step(&mut self, asm: &mut Asm, point: Point<'_>, inst: usize) {
+        self.step_if(asm, point, inst, None);
+    }
+
+    /// As [`Lanes::step`], but a load gives zeros where `p` does not hold: the point may then lie
+    /// outside of the space.
+    pub fn step_if(&mut self, asm: &mut Asm, point: Point<'_>, inst: usize, p: Option<R>) {
         let value = match &self.body.insts[inst] {
-            Inst::Load(arg, view) => self.load(asm, point, *arg, view),
+            Inst::Load(arg, view) => self.load(asm, point, *arg, view, p),
             Inst::Input => Value::Each(point.input.to_vec()),
             Inst::F32(c) => Value::Uniform(asm.f32(*c)),
             Inst::I64(d) => {
@@ -136,19 +142,23 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    fn load(&self, asm: &mut Asm, point: Point<'_>, arg: Arg, view: &View) -> Value {
+    fn load(&self, asm: &mut Asm, point: Point<'_>, arg: Arg, view: &View, p: Option<R>) -> Value {
         let dtype = self.args[arg.0 as usize];
         let size = dtype.size();
         let address = self.scope.address(asm, arg, view, point.at, size);
+        let read = |asm: &mut Asm, address: R, offset: i64, bytes: usize| match p {
+            None => access::load(asm, address, offset, bytes, size),
+            Some(p) => access::load_if(asm, p, address, offset, bytes, size),
+        };
         if fixed_along_lanes(view) {
-            let bits = access::load(asm, address, 0, size, size);
+            let bits = read(asm, address, 0, size);
             return Value::Uniform(access::decode(asm, dtype, &bits, 1)[0]);
         }
         let width = access::width(view, Some(point.at), point.lanes, size);
         let mut all = Vec::with_capacity(point.lanes);
         for from in (0..point.lanes).step_by(width) {
             let (address, offset) = self.lane_address(asm, address, view, from, size);
-            let bits = access::load(asm, address, offset, width * size, size);
+            let bits = read(asm, address, offset, width * size);
             all.extend(access::decode(asm, dtype, &bits, width));
         }
         Value::Each(all)

@@ -2,106 +2,20 @@
 //!
 //! A thread takes chunks of neighbouring columns, every team's size apart. Where a row is known
 //! to be short enough its registers are kept from pass to pass; else each pass computes again
-//! what it needs. Threads beyond the rows or the columns compute what the last one does, so that
-//! nobody leaves before the folds: they fold neutral elements and store nothing.
+//! what it needs. Threads beyond the rows or the columns stay until the last fold: they read
+//! nothing, fold neutral elements and store nothing.
 
 use super::PtxError;
-use super::access;
 use super::asm::{Asm, Class, Int, R};
 use super::emitted::{Emitted, Extent, Target};
-use super::fold::{self, Team};
-use super::lanes::{Lanes, Point, Value, fixed_along_lanes};
+use super::fold;
+use super::lanes::{Lanes, Point, Value};
+use super::plan::{Passes, Plan, UNROLL};
 use super::row::{module, vars};
 use super::scope::Scope;
 use super::space::{self, Columns};
 use super::stages::{Loads, Stage, Stages};
 use crate::{Dim, Reduce, Reg, Row};
-
-/// Threads of a block of several rows.
-const BLOCK: u32 = 128;
-/// Registers of one thread that may carry values from pass to pass: with up to 512 threads in a
-/// block, and with up to 1024.
-const CARRY: [usize; 2] = [64, 24];
-/// Chunks that a thread takes together in a long loop, so that their loads overlap.
-const UNROLL: usize = 4;
-
-/// How the work of a row is divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Plan {
-    /// Columns of a chunk.
-    lanes: usize,
-    team: Team,
-    /// Rows of a block.
-    rows: u32,
-    passes: Passes,
-}
-
-/// What becomes of registers between passes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Passes {
-    /// Each thread has this many chunks at most and keeps their registers.
-    Keep { chunks: usize },
-    /// Each pass loops over its chunks.
-    Again,
-}
-
-impl Plan {
-    fn new(row: &Row, stages: &Stages) -> Plan {
-        let (columns, outer) = match row.space.split_last() {
-            Some((columns, outer)) => (columns.clone(), outer),
-            None => (Dim::from(1), &[][..]),
-        };
-        let loads = || {
-            let views = space::accesses(&row.body, &row.args);
-            views.filter(|(v, _)| !fixed_along_lanes(v))
-        };
-        let lanes = access::lanes(&columns, loads());
-        let rows = Dim::product(outer).constant_size();
-        // Rows that lie beside each other, with columns far apart: a thread for each row.
-        let across = loads().any(|(v, _)| {
-            let beside = v.strides.len().checked_sub(2).map(|a| v.strides[a].is(1));
-            beside == Some(true) && !v.strides[v.strides.len() - 1].is(1)
-        });
-        let (threads, passes) = match columns.constant_size() {
-            Some(c) if c > 0 && c <= lanes => (1, Passes::Keep { chunks: 1 }),
-            _ if across => (1, Passes::Again),
-            Some(c) if c > 0 => Plan::row(c.div_ceil(lanes), lanes * stages.carried.max(1)),
-            _ => (128, Passes::Again),
-        };
-        // A team of several warps has the block to itself.
-        let fit = if threads <= 32 { BLOCK / threads } else { 1 };
-        let few = rows.map_or(fit, |r| (r.max(1) as u32).next_power_of_two());
-        Plan {
-            lanes,
-            team: Team { threads },
-            rows: fit.min(few.max(32 / threads.min(32))),
-            passes,
-        }
-    }
-
-    /// Threads for a row of this many chunks, each of which carries `cost` registers.
-    fn row(chunks: usize, cost: usize) -> (u32, Passes) {
-        if chunks <= 64 {
-            let threads = chunks.next_power_of_two().min(32);
-            let chunks = chunks.div_ceil(threads);
-            return (threads as u32, Passes::Keep { chunks });
-        }
-        for (most, carry) in [512, 1024].into_iter().zip(CARRY) {
-            for each in 1..=4usize {
-                let threads = chunks.div_ceil(each).next_multiple_of(32);
-                if threads <= most && each * cost <= carry {
-                    return (threads as u32, Passes::Keep { chunks: each });
-                }
-            }
-        }
-        let threads = chunks.div_ceil(UNROLL).next_multiple_of(32).min(1024);
-        (threads as u32, Passes::Again)
-    }
-
-    fn block(&self) -> u32 {
-        self.team.threads * self.rows
-    }
-}
 
 pub(super) fn emit(kernel: &Row, target: Target) -> Result<Emitted, PtxError> {
     let row = space::merge_row(kernel, Columns::Keep);
@@ -150,7 +64,7 @@ pub(super) fn emit(kernel: &Row, target: Target) -> Result<Emitted, PtxError> {
 
 /// Where a thread is.
 struct Place {
-    /// The index along the outer axes; inside of the space also where the row is not.
+    /// The index along the outer axes.
     outer: Vec<Int>,
     /// Whether the thread's row is one; none if all are.
     inside: Option<R>,
@@ -176,9 +90,6 @@ impl Place {
             if !full {
                 let rows = scope.size(asm, rows);
                 inside = Some(asm.op("setp.lt.u32", Class::Pred, &[&number, &rows]));
-                let rows = asm.op("mov.u32", Class::B32, &[&rows]);
-                let last = asm.op("sub.u32", Class::B32, &[&rows, &1]);
-                number = asm.op("min.u32", Class::B32, &[&number, &last]);
             }
         }
         let outer = space::index(asm, scope, outer, number);
@@ -197,7 +108,7 @@ impl Place {
 /// A chunk of columns.
 struct Chunk {
     at: Vec<Int>,
-    /// Whether it is one of the row; none if it always is.
+    /// Whether it is one of a row's; none if it always is.
     inside: Option<R>,
 }
 
@@ -235,10 +146,13 @@ impl<'a> Job<'a> {
                 if i > 0 {
                     number = asm.op("add.s32", Class::B32, &[&number, &(i * threads)]);
                 }
-                let mut inside = None;
+                let mut inside = self.place.inside;
                 if (i + 1) * threads > total {
-                    inside = Some(asm.op("setp.lt.s32", Class::Pred, &[&number, &total]));
-                    number = asm.op("min.s32", Class::B32, &[&number, &(total - 1)]);
+                    let own = asm.op("setp.lt.s32", Class::Pred, &[&number, &total]);
+                    inside = Some(match inside {
+                        Some(row) => asm.op("and.pred", Class::Pred, &[&own, &row]),
+                        None => own,
+                    });
                 }
                 self.chunk(asm, number, inside)
             })
@@ -258,11 +172,9 @@ impl<'a> Job<'a> {
                 give(stage, &folded, lanes);
             }
         }
-        self.inside(asm, self.place.inside, |asm| {
-            for (chunk, lanes) in chunks.iter().zip(&mut points) {
-                self.store(asm, chunk, lanes);
-            }
-        });
+        for (chunk, lanes) in chunks.iter().zip(&mut points) {
+            self.store(asm, chunk, lanes);
+        }
         self.store_row(asm, &mut shared);
     }
 
@@ -276,8 +188,7 @@ impl<'a> Job<'a> {
                 continue;
             }
             let accs = accumulators(asm, stage);
-            let inside = self.place.inside.filter(|_| last);
-            self.inside(asm, inside, |asm| {
+            self.inside(asm, self.place.inside, |asm| {
                 self.pass(asm, stage, &accs, &shared, last)
             });
             let folded = self.plan.team.fold(asm, &accs);
@@ -328,7 +239,7 @@ impl<'a> Job<'a> {
         let mut at = self.place.outer.clone();
         at.push(Int::Imm(0));
         for inst in &stage.row {
-            shared.step(asm, one(&at), *inst);
+            shared.step_if(asm, one(&at), *inst, self.place.inside);
         }
     }
 
@@ -336,7 +247,7 @@ impl<'a> Job<'a> {
     fn run(&self, asm: &mut Asm, list: &[usize], chunks: &[Chunk], points: &mut [Lanes<'a>]) {
         for inst in list {
             for (chunk, lanes) in chunks.iter().zip(points.iter_mut()) {
-                lanes.step(asm, self.point(chunk), *inst);
+                lanes.step_if(asm, self.point(chunk), *inst, chunk.inside);
             }
         }
     }

@@ -8,6 +8,7 @@ mod reference;
 mod attention;
 mod matmul;
 mod mistakes;
+mod moves;
 mod row;
 mod subset;
 

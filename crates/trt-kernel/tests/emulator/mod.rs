@@ -62,6 +62,8 @@ pub struct Call {
     /// Arguments that lie where another one does. Order is not checked there: a kernel that
     /// works in place may read, and not use, what other threads write.
     pub shared: Vec<(Arg, Arg)>,
+    /// An argument that lies this many bytes after a multiple of 256, as a table in a file may.
+    pub skew: Option<(Arg, u64)>,
     /// The order in which warps take turns; 0 is one after another.
     pub seed: u64,
 }
@@ -147,6 +149,11 @@ impl Device {
                     d.place(&format!("a{i}"), buffer.bytes.clone(), access)
                 }
             };
+            let skew = call.skew.filter(|s| s.0.0 as usize == i).map_or(0, |s| s.1);
+            if let (1.., Some(r)) = (skew, d.global.regions.last_mut()) {
+                r.base += skew;
+            }
+            let at = at + skew;
             d.args.push(at);
         }
         for (i, tile) in call.tiles.iter().flat_map(|t| &t.bytes).enumerate() {
