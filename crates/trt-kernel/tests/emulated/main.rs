@@ -11,6 +11,7 @@ mod mistakes;
 mod moves;
 mod row;
 mod subset;
+mod wide;
 
 use emulator::{Call, Done, Tiles};
 use reference::Buffer;
