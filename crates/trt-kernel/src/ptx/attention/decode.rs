@@ -29,6 +29,8 @@ use crate::ptx::scope;
 /// Threads of a block.
 pub(super) const THREADS: u32 = 128;
 const WARPS: usize = THREADS as usize / 32;
+/// Blocks that a multiprocessor holds.
+const CROWD: u32 = 2;
 /// Keys of a warp's step: two tiles of eight.
 const KEYS: usize = 16;
 /// Up to this many elements of a key and value together, the next ones are read ahead: there are
@@ -66,7 +68,7 @@ pub(super) fn entry(plan: &Plan, name: &str) -> String {
         }
     }
     let params = scope::params(plan.k.args.len(), false);
-    scope::entry(name, &params, THREADS, asm)
+    scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
 }
 
 /// One block's part of the work.
@@ -137,32 +139,25 @@ impl<'a> Block<'a> {
         let keys = fresh(asm, KEYS / 8, k.head_dim.div_ceil(32));
         let values = fresh(asm, 4, k.value_dim.div_ceil(64));
         let ahead = k.head_dim + k.value_dim <= AHEAD;
-        let always = asm.op("setp.lt.s32", Class::Pred, &[&key, &self.keys.end]);
         if ahead {
-            self.read_keys(asm, first, &keys, always);
-            self.read_values(asm, first, &values, always);
+            let some = asm.op("setp.lt.s32", Class::Pred, &[&key, &self.keys.end]);
+            self.read_keys(asm, first, &keys, Some(some));
+            self.read_values(asm, first, &values, Some(some));
         }
         let step = Int::Imm((KEYS * WARPS) as i64);
         asm.count(key, self.keys.end, step, |asm| {
-            // What is read while what was read before is in use.
-            let (next, when) = match ahead {
-                false => (key.into(), always),
-                true => {
-                    let next = int::add(asm, key, step);
-                    let more = asm.op("setp.lt.s32", Class::Pred, &[&next, &self.keys.end]);
-                    (next, more)
-                }
-            };
+            let next = int::add(asm, key, step);
+            let more = asm.op("setp.lt.s32", Class::Pred, &[&next, &self.keys.end]);
             if !ahead {
-                self.read_keys(asm, next, &keys, when);
+                self.read_keys(asm, key.into(), &keys, None);
             }
             let scores = self.scores(asm, &queries, &keys);
             match ahead {
-                true => self.read_keys(asm, next, &keys, when),
+                true => self.read_keys(asm, next, &keys, Some(more)),
                 false => {
                     // Keeps these reads from moving up to where keys take the registers.
                     asm.put("bar.warp.sync 0xffffffff");
-                    self.read_values(asm, next, &values, when);
+                    self.read_values(asm, key.into(), &values, None);
                 }
             }
             let weights: Vec<[R; 2]> = (tiles.iter().enumerate())
@@ -170,7 +165,7 @@ impl<'a> Block<'a> {
                 .collect();
             self.add_values(asm, &tiles, &weights, &values);
             if ahead {
-                self.read_values(asm, next, &values, when);
+                self.read_values(asm, next, &values, Some(more));
             }
         });
         self.merge(asm, &tiles);
@@ -194,12 +189,11 @@ impl<'a> Block<'a> {
     fn queries(&self, asm: &mut Asm, tiles: &[Tile]) -> Vec<[R; 4]> {
         let k = self.f.plan.k;
         let column = asm.op("mul.lo.u32", Class::B32, &[&self.t, &8]);
-        let all = asm.op("setp.eq.u32", Class::Pred, &[&0, &0]);
         let read: Read = fresh(asm, 2, k.head_dim.div_ceil(32));
         for (tile, to) in tiles.iter().zip(&read) {
             let Row { head, query, .. } = tile.row;
             let address = self.f.at(asm, &k.q, head, query, column.into());
-            read_row(asm, address, to, (self.t, 32, k.head_dim), all);
+            read_row(asm, address, to, (self.t, 32, k.head_dim), None);
         }
         let pair = |[a, b]: [&[R; 4]; 2], i: usize| [a[i], b[i], a[i + 1], b[i + 1]];
         (read[0].iter().zip(&read[1]))
@@ -207,7 +201,7 @@ impl<'a> Block<'a> {
             .collect()
     }
 
-    fn read_keys(&self, asm: &mut Asm, key: Int, to: &Read, when: R) {
+    fn read_keys(&self, asm: &mut Asm, key: Int, to: &Read, when: Option<R>) {
         let k = self.f.plan.k;
         for (i, to) in to.iter().enumerate() {
             let row = int::add(asm, self.g, Int::Imm(8 * i as i64));
@@ -216,7 +210,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    fn read_values(&self, asm: &mut Asm, key: Int, to: &Read, when: R) {
+    fn read_values(&self, asm: &mut Asm, key: Int, to: &Read, when: Option<R>) {
         let k = self.f.plan.k;
         let first = asm.op("mul.lo.u32", Class::B32, &[&self.t, &2]);
         for (to, i) in to.iter().zip([0, 1, 8, 9]) {
@@ -425,22 +419,24 @@ fn inside(asm: &mut Asm, (part, size, all): (R, usize, usize), block: usize) -> 
     (left < size / 8).then(|| asm.op("setp.lt.u32", Class::Pred, &[&part, &left]))
 }
 
-/// Reads a lane's part of a row.
+/// Reads a lane's part of a row, where `when` holds.
 fn read_row(
     asm: &mut Asm,
     address: R,
     to: &[[R; 4]],
     (part, size, all): (R, usize, usize),
-    when: R,
+    when: Option<R>,
 ) {
     for (i, [a, b, c, d]) in to.iter().enumerate() {
-        let when = match inside(asm, (part, size, all), i) {
-            None => when,
-            Some(p) => asm.op("and.pred", Class::Pred, &[&p, &when]),
+        let guard = match (inside(asm, (part, size, all), i), when) {
+            (None, when) => when,
+            (part, None) => part,
+            (Some(p), Some(when)) => Some(asm.op("and.pred", Class::Pred, &[&p, &when])),
         };
+        let guard = guard.map(|p| format!("@{p} ")).unwrap_or_default();
         let offset = i * size * 2;
         asm.put(format_args!(
-            "@{when} ld.global.v4.b32 {{{a}, {b}, {c}, {d}}}, [{address}+{offset}]"
+            "{guard}ld.global.v4.b32 {{{a}, {b}, {c}, {d}}}, [{address}+{offset}]"
         ));
     }
 }

@@ -61,3 +61,14 @@ pub(super) fn from_lane(asm: &mut Asm, value: R, lane: R) -> R {
     let operands: [&dyn std::fmt::Display; 4] = [&value, &lane, &"0x1f", &"0xffffffff"];
     asm.op("shfl.sync.idx.b32", value.class, &operands)
 }
+
+/// Four 8 x 8 matrices from shared memory, whose rows the lanes name; with `turned`, transposed.
+pub(super) fn load4x(asm: &mut Asm, turned: bool, at: R, offset: usize) -> [R; 4] {
+    let r: [R; 4] = std::array::from_fn(|_| asm.reg(Class::B32));
+    let [a, b, c, d] = r;
+    let turned = if turned { ".trans" } else { "" };
+    asm.put(format_args!(
+        "ldmatrix.sync.aligned.m8n8.x4{turned}.shared.b16 {{{a}, {b}, {c}, {d}}}, [{at}+{offset}]"
+    ));
+    r
+}

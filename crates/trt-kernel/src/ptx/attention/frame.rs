@@ -36,7 +36,7 @@ pub(super) struct Row {
     pub head: Int,
     pub query: Int,
     /// The keys that it sees start here …
-    low: Option<Int>,
+    pub low: Option<Int>,
     /// … and end here.
     high: Option<Int>,
 }

@@ -11,6 +11,7 @@
 
 mod combine;
 mod decode;
+mod flash;
 mod fragment;
 mod frame;
 mod int;
@@ -70,8 +71,18 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     }
     if known.is_none_or(|q| q > i64::from(FEW)) {
         let when = known.is_none().then(|| plan.when(FEW + 1, u32::MAX));
-        text += &plain::entry(&plan, "many", 1);
-        launches.push(plan.launch("many", plain::grid(&plan, 1), plain::THREADS, &when));
+        if plan.tensor && flash::fits(&plan) {
+            text += ".extern .shared .align 16 .b8 dynamic[];\n\n";
+            text += &flash::entry(&plan, "many");
+            let launch = plan.launch("many", flash::grid(&plan), flash::THREADS, &when);
+            launches.push(Launch {
+                shared: flash::shared(&plan),
+                ..launch
+            });
+        } else {
+            text += &plain::entry(&plan, "many", 1);
+            launches.push(plan.launch("many", plain::grid(&plan, 1), plain::THREADS, &when));
+        }
     }
     Ok(Emitted {
         text,

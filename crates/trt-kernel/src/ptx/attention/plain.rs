@@ -20,6 +20,8 @@ use crate::ptx::scope;
 /// Threads of a block.
 pub(super) const THREADS: u32 = 128;
 const WARPS: usize = THREADS as usize / 32;
+/// Blocks that a multiprocessor holds.
+const CROWD: u32 = 4;
 /// Rows of a warp.
 const OWN: usize = 4;
 /// Rows of a block.
@@ -57,7 +59,7 @@ pub(super) fn entry(plan: &Plan, name: &str, splits: usize) -> String {
         }
     }
     let params = scope::params(plan.k.args.len(), false);
-    scope::entry(name, &params, THREADS, asm)
+    scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
 }
 
 /// One block's part of the work.
