@@ -158,7 +158,7 @@ fn functions_of_special_values_equal_the_host() {
         let x = b.load(Arg(0), whole.clone());
         let y = b.unary(f, x);
         b.store(Arg(1), whole.clone(), y);
-        let truth = b.push(Inst::Cast(y, Ty::Bool));
+        let truth = b.push(Inst::Cast(x, Ty::Bool));
         b.store(Arg(2), whole.clone(), truth);
         let integer = b.push(Inst::Cast(x, Ty::I64));
         b.store(Arg(3), whole, integer);
@@ -174,11 +174,6 @@ fn functions_of_special_values_equal_the_host() {
             for i in 0..n as i64 {
                 // Of NaN and zero, the device takes the number.
                 if f == Relu && values[i as usize].is_nan() {
-                    continue;
-                }
-                // Sines are computed for arguments below 2^50.
-                let value = values[i as usize];
-                if matches!(f, Sin | Cos) && value.is_finite() && value.abs() > 1e15 {
                     continue;
                 }
                 let (a, b) = (ours[1].get(i), host[1].get(i));
@@ -450,7 +445,8 @@ proptest! {
         let sizes = [&sizes[..], &[cols]].concat();
         let (kernel, args) = random_body(&sizes, order, runtime, &choices, dtype);
         let d = distance(&kernel, &Env::new(&[cols as i64]), &args);
-        prop_assert!(d <= 3.0, "{} {}", d, kernel);
+        // Sums of a thousand terms, in some order.
+        prop_assert!(d <= 20.0, "{} {}", d, kernel);
     }
 }
 

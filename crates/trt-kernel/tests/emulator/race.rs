@@ -88,7 +88,9 @@ impl Shadow {
         }
         let warp = who.thread as usize / 32;
         let mask = 1 << warp;
-        self.readers[at..at + len].iter_mut().for_each(|r| *r |= mask);
+        self.readers[at..at + len]
+            .iter_mut()
+            .for_each(|r| *r |= mask);
         &mut self.reads[warp][at..at + len]
     }
 
