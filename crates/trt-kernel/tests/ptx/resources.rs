@@ -29,8 +29,16 @@ fn module(target: Target) -> String {
             .text
             .find(".visible")
             .expect("a module has an entry");
+        let (head, dynamic) = match emitted.text[..at].split_once(".extern") {
+            Some((head, dynamic)) => (head, format!(".extern{dynamic}")),
+            None => (&emitted.text[..at], String::new()),
+        };
         if text.is_empty() {
-            text.push_str(&emitted.text[..at]);
+            text.push_str(head);
+        }
+        // All declare the same.
+        if !text.contains(&dynamic) {
+            text.push_str(&dynamic);
         }
         let own = format!(".entry {name}__");
         text.push_str(&emitted.text[at..].replace(".entry ", &own));

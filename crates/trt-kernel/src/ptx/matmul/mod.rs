@@ -16,6 +16,7 @@
 mod few;
 mod mma;
 mod out;
+mod pieces;
 mod ring;
 mod tile;
 mod wgmma;
