@@ -9,6 +9,7 @@ mod attention;
 mod matmul;
 mod mistakes;
 mod moves;
+mod row;
 mod subset;
 mod wide;
 
@@ -110,12 +111,17 @@ fn poison(kernel: &Kernel, args: &mut [Buffer]) {
 
 /// The largest distance to the reference, over all targets and two orders of turns.
 fn distance(kernel: &Kernel, env: &Env, args: &[Buffer]) -> f64 {
+    distance_of(kernel, &emitted(kernel), env, args)
+}
+
+/// The largest distance of some emitted forms of a kernel.
+fn distance_of(kernel: &Kernel, emitted: &[Emitted], env: &Env, args: &[Buffer]) -> f64 {
     let mut given = args.to_vec();
     poison(kernel, &mut given);
     let mut exact = given.clone();
     reference::run(kernel, env, &mut exact);
     let mut worst = 0f64;
-    for (i, e) in emitted(kernel).iter().enumerate() {
+    for (i, e) in emitted.iter().enumerate() {
         let mut ours = given.clone();
         launch(kernel, e, env, None, i as u64, &mut ours);
         for (a, b) in ours.iter().zip(&exact) {

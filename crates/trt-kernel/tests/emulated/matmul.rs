@@ -94,6 +94,43 @@ fn every_variant_is_chosen_by_a_runtime_m() {
     }
 }
 
+/// Large blocks are for results that fill a device; here each runs on a few rows.
+#[test]
+fn variants_for_many_rows_are_right_for_few() {
+    let mut entries = std::collections::BTreeSet::new();
+    for (n, k) in [(200, 136), (70, 64), (264, 328)] {
+        for dtype in [DType::BF16, DType::F16] {
+            let kernel = linear(Dim::var(Var(0)), n, k, dtype, dtype);
+            for e in emitted(&kernel) {
+                let many = |l: &&ptx::Launch| !l.entry.starts_with("few");
+                for l in e.launches.iter().filter(many) {
+                    let mut alone = e.clone();
+                    alone.launches = vec![ptx::Launch {
+                        when: vec![],
+                        ..l.clone()
+                    }];
+                    entries.insert(l.entry.clone());
+                    for m in [5, 130] {
+                        let (env, args) =
+                            (Env::new(&[m as i64]), linear_args(m, n, k, dtype, dtype));
+                        let d = distance_of(&kernel, &[alone.clone()], &env, &args);
+                        assert!(d <= 2.0, "{} m={m} n={n} k={k} {dtype}: {d}", l.entry);
+                        let whole = by_ranges(&kernel, &alone, &env, &args, &[(n, n)]);
+                        let cuts = [(64, 64), (n, 64)];
+                        let glued = by_ranges(&kernel, &alone, &env, &args, &cuts);
+                        assert!(glued == whole, "{} m={m} n={n} k={k} {dtype}", l.entry);
+                    }
+                }
+            }
+        }
+    }
+    let kinds = |kind: &str| entries.iter().filter(|e| e.starts_with(kind)).count();
+    assert!(
+        kinds("mma") > 1 && kinds("wgmma") > 1 && kinds("tile") == 1,
+        "{entries:?}"
+    );
+}
+
 #[test]
 fn batches_broadcasts_and_transposes_equal_the_reference() {
     let (batch, n, k) = (3, 72, 40);

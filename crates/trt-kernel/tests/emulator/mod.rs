@@ -18,7 +18,6 @@ mod double;
 mod error;
 mod exec;
 mod float;
-mod group;
 mod half;
 mod inst;
 mod lanes;
@@ -26,10 +25,12 @@ mod memory;
 mod names;
 mod ops;
 mod race;
+mod registers;
 mod tensor;
 mod text;
 mod tokens;
 mod warp;
+mod wgmma;
 
 pub use error::{EmuError, Why};
 
@@ -58,7 +59,8 @@ pub struct Call {
     /// The arguments that may be written.
     pub written: Vec<Arg>,
     pub tiles: Option<Tiles>,
-    /// Arguments that lie where another one does.
+    /// Arguments that lie where another one does. Order is not checked there: a kernel that
+    /// works in place may read, and not use, what other threads write.
     pub shared: Vec<(Arg, Arg)>,
     /// An argument that lies this many bytes after a multiple of 256, as a table in a file may.
     pub skew: Option<(Arg, u64)>,
@@ -137,9 +139,13 @@ impl Device {
                 Some((_, with)) => d.args[with.0 as usize],
                 None => {
                     let is = |a: &Arg| a.0 as usize == i;
-                    let with = |s: &(Arg, Arg)| s.1.0 as usize == i && call.written.contains(&s.0);
-                    let written = call.written.iter().any(is) || call.shared.iter().any(with);
-                    let access = if written { Access::Write } else { Access::Read };
+                    let access = if call.shared.iter().any(|s| is(&s.1)) {
+                        Access::Unordered
+                    } else if call.written.iter().any(is) {
+                        Access::Write
+                    } else {
+                        Access::Read
+                    };
                     d.place(&format!("a{i}"), buffer.bytes.clone(), access)
                 }
             };
@@ -253,6 +259,7 @@ impl Device {
             global: &mut self.global,
             shared: Memory::shared(program, launch.shared as usize),
             released: 0,
+            fenced: Vec::new(),
         };
         let mut warps: Vec<warp::Warp> = (0..block.div_ceil(32) as usize)
             .map(|i| warp::Warp::new(program, i, block, size))

@@ -1,10 +1,11 @@
 //! Who touched each byte, and whether that is ordered before an access that follows.
 //!
 //! Every warp has a clock that ticks when it synchronises, and knows how far it has seen each
-//! other warp of its block (a vector clock). An access is ordered before another if one thread
-//! made both, or if the second one's warp has seen the clock of the first. Clocks never repeat:
-//! a block starts above all that came before, so what an earlier block or launch did is told
-//! from its clock alone.
+//! other warp of its block (a vector clock). It also ticks when all lanes shuffle: that orders no
+//! writes, but what the warp had asked for by then it has read. An access is ordered before
+//! another if one thread made both, or if the second one's warp has seen the clock of the first.
+//! Clocks never repeat: a block starts above all that came before, so what an earlier block or
+//! launch did is told from its clock alone.
 
 use super::error::Why;
 
@@ -33,6 +34,8 @@ pub struct Who<'a> {
     /// The first clock of the block, and of the launch.
     pub block: u32,
     pub launch: u32,
+    /// As `seen`, at the last fence between threads and the hardware's own agent.
+    pub proxied: &'a [u32],
     /// Other blocks of the launch are ordered before up to this clock (through atomics).
     pub acquired: u32,
 }
@@ -90,7 +93,9 @@ impl Shadow {
         for old in &mut self.reads[who.thread as usize / 32][at..at + len] {
             let clock = *old >> CLOCK;
             let mut new = tag;
-            if clock == who.now {
+            if clock == LAST_CLOCK {
+                new = *old;
+            } else if clock == who.now {
                 new |= *old & (MANY | FOREIGN);
                 new |= if *old & 31 == lane { 0 } else { MANY };
             } else if clock >= who.launch {
@@ -168,7 +173,15 @@ impl Shadow {
             let alone = tag & MANY == 0 && by == who.thread;
             let in_block = clock >= who.block;
             let ordered = match in_block {
-                true => alone || clock <= who.seen.get(warp).copied().unwrap_or(u32::MAX),
+                // Values that went through a shuffle had been read.
+                true if clock == LAST_CLOCK => {
+                    return Err(Why::Pending {
+                        place: place(i),
+                        by,
+                    });
+                }
+                true if warp == who.thread as usize / 32 => alone || clock < who.now,
+                true => clock <= who.seen.get(warp).copied().unwrap_or(u32::MAX),
                 false => self.fresh == Fresh::Block || clock <= who.acquired,
             };
             let foreign = tag & FOREIGN != 0 && self.fresh != Fresh::Block && who.acquired == 0;
@@ -217,6 +230,20 @@ impl Shadow {
                 thread: who.thread,
             };
         }
+    }
+
+    /// Marks bytes that an asynchronous product of a warp reads until it is released.
+    pub fn hold(&mut self, who: &Who, at: usize, len: usize) {
+        self.readers(who.seen.len());
+        let reads = &mut self.reads[who.thread as usize / 32][at..at + len];
+        reads.fill(LAST_CLOCK << CLOCK | MANY);
+    }
+
+    /// The product that read bytes is done.
+    pub fn release(&mut self, who: &Who, at: usize, len: usize) {
+        self.readers(who.seen.len());
+        let reads = &mut self.reads[who.thread as usize / 32][at..at + len];
+        reads.fill(who.now << CLOCK | MANY);
     }
 
     /// The clock of the last write of a byte, and its thread.

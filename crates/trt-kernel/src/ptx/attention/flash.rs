@@ -89,7 +89,7 @@ pub(super) fn entry(plan: &Plan, name: &str) -> String {
     let mut asm = Asm::default();
     let f = Frame::begin(&mut asm, plan);
     Block::begin(&mut asm, &f).run(&mut asm);
-    let params = scope::params(plan.k.args.len(), false);
+    let params = scope::params(plan.k.args.len(), 0);
     scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
 }
 

@@ -86,7 +86,7 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     Ok(Emitted {
         text,
         target,
-        params: scope::params(k.args.len(), false),
+        params: scope::params(k.args.len(), 0),
         launches,
         scratch: match few && plan.splits > 1 {
             true => combine::scratch(&plan),
