@@ -2,14 +2,14 @@
 
 use crate::cuda;
 use candle_trt::device::{self, Device, Work};
-use candle_trt::kernel::{
-    Arg, BodyBuilder, DType, Dim, Env, Gather, Inst, Kernel, Operand, View,
-};
+use candle_trt::kernel::{Arg, BodyBuilder, DType, Dim, Env, Gather, Inst, Kernel, Operand, View};
 
 #[test]
 fn a_device_that_does_not_exist_is_an_error_with_its_number() {
     let Some(_gpu) = cuda() else { return };
-    let error = device::open("cuda:77").expect_err("there is none").to_string();
+    let error = device::open("cuda:77")
+        .expect_err("there is none")
+        .to_string();
     assert!(error.contains("77"), "{error}");
 }
 
@@ -20,7 +20,10 @@ fn too_much_memory_is_an_error_with_the_bytes_and_the_device_goes_on() {
     let error = gpu.allocate(bytes).expect_err("no GPU has it").to_string();
     assert!(error.contains(&bytes.to_string()), "{error}");
     let reserved = gpu.reserve(1 << 40).expect("addresses are free");
-    let error = gpu.commit(&reserved, 1 << 40).expect_err("no GPU has it").to_string();
+    let error = gpu
+        .commit(&reserved, 1 << 40)
+        .expect_err("no GPU has it")
+        .to_string();
     assert!(error.contains(&(1usize << 40).to_string()), "{error}");
     gpu.commit(&reserved, 4 << 20).expect("a little fits");
     round_trip(&*gpu);
@@ -83,7 +86,10 @@ fn an_id_outside_its_table_is_an_error_with_numbers_and_the_stream_goes_on() {
     };
     run([0, 4, 2]).expect("all in the table");
     let error = run([0, 4_000_000_000, 2]).expect_err("outside").to_string();
-    assert!(error.contains("4000000000") && error.contains('5'), "{error}");
+    assert!(
+        error.contains("4000000000") && error.contains('5'),
+        "{error}"
+    );
     run([1, 1, 1]).expect("the stream goes on");
     round_trip(&*gpu);
 }

@@ -4,7 +4,11 @@ use candle_trt::kernel::{Arg, Body, Dim, Env, Inst, Kernel, View};
 
 /// For each argument, one more than the last element that a view reaches.
 pub fn lengths(kernel: &Kernel, env: &Env) -> Vec<usize> {
-    kernel.parts().iter().flat_map(|k| of_part(k, env)).collect()
+    kernel
+        .parts()
+        .iter()
+        .flat_map(|k| of_part(k, env))
+        .collect()
 }
 
 fn of_part(kernel: &Kernel, env: &Env) -> Vec<usize> {
@@ -27,8 +31,17 @@ fn of_part(kernel: &Kernel, env: &Env) -> Vec<usize> {
             reach.view(k.q.arg, &k.q.view, &space(k.heads, &k.queries, k.head_dim));
             reach.view(k.k.arg, &k.k.view, &space(k.kv_heads, &k.keys, k.head_dim));
             reach.view(k.v.arg, &k.v.view, &space(k.kv_heads, &k.keys, k.value_dim));
-            reach.view(k.out.arg, &k.out.view, &space(k.heads, &k.queries, k.value_dim));
-            let scores = [k.batch.clone(), k.heads.into(), k.queries.clone(), k.keys.clone()];
+            reach.view(
+                k.out.arg,
+                &k.out.view,
+                &space(k.heads, &k.queries, k.value_dim),
+            );
+            let scores = [
+                k.batch.clone(),
+                k.heads.into(),
+                k.queries.clone(),
+                k.keys.clone(),
+            ];
             reach.body(&k.score, &scores);
         }
         Kernel::Gather(k) => {

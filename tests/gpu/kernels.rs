@@ -36,8 +36,12 @@ fn fill(dtype: DType, n: usize, seed: u64, below: usize) -> Vec<u8> {
     let int = |v: f32| ((v.abs() * below as f32) as i64).min(below as i64 - 1);
     match dtype {
         DType::F32 => values.flat_map(f32::to_le_bytes).collect(),
-        DType::BF16 => values.flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect(),
-        DType::F16 => values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
+        DType::BF16 => values
+            .flat_map(|v| bf16::from_f32(v).to_le_bytes())
+            .collect(),
+        DType::F16 => values
+            .flat_map(|v| f16::from_f32(v).to_le_bytes())
+            .collect(),
         DType::U8 => values.map(|v| int(v) as u8).collect(),
         DType::U32 => values.flat_map(|v| (int(v) as u32).to_le_bytes()).collect(),
         DType::I64 => values.flat_map(|v| int(v).to_le_bytes()).collect(),
@@ -46,9 +50,24 @@ fn fill(dtype: DType, n: usize, seed: u64, below: usize) -> Vec<u8> {
 
 fn floats(dtype: DType, bytes: &[u8]) -> Vec<f64> {
     match dtype {
-        DType::F32 => bytes.as_chunks().0.iter().map(|c| f64::from(f32::from_le_bytes(*c))).collect(),
-        DType::BF16 => bytes.as_chunks().0.iter().map(|c| bf16::from_le_bytes(*c).to_f64()).collect(),
-        DType::F16 => bytes.as_chunks().0.iter().map(|c| f16::from_le_bytes(*c).to_f64()).collect(),
+        DType::F32 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|c| f64::from(f32::from_le_bytes(*c)))
+            .collect(),
+        DType::BF16 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|c| bf16::from_le_bytes(*c).to_f64())
+            .collect(),
+        DType::F16 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|c| f16::from_le_bytes(*c).to_f64())
+            .collect(),
         DType::U8 | DType::U32 | DType::I64 => bytes.iter().map(|b| f64::from(*b)).collect(),
     }
 }
@@ -65,9 +84,18 @@ fn run(
     let stream = device.stream("test")?;
     let mut slices = Vec::new();
     for bytes in args {
-        let dst = device.allocate(bytes.len().max(1))?.whole().slice(0..bytes.len())?;
+        let dst = device
+            .allocate(bytes.len().max(1))?
+            .whole()
+            .slice(0..bytes.len())?;
         let bytes = bytes.clone();
-        device.submit(stream, Work::Write { dst: dst.clone(), bytes })?;
+        device.submit(
+            stream,
+            Work::Write {
+                dst: dst.clone(),
+                bytes,
+            },
+        )?;
         slices.push(dst);
     }
     let scratch = executable.scratch().size(&env);
@@ -76,7 +104,13 @@ fn run(
         bytes => {
             let dst = device.allocate(bytes)?.whole();
             let bytes = vec![0xFF; bytes];
-            device.submit(stream, Work::Write { dst: dst.clone(), bytes })?;
+            device.submit(
+                stream,
+                Work::Write {
+                    dst: dst.clone(),
+                    bytes,
+                },
+            )?;
             Some(dst)
         }
     };
@@ -102,11 +136,21 @@ fn run(
                     // Each tile in memory of its own, as in a ring.
                     let part = weight.slice(s * row..end * row)?;
                     let own = device.allocate(part.len())?.whole();
-                    device.submit(stream, Work::Copy { dst: own.clone(), src: part })?;
+                    device.submit(
+                        stream,
+                        Work::Copy {
+                            dst: own.clone(),
+                            src: part,
+                        },
+                    )?;
                     Ok(own)
                 });
                 let places = places.collect::<Result<Vec<_>, candle_trt::device::Error>>()?;
-                let tiles = Tiles { rows: rows.clone(), step: *step, places };
+                let tiles = Tiles {
+                    rows: rows.clone(),
+                    step: *step,
+                    places,
+                };
                 device.submit(stream, launch(vec![tiles]))?;
             }
         }
@@ -162,7 +206,9 @@ fn arguments(kernel: &Kernel, env: &Env, seed: u64) -> Option<Vec<Vec<u8>>> {
     let bytes: usize = lengths.iter().zip(&dtypes).map(|(n, d)| n * d.size()).sum();
     let filled = lengths.iter().zip(dtypes).enumerate();
     (bytes <= MOST_BYTES).then(|| {
-        filled.map(|(i, (n, d))| fill(d, *n, seed + i as u64, below)).collect()
+        filled
+            .map(|(i, (n, d))| fill(d, *n, seed + i as u64, below))
+            .collect()
     })
 }
 
@@ -202,7 +248,12 @@ fn every_kernel_computes_what_the_host_computes() {
         }
     }
     println!("{runs} runs");
-    assert!(runs > 20 && failures.is_empty(), "{} of {runs}:\n{}", failures.len(), failures.join("\n"));
+    assert!(
+        runs > 20 && failures.is_empty(),
+        "{} of {runs}:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
 }
 
 /// Cuts of `n` rows that keep to the law: tiles of one height, and launches of several.
@@ -214,7 +265,10 @@ fn cuts(n: usize) -> Vec<Rows> {
         all.push(whole(64));
     }
     if half < n {
-        all.push(Rows::Cut(vec![(half..n, n - half), (0..half, 128.max(half / 3 / 64 * 64))]));
+        all.push(Rows::Cut(vec![
+            (half..n, n - half),
+            (0..half, 128.max(half / 3 / 64 * 64)),
+        ]));
     }
     all
 }

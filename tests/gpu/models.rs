@@ -1,7 +1,7 @@
 //! Models on the GPU: the same logits as on the host, and the same bits at every budget.
 
-use crate::tiny::{self, Tiny};
 use crate::cuda;
+use crate::tiny::{self, Tiny};
 use candle_core::DType;
 use candle_trt::device::{Device, Host};
 use candle_trt::models::{Llama, LoadOptions};
@@ -27,7 +27,13 @@ fn wide(head_dim: usize) -> Tiny {
     model
 }
 
-fn compile(dir: &Path, model: &Tiny, dtype: DType, device: Arc<dyn Device>, replay: bool) -> Engine {
+fn compile(
+    dir: &Path,
+    model: &Tiny,
+    dtype: DType,
+    device: Arc<dyn Device>,
+    replay: bool,
+) -> Engine {
     let config = model.config();
     let options = LoadOptions {
         max_positions: Some(CONTEXT),
@@ -144,7 +150,9 @@ fn a_budget_may_change_between_any_two_tokens() {
     let Some(gpu) = cuda() else { return };
     let model = wide(64);
     let dir = tempfile::tempdir().expect("a folder");
-    model.write(dir.path(), DType::BF16, 3, 1).expect("a checkpoint");
+    model
+        .write(dir.path(), DType::BF16, 3, 1)
+        .expect("a checkpoint");
     let engine = compile(dir.path(), &model, DType::BF16, gpu, true);
     engine.set_device_budget(Request::Full).expect("a budget");
     let want = bits(&logits(&engine, 20));
@@ -169,7 +177,9 @@ fn a_full_budget_copies_nothing_and_shrinking_gives_memory_back() {
     let mut model = wide(128);
     model.json["vocab_size"] = 60_000.into();
     let dir = tempfile::tempdir().expect("a folder");
-    model.write(dir.path(), DType::BF16, 3, 1).expect("a checkpoint");
+    model
+        .write(dir.path(), DType::BF16, 3, 1)
+        .expect("a checkpoint");
     let engine = compile(dir.path(), &model, DType::BF16, gpu.clone(), true);
     engine.set_device_budget(Request::Full).expect("a budget");
     let mut session = engine.session().expect("a session");
@@ -180,7 +190,9 @@ fn a_full_budget_copies_nothing_and_shrinking_gives_memory_back() {
     }
     let full = gpu.free_memory().expect("the driver tells");
     let total = engine.total_device_budget();
-    engine.set_device_budget(Request::Minimum).expect("a budget");
+    engine
+        .set_device_budget(Request::Minimum)
+        .expect("a budget");
     session.decode(1).expect("a token");
     let least = gpu.free_memory().expect("the driver tells");
     let floor = engine.minimum_device_budget();

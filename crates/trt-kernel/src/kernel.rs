@@ -27,7 +27,7 @@ pub enum Kernel {
 /// are those of the parts, one part after another.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
-    /// At least two row kernels, moves and products.
+    /// At least two: either ranged products, or row kernels and moves.
     pub parts: Vec<Kernel>,
 }
 
@@ -330,11 +330,15 @@ impl Kernel {
             ),
             Kernel::Group(k) => {
                 ensure(k.parts.len() > 1, format!("{} parts", k.parts.len()))?;
+                let products = |part: &Kernel| matches!(part, Kernel::Matmul(m) if m.ranged);
+                let all = k.parts.iter().all(products);
                 k.parts.iter().try_for_each(|part| match part {
-                    Kernel::Row(_) | Kernel::Move(_) | Kernel::Matmul(_) => part.check(),
-                    Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Group(_) => {
-                        ensure(false, format!("a part is of kind {}", part.kind()))
-                    }
+                    Kernel::Matmul(_) if all => part.check(),
+                    Kernel::Row(_) | Kernel::Move(_) => part.check(),
+                    Kernel::Matmul(_)
+                    | Kernel::Attention(_)
+                    | Kernel::Gather(_)
+                    | Kernel::Group(_) => ensure(false, format!("a part is a {}", part.kind())),
                 })
             }
         }

@@ -9,12 +9,12 @@ use super::bounds::Bounds;
 use super::driver::{Function, Module};
 use super::launch::{Call, Ready};
 use super::modules::Text;
-use super::params::{Surroundings, grid, pack, row_range_law};
+use super::params::{NO_ROWS, Surroundings, grid, pack, row_range_law};
 use crate::{Error, Slice, Tiles};
 use std::ops::Range;
 use std::sync::Arc;
 use trt_kernel::host::HostError;
-use trt_kernel::ptx::{Emitted, Launch, MAX_TILES, Param, TilesParam};
+use trt_kernel::ptx::{Emitted, Launch, Param, TilesParam};
 use trt_kernel::{Dim, Env, Kernel};
 
 /// A part of an executable.
@@ -117,7 +117,8 @@ impl Part {
                 (None, None) => NO_ROWS,
             });
         }
-        let rows = tables.iter().map(|t| (t.end - t.first) as usize).sum();
+        let rows = tables.iter().map(|t| (t.end - t.first) as usize);
+        let rows: Vec<usize> = rows.collect();
         let scratch = self.working_memory(call)?;
         let scratch = scratch.map_or(Ok(0), &mut *locate)?;
         let address = |arg: usize| match args.get(arg) {
@@ -136,7 +137,7 @@ impl Part {
         )?;
         let words = start..ready.words.len();
         for Entry { function, launch } in &self.entries {
-            let grid = grid(launch, call.env, rows).map_err(|blocks| Error::Grid {
+            let grid = grid(launch, call.env, &rows).map_err(|blocks| Error::Grid {
                 kernel: self.kind,
                 blocks,
                 threads: launch.block,
@@ -181,14 +182,6 @@ fn weights(kernel: &Kernel) -> Vec<Weight> {
     });
     of.collect()
 }
-
-const NO_ROWS: TilesParam = TilesParam {
-    first: 0,
-    end: 0,
-    step: 1,
-    reserved: 0,
-    address: [0; MAX_TILES],
-};
 
 impl Weight {
     /// All rows, in one piece.

@@ -267,3 +267,51 @@ pub(super) fn lanes<'a>(columns: &Dim, accesses: impl Iterator<Item = (&'a View,
     }
     lanes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Var;
+
+    fn view(offset: Dim, strides: [i64; 2]) -> View {
+        View {
+            offset,
+            strides: strides.map(Dim::from).to_vec(),
+        }
+    }
+
+    #[test]
+    fn an_access_is_as_wide_as_offset_and_strides_allow() {
+        let past = Dim::var(Var(0));
+        let wide = |offset: Dim, row: i64| width(&view(offset, [row, 1]), None, 8, 2);
+        assert_eq!(wide(Dim::from(0), 64), 8);
+        assert_eq!(wide(&past * &Dim::from(128), 64), 8);
+        assert_eq!(wide(Dim::from(4), 64), 4);
+        assert_eq!(wide(Dim::from(0), 66), 2);
+        assert_eq!(wide(past, 64), 1);
+    }
+
+    #[test]
+    fn elements_that_lie_apart_are_accessed_one_by_one() {
+        assert_eq!(width(&view(Dim::from(0), [1, 64]), None, 8, 2), 1);
+    }
+
+    #[test]
+    fn a_stride_along_an_axis_at_its_start_does_not_count() {
+        let odd = view(Dim::from(0), [33, 1]);
+        assert_eq!(width(&odd, None, 8, 2), 1);
+        assert_eq!(width(&odd, Some(&[Int::Imm(0), Int::Imm(0)]), 8, 2), 8);
+    }
+
+    #[test]
+    fn lanes_fill_16_bytes_of_the_widest_element() {
+        let narrow = view(Dim::from(0), [64, 1]);
+        let lanes_of = |sizes: &[usize], columns: usize| {
+            lanes(&Dim::from(columns), sizes.iter().map(|s| (&narrow, *s)))
+        };
+        assert_eq!(lanes_of(&[2, 2], 64), 8);
+        assert_eq!(lanes_of(&[2, 4], 64), 4);
+        assert_eq!(lanes_of(&[2, 2], 36), 4);
+        assert_eq!(lanes_of(&[2, 2], 33), 1);
+    }
+}

@@ -15,13 +15,17 @@
 mod access;
 mod asm;
 mod attention;
+mod block;
 mod emitted;
 mod fold;
+mod functions;
 mod gather;
+mod group;
 mod lanes;
 mod math;
 mod matmul;
 mod moves;
+mod plan;
 mod reduce;
 mod row;
 mod scope;
@@ -57,9 +61,6 @@ pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
         Kernel::Attention(k) => attention::emit(k, target),
         Kernel::Gather(k) => gather::emit(k, target),
         Kernel::Move(k) => Ok(moves::emit(k, target)),
-        Kernel::Group(_) => Err(PtxError::Unsupported {
-            kernel: kernel.kind(),
-            what: "several kernels in one launch".into(),
-        }),
+        Kernel::Group(k) => group::emit(k, target),
     }
 }

@@ -6,104 +6,19 @@
 //! nothing, fold neutral elements and store nothing.
 
 use super::PtxError;
-use super::access;
 use super::asm::{Asm, Class, Int, R};
-use super::emitted::{Emitted, Extent, Target};
-use super::fold::{self, Team};
-use super::lanes::{Lanes, Point, Value, fixed_along_lanes};
-use super::row::{module, vars};
+use super::block::Block;
+use super::emitted::{Extent, Target};
+use super::fold;
+use super::lanes::{Lanes, Point, Value};
+use super::plan::{Passes, Plan, UNROLL};
+use super::row::vars;
 use super::scope::Scope;
 use super::space::{self, Columns};
 use super::stages::{Loads, Stage, Stages};
 use crate::{Dim, Reduce, Reg, Row};
 
-/// Threads of a block of several rows.
-const BLOCK: u32 = 128;
-/// Registers of one thread that may carry values from pass to pass: with up to 512 threads in a
-/// block, and with up to 1024.
-const CARRY: [usize; 2] = [64, 24];
-/// Chunks that a thread takes together in a long loop, so that their loads overlap.
-const UNROLL: usize = 4;
-
-/// How the work of a row is divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Plan {
-    /// Columns of a chunk.
-    lanes: usize,
-    team: Team,
-    /// Rows of a block.
-    rows: u32,
-    passes: Passes,
-}
-
-/// What becomes of registers between passes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Passes {
-    /// Each thread has this many chunks at most and keeps their registers.
-    Keep { chunks: usize },
-    /// Each pass loops over its chunks.
-    Again,
-}
-
-impl Plan {
-    fn new(row: &Row, stages: &Stages) -> Plan {
-        let (columns, outer) = match row.space.split_last() {
-            Some((columns, outer)) => (columns.clone(), outer),
-            None => (Dim::from(1), &[][..]),
-        };
-        let loads = || {
-            let views = space::accesses(&row.body, &row.args);
-            views.filter(|(v, _)| !fixed_along_lanes(v))
-        };
-        let lanes = access::lanes(&columns, loads());
-        let rows = Dim::product(outer).constant_size();
-        // Rows that lie beside each other, with columns far apart: a thread for each row.
-        let across = loads().any(|(v, _)| {
-            let beside = v.strides.len().checked_sub(2).map(|a| v.strides[a].is(1));
-            beside == Some(true) && !v.strides[v.strides.len() - 1].is(1)
-        });
-        let (threads, passes) = match columns.constant_size() {
-            Some(c) if c > 0 && c <= lanes => (1, Passes::Keep { chunks: 1 }),
-            _ if across => (1, Passes::Again),
-            Some(c) if c > 0 => Plan::row(c.div_ceil(lanes), lanes * stages.carried.max(1)),
-            _ => (128, Passes::Again),
-        };
-        // A team of several warps has the block to itself.
-        let fit = if threads <= 32 { BLOCK / threads } else { 1 };
-        let few = rows.map_or(fit, |r| (r.max(1) as u32).next_power_of_two());
-        Plan {
-            lanes,
-            team: Team { threads },
-            rows: fit.min(few.max(32 / threads.min(32))),
-            passes,
-        }
-    }
-
-    /// Threads for a row of this many chunks, each of which carries `cost` registers.
-    fn row(chunks: usize, cost: usize) -> (u32, Passes) {
-        if chunks <= 64 {
-            let threads = chunks.next_power_of_two().min(32);
-            let chunks = chunks.div_ceil(threads);
-            return (threads as u32, Passes::Keep { chunks });
-        }
-        for (most, carry) in [512, 1024].into_iter().zip(CARRY) {
-            for each in 1..=4usize {
-                let threads = chunks.div_ceil(each).next_multiple_of(32);
-                if threads <= most && each * cost <= carry {
-                    return (threads as u32, Passes::Keep { chunks: each });
-                }
-            }
-        }
-        let threads = chunks.div_ceil(UNROLL).next_multiple_of(32).min(1024);
-        (threads as u32, Passes::Again)
-    }
-
-    fn block(&self) -> u32 {
-        self.team.threads * self.rows
-    }
-}
-
-pub(super) fn emit(kernel: &Row, target: Target) -> Result<Emitted, PtxError> {
+pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     let row = space::merge_row(kernel, Columns::Keep);
     let types = (row.body.types(&row.args)).map_err(|source| crate::KernelError::Body {
         kernel: "row",
@@ -138,14 +53,7 @@ pub(super) fn emit(kernel: &Row, target: Target) -> Result<Emitted, PtxError> {
         dim: rows,
         per: plan.rows,
     };
-    Ok(module(
-        "row",
-        target,
-        row.args.len(),
-        asm,
-        plan.block(),
-        grid,
-    ))
+    Ok(Block::new("row", asm, plan.block(), grid))
 }
 
 /// Where a thread is.

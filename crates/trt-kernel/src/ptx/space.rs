@@ -59,9 +59,14 @@ fn merge(space: &[Dim], views: &[&View], read: &[usize], columns: Columns) -> Ax
     axes
 }
 
-/// Whether indices up to a size are signed 32-bit values, as far as it is known.
+/// Whether indices up to a size are signed 32-bit values, also where runtime integers are large.
 fn fits(size: &Dim) -> bool {
-    size.constant().is_none_or(|c| i32::try_from(c).is_ok())
+    const LARGE: f64 = 65_536.0;
+    let terms = size.terms().iter().map(|(powers, c)| {
+        let degree: u8 = powers.iter().sum();
+        *c as f64 * LARGE.powi(i32::from(degree))
+    });
+    terms.sum::<f64>() <= f64::from(i32::MAX)
 }
 
 impl Axes {
@@ -183,4 +188,79 @@ pub(super) fn index(asm: &mut Asm, scope: &Scope, sizes: &[Dim], number: R) -> V
         rest = above;
     }
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Arg, BodyBuilder};
+
+    /// `a0[space] -> a1[space]` with these strides of the source.
+    fn copied(space: Vec<Dim>, strides: &[Dim], read: Option<u8>) -> Row {
+        let mut b = BodyBuilder::new();
+        let offset = Dim::from(0);
+        let strides = strides.to_vec();
+        let x = b.load(Arg(0), View { offset, strides });
+        b.store(Arg(1), View::contiguous(&space), x);
+        if let Some(axis) = read {
+            b.push(Inst::Iota(axis));
+        }
+        Row {
+            space,
+            args: vec![DType::F32; 2],
+            body: b.finish(),
+        }
+    }
+
+    fn merged(space: &[Dim], strides: &[Dim], read: Option<u8>, columns: Columns) -> Vec<Dim> {
+        merge_row(&copied(space.to_vec(), strides, read), columns).space
+    }
+
+    fn dims<const N: usize>(sizes: [i64; N]) -> Vec<Dim> {
+        sizes.map(Dim::from).to_vec()
+    }
+
+    #[test]
+    fn axes_that_all_views_walk_as_one_are_one() {
+        let space = dims([1, 9, 1, 64]);
+        let whole = View::contiguous(&space).strides;
+        assert_eq!(merged(&space, &whole, None, Columns::Merge), dims([576]));
+        assert_eq!(merged(&space, &whole, None, Columns::Keep), dims([9, 64]));
+        let broadcast = dims([0, 0, 0, 1]);
+        assert_eq!(
+            merged(&space, &broadcast, None, Columns::Merge),
+            dims([9, 64])
+        );
+    }
+
+    #[test]
+    fn runtime_sizes_merge_where_indices_stay_small() {
+        let seq = Dim::var(Var(1));
+        let space = vec![seq.clone(), Dim::from(14336)];
+        let whole = View::contiguous(&space).strides;
+        let flat = vec![&seq * &Dim::from(14336)];
+        assert_eq!(merged(&space, &whole, None, Columns::Merge), flat);
+        let logits = vec![seq, Dim::from(128_256)];
+        let whole = View::contiguous(&logits).strides;
+        assert_eq!(merged(&logits, &whole, None, Columns::Merge), logits);
+    }
+
+    #[test]
+    fn an_axis_whose_index_is_read_stays() {
+        let space = dims([4, 5, 6]);
+        let whole = View::contiguous(&space).strides;
+        assert_eq!(
+            merged(&space, &whole, Some(0), Columns::Merge),
+            dims([4, 30])
+        );
+        assert_eq!(merged(&space, &whole, Some(1), Columns::Merge), space);
+    }
+
+    #[test]
+    fn a_space_of_one_point_keeps_an_axis() {
+        assert_eq!(
+            merged(&dims([1, 1]), &dims([0, 0]), None, Columns::Merge),
+            dims([1])
+        );
+    }
 }

@@ -54,6 +54,7 @@ pub fn run(
     turns: &mut Turns,
 ) -> Result<(u32, u64), EmuError> {
     let mut barriers: Vec<Barrier> = (0..16).map(|_| Barrier::default()).collect();
+    machine.fenced = vec![0; warps.len()];
     let (mut last, mut steps) = (usize::MAX, 0u64);
     loop {
         let ready: Vec<usize> = warps
@@ -93,6 +94,14 @@ pub fn run(
         }
     }
     match warps.iter().find(|w| w.state != State::Done) {
+        None if warps.chunks(4).any(|g| {
+            g.iter()
+                .any(|w| w.products.started != g[0].products.started)
+        }) =>
+        {
+            let why = Why::Wrong("warps of a group start different products".into());
+            Err(locate(machine, &warps[0], 0, why.into()))
+        }
         None => Ok((warps.iter().map(|w| w.time.now).max().unwrap_or(0), steps)),
         Some(w) => {
             let why = Why::Deadlock(format!("{:?} is never complete", w.state));

@@ -82,7 +82,7 @@ fn operation(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Op> {
         "cp" => copy(names, parts, o)?,
         "shfl" | "vote" | "redux" | "activemask" => super::lanes::decode(names, parts, o)?,
         "ldmatrix" | "stmatrix" | "mma" => super::tensor::decode(names, parts, o)?,
-        "wgmma" => super::group::decode(names, parts, o)?,
+        "wgmma" => super::wgmma::decode(names, parts, o)?,
         _ => map(names, parts, o)?,
     };
     found.ok_or_else(|| unknown(parts, o))
@@ -362,8 +362,10 @@ fn control(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>> {
             waits: false,
         },
         (["membar", "gl" | "sys"] | ["fence", "acq_rel" | "sc", "gpu" | "sys"], []) => Op::Fence,
-        (["fence", "proxy", "async", "shared::cta"], []) => Op::Nop,
         (["membar", "cta"] | ["fence", "acq_rel" | "sc", "cta"], []) => Op::Nop,
+        (["fence", "proxy", "async"] | ["fence", "proxy", "async", "shared::cta"], []) => {
+            Op::ProxyFence
+        }
         (["griddepcontrol", "wait" | "launch_dependents"], []) => Op::Nop,
         _ => return Ok(None),
     }))

@@ -5,7 +5,7 @@ use super::inst::*;
 use super::memory::{Memory, Params, value};
 use super::ops::Fun;
 use super::warp::{Lanes, Stop, Warp, lanes};
-use super::{group, lanes as exchange, tensor};
+use super::{lanes as exchange, tensor, wgmma};
 
 /// What all warps of a block share.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct Machine<'a> {
     pub shared: Memory,
     /// Accesses of blocks up to this clock were released by an atomic.
     pub released: u32,
+    /// For each warp, the last clock whose writes to shared memory it fenced for wgmma.
+    pub fenced: Vec<u32>,
 }
 
 /// What a block must do after a warp's instruction.
@@ -69,7 +71,10 @@ impl Machine<'_> {
                 });
             }
             _ if mask == 0 => {}
-            op => self.plain(warp, op, mask)?,
+            op => {
+                self.plain(warp, op, mask)?;
+                warp.registers.check(program)?;
+            }
         }
         warp.advance();
         Ok(After::Nothing)
@@ -167,8 +172,16 @@ impl Machine<'_> {
             Op::LoadMatrix { .. } | Op::StoreMatrix { .. } | Op::Mma { .. } => {
                 tensor::run(warp, program, &mut self.shared, op, mask)
             }
-            Op::GroupMma { .. } | Op::GroupCommit | Op::GroupWait { .. } => {
-                group::run(warp, program, &mut self.shared, op, mask)
+            Op::ProductFence | Op::ProductCommit | Op::ProductWait { .. } | Op::Product { .. } => {
+                wgmma::run(warp, program, &mut self.shared, &self.fenced, op, mask)
+            }
+            Op::ProxyFence => {
+                warp.together(mask, "fence.proxy.async")?;
+                self.fenced[warp.index] = warp.time.now;
+                warp.time.proxied = warp.time.seen.clone();
+                warp.time.proxied[warp.index] = warp.time.now;
+                warp.time.beat();
+                Ok(())
             }
             Op::Nop | Op::Branch { .. } | Op::Exit | Op::Barrier { .. } => Ok(()),
         }

@@ -266,19 +266,25 @@ pub enum Op {
         src: Vec<Src>,
         at: Address,
     },
-    /// A product of a warp group, finished by a wait.
-    GroupMma {
-        ty: Ty,
-        d: Vec<Slot>,
-        a: Src,
-        b: Src,
-        keep: Src,
-    },
-    GroupCommit,
-    /// Waits for all but the most recent groups.
-    GroupWait {
+    /// Registers are handed to the products that follow.
+    ProductFence,
+    ProductCommit,
+    ProductWait {
         left: usize,
     },
+    /// A product of a warp group, `64 × n × 16`.
+    Product {
+        n: usize,
+        ty: Ty,
+        d: Vec<Slot>,
+        a: Left,
+        b: Src,
+        transposed: bool,
+        /// Whether it adds to the sums.
+        adds: Src,
+    },
+    /// Shared memory is handed to the hardware's own agent.
+    ProxyFence,
     Mma {
         product: Product,
         d: Vec<Slot>,

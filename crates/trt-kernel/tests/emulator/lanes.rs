@@ -89,6 +89,9 @@ pub fn run(warp: &mut Warp, program: &Program, op: &Op, mask: u32) -> Result<(),
                 }
                 out[l] = values[from as usize];
             }
+            if mask == warp.alive {
+                warp.time.beat();
+            }
             warp.registers.set(*d, mask, &out);
             p.iter().for_each(|p| warp.registers.set(*p, mask, &inside));
         }

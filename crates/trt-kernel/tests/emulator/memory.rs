@@ -221,6 +221,53 @@ impl Memory {
         Ok(())
     }
 
+    /// An asynchronous product reads bytes until they are released.
+    pub fn hold(&mut self, who: &Who, address: u64, bytes: usize) -> Result<(), Why> {
+        let (region, at) = self.find(address, bytes)?;
+        if let Some(shadow) = &mut self.regions[region].shadow {
+            shadow.hold(who, at, bytes);
+        }
+        Ok(())
+    }
+
+    /// The product that read bytes is done.
+    pub fn release(&mut self, who: &Who, address: u64, bytes: usize) -> Result<(), Why> {
+        let (region, at) = self.find(address, bytes)?;
+        if let Some(shadow) = &mut self.regions[region].shadow {
+            shadow.release(who, at, bytes);
+        }
+        Ok(())
+    }
+
+    /// Fails if a byte was written and not handed over since, which `fence` says of a warp and
+    /// the clock of its write.
+    pub fn handed_over(
+        &mut self,
+        who: &Who,
+        address: u64,
+        bytes: usize,
+        fence: &dyn Fn(usize, u32) -> bool,
+    ) -> Result<(), Why> {
+        let (region, at) = self.find(address, bytes)?;
+        let r = &self.regions[region];
+        let Some(shadow) = &r.shadow else {
+            return Ok(());
+        };
+        let open = |i: &usize| {
+            let (clock, thread) = shadow.writer(*i);
+            clock >= who.block && !fence(thread as usize / 32, clock)
+        };
+        match (at..at + bytes).find(open) {
+            None => Ok(()),
+            Some(i) => {
+                let place = r.place(i);
+                Err(Why::Wrong(format!(
+                    "no fence.proxy.async between the write of {place} and wgmma"
+                )))
+            }
+        }
+    }
+
     /// What was under way has arrived, for a thread.
     pub fn finish(&mut self, who: &Who, address: u64, bytes: usize) -> Result<(), Why> {
         let (region, at) = self.find(address, bytes)?;

@@ -18,7 +18,6 @@ mod double;
 mod error;
 mod exec;
 mod float;
-mod group;
 mod half;
 mod inst;
 mod lanes;
@@ -26,10 +25,12 @@ mod memory;
 mod names;
 mod ops;
 mod race;
+mod registers;
 mod tensor;
 mod text;
 mod tokens;
 mod warp;
+mod wgmma;
 
 pub use error::{EmuError, Why};
 
@@ -137,8 +138,8 @@ impl Device {
                 Some((_, with)) => d.args[with.0 as usize],
                 None => {
                     let is = |a: &Arg| a.0 as usize == i;
-                    let with = |s: &(Arg, Arg)| s.1.0 as usize == i && call.written.contains(&s.0);
-                    let written = call.written.iter().any(is) || call.shared.iter().any(with);
+                    let over = call.shared.iter().any(|s| is(&s.1));
+                    let written = over || call.written.iter().any(is);
                     let access = if written { Access::Write } else { Access::Read };
                     d.place(&format!("a{i}"), buffer.bytes.clone(), access)
                 }
@@ -182,7 +183,11 @@ impl Device {
                 Param::Env => self.env.to_le_bytes().to_vec(),
                 Param::Scratch => self.scratch.to_le_bytes().to_vec(),
                 Param::Fault => self.fault.to_le_bytes().to_vec(),
-                Param::Tiles => self.table(call)?,
+                Param::Tiles(0) => self.table(call)?,
+                Param::Tiles(i) => {
+                    let what = format!("tiles of weight {i}: one weight is supported");
+                    return Err(Why::Launch(what));
+                }
             };
             if value.len() != *size {
                 let what = format!("{name} has {size} bytes where {} are given", value.len());
@@ -236,7 +241,7 @@ impl Device {
         call: &Call,
     ) -> Result<(), EmuError> {
         let rows = call.tiles.as_ref().map_or(0, |t| t.rows.len());
-        let grid = [0, 1, 2].map(|i| launch.grid[i].blocks(&call.env, rows));
+        let grid = [0, 1, 2].map(|i| launch.grid[i].blocks(&call.env, &[rows]));
         let params = self.params(emitted, program, call);
         let checked =
             params.and_then(|p| limits(emitted.target, launch, program, grid).map(|()| p));
@@ -253,6 +258,7 @@ impl Device {
             global: &mut self.global,
             shared: Memory::shared(program, launch.shared as usize),
             released: 0,
+            fenced: Vec::new(),
         };
         let mut warps: Vec<warp::Warp> = (0..block.div_ceil(32) as usize)
             .map(|i| warp::Warp::new(program, i, block, size))

@@ -1,10 +1,11 @@
 //! Who touched each byte, and whether that is ordered before an access that follows.
 //!
 //! Every warp has a clock that ticks when it synchronises, and knows how far it has seen each
-//! other warp of its block (a vector clock). An access is ordered before another if one thread
-//! made both, or if the second one's warp has seen the clock of the first. Clocks never repeat:
-//! a block starts above all that came before, so what an earlier block or launch did is told
-//! from its clock alone.
+//! other warp of its block (a vector clock). It also ticks when all lanes shuffle: that orders no
+//! writes, but what the warp had asked for by then it has read. An access is ordered before
+//! another if one thread made both, or if the second one's warp has seen the clock of the first.
+//! Clocks never repeat: a block starts above all that came before, so what an earlier block or
+//! launch did is told from its clock alone.
 
 use super::error::Why;
 
@@ -33,6 +34,8 @@ pub struct Who<'a> {
     /// The first clock of the block, and of the launch.
     pub block: u32,
     pub launch: u32,
+    /// As `seen`, at the last fence between threads and the hardware's own agent.
+    pub proxied: &'a [u32],
     /// Other blocks of the launch are ordered before up to this clock (through atomics).
     pub acquired: u32,
 }
@@ -61,6 +64,8 @@ pub struct Shadow {
     writes: Vec<Write>,
     /// For each warp, its last read of each byte.
     reads: Vec<Vec<u32>>,
+    /// For each byte, the warps that may have read it since it was written.
+    readers: Vec<u32>,
 }
 
 /// An access in words: what it does, and to whom a broken rule is reported.
@@ -72,25 +77,34 @@ impl Shadow {
             fresh,
             writes: vec![Write::default(); bytes],
             reads: Vec::new(),
+            readers: vec![0; bytes],
         }
     }
 
-    fn readers(&mut self, warps: usize) {
-        while self.reads.len() < warps {
+    /// The last reads by the warp of a thread, which is about to read some bytes.
+    fn reads(&mut self, who: &Who, at: usize, len: usize) -> &mut [u32] {
+        while self.reads.len() < who.seen.len() {
             self.reads.push(vec![0; self.writes.len()]);
         }
+        let warp = who.thread as usize / 32;
+        let mask = 1 << warp;
+        self.readers[at..at + len]
+            .iter_mut()
+            .for_each(|r| *r |= mask);
+        &mut self.reads[warp][at..at + len]
     }
 
     /// Checks and records a read of `len` bytes.
     pub fn read(&mut self, who: &Who, at: usize, len: usize, place: Place) -> Result<(), Why> {
         self.check_written(who, at, len, place)?;
-        self.readers(who.seen.len());
         let lane = who.thread % 32;
         let tag = who.now << CLOCK | lane;
-        for old in &mut self.reads[who.thread as usize / 32][at..at + len] {
+        for old in self.reads(who, at, len) {
             let clock = *old >> CLOCK;
             let mut new = tag;
-            if clock == who.now {
+            if clock == LAST_CLOCK {
+                new = *old;
+            } else if clock == who.now {
                 new |= *old & (MANY | FOREIGN);
                 new |= if *old & 31 == lane { 0 } else { MANY };
             } else if clock >= who.launch {
@@ -139,6 +153,7 @@ impl Shadow {
                 return Err(who.broken("a write after a write", &w, place(i)));
             }
             self.check_readers(who, i, place)?;
+            self.readers[i] = 0;
             self.writes[i] = Write {
                 clock: who.now,
                 thread: who.thread,
@@ -158,8 +173,9 @@ impl Shadow {
     }
 
     fn check_readers(&self, who: &Who, i: usize, place: Place) -> Result<(), Why> {
-        for (warp, reads) in self.reads.iter().enumerate() {
-            let tag = reads[i];
+        for warp in super::warp::lanes(self.readers[i]) {
+            let warp = warp as usize;
+            let tag = self.reads[warp][i];
             let clock = tag >> CLOCK;
             if clock < who.launch || clock == 0 {
                 continue;
@@ -168,7 +184,15 @@ impl Shadow {
             let alone = tag & MANY == 0 && by == who.thread;
             let in_block = clock >= who.block;
             let ordered = match in_block {
-                true => alone || clock <= who.seen.get(warp).copied().unwrap_or(u32::MAX),
+                // Values that went through a shuffle had been read.
+                true if clock == LAST_CLOCK => {
+                    return Err(Why::Pending {
+                        place: place(i),
+                        by,
+                    });
+                }
+                true if warp == who.thread as usize / 32 => alone || clock < who.now,
+                true => clock <= who.seen.get(warp).copied().unwrap_or(u32::MAX),
                 false => self.fresh == Fresh::Block || clock <= who.acquired,
             };
             let foreign = tag & FOREIGN != 0 && self.fresh != Fresh::Block && who.acquired == 0;
@@ -194,6 +218,7 @@ impl Shadow {
                 return Err(who.broken("an atomic after a write", &w, place(i)));
             }
             self.check_readers(who, i, place)?;
+            self.readers[i] = 0;
             self.writes[i] = Write {
                 clock: who.now,
                 thread: who.thread | ATOMIC,
@@ -217,6 +242,16 @@ impl Shadow {
                 thread: who.thread,
             };
         }
+    }
+
+    /// Marks bytes that an asynchronous product of a warp reads until it is released.
+    pub fn hold(&mut self, who: &Who, at: usize, len: usize) {
+        self.reads(who, at, len).fill(LAST_CLOCK << CLOCK | MANY);
+    }
+
+    /// The product that read bytes is done.
+    pub fn release(&mut self, who: &Who, at: usize, len: usize) {
+        self.reads(who, at, len).fill(who.now << CLOCK | MANY);
     }
 
     /// The clock of the last write of a byte, and its thread.

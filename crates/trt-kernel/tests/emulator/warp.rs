@@ -6,6 +6,8 @@
 use super::error::Why;
 use super::inst::{Program, Slot, Special, Src};
 use super::race::Who;
+use super::registers::Registers;
+use super::wgmma::Products;
 use std::collections::VecDeque;
 
 /// A value for each lane.
@@ -51,12 +53,19 @@ pub struct Time {
     pub block: u32,
     pub launch: u32,
     pub acquired: u32,
+    /// As `seen`, at the last `fence.proxy.async`.
+    pub proxied: Vec<u32>,
 }
 
 impl Time {
     /// What was done before is ordered before what follows, for this warp.
     pub fn tick(&mut self, warp: usize) {
         self.seen[warp] = self.now;
+        self.now += 1;
+    }
+
+    /// All lanes have what they had asked for.
+    pub fn beat(&mut self) {
         self.now += 1;
     }
 
@@ -68,6 +77,7 @@ impl Time {
             block: self.block,
             launch: self.launch,
             acquired: self.acquired,
+            proxied: &self.proxied,
         }
     }
 }
@@ -77,47 +87,6 @@ impl Time {
 pub struct Copies {
     pub open: Vec<(u64, usize)>,
     pub groups: VecDeque<Vec<(u64, usize)>>,
-}
-
-/// Values of registers, and which lanes have written each.
-#[derive(Debug)]
-pub struct Registers {
-    values: Vec<Lanes>,
-    written: Vec<u32>,
-}
-
-impl Registers {
-    fn check(&self, program: &Program, slot: Slot, mask: u32) -> Result<(), Stop> {
-        let missing = mask & !self.written[slot as usize];
-        if missing == 0 {
-            return Ok(());
-        }
-        let register = program.registers[slot as usize].clone();
-        Err(Stop::at(missing.trailing_zeros())(Why::Register {
-            register,
-        }))
-    }
-
-    /// A register, for lanes that have written it.
-    pub fn get(&self, program: &Program, slot: Slot, mask: u32) -> Result<&Lanes, Stop> {
-        self.check(program, slot, mask)?;
-        Ok(&self.values[slot as usize])
-    }
-
-    pub fn set(&mut self, slot: Slot, mask: u32, values: &Lanes) {
-        let to = &mut self.values[slot as usize];
-        if mask == u32::MAX {
-            *to = *values;
-        } else {
-            lanes(mask).for_each(|l| to[l as usize] = values[l as usize]);
-        }
-        self.written[slot as usize] |= mask;
-    }
-
-    pub fn set_lane(&mut self, slot: Slot, lane: u32, value: u64) {
-        self.values[slot as usize][lane as usize] = value;
-        self.written[slot as usize] |= 1 << lane;
-    }
 }
 
 /// Why a warp does not run.
@@ -144,9 +113,9 @@ pub struct Warp {
     pc: [u32; 32],
     others: u32,
     pub copies: Vec<Copies>,
+    pub products: Products,
     /// Whether accesses up to here are ordered for the device.
     pub fenced: bool,
-    pub products: super::group::Products,
     /// What special registers hold: threads of a block, block, grid.
     threads: u32,
     block: [u32; 3],
@@ -158,10 +127,8 @@ impl Warp {
         let n = program.registers.len();
         Warp {
             index,
-            registers: Registers {
-                values: vec![[0; 32]; n],
-                written: vec![0; n],
-            },
+            registers: Registers::new(n),
+            products: Products::default(),
             time: Time::default(),
             state: State::Ready,
             alive: 0,
@@ -171,7 +138,6 @@ impl Warp {
             others: u32::MAX,
             copies: (0..32).map(|_| Copies::default()).collect(),
             fenced: false,
-            products: super::group::Products::default(),
             threads,
             block: [0; 3],
             grid,
@@ -182,7 +148,8 @@ impl Warp {
     pub fn begin(&mut self, block: [u32; 3], clock: u32, launch: u32) {
         let present = (self.threads - 32 * self.index as u32).min(32);
         self.alive = u32::MAX >> (32 - present);
-        self.registers.written.fill(0);
+        self.registers.clear();
+        self.products = Products::default();
         let warps = self.threads.div_ceil(32) as usize;
         self.time = Time {
             now: clock,
@@ -190,10 +157,10 @@ impl Warp {
             block: clock,
             launch,
             acquired: 0,
+            proxied: Vec::new(),
         };
         (self.state, self.active, self.at) = (State::Ready, self.alive, 0);
         (self.others, self.fenced, self.block) = (u32::MAX, false, block);
-        self.products = super::group::Products::default();
         self.copies.iter_mut().for_each(|c| *c = Copies::default());
     }
 

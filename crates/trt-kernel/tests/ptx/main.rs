@@ -3,6 +3,7 @@
 
 mod corpus;
 mod resources;
+mod texts;
 
 /// Compares with a golden file; `UPDATE_GOLDEN=1` writes it.
 fn golden(name: &str, text: &str) {

@@ -12,13 +12,13 @@
 //! `a` and 4 of `b`, where an H100 has time for 21 (bf16).
 
 use super::out::{self, Sums};
-use super::{Block, Frame, aligned_rows, dtype, over, over_rows};
+use super::pieces::{PIECE, Reader};
+use super::{Frame, aligned_rows, dtype, over, over_rows};
+use crate::Matmul;
 use crate::ptx::asm::{Asm, Class, Int, R};
+use crate::ptx::block::Block;
 use crate::ptx::emitted::{Extent, Target};
-use crate::{DType, Matmul};
 
-/// Bytes of `b` that one load brings.
-const PIECE: usize = 16;
 /// Threads that keep enough bytes in flight for the memory of a large device, with few rows of
 /// `a`; with more, each has more in flight.
 const ENOUGH: usize = 1 << 17;
@@ -41,26 +41,26 @@ pub(super) fn fits(kernel: &Matmul) -> bool {
 
 /// How the work is cut; a function of whole sizes, never of a range.
 #[derive(Clone, Copy, Debug)]
-struct Cut {
+pub(super) struct Cut {
     /// Rows of `a`.
-    m: usize,
+    pub m: usize,
     /// Rows of `b` of a team.
-    rows: usize,
+    pub rows: usize,
     /// Threads of a team, a power of two from 8 on.
-    team: usize,
+    pub team: usize,
     /// Threads of a block.
     threads: usize,
     /// Pieces of a row that a thread has in flight.
-    ahead: usize,
+    pub ahead: usize,
     /// Pieces of a row of `b`.
-    pieces: usize,
+    pub pieces: usize,
 }
 
 impl Cut {
     fn new(kernel: &Matmul, m: usize) -> Cut {
         let size = dtype(kernel, &kernel.b).size();
         let pieces = kernel.k.constant_size().unwrap_or(0) * size / PIECE;
-        let n = kernel.n.constant_size().unwrap_or(1);
+        let n = kernel.n.constant_size();
         let batch = kernel.batch.constant_size().unwrap_or(1);
         let wanted: usize = match m {
             1 => 1,
@@ -69,8 +69,9 @@ impl Cut {
         };
         let rows = [4, 2, 1]
             .into_iter()
-            .find(|r| *r <= wanted && n % r == 0)
+            .find(|r| *r <= wanted && n.is_some_and(|n| n % r == 0))
             .unwrap_or(1);
+        let n = n.unwrap_or(1024);
         let total = |team: usize| batch * n * team / rows;
         // Small teams waste no lanes on short rows; large ones give few rows enough threads.
         let mut team = match pieces {
@@ -167,212 +168,6 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut) {
     out::run(asm, frame, &sums, Int::Imm(0), n0, cut.threads as u32);
 }
 
-/// Reads pieces of `b` and what they meet of `a`.
-struct Reader {
-    cut: Cut,
-    a: DType,
-    b: DType,
-    /// The thread's place in the first row of `b` of its team; walks along `k`.
-    b_at: R,
-    /// Bytes from a row of `b` to the next.
-    b_row: i64,
-    /// The thread's place in each row of `a`: a pointer that walks along `k`, and bytes.
-    a_at: Vec<(R, i64)>,
-}
-
-impl Reader {
-    fn begin(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, team: R, lane: R) -> Reader {
-        let [a, b] = frame.dtypes();
-        // A team beyond the range reads the last rows instead, and its sums are not used.
-        let row = asm.op("mad.lo.s32", Class::B32, &[&team, &cut.rows, &n0]);
-        let last = asm.op("sub.s32", Class::B32, &[&frame.end, &cut.rows]);
-        let row = asm.op("min.s32", Class::B32, &[&row, &last]);
-        let start = frame.b_at(asm, row, Int::Imm(0));
-        let b_at = asm.op("mad.wide.s32", Class::B64, &[&lane, &PIECE, &start]);
-        let stride = frame.kernel.b.view.strides[1].constant().unwrap_or(0);
-
-        let a_piece = PIECE / b.size() * a.size();
-        let place = |asm: &mut Asm, m: Int| {
-            let start = frame.a_at(asm, m, Int::Imm(0));
-            asm.op("mad.wide.s32", Class::B64, &[&lane, &a_piece, &start])
-        };
-        let a_stride = frame.kernel.a.view.strides[1].constant();
-        let a_at = match (frame.m, a_stride) {
-            (Int::Imm(_), Some(stride)) => {
-                let first = place(asm, Int::Imm(0));
-                let bytes = |m| m as i64 * stride * a.size() as i64;
-                (0..cut.m).map(|m| (first, bytes(m))).collect()
-            }
-            // Rows beyond m are read as the last, and their sums are not used.
-            _ => (0..cut.m)
-                .map(|m| {
-                    let last = asm.op("add.s32", Class::B32, &[&frame.m, &-1]);
-                    let m = asm.op("min.s32", Class::B32, &[&last, &m]);
-                    (place(asm, Int::Reg(m)), 0)
-                })
-                .collect(),
-        };
-        Reader {
-            cut,
-            a,
-            b,
-            b_at,
-            b_row: stride * b.size() as i64,
-            a_at,
-        }
-    }
-
-    /// Adds all products of the thread's pieces to `acc[m][row]`.
-    ///
-    /// With many pieces, a register that has been multiplied is loaded again at once, so that
-    /// always as many loads are in flight. The last round, the rest and a ragged piece, which
-    /// not all threads have, are straight code.
-    fn multiply(&self, asm: &mut Asm, lane: R, acc: &[R]) {
-        let Cut {
-            team,
-            ahead,
-            pieces,
-            ..
-        } = self.cut;
-        let (whole, ragged) = (pieces / team, pieces % team);
-        let mut flying: Vec<Flying> = Vec::new();
-        let mut rest = whole;
-        if whole >= 2 * ahead {
-            flying = (0..ahead).map(|i| self.start(asm, i, None)).collect();
-            let rounds = whole / ahead - 1;
-            let i = asm.op("mov.b32", Class::B32, &[&0]);
-            asm.count_rolled(i, Int::Imm(rounds as i64), Int::Imm(1), |asm| {
-                for f in &flying {
-                    self.meet(asm, acc, f);
-                    self.load_b(asm, f, f.piece + ahead);
-                }
-                self.advance(asm, ahead);
-            });
-            rest = whole % ahead;
-        }
-        for _ in 0..rest {
-            flying.push(self.start(asm, flying.len(), None));
-        }
-        if ragged > 0 {
-            let inside = asm.op("setp.lt.s32", Class::Pred, &[&lane, &ragged]);
-            flying.push(self.start(asm, flying.len(), Some(inside)));
-        }
-        for f in &flying {
-            self.meet(asm, acc, f);
-        }
-    }
-
-    /// Starts to load a piece of each row of `b`, where the guard holds.
-    fn start(&self, asm: &mut Asm, piece: usize, guard: Option<R>) -> Flying {
-        let rows = (0..self.cut.rows)
-            .map(|_| asm.regs(Class::B32, PIECE / 4))
-            .collect();
-        let flying = Flying { piece, guard, rows };
-        self.load_b(asm, &flying, piece);
-        flying
-    }
-
-    fn load_b(&self, asm: &mut Asm, to: &Flying, piece: usize) {
-        let at = (piece * self.cut.team * PIECE) as i64;
-        for (r, words) in to.rows.iter().enumerate() {
-            let place = (self.b_at, at + r as i64 * self.b_row);
-            load(asm, "ld.global.nc.L1::no_allocate", words, place, to.guard);
-        }
-    }
-
-    /// Multiplies a piece of each row of `b` with all rows of `a`.
-    fn meet(&self, asm: &mut Asm, acc: &[R], piece: &Flying) {
-        let a_piece = PIECE / self.b.size() * self.a.size();
-        let at = (piece.piece * self.cut.team * a_piece) as i64;
-        let rows: Vec<Vec<R>> = piece.rows.iter().map(|w| unpack(asm, w, self.b)).collect();
-        for (m, sums) in acc.chunks(self.cut.rows).enumerate() {
-            let (base, offset) = self.a_at[m];
-            let words = asm.regs(Class::B32, a_piece / 4);
-            load(
-                asm,
-                "ld.global.nc",
-                &words,
-                (base, at + offset),
-                piece.guard,
-            );
-            let x = unpack(asm, &words, self.a);
-            for (j, x) in x.iter().enumerate() {
-                for (row, sum) in rows.iter().zip(sums) {
-                    asm.op_to("fma.rn.f32", *sum, &[&row[j], x, sum]);
-                }
-            }
-        }
-    }
-
-    /// Walks `count` pieces of the team along `k`.
-    fn advance(&self, asm: &mut Asm, count: usize) {
-        let pieces = count * self.cut.team;
-        asm.op_to("add.s64", self.b_at, &[&self.b_at, &(pieces * PIECE)]);
-        let a_piece = PIECE / self.b.size() * self.a.size();
-        let mut pointers: Vec<R> = self.a_at.iter().map(|(p, _)| *p).collect();
-        pointers.dedup();
-        for p in pointers {
-            asm.op_to("add.s64", p, &[&p, &(pieces * a_piece)]);
-        }
-    }
-}
-
-/// A piece of each row of `b`, on its way into registers.
-struct Flying {
-    /// Which piece of the thread, counted from where its pointers stand.
-    piece: usize,
-    /// Who has it, if not all do.
-    guard: Option<R>,
-    /// Its words, for each row.
-    rows: Vec<Vec<R>>,
-}
-
-/// Loads words in pieces of up to 16 bytes; zeros where the guard does not hold.
-fn load(asm: &mut Asm, name: &str, regs: &[R], at: (R, i64), guard: Option<R>) {
-    let mut when = String::new();
-    if let Some(p) = guard {
-        when = format!("@{p} ");
-        for r in regs {
-            asm.put(format_args!("mov.b32 {r}, 0"));
-        }
-    }
-    for (i, part) in regs.chunks(4).enumerate() {
-        let list = part.iter().map(R::to_string).collect::<Vec<_>>().join(", ");
-        let place = format!("[{}+{}]", at.0, at.1 + 16 * i as i64);
-        match part.len() {
-            1 => asm.put(format_args!("{when}{name}.b32 {list}, {place}")),
-            n => asm.put(format_args!("{when}{name}.v{n}.b32 {{{list}}}, {place}")),
-        }
-    }
-}
-
-/// The floats in some words, in order.
-fn unpack(asm: &mut Asm, words: &[R], dtype: DType) -> Vec<R> {
-    let mut out = Vec::new();
-    for w in words {
-        match dtype {
-            DType::BF16 => {
-                out.push(asm.op("shl.b32", Class::B32, &[w, &16]));
-                out.push(asm.op("and.b32", Class::B32, &[w, &"0xffff0000"]));
-            }
-            DType::F16 => {
-                let halves = asm.regs(Class::B16, 2);
-                asm.put(format_args!(
-                    "mov.b32 {{{}, {}}}, {w}",
-                    halves[0], halves[1]
-                ));
-                out.extend(
-                    halves
-                        .iter()
-                        .map(|h| asm.op("cvt.f32.f16", Class::F32, &[h])),
-                );
-            }
-            _ => out.push(*w),
-        }
-    }
-    out
-}
-
 /// Folds the sums of a warp (or of a smaller team) and leaves them in shared memory.
 ///
 /// At each step a thread adds what its partner has. While the number of sums is even, each of
@@ -384,7 +179,7 @@ fn fold(asm: &mut Asm, cut: Cut, acc: &[R], base: R, [team, lane]: [R; 2]) {
     let mut copies = 0;
     let mut bit = cut.team.min(32) / 2;
     while bit > 0 {
-        if sums.len() % 2 == 0 {
+        if sums.len().is_multiple_of(2) {
             let half = sums.len() / 2;
             let own = asm.op("and.b32", Class::B32, &[&lane, &bit]);
             let upper = asm.op("setp.ne.s32", Class::Pred, &[&own, &0]);

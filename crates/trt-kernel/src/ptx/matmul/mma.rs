@@ -10,8 +10,9 @@
 
 use super::out::{self, Sums};
 use super::ring::{self, DEPTH, Filler, ROW, Ring};
-use super::{Block, Frame, aligned_rows, dtype, over, over_rows};
+use super::{Frame, aligned_rows, dtype, over, over_rows};
 use crate::ptx::asm::{Asm, Class, Int, R};
+use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
 use crate::{DType, Matmul};
 
@@ -89,7 +90,8 @@ pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape) -> Block {
         name: format!("mma{}x{}", shape.rows.0, shape.cols.0),
         asm,
         threads: shape.threads() as u32,
-        crowd: Some(512 / shape.threads() as u32),
+        // Most devices of the family have shared memory for one block or two.
+        crowd: Some(1),
         // Blocks of the same rows of `b` run together, so these come from memory once.
         grid: [
             over(&kernel.m, shape.rows.0),

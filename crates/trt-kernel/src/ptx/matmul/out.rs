@@ -27,7 +27,7 @@ pub(super) struct Sums {
 
 /// How many neighbouring outputs a thread takes, if the block has `cols` columns.
 pub(super) fn lanes(n: &Dim, cols: usize) -> usize {
-    let fits = |l: &usize| multiple(n, *l) && cols % l == 0;
+    let fits = |l: &usize| multiple(n, *l) && cols.is_multiple_of(*l);
     [8, 4, 2].into_iter().find(fits).unwrap_or(1)
 }
 

@@ -114,7 +114,8 @@ impl Filler {
     /// Starts the copies of the next stage.
     pub fn fill(&self, asm: &mut Asm, frame: &Frame<'_>) {
         let k = frame.kernel.k.constant_size().unwrap_or(0);
-        let inside = (k % DEPTH != 0).then(|| asm.op("setp.lt.s32", Class::Pred, &[&self.k, &k]));
+        let inside =
+            (!k.is_multiple_of(DEPTH)).then(|| asm.op("setp.lt.s32", Class::Pred, &[&self.k, &k]));
         let stage = asm.op("add.s32", Class::B32, &[&self.stage, &self.base]);
         for (from, bytes, to) in &self.items {
             let to = asm.op("add.s32", Class::B32, &[&stage, to]);

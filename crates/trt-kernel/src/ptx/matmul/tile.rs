@@ -1,13 +1,14 @@
 //! Any product: blocks of 64 x 64 outputs, 16 along `k` at a time through shared memory.
 //!
-//! The fallback for f32, for `sm_75`, and for operands that are strided along `k` or start
-//! anywhere: it reads element by element. It is bound by the f32 lanes and by shared memory (two
-//! 16-byte loads for 16 products), about a third of an H100's 60 TFLOP/s of plain f32.
+//! The fallback for f32 with many rows, for `sm_75`, and for operands that are strided along `k`
+//! or start anywhere: it reads element by element. Bound by the f32 lanes and by shared memory,
+//! from which two 16-byte loads feed 16 products.
 //! Elements beyond `m`, the range or `k` are zeros, so no product sees what was never loaded.
 
 use super::out::{self, Sums};
-use super::{Block, Frame, dtype, over, over_rows};
+use super::{Frame, dtype, over, over_rows};
 use crate::ptx::asm::{Asm, Class, Int, R};
+use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
 use crate::{DType, Dim, Matmul};
 

@@ -2,6 +2,7 @@
 //!
 //! `v0` is the number of positions before a call (`past`), `v1` the number in it (`seq`).
 
+pub mod matmul;
 pub mod moves;
 pub mod row;
 
@@ -9,7 +10,7 @@ use trt_kernel::*;
 
 /// Every kernel, by a name that says what it is.
 pub fn kernels() -> Vec<(String, Kernel)> {
-    [row::kernels(), moves::kernels()]
+    [row::kernels(), moves::kernels(), matmul::kernels()]
         .into_iter()
         .flatten()
         .collect()
