@@ -145,24 +145,24 @@ impl<'a> Block<'a> {
             self.read_values(asm, first, &values, Some(some));
         }
         let step = Int::Imm((KEYS * WARPS) as i64);
-        asm.count(key, self.keys.end, step, |asm| {
+        asm.count_rolled(key, self.keys.end, step, |asm| {
             let next = int::add(asm, key, step);
             let more = asm.op("setp.lt.s32", Class::Pred, &[&next, &self.keys.end]);
             if !ahead {
                 self.read_keys(asm, key.into(), &keys, None);
             }
             let scores = self.scores(asm, &queries, &keys);
-            match ahead {
-                true => self.read_keys(asm, next, &keys, Some(more)),
-                false => {
-                    // Keeps these reads from moving up to where keys take the registers.
-                    asm.put("bar.warp.sync 0xffffffff");
-                    self.read_values(asm, key.into(), &values, None);
-                }
+            if ahead {
+                self.read_keys(asm, next, &keys, Some(more));
             }
             let weights: Vec<[R; 2]> = (tiles.iter().enumerate())
                 .map(|(i, tile)| self.softmax(asm, key, tile, i, &scores))
                 .collect();
+            if !ahead {
+                // Keeps these reads from moving up to where keys take the registers.
+                asm.put("bar.warp.sync 0xffffffff");
+                self.read_values(asm, key.into(), &values, None);
+            }
             self.add_values(asm, &tiles, &weights, &values);
             if ahead {
                 self.read_values(asm, next, &values, Some(more));

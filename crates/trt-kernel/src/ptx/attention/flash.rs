@@ -496,7 +496,9 @@ impl<'a> Copy<'a> {
         to: R,
     ) -> Copy<'a> {
         let pieces = elements / 8;
+        // As many threads a row as cover it, and no more rows at a time than there are.
         let threads = (padded(elements) / 8).next_power_of_two();
+        let threads = threads.max(THREADS as usize / rows);
         let row = int::div(asm, f.tid, Int::Imm(threads as i64));
         let row = asm.op("mov.b32", Class::B32, &[&row]);
         let piece = asm.op("and.b32", Class::B32, &[&f.tid, &(threads - 1)]);
