@@ -13,8 +13,6 @@ pub enum Access {
     Write,
     /// Writable, and readable where it was written.
     Scratch,
-    /// Written and read without order: threads may read what they do not use.
-    Unordered,
 }
 
 /// Some bytes at an address.
@@ -30,7 +28,7 @@ pub struct Region {
 impl Region {
     pub fn new(name: &str, base: u64, bytes: Vec<u8>, access: Access) -> Region {
         let fresh = match access {
-            Access::Read | Access::Unordered => None,
+            Access::Read => None,
             Access::Write => Some(Fresh::Always),
             Access::Scratch => Some(Fresh::Written),
         };

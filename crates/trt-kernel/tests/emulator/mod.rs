@@ -59,8 +59,7 @@ pub struct Call {
     /// The arguments that may be written.
     pub written: Vec<Arg>,
     pub tiles: Option<Tiles>,
-    /// Arguments that lie where another one does. Order is not checked there: a kernel that
-    /// works in place may read, and not use, what other threads write.
+    /// Arguments that lie where another one does.
     pub shared: Vec<(Arg, Arg)>,
     /// An argument that lies this many bytes after a multiple of 256, as a table in a file may.
     pub skew: Option<(Arg, u64)>,
@@ -139,13 +138,9 @@ impl Device {
                 Some((_, with)) => d.args[with.0 as usize],
                 None => {
                     let is = |a: &Arg| a.0 as usize == i;
-                    let access = if call.shared.iter().any(|s| is(&s.1)) {
-                        Access::Unordered
-                    } else if call.written.iter().any(is) {
-                        Access::Write
-                    } else {
-                        Access::Read
-                    };
+                    let over = call.shared.iter().any(|s| is(&s.1));
+                    let written = over || call.written.iter().any(is);
+                    let access = if written { Access::Write } else { Access::Read };
                     d.place(&format!("a{i}"), buffer.bytes.clone(), access)
                 }
             };
@@ -188,7 +183,11 @@ impl Device {
                 Param::Env => self.env.to_le_bytes().to_vec(),
                 Param::Scratch => self.scratch.to_le_bytes().to_vec(),
                 Param::Fault => self.fault.to_le_bytes().to_vec(),
-                Param::Tiles => self.table(call)?,
+                Param::Tiles(0) => self.table(call)?,
+                Param::Tiles(i) => {
+                    let what = format!("tiles of weight {i}: one weight is supported");
+                    return Err(Why::Launch(what));
+                }
             };
             if value.len() != *size {
                 let what = format!("{name} has {size} bytes where {} are given", value.len());
@@ -242,7 +241,7 @@ impl Device {
         call: &Call,
     ) -> Result<(), EmuError> {
         let rows = call.tiles.as_ref().map_or(0, |t| t.rows.len());
-        let grid = [0, 1, 2].map(|i| launch.grid[i].blocks(&call.env, rows));
+        let grid = [0, 1, 2].map(|i| launch.grid[i].blocks(&call.env, &[rows]));
         let params = self.params(emitted, program, call);
         let checked =
             params.and_then(|p| limits(emitted.target, launch, program, grid).map(|()| p));

@@ -64,6 +64,8 @@ pub struct Shadow {
     writes: Vec<Write>,
     /// For each warp, its last read of each byte.
     reads: Vec<Vec<u32>>,
+    /// For each byte, the warps that may have read it since it was written.
+    readers: Vec<u32>,
 }
 
 /// An access in words: what it does, and to whom a broken rule is reported.
@@ -75,22 +77,29 @@ impl Shadow {
             fresh,
             writes: vec![Write::default(); bytes],
             reads: Vec::new(),
+            readers: vec![0; bytes],
         }
     }
 
-    fn readers(&mut self, warps: usize) {
-        while self.reads.len() < warps {
+    /// The last reads by the warp of a thread, which is about to read some bytes.
+    fn reads(&mut self, who: &Who, at: usize, len: usize) -> &mut [u32] {
+        while self.reads.len() < who.seen.len() {
             self.reads.push(vec![0; self.writes.len()]);
         }
+        let warp = who.thread as usize / 32;
+        let mask = 1 << warp;
+        self.readers[at..at + len]
+            .iter_mut()
+            .for_each(|r| *r |= mask);
+        &mut self.reads[warp][at..at + len]
     }
 
     /// Checks and records a read of `len` bytes.
     pub fn read(&mut self, who: &Who, at: usize, len: usize, place: Place) -> Result<(), Why> {
         self.check_written(who, at, len, place)?;
-        self.readers(who.seen.len());
         let lane = who.thread % 32;
         let tag = who.now << CLOCK | lane;
-        for old in &mut self.reads[who.thread as usize / 32][at..at + len] {
+        for old in self.reads(who, at, len) {
             let clock = *old >> CLOCK;
             let mut new = tag;
             if clock == LAST_CLOCK {
@@ -144,6 +153,7 @@ impl Shadow {
                 return Err(who.broken("a write after a write", &w, place(i)));
             }
             self.check_readers(who, i, place)?;
+            self.readers[i] = 0;
             self.writes[i] = Write {
                 clock: who.now,
                 thread: who.thread,
@@ -163,8 +173,9 @@ impl Shadow {
     }
 
     fn check_readers(&self, who: &Who, i: usize, place: Place) -> Result<(), Why> {
-        for (warp, reads) in self.reads.iter().enumerate() {
-            let tag = reads[i];
+        for warp in super::warp::lanes(self.readers[i]) {
+            let warp = warp as usize;
+            let tag = self.reads[warp][i];
             let clock = tag >> CLOCK;
             if clock < who.launch || clock == 0 {
                 continue;
@@ -207,6 +218,7 @@ impl Shadow {
                 return Err(who.broken("an atomic after a write", &w, place(i)));
             }
             self.check_readers(who, i, place)?;
+            self.readers[i] = 0;
             self.writes[i] = Write {
                 clock: who.now,
                 thread: who.thread | ATOMIC,
@@ -234,16 +246,12 @@ impl Shadow {
 
     /// Marks bytes that an asynchronous product of a warp reads until it is released.
     pub fn hold(&mut self, who: &Who, at: usize, len: usize) {
-        self.readers(who.seen.len());
-        let reads = &mut self.reads[who.thread as usize / 32][at..at + len];
-        reads.fill(LAST_CLOCK << CLOCK | MANY);
+        self.reads(who, at, len).fill(LAST_CLOCK << CLOCK | MANY);
     }
 
     /// The product that read bytes is done.
     pub fn release(&mut self, who: &Who, at: usize, len: usize) {
-        self.readers(who.seen.len());
-        let reads = &mut self.reads[who.thread as usize / 32][at..at + len];
-        reads.fill(who.now << CLOCK | MANY);
+        self.reads(who, at, len).fill(who.now << CLOCK | MANY);
     }
 
     /// The clock of the last write of a byte, and its thread.

@@ -116,7 +116,6 @@ pub struct Warp {
     pub products: Products,
     /// Whether accesses up to here are ordered for the device.
     pub fenced: bool,
-    pub products: super::group::Products,
     /// What special registers hold: threads of a block, block, grid.
     threads: u32,
     block: [u32; 3],
@@ -139,7 +138,6 @@ impl Warp {
             others: u32::MAX,
             copies: (0..32).map(|_| Copies::default()).collect(),
             fenced: false,
-            products: super::group::Products::default(),
             threads,
             block: [0; 3],
             grid,
@@ -163,7 +161,6 @@ impl Warp {
         };
         (self.state, self.active, self.at) = (State::Ready, self.alive, 0);
         (self.others, self.fenced, self.block) = (u32::MAX, false, block);
-        self.products = super::group::Products::default();
         self.copies.iter_mut().for_each(|c| *c = Copies::default());
     }
 
