@@ -334,7 +334,7 @@ fn inside(asm: &mut Asm, (part, size, all): (R, usize, usize), block: usize) -> 
     (left < size / 8).then(|| asm.op("setp.lt.u32", Class::Pred, &[&part, &left]))
 }
 
-/// Reads a lane's part of a row, where `when` holds.
+/// Reads a lane's part of a row, where `when` holds; nobody reads it again.
 fn read_row(
     asm: &mut Asm,
     address: R,
@@ -351,7 +351,7 @@ fn read_row(
         let guard = guard.map(|p| format!("@{p} ")).unwrap_or_default();
         let offset = i * size * 2;
         asm.put(format_args!(
-            "{guard}ld.global.v4.b32 {{{a}, {b}, {c}, {d}}}, [{address}+{offset}]"
+            "{guard}ld.global.L1::no_allocate.v4.b32 {{{a}, {b}, {c}, {d}}}, [{address}+{offset}]"
         ));
     }
 }
