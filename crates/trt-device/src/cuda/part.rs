@@ -26,6 +26,8 @@ pub(super) struct Part {
     params: Vec<Param>,
     entries: Vec<Entry>,
     pub scratch: Dim,
+    /// Whether its launches may start before the one ahead has ended.
+    overlaps: bool,
     weights: Vec<Weight>,
     bounds: Bounds,
     /// Holds the functions of the entries.
@@ -79,6 +81,7 @@ impl Part {
                 .map(entry)
                 .collect::<Result<_, Error>>()?,
             scratch: emitted.scratch.clone(),
+            overlaps: emitted.overlaps(),
             weights: weights(kernel),
             bounds: Bounds::new(kernel),
             _text: text,
@@ -137,11 +140,12 @@ impl Part {
         )?;
         let words = start..ready.words.len();
         for Entry { function, launch } in &self.entries {
-            let grid = grid(launch, call.env, &rows).map_err(|blocks| Error::Grid {
-                kernel: self.kind,
-                blocks,
-                threads: launch.block,
-            })?;
+            let grid =
+                grid(launch, call.env, &rows, self.overlaps).map_err(|blocks| Error::Grid {
+                    kernel: self.kind,
+                    blocks,
+                    threads: launch.block,
+                })?;
             let launch = grid.map(|grid| (*function, grid, words.clone()));
             ready.launches.extend(launch);
         }
