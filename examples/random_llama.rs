@@ -163,7 +163,10 @@ fn sizes(args: &Args) -> Result<Sizes> {
     if [s.hidden, s.ffn, s.layers, s.heads, s.kv_heads, s.vocab].contains(&0) {
         bail!("every size must be above 0: {s:?}");
     }
-    if s.hidden % s.heads != 0 || !(s.hidden / s.heads).is_multiple_of(2) || s.heads % s.kv_heads != 0 {
+    if s.hidden % s.heads != 0
+        || !(s.hidden / s.heads).is_multiple_of(2)
+        || s.heads % s.kv_heads != 0
+    {
         bail!(
             "hidden {} must be an even multiple of {} heads, and heads a multiple of {} key heads",
             s.hidden,

@@ -24,7 +24,11 @@ pub struct Args {
     #[arg(long, default_value = "auto")]
     device: String,
     /// Budgets, largest first: full, min, auto, 50%, 4GiB ...
-    #[arg(long, value_delimiter = ',', default_value = "full,75%,50%,25%,10%,min")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "full,75%,50%,25%,10%,min"
+    )]
     budgets: Vec<Request>,
     /// Tokens in the cache when measuring starts.
     #[arg(long, default_value_t = 128)]

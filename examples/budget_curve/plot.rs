@@ -29,7 +29,9 @@ impl Axes {
     /// Times that get a line: 1, 2 and 5 of each decade, in seconds.
     fn marks(&self) -> Vec<f64> {
         let decades = (-6..3).flat_map(|d| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(d)));
-        decades.filter(|t| (self.low..=self.high).contains(t)).collect()
+        decades
+            .filter(|t| (self.low..=self.high).contains(t))
+            .collect()
     }
 }
 
@@ -63,7 +65,10 @@ pub fn svg(report: &Report) -> String {
     for p in &points {
         // Writing to a string cannot fail.
         let (x, y) = (axes.x(p.applied_bytes as f64), axes.y(p.median));
-        let _ = writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"#136\"/>");
+        let _ = writeln!(
+            out,
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"#136\"/>"
+        );
         let _ = writeln!(
             out,
             "<text x=\"{:.1}\" y=\"{:.1}\">{:.1} ms</text>",

@@ -29,11 +29,21 @@ pub fn text(report: &Report) -> String {
     let _ = writeln!(
         out,
         "\n{:>10} {:>11} {:>11} {:>12} {:>9} {:>17} {:>9} {:>6} {:>9} {:>10}",
-        "budget", "applied GB", "resident GB", "streamed GB", "ms/token", "fastest..slowest",
-        "floor ms", "ratio", "pool GB", "device GB"
+        "budget",
+        "applied GB",
+        "resident GB",
+        "streamed GB",
+        "ms/token",
+        "fastest..slowest",
+        "floor ms",
+        "ratio",
+        "pool GB",
+        "device GB"
     );
     for p in &report.budgets {
-        let device = p.device_bytes.map_or("-".into(), |b| format!("{:.3}", gb(b)));
+        let device = p
+            .device_bytes
+            .map_or("-".into(), |b| format!("{:.3}", gb(b)));
         let _ = writeln!(
             out,
             "{:>10} {:>11.3} {:>11.3} {:>12.3} {:>9.2} {:>17} {:>9.2} {:>6.3} {:>9.3} {:>10}",

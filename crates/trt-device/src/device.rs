@@ -228,6 +228,9 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// What the device is.
     fn info(&self) -> &Info;
 
+    /// Bytes of device memory that nobody holds at this moment; none if the device does not tell.
+    fn free_memory(&self) -> Option<u64>;
+
     /// Device memory of `bytes` bytes, zero-filled, aligned to at least 256 bytes. Freed when
     /// the last [`Slice`] of it is gone.
     fn allocate(&self, bytes: usize) -> Result<Memory, Error>;

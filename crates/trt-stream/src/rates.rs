@@ -4,13 +4,10 @@
 //! fetched, and a kernel that reads device memory once. They bound what any budget can reach.
 
 use crate::{Error, WeightId, Weights};
-use std::sync::Arc;
 use std::time::Instant;
 use trt_alloc::{Pool, Purpose};
 use trt_device::{Device, Paging, Residency, Slice, Stream, Work};
-use trt_kernel::{
-    Arg, BodyBuilder, DType, Dim, Env, Inst, Kernel, Reduce, Row, View,
-};
+use trt_kernel::{Arg, BodyBuilder, DType, Dim, Env, Inst, Kernel, Reduce, Row, View};
 
 /// Measured rates of a device, in bytes a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,12 +62,7 @@ fn time(
     Ok(median(seconds))
 }
 
-fn link(
-    device: &dyn Device,
-    pool: &Pool,
-    weights: &Weights,
-    stream: Stream,
-) -> Result<f64, Error> {
+fn link(device: &dyn Device, pool: &Pool, weights: &Weights, stream: Stream) -> Result<f64, Error> {
     let pieces = pieces(device, weights)?;
     let bytes: usize = pieces.iter().map(Slice::len).sum();
     let largest = pieces.iter().map(Slice::len).max().unwrap_or(1);
