@@ -108,6 +108,21 @@ fn in_turns(engine: &Engine, session: &mut Session, prompt: &[u32], allocations:
     println!("  in turns: {}", medians.collect::<Vec<_>>().join(", "));
 }
 
+/// What it costs to lay a call out whose length is new, beside one whose length came before.
+fn new_lengths(engine: &Engine, session: &mut Session) {
+    engine
+        .set_allocation(Allocation::Dynamic)
+        .expect("there is memory");
+    let mut timed = |n: usize| {
+        let start = Instant::now();
+        call(session, &tokens(n));
+        start.elapsed().as_secs_f64() * 1e6
+    };
+    let mut extra: Vec<f64> = (20..60).map(|n| timed(n) - timed(n)).collect();
+    extra.sort_by(f64::total_cmp);
+    println!("  a new length: {:.1} µs more", extra[extra.len() / 2]);
+}
+
 fn calls(c: &mut Criterion) {
     for model in models() {
         for mode in [HostMode::Unified, HostMode::Discrete] {
@@ -120,6 +135,7 @@ fn calls(c: &mut Criterion) {
             ];
             let mut session = engine.session().expect("a session");
             session.prefill(&tokens(PAST)).expect("a prompt");
+            new_lengths(&engine, &mut session);
             for (class, n) in engine.report().classes.iter().zip([1, PROMPT]) {
                 let name = format!("{}-{}-{mode:?}", model.name, class.class).to_lowercase();
                 println!("{name}: an arena of up to {} bytes", class.arena_bytes);
