@@ -27,7 +27,11 @@ pub(super) fn unary_f32(asm: &mut Asm, f: Unary, x: R) -> R {
         Unary::Sqrt => plain(asm, "sqrt.rn.f32"),
         Unary::Recip => plain(asm, "rcp.rn.f32"),
         Unary::Erf => erf(asm, x),
-        Unary::Relu => asm.op("max.f32", Class::F32, &[&x, &imm(0.0)]),
+        Unary::Relu => {
+            // Not a maximum, which would take zero for NaN.
+            let below = test(asm, "lt", x, &imm(0.0));
+            pick(asm, below, &imm(0.0), &x)
+        }
         Unary::Silu => {
             let s = sigmoid(asm, x);
             mul(asm, &x, &s)

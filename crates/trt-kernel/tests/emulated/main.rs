@@ -6,6 +6,7 @@ mod emulator;
 mod reference;
 
 mod attention;
+mod corpus;
 mod matmul;
 mod mistakes;
 mod moves;
@@ -130,32 +131,4 @@ fn distance_of(kernel: &Kernel, emitted: &[Emitted], env: &Env, args: &[Buffer])
         }
     }
     worst
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let mut b = BodyBuilder::new();
-    let space = dims(&[200, 4096]);
-    let x = b.load(Arg(0), View::contiguous(&space));
-    let y = b.unary(Unary::Gelu, x);
-    b.store(Arg(1), View::contiguous(&space), y);
-    let kernel = Kernel::Row(Row {
-        space,
-        args: vec![DType::F32; 2],
-        body: b.finish(),
-    });
-    let e = ptx::emit(&kernel, Target::Sm80).unwrap();
-    let mut args = [
-        Buffer::random(DType::F32, 200 * 4096, 1),
-        Buffer::zeros(DType::F32, 200 * 4096),
-    ];
-    let start = std::time::Instant::now();
-    let done = launch(&kernel, &e, &Env::default(), None, 0, &mut args);
-    let s = start.elapsed().as_secs_f64();
-    println!(
-        "{} warp instructions, {:.1} M thread instructions/s",
-        done.instructions,
-        done.instructions as f64 * 32.0 / s / 1e6
-    );
 }

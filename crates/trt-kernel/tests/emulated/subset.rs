@@ -13,7 +13,7 @@ fn module(args: usize, threads: u32, blocks: u32, body: &str) -> Emitted {
         .collect();
     let text = format!(
         ".version 7.0\n.target sm_80\n.address_size 64\n\
-         .extern .shared .align 128 .b8 dyn[];\n\
+         .extern .shared .align 1024 .b8 dyn[];\n\
          .visible .entry k(\n{}\n)\n.maxntid {threads}, 1, 1\n{{\n\
          .reg .pred %p<8>;\n.reg .b16 %h<8>;\n.reg .b32 %r<32>;\n.reg .b64 %d<16>;\n.reg .f32 %f<16>;\n\
          .shared .align 16 .b8 s0[4096];\n{loads}{body}\nret;\n}}\n",
@@ -28,7 +28,7 @@ fn module(args: usize, threads: u32, blocks: u32, body: &str) -> Emitted {
             when: vec![],
             grid: [Extent::Fixed(blocks), Extent::Fixed(1), Extent::Fixed(1)],
             block: threads,
-            shared: 1024,
+            shared: 9216,
         }],
         scratch: Dim::from(0),
     }
