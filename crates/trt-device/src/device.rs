@@ -1,11 +1,13 @@
 //! The contract between the engine and a place to run.
 
+use crate::host::{HostEvent, HostExecutable};
 use crate::{Error, Memory, Slice};
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
-use trt_kernel::{Env, Kernel};
+use trt_kernel::ptx::MAX_TILES;
+use trt_kernel::{Dim, Env, Kernel, Var};
 
 /// How weights become usable by kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,18 +46,69 @@ pub struct Stream(pub u32);
 
 /// A kernel made ready to launch on one device.
 #[derive(Clone, Debug)]
-pub struct Executable(pub(crate) Arc<crate::host::HostExecutable>);
+pub struct Executable(pub(crate) ExecutableOf);
+
+#[derive(Clone, Debug)]
+pub(crate) enum ExecutableOf {
+    Host(Arc<HostExecutable>),
+}
+
+impl Executable {
+    /// Bytes of working memory that a launch needs.
+    pub fn scratch(&self) -> Dim {
+        match &self.0 {
+            ExecutableOf::Host(_) => Dim::from(0),
+        }
+    }
+
+    /// The runtime integers that decide how a launch is made: recorded work can be replayed for
+    /// calls that agree in them with the call that it was recorded for.
+    pub fn grid_vars(&self) -> Vec<Var> {
+        match &self.0 {
+            ExecutableOf::Host(_) => Vec::new(),
+        }
+    }
+}
 
 /// A point in a stream that another stream or the caller can wait for. Recording again moves
 /// the point; waiting refers to the latest record submitted before the wait.
 #[derive(Clone, Debug)]
-pub struct Event(pub(crate) Arc<crate::host::HostEvent>);
+pub struct Event(pub(crate) EventOf);
+
+#[derive(Clone, Debug)]
+pub(crate) enum EventOf {
+    Host(Arc<HostEvent>),
+}
+
+/// Recorded work that can be submitted again at the cost of one launch. It keeps the memory
+/// that it uses.
+#[derive(Clone, Debug)]
+pub struct Graph(pub(crate) GraphOf);
+
+#[derive(Clone, Debug)]
+pub(crate) enum GraphOf {
+    Host(Arc<Vec<Work>>),
+}
+
+/// Rows of a streamed weight, cut into tiles of equal height but for the last, each in memory
+/// of its own. The default is no rows.
+#[derive(Clone, Debug, Default)]
+pub struct Tiles {
+    /// The rows.
+    pub rows: Range<usize>,
+    /// Rows of a tile.
+    pub step: usize,
+    /// Where each tile's first row is; at most [`trt_kernel::ptx::MAX_TILES`].
+    pub places: Vec<Slice>,
+}
 
 /// One thing to do on a stream.
 #[derive(Clone, Debug)]
 pub enum Work {
-    /// Runs a kernel. `args` are in the kernel's order; `rows` is the row range of a ranged
-    /// matmul, whose weight argument then points to row `rows.start`.
+    /// Runs a kernel. `args` are in the kernel's order. For ranged products `tiles` may name the
+    /// rows of each weight ([`Kernel::streamed`]) that the launch covers; those arguments are
+    /// then not used. Of a group with tiles only the products run that have rows, and its other
+    /// parts do not.
     Launch {
         /// The kernel.
         executable: Executable,
@@ -63,8 +116,17 @@ pub enum Work {
         env: Env,
         /// One slice per argument.
         args: Vec<Slice>,
-        /// The range of output columns (weight rows), or everything.
-        rows: Option<Range<usize>>,
+        /// The rows of each weight, in the order of [`Kernel::streamed`]; none: everything.
+        tiles: Vec<Tiles>,
+        /// Working memory of at least [`Executable::scratch`] bytes, if it needs any.
+        scratch: Option<Slice>,
+    },
+    /// Submits recorded work again, with other runtime integers.
+    Replay {
+        /// The work.
+        graph: Graph,
+        /// Values of the runtime integers.
+        env: Env,
     },
     /// Copies between slices of equal length on the device.
     Copy {
@@ -101,14 +163,87 @@ pub enum Work {
     Wait(Event),
 }
 
+impl Work {
+    /// What it is, e.g. `launch`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Work::Launch { .. } => "launch",
+            Work::Replay { .. } => "replay",
+            Work::Copy { .. } => "copy",
+            Work::Upload { .. } => "upload",
+            Work::Write { .. } => "write",
+            Work::Populate(_) => "populate",
+            Work::Discard(_) => "discard",
+            Work::Trim(_) => "trim",
+            Work::Record(_) => "record",
+            Work::Wait(_) => "wait",
+        }
+    }
+
+    /// The same work in another call.
+    pub(crate) fn with_env(&self, new: Env) -> Work {
+        let mut work = self.clone();
+        if let Work::Launch { env, .. } | Work::Replay { env, .. } = &mut work {
+            *env = new;
+        }
+        work
+    }
+
+    /// Whether it can be recorded.
+    pub(crate) fn recordable(&self) -> Result<(), Error> {
+        match self {
+            Work::Launch { .. } | Work::Copy { .. } => Ok(()),
+            other => Err(Error::NotRecordable { work: other.name() }),
+        }
+    }
+}
+
+impl Tiles {
+    /// Whether there are as many places as the rows need.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let rows = self.rows.end.saturating_sub(self.rows.start);
+        let needed = rows.div_ceil(self.step.max(1));
+        let found = self.places.len();
+        match found == needed && found <= MAX_TILES {
+            true => Ok(()),
+            false => Err(Error::Tiles {
+                start: self.rows.start,
+                end: self.rows.end,
+                step: self.step,
+                needed: needed.min(MAX_TILES),
+                found,
+            }),
+        }
+    }
+
+    /// The rows and place of each tile.
+    pub fn each(&self) -> impl Iterator<Item = (Range<usize>, &Slice)> {
+        let starts = self.rows.clone().step_by(self.step.max(1));
+        starts
+            .zip(&self.places)
+            .map(|(start, place)| (start..(start + self.step).min(self.rows.end), place))
+    }
+}
+
 /// A place to run kernels.
 pub trait Device: Send + Sync + fmt::Debug {
     /// What the device is.
     fn info(&self) -> &Info;
 
+    /// Bytes of device memory that nobody holds at this moment; none if the device does not tell.
+    fn free_memory(&self) -> Option<u64>;
+
     /// Device memory of `bytes` bytes, zero-filled, aligned to at least 256 bytes. Freed when
     /// the last [`Slice`] of it is gone.
     fn allocate(&self, bytes: usize) -> Result<Memory, Error>;
+
+    /// A range of addresses without memory, to be made real by [`Device::commit`].
+    fn reserve(&self, bytes: usize) -> Result<Memory, Error>;
+
+    /// Makes the first `bytes` bytes of reserved memory real; what was real beyond them goes back
+    /// to the system, and no work that uses it may be left. Bytes that stay keep their content,
+    /// new ones have any. After an error nothing has changed.
+    fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), Error>;
 
     /// Makes a read-only mapping of a whole file usable in work. The file itself is what copies
     /// are read from where that is cheaper.
@@ -127,6 +262,9 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// A new event, already reached.
     fn event(&self) -> Result<Event, Error>;
+
+    /// Makes launches and copies ready to be submitted again and again, in this order.
+    fn record(&self, works: Vec<Work>) -> Result<Graph, Error>;
 
     /// Appends work to a stream. Errors of the work itself surface at the next
     /// [`Device::synchronize`] or [`Device::read`] of the stream; until then the stream skips

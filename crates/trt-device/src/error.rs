@@ -43,6 +43,49 @@ pub enum Error {
         /// The work, e.g. `populate`.
         work: &'static str,
     },
+    /// Only reserved memory is committed.
+    #[error("commit needs reserved memory")]
+    NotReserved,
+    /// An executable, event or graph of another kind of device.
+    #[error("{what} was made for another device than {device}")]
+    WrongDevice {
+        /// What it is, e.g. `an executable`.
+        what: &'static str,
+        /// The device that was given it.
+        device: String,
+    },
+    /// Work that cannot be recorded.
+    #[error("{work} cannot be recorded: only launches and copies can")]
+    NotRecordable {
+        /// The work, e.g. `write`.
+        work: &'static str,
+    },
+    /// A launch with tiles of some of its weights only.
+    #[error("{kernel} kernel takes tiles of {expected} weights, not of {found}")]
+    Weights {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// Weights that it reads by rows.
+        expected: usize,
+        /// Weights with tiles.
+        found: usize,
+    },
+    /// Tiles that do not fit the rows of a launch.
+    #[error(
+        "rows {start}..{end} in tiles of {step} rows are {needed} tiles, but {found} were given"
+    )]
+    Tiles {
+        /// First row.
+        start: usize,
+        /// End of the rows.
+        end: usize,
+        /// Rows of a tile.
+        step: usize,
+        /// Tiles needed.
+        needed: usize,
+        /// Tiles given.
+        found: usize,
+    },
     /// Work would write to a mapping.
     #[error("{work} would write to a mapping, which is read-only")]
     ReadOnly {

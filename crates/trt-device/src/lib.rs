@@ -40,7 +40,7 @@ mod host;
 mod memory;
 mod process;
 
-pub use device::{Device, Event, Executable, Info, Paging, Residency, Stream, Work};
+pub use device::{Device, Event, Executable, Graph, Info, Paging, Residency, Stream, Tiles, Work};
 pub use error::Error;
 pub use host::{Host, HostMode};
 pub use memory::{ALIGN, Memory, Slice};

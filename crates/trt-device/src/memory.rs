@@ -5,6 +5,7 @@
 //! is gone, which a stream's queue may hold; so freeing never has to be ordered with work.
 //! Nothing here reads or writes the bytes of device memory: only work does.
 
+use crate::host::Reserved;
 use crate::{Error, Paging};
 use memmap2::{Mmap, MmapMut};
 use std::alloc::Layout;
@@ -14,7 +15,7 @@ use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Every allocation starts on a multiple of this many bytes.
 pub const ALIGN: usize = 256;
@@ -49,6 +50,8 @@ enum Owner {
     Heap(Layout),
     /// The system, as anonymous pages.
     Pages(#[allow(dead_code, reason = "held to be dropped")] MmapMut),
+    /// The system, as anonymous pages that count once they are touched.
+    Reserved(Box<Reserved>),
     /// A read-only file mapping.
     Mapping(Box<Mapping>),
 }
@@ -134,6 +137,40 @@ impl Memory {
         Ok(Memory::new(owner, start, bytes))
     }
 
+    /// Host addresses without memory.
+    pub(crate) fn host_reserved(bytes: usize, device: &str) -> Result<Memory, Error> {
+        let reserved = Reserved::new(bytes).map_err(|e| Error::OutOfMemory {
+            device: device.to_string(),
+            bytes,
+            reason: e.to_string(),
+        })?;
+        let start = reserved.start();
+        Ok(Memory::new(
+            Owner::Reserved(Box::new(reserved)),
+            start,
+            bytes,
+        ))
+    }
+
+    /// Changes how much of reserved host memory is real. Nothing may use what goes.
+    pub(crate) fn host_commit(&self, bytes: usize, device: &str) -> Result<(), Error> {
+        let Owner::Reserved(reserved) = &self.0.owner else {
+            return Err(Error::NotReserved);
+        };
+        if bytes > self.len() {
+            return Err(Error::Range {
+                start: 0,
+                end: bytes,
+                len: self.len(),
+            });
+        }
+        reserved.commit(bytes).map_err(|e| Error::OutOfMemory {
+            device: device.to_string(),
+            bytes,
+            reason: e.to_string(),
+        })
+    }
+
     /// A read-only file mapping.
     pub(crate) fn mapping(file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Memory {
         let start = NonNull::new(map.as_ptr().cast_mut()).unwrap_or(NonNull::dangling());
@@ -185,7 +222,7 @@ impl Memory {
     pub(crate) fn file(&self) -> Option<&File> {
         match &self.0.owner {
             Owner::Mapping(m) => Some(&m.file),
-            Owner::Heap(_) | Owner::Pages(_) => None,
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => None,
         }
     }
 
@@ -193,7 +230,7 @@ impl Memory {
     pub(crate) fn paging(&self) -> Option<Paging> {
         match &self.0.owner {
             Owner::Mapping(m) => Some(m.paging),
-            Owner::Heap(_) | Owner::Pages(_) => None,
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => None,
         }
     }
 
@@ -201,7 +238,7 @@ impl Memory {
     pub(crate) fn wanted(&self) -> Option<&Mutex<Wanted>> {
         match &self.0.owner {
             Owner::Mapping(m) => Some(&m.wanted),
-            Owner::Heap(_) | Owner::Pages(_) => None,
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => None,
         }
     }
 
@@ -209,8 +246,7 @@ impl Memory {
     /// after they are given back. This is how an allocator learns that memory which submitted
     /// work still held is gone.
     pub fn tie(&self, value: impl Any + Send + Sync) {
-        let mut ties = self.0.ties.lock().unwrap_or_else(PoisonError::into_inner);
-        ties.push(Box::new(value));
+        lock(&self.0.ties).push(Box::new(value));
     }
 }
 
@@ -265,7 +301,7 @@ impl Slice {
     pub fn mapped(&self) -> Option<&[u8]> {
         match &self.memory.0.owner {
             Owner::Mapping(m) => m.map.get(self.offset..self.offset + self.len),
-            Owner::Heap(_) | Owner::Pages(_) => None,
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => None,
         }
     }
 
@@ -277,6 +313,10 @@ impl Slice {
     }
 }
 
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         match self.owner {
@@ -284,7 +324,7 @@ impl Drop for Inner {
                 // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed only here.
                 unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) }
             }
-            Owner::Pages(_) | Owner::Mapping(..) => {}
+            Owner::Pages(_) | Owner::Reserved(_) | Owner::Mapping(..) => {}
         }
     }
 }
@@ -292,7 +332,7 @@ impl Drop for Inner {
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.0.owner {
-            Owner::Heap(_) | Owner::Pages(_) => "host",
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => "host",
             Owner::Mapping(..) => "mapping",
         };
         write!(f, "Memory({kind}, {} bytes)", self.len())

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use trt_device::{Device, Error, Executable, Host, Paging, Residency, Slice, Stream, Work};
+use trt_device::{Device, Error, Executable, Host, Paging, Residency, Slice, Stream, Tiles, Work};
 use trt_kernel::{
     Arg, Binary, BodyBuilder, DType, Dim, Env, Inst, Kernel, Matmul, Operand, Row, Unary, Var, View,
 };
@@ -76,7 +76,8 @@ fn launch(executable: &Executable, elements: i64, args: &[&Slice]) -> Work {
         executable: executable.clone(),
         env: Env::new(&[elements]),
         args: args.iter().map(|s| (*s).clone()).collect(),
-        rows: None,
+        tiles: vec![],
+        scratch: None,
     }
 }
 
@@ -162,8 +163,13 @@ fn streamed(device: &Host, weight: &[f32], x: &[f32]) -> Vec<u8> {
         let work = Work::Launch {
             executable: project.clone(),
             env: Env::default(),
-            args: vec![x.clone(), weight, y.clone()],
-            rows: Some(rows),
+            args: vec![x.clone(), weight.clone(), y.clone()],
+            tiles: vec![Tiles {
+                step: rows.len(),
+                rows,
+                places: vec![weight],
+            }],
+            scratch: None,
         };
         device.submit(compute, work).unwrap();
         device.submit(compute, Work::Discard(src)).unwrap();

@@ -1,13 +1,15 @@
 //! One call: bind the arguments of every launch and submit them in order.
 //!
 //! Nothing here waits for the device. Streamed weights come from the pass, which orders their
-//! arrival before the launch by events.
+//! arrival before the launch by events. Where all weights are on the device, a call that comes
+//! again is recorded and from then on replayed.
 
 use crate::Error;
 use crate::engine::{Compiled, Inner, Run, WeightUse};
+use crate::recorded::Key;
 use std::sync::Arc;
 use trt_alloc::{Arena, Lease};
-use trt_device::{Slice, Work};
+use trt_device::{Slice, Tiles, Work};
 use trt_graph::program::BufferKind;
 use trt_kernel::Env;
 use trt_stream::{Pass, ProgramId};
@@ -87,11 +89,7 @@ fn submit(
             .device
             .submit(inner.compute, Work::Write { dst, bytes })?;
     }
-    let mut pass = run.streamer.begin(ProgramId(index as u32))?;
-    for launch in 0..p.program.launches.len() {
-        submit_launch(inner, p, launch, env, &buffers, &mut pass)?;
-    }
-    pass.finish()?;
+    launch_all(inner, run, index, env, &buffers, states, arena)?;
     let first = p.program.inputs.len();
     let mut outputs = Vec::with_capacity(p.program.outputs.len());
     for (o, (shape, dtype)) in p.program.outputs.iter().enumerate() {
@@ -111,42 +109,151 @@ fn part(slice: &Slice, len: usize) -> Result<Slice, Error> {
     Ok(slice.slice(0..len)?)
 }
 
-fn submit_launch(
+/// Submits all launches: again if the call was recorded, else one by one.
+fn launch_all(
     inner: &Inner,
-    p: &Compiled,
-    launch: usize,
+    run: &mut Run,
+    index: usize,
     env: Env,
     buffers: &Buffers,
-    pass: &mut Pass<'_>,
+    states: &[Arc<Lease>],
+    arena: &Arena,
 ) -> Result<(), Error> {
-    let mut args: Vec<Option<Slice>> = Vec::with_capacity(p.uses[launch].len());
-    for used in &p.uses[launch] {
-        args.push(match used {
-            WeightUse::Buffer(b) => Some(buffers.get(b.0 as usize)?.clone()),
-            WeightUse::Rows(w) => Some(pass.mapped(p.weights[w.0 as usize])?),
-            WeightUse::Whole(w) => Some(pass.pinned(p.weights[w.0 as usize])?),
-            WeightUse::Ranged => None,
-        });
-    }
-    let executable = &p.executables[launch];
-    let submit = |args, rows| {
-        let work = Work::Launch {
-            executable: executable.clone(),
+    let p = &inner.programs[index];
+    let id = ProgramId(index as u32);
+    let generation = run.streamer.settled(id)?;
+    let submit = |work| Ok(inner.device.submit(inner.compute, work)?);
+    let Some(generation) = generation.filter(|_| inner.replay) else {
+        let mut pass = run.streamer.begin(id)?;
+        for launch in 0..p.program.launches.len() {
+            let maker = Maker::new(p, launch, env, buffers, arena, &pass)?;
+            each_work(&maker, &mut pass, false, &mut &submit)?;
+        }
+        return Ok(pass.finish()?);
+    };
+    let places = states.iter().map(|s| s.whole().address());
+    let key = Key {
+        program: index,
+        generation,
+        memory: places.chain([arena.slice(0, 0)?.address()]).collect(),
+        shape: p.shape_vars.iter().map(|v| env.get(*v)).collect(),
+    };
+    let graph = match run.recorded.get(&key) {
+        Some(graph) => graph,
+        None => {
+            let mut works = Vec::with_capacity(p.program.launches.len());
+            let mut pass = run.streamer.begin(id)?;
+            for launch in 0..p.program.launches.len() {
+                let maker = Maker::new(p, launch, env, buffers, arena, &pass)?;
+                each_work(&maker, &mut pass, true, &mut |work| {
+                    works.push(work);
+                    Ok(())
+                })?;
+            }
+            pass.finish()?;
+            if !run.recorded.due(&key) {
+                return works.into_iter().try_for_each(submit);
+            }
+            let graph = inner.device.record(works)?;
+            run.recorded.keep(key, graph.clone());
+            graph
+        }
+    };
+    submit(Work::Replay { graph, env })
+}
+
+/// One launch of a call, with what it is made of.
+struct Maker<'a> {
+    p: &'a Compiled,
+    launch: usize,
+    env: Env,
+    /// Its arguments but for the streamed weights.
+    args: Vec<Option<Slice>>,
+    scratch: Option<Slice>,
+}
+
+impl Maker<'_> {
+    fn new<'a>(
+        p: &'a Compiled,
+        launch: usize,
+        env: Env,
+        buffers: &Buffers,
+        arena: &Arena,
+        pass: &Pass<'_>,
+    ) -> Result<Maker<'a>, Error> {
+        let mut args: Vec<Option<Slice>> = Vec::with_capacity(p.uses[launch].len());
+        for used in &p.uses[launch] {
+            args.push(match used {
+                WeightUse::Buffer(b) => Some(buffers.get(b.0 as usize)?.clone()),
+                WeightUse::Rows(w) => Some(pass.mapped(p.weights[w.0 as usize])?),
+                WeightUse::Whole(w) => Some(pass.pinned(p.weights[w.0 as usize])?),
+                WeightUse::Ranged => None,
+            });
+        }
+        let scratch = match p.arena.scratch[launch] {
+            Some((offset, bytes)) => Some(arena.slice(offset, bytes)?),
+            None => None,
+        };
+        Ok(Maker {
+            p,
+            launch,
             env,
             args,
-            rows,
-        };
-        inner.device.submit(inner.compute, work)
-    };
-    match args.iter().position(Option::is_none) {
-        None => submit(args.into_iter().flatten().collect(), None)?,
-        Some(_) => pass.next_use(|rows, weight| -> Result<(), Error> {
-            let bound = args
-                .iter()
-                .map(|a| a.clone().unwrap_or_else(|| weight.clone()))
-                .collect();
-            Ok(submit(bound, Some(rows))?)
-        })?,
+            scratch,
+        })
     }
-    Ok(())
+
+    /// Streamed weights of the launch.
+    fn streamed(&self) -> usize {
+        self.args.iter().filter(|a| a.is_none()).count()
+    }
+
+    /// The launch on these rows of its weights.
+    fn work(&self, tiles: Vec<Tiles>) -> Work {
+        // With tiles the weights' own arguments are not used, but there must be some.
+        let any = tiles.iter().find_map(|t| t.places.first());
+        let bound = self.args.iter().map(|a| a.as_ref().or(any).cloned());
+        Work::Launch {
+            executable: self.p.executables[self.launch].clone(),
+            env: self.env,
+            args: bound.flatten().collect(),
+            tiles,
+            scratch: self.scratch.clone(),
+        }
+    }
+}
+
+/// Hands the works of one launch to `take`, in the order in which weights arrive. Where they are
+/// `settled`, all are there, and what fits one launch is one.
+fn each_work(
+    maker: &Maker<'_>,
+    pass: &mut Pass<'_>,
+    settled: bool,
+    take: &mut dyn FnMut(Work) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let streamed = maker.streamed();
+    if streamed == 0 {
+        return take(maker.work(Vec::new()));
+    }
+    let only = |which: usize, tiles: Tiles| {
+        let mut all = vec![Tiles::default(); streamed];
+        all[which] = tiles;
+        maker.work(all)
+    };
+    if !settled || streamed == 1 {
+        return (0..streamed).try_for_each(|which| pass.next_use(|tiles| take(only(which, tiles))));
+    }
+    let mut runs: Vec<Vec<Tiles>> = vec![Vec::new(); streamed];
+    for run in &mut runs {
+        pass.next_use(|tiles| -> Result<(), Error> {
+            run.push(tiles);
+            Ok(())
+        })?;
+    }
+    if runs.iter().all(|r| r.len() == 1) {
+        return take(maker.work(runs.into_iter().flatten().collect()));
+    }
+    let each = runs.into_iter().enumerate();
+    each.flat_map(|(which, run)| run.into_iter().map(move |tiles| (which, tiles)))
+        .try_for_each(|(which, tiles)| take(only(which, tiles)))
 }

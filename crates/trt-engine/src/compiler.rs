@@ -17,6 +17,7 @@ use trt_device::{Device, Host};
 use trt_graph::candle_nn::VarBuilder;
 use trt_graph::program::{Program, Source as ArgSource};
 use trt_graph::{Graph, Step};
+use trt_kernel::{Interval, Var};
 use trt_stream::WeightId;
 
 /// Pinned weights larger than this are mentioned in the report.
@@ -33,6 +34,7 @@ pub struct Compiler {
     budget: Request,
     limit: Option<u64>,
     tile_target: TileTarget,
+    replay: bool,
 }
 
 impl Compiler {
@@ -49,6 +51,7 @@ impl Compiler {
             budget: Request::Automatic,
             limit: None,
             tile_target: TileTarget::default(),
+            replay: true,
         }
     }
 
@@ -100,6 +103,13 @@ impl Compiler {
         self
     }
 
+    /// Whether calls that come again are recorded and replayed where all weights are copied to
+    /// the device (default: yes). On a GPU this takes the cost of launching away from the host.
+    pub fn replay(mut self, replay: bool) -> Self {
+        self.replay = replay;
+        self
+    }
+
     /// Traces and compiles a model. `load` builds it from a variable builder; it runs a few times
     /// for each class of the profile, and reads no weight.
     pub fn compile<S: Step>(
@@ -147,6 +157,7 @@ impl Compiler {
             budget,
             limit: self.limit,
             tile_target: self.tile_target,
+            replay: self.replay,
         };
         Engine::new(parts)
     }
@@ -165,8 +176,16 @@ impl Compiler {
             .launches
             .iter()
             .map(|l| device.load(&l.kernel))
-            .collect::<Result<_, _>>()?;
-        let arena = memory::arena(&program, &class.name)?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let ranges: Vec<Interval> = class.ints.iter().map(|i| i.range).collect();
+        let scratch: Vec<u64> = executables
+            .iter()
+            .map(|e| u64::try_from(e.scratch().bounds(&ranges).max).unwrap_or(0))
+            .collect();
+        let arena = memory::arena(&program, &scratch, &class.name)?;
+        let mut shape_vars: Vec<Var> = executables.iter().flat_map(|e| e.grid_vars()).collect();
+        shape_vars.sort();
+        shape_vars.dedup();
         report.classes.push(ClassReport {
             class: class.name.clone(),
             traced_nodes,
@@ -192,6 +211,7 @@ impl Compiler {
             class,
             program,
             executables,
+            shape_vars,
             arena,
             weights,
             uses,
@@ -228,11 +248,7 @@ fn common_dtype(weights: &Weights) -> DType {
 /// How each argument of a launch is found.
 fn launch_uses(program: &Program, launch: usize) -> Result<Vec<WeightUse>, Error> {
     let l = &program.launches[launch];
-    let ranged = l.ranged_weight();
-    let operand = match &l.kernel {
-        trt_kernel::Kernel::Matmul(m) => Some(m.b.arg.0 as usize),
-        _ => None,
-    };
+    let streamed: Vec<usize> = l.kernel.streamed().iter().map(|a| a.0 as usize).collect();
     let table = match &l.kernel {
         trt_kernel::Kernel::Gather(g) => Some(g.table.0 as usize),
         _ => None,
@@ -243,7 +259,7 @@ fn launch_uses(program: &Program, launch: usize) -> Result<Vec<WeightUse>, Error
             "launch {} writes to a weight",
             l.label
         ))),
-        ArgSource::Weight(_) if ranged.is_some() && operand == Some(i) => Ok(WeightUse::Ranged),
+        ArgSource::Weight(_) if streamed.contains(&i) => Ok(WeightUse::Ranged),
         ArgSource::Weight(w) if table == Some(i) && !program.weight(*w).whole => {
             Ok(WeightUse::Rows(*w))
         }

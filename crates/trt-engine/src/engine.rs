@@ -5,6 +5,7 @@
 
 use crate::guard::WeightStreaming;
 use crate::memory::ArenaLayout;
+use crate::recorded::Recorded;
 use crate::report::{CompileReport, MemoryReport};
 use crate::{Applied, Error, Profile, Request, Session, TileTarget, Traffic, Weights};
 use std::collections::BTreeSet;
@@ -12,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trt_alloc::{Lease, Pool, Purpose, Static, Strategy};
 use trt_device::{Device, Executable, Stream, Work};
 use trt_graph::program::{BufferId, BufferKind, Program, State, WeightId as ProgramWeight};
-use trt_stream::{Config, Streamer, WeightId};
+use trt_kernel::Var;
+use trt_stream::{Config, Rates, Streamer, WeightId};
 
 /// How an argument of a launch is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub(crate) struct Compiled {
     pub class: trt_graph::Class,
     pub program: Program,
     pub executables: Vec<Executable>,
+    /// The runtime integers that decide how its launches are made.
+    pub shape_vars: Vec<Var>,
     pub arena: ArenaLayout,
     /// The program's weights in the weight index.
     pub weights: Vec<WeightId>,
@@ -51,6 +55,7 @@ pub(crate) struct Parts {
     pub budget: Request,
     pub limit: Option<u64>,
     pub tile_target: TileTarget,
+    pub replay: bool,
 }
 
 /// A compiled model. Clones are the same engine.
@@ -67,6 +72,8 @@ pub(crate) struct Inner {
     pub constants: Vec<Vec<Option<Arc<Lease>>>>,
     pub compute: Stream,
     pub strategy: Box<dyn Strategy>,
+    /// Whether calls are recorded to be replayed.
+    pub replay: bool,
     report: CompileReport,
     streaming: bool,
     mapped_tables: u64,
@@ -77,6 +84,7 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub streamer: Streamer,
+    pub recorded: Recorded,
 }
 
 impl Engine {
@@ -91,6 +99,7 @@ impl Engine {
             budget,
             limit,
             tile_target,
+            replay,
         } = parts;
         let pool = Pool::new(device.clone(), u64::MAX);
         let compute = device.stream("compute")?;
@@ -130,10 +139,14 @@ impl Engine {
             constants,
             compute,
             strategy,
+            replay,
             report,
             streaming,
             mapped_tables,
-            run: Mutex::new(Run { streamer }),
+            run: Mutex::new(Run {
+                streamer,
+                recorded: Recorded::default(),
+            }),
         }));
         match limit {
             Some(bytes) if streaming => engine.set_device_limit(bytes).map(|_| ())?,
@@ -238,6 +251,13 @@ impl Engine {
             pool.set_limit(old)?;
         }
         Ok(applied?)
+    }
+
+    /// Measures how fast weights come to the device and are read there; takes up to a second and
+    /// two gigabytes of the device for as long.
+    pub fn measure_rates(&self) -> Result<Rates, Error> {
+        let run = self.run();
+        Ok(Rates::measure(&self.0.pool, run.streamer.weights())?)
     }
 
     /// Bytes of the device in use, by purpose, and the high-water mark.

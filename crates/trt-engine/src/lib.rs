@@ -48,6 +48,7 @@ mod engine;
 mod error;
 mod guard;
 mod memory;
+mod recorded;
 mod report;
 mod session;
 mod source;

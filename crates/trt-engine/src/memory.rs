@@ -17,14 +17,25 @@ const ALIGN: u64 = 256;
 pub(crate) struct ArenaLayout {
     /// Offset and bytes of each buffer that lies in the arena.
     pub places: Vec<Option<(u64, u64)>>,
+    /// Offset and bytes of each launch's working memory.
+    pub scratch: Vec<Option<(u64, u64)>>,
     /// Bytes of the arena.
     pub bytes: u64,
     /// Bytes of the largest live set: no plan can be smaller.
     pub largest_live: u64,
 }
 
-pub(crate) fn arena(program: &Program, class: &str) -> Result<ArenaLayout, Error> {
-    let (lifetimes, buffers) = lifetimes(program);
+/// Plans the arena of a program whose launches need so many bytes of working memory.
+pub(crate) fn arena(program: &Program, scratch: &[u64], class: &str) -> Result<ArenaLayout, Error> {
+    let (mut lifetimes, buffers) = lifetimes(program);
+    let launches: Vec<usize> = (0..scratch.len()).filter(|i| scratch[*i] > 0).collect();
+    lifetimes.extend(launches.iter().map(|&i| Lifetime {
+        bytes: scratch[i].next_multiple_of(ALIGN),
+        align: ALIGN,
+        first: i as u32,
+        last: i as u32,
+        in_place_of: None,
+    }));
     let plan = plan(&lifetimes);
     check(&lifetimes, &plan).map_err(|e| Error::Plan {
         class: class.into(),
@@ -34,8 +45,13 @@ pub(crate) fn arena(program: &Program, class: &str) -> Result<ArenaLayout, Error
     for ((buffer, lifetime), offset) in buffers.iter().zip(&lifetimes).zip(&plan.offsets) {
         places[buffer.0 as usize] = Some((*offset, lifetime.bytes));
     }
+    let mut working = vec![None; scratch.len()];
+    for (i, &launch) in launches.iter().enumerate() {
+        working[launch] = Some((plan.offsets[buffers.len() + i], scratch[launch]));
+    }
     Ok(ArenaLayout {
         places,
+        scratch: working,
         bytes: plan.peak.max(1),
         largest_live: largest_live(&lifetimes),
     })

@@ -225,6 +225,14 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    /// What was recorded keeps the states.
+    fn drop(&mut self) {
+        let places: Vec<u64> = self.states.iter().map(|s| s.whole().address()).collect();
+        self.engine.run().recorded.forget(Some(&places));
+    }
+}
+
 /// Reads the runtime integers off the shapes: sizes that are one of them.
 fn solve(
     declared: &[InputDecl],

@@ -36,6 +36,8 @@ pub struct Streamer {
     list_of: Vec<usize>,
     mapped: HashSet<WeightId>,
     split: Split,
+    /// Counts changes of the split.
+    generation: u64,
     /// `None` if neither the last budget nor the one before could be applied.
     applied: Option<Applied>,
     fence: Event,
@@ -59,10 +61,10 @@ impl Streamer {
         }
         let sheets = sheets(&weights, &lists, &config.whole);
         let tiling = Tiling::cut(&sheets, config.tile_target);
-        let places = Places::new(&pool, &weights, &config.pinned)?;
         let pinned: HashSet<WeightId> = config.pinned.iter().copied().collect();
         let pinned = pinned.iter().map(|&id| weights.info(id).bytes() as u64);
         let layout = Layout::new(tiling, &lists, pinned.sum());
+        let places = Places::new(&pool, &weights, &config.pinned, &layout)?;
         let mut streamer = Streamer {
             copy: device.stream("weights")?,
             fence: device.event()?,
@@ -73,6 +75,7 @@ impl Streamer {
                 slots: 0,
                 slot_bytes: 0,
             },
+            generation: 0,
             applied: None,
             cycles: Vec::new(),
             cursor: Cursor::default(),
@@ -168,6 +171,7 @@ impl Streamer {
     }
 
     fn change(&mut self, split: Split) -> Result<(), Error> {
+        self.generation += 1;
         let gone = self.let_go(&split)?;
         // What the ring holds was fetched for another cycle.
         self.cursor = Cursor::default();
@@ -261,6 +265,11 @@ impl Streamer {
         self.layout.limits().floor()
     }
 
+    /// The weights that it streams.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// Tiles, order and limits.
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -289,6 +298,17 @@ impl Streamer {
             program,
             count: self.list_of.len(),
         })
+    }
+
+    /// A number that stands for where the weights of a program lie, if all of them are on the
+    /// device, copied, and will stay there until the budget changes: launches made for it can
+    /// be made again while the number is the same.
+    pub fn settled(&self, program: ProgramId) -> Result<Option<u64>, Error> {
+        let cycle = self.cycle(program)?;
+        let mut tiles = cycle.uses.iter().flat_map(|w| self.layout.tiling().of(*w));
+        let done = |t| matches!(self.places.resident.get(&t), Some(r) if r.load.is_done());
+        let settled = self.places.residency == Residency::Copied && tiles.all(done);
+        Ok(settled.then_some(self.generation))
     }
 
     /// Starts a pass over a program. Programs with equal lists of uses continue each other's
@@ -352,7 +372,8 @@ impl Streamer {
         let what = self.layout.tiling().tile(tile);
         let bytes = what.bytes();
         let src = self.places.source(&self.weights, what)?;
-        let work = match self.places.resident_memory(tile) {
+        let place = self.places.resident_memory(self.layout.tiling(), tile)?;
+        let work = match place {
             Some(dst) => Work::Upload { dst, src },
             None => Work::Populate(src),
         };

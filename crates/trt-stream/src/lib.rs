@@ -75,9 +75,11 @@
 //!     let applied = streamer.set_budget(budget.parse()?, 0)?;
 //!     assert!(applied.used() <= applied.applied);
 //!     let mut pass = streamer.begin(ProgramId(0))?;
-//!     pass.next_use(|rows, src| {
-//!         let dst = out.whole().slice(rows.start * 256..rows.end * 256)?;
-//!         device.submit(compute, Work::Copy { dst, src })?;
+//!     pass.next_use(|tiles| {
+//!         for (rows, src) in tiles.each() {
+//!             let dst = out.whole().slice(rows.start * 256..rows.end * 256)?;
+//!             device.submit(compute, Work::Copy { dst, src: src.clone() })?;
+//!         }
 //!         Ok::<(), Error>(())
 //!     })?;
 //!     pass.finish()?;
@@ -100,8 +102,10 @@ mod open;
 mod order;
 mod pass;
 mod places;
+mod rates;
 mod schedule;
 mod simulate;
+mod stack;
 mod tile;
 
 pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};
@@ -110,6 +114,7 @@ pub use error::{Error, WeightsError};
 pub use executor::Streamer;
 pub use index::{FileId, TensorInfo, WeightFile, WeightId, Weights};
 pub use pass::Pass;
+pub use rates::Rates;
 pub use schedule::{Cycle, Layout, MIN_SLOTS, Runs, Slot, Split, Step, UseIndex};
 pub use simulate::{Account, Violation, simulate};
 pub use tile::{Sheet, Tile, TileId, TileTarget, Tiling};

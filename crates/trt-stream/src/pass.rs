@@ -8,7 +8,7 @@ use crate::places::Load;
 use crate::{Cycle, Error, ProgramId, Slot, Step, Streamer, TileId, Traffic, WeightId};
 use std::collections::VecDeque;
 use std::ops::Range;
-use trt_device::{Residency, Slice, Work};
+use trt_device::{Residency, Slice, Tiles, Work};
 
 /// Where the ring stands between passes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,13 +86,12 @@ impl<'a> Pass<'a> {
         self.cycle().uses.get(self.next).copied()
     }
 
-    /// Calls `launch` for the next streamed weight, once for each run of rows that lie together,
-    /// in order and covering all rows. `launch` gets the rows and the memory that starts with
-    /// the first of them, and must submit everything that reads it to the compute stream
-    /// before it returns.
+    /// Calls `launch` for the next streamed weight, once for each run of rows that can be launched
+    /// together, in order and covering all rows. `launch` gets the rows and where they lie, and
+    /// must submit everything that reads them to the compute stream before it returns.
     pub fn next_use<E: From<Error>>(
         &mut self,
-        mut launch: impl FnMut(Range<usize>, Slice) -> Result<(), E>,
+        mut launch: impl FnMut(Tiles) -> Result<(), E>,
     ) -> Result<(), E> {
         let Some(steps) = self.cycle().steps_of.get(self.next).cloned() else {
             return Err(E::from(Error::TooManyUses {
@@ -112,8 +111,8 @@ impl<'a> Pass<'a> {
                     arrivals,
                     use_index: _,
                 } => {
-                    let weight = self.arrive(tiles, arrivals)?;
-                    launch(rows, weight)?;
+                    let (step, places) = self.arrive(tiles, arrivals)?;
+                    launch(Tiles { rows, step, places })?;
                 }
                 Step::Release { slot } => self.release(self.cycle().slot(slot, self.moved))?,
                 Step::Fetch { tile, slot } => {
@@ -150,8 +149,13 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Makes the compute stream wait for the tiles of a launch; returns their memory.
-    fn arrive(&mut self, tiles: Range<u32>, arrivals: Range<u32>) -> Result<Slice, Error> {
+    /// Makes the compute stream wait for the tiles of a launch; returns the rows of a piece of
+    /// memory, and the pieces.
+    fn arrive(
+        &mut self,
+        tiles: Range<u32>,
+        arrivals: Range<u32>,
+    ) -> Result<(usize, Vec<Slice>), Error> {
         for tile in tiles.clone().map(TileId) {
             self.wait_resident(tile)?;
         }
@@ -164,27 +168,39 @@ impl<'a> Pass<'a> {
             self.wait(fetched)?;
             slots.push(slot);
         }
+        match self.streamer.places.residency {
+            Residency::Copied => self.apart(tiles, &slots),
+            Residency::InPlace => self.adjacent(tiles, slots.is_empty()),
+        }
+    }
+
+    /// Tiles in memory of their own.
+    fn apart(&self, tiles: Range<u32>, slots: &[Slot]) -> Result<(usize, Vec<Slice>), Error> {
+        let (places, tiling) = (&self.streamer.places, self.streamer.layout.tiling());
+        let step = tiling.tile(TileId(tiles.start)).rows.len();
+        let of = |(i, id): (usize, TileId)| match slots.get(i) {
+            Some(slot) => places.slot_memory(*slot, tiling.tile(id).span.len()),
+            None => places.resident_memory(tiling, id),
+        };
+        let all = tiles.map(TileId).enumerate().map(of);
+        let all: Option<Vec<Slice>> = all.collect::<Result<_, _>>()?;
+        // Copied tiles always have memory of their own.
+        Ok((step, all.ok_or(Error::Starved)?))
+    }
+
+    /// Tiles that lie together in a mapping.
+    fn adjacent(&self, tiles: Range<u32>, stay: bool) -> Result<(usize, Vec<Slice>), Error> {
         let streamer = &self.streamer;
         let tiling = streamer.layout.tiling();
-        let (first, last) = (TileId(tiles.start), TileId(tiles.end - 1));
-        let (first_tile, last_tile) = (tiling.tile(first), tiling.tile(last));
-        let span = first_tile.span.start..last_tile.span.end;
-        let own = match (streamer.places.residency, slots.first()) {
-            (Residency::InPlace, _) => None,
-            (Residency::Copied, Some(slot)) => streamer.places.slot_memory(*slot, span.len())?,
-            (Residency::Copied, None) => streamer.places.resident_memory(first),
+        let first = tiling.tile(TileId(tiles.start));
+        let last = tiling.tile(TileId(tiles.end - 1));
+        let span = first.span.start..last.span.end;
+        let (places, weights) = (&streamer.places, &streamer.weights);
+        let all = match stay {
+            true => places.mapped_part(weights, first.weight, span)?,
+            false => places.passing_part(weights, first.weight, span)?,
         };
-        match own {
-            Some(slice) => Ok(slice),
-            None if slots.is_empty() => {
-                streamer
-                    .places
-                    .mapped_part(&streamer.weights, first_tile.weight, span)
-            }
-            None => streamer
-                .places
-                .passing_part(&streamer.weights, first_tile.weight, span),
-        }
+        Ok((last.rows.end - first.rows.start, vec![all]))
     }
 
     fn wait(&self, event: trt_device::Event) -> Result<(), Error> {

@@ -1,11 +1,13 @@
 //! Where tiles are: in the mapping or in pool memory, resident or in a slot of the ring.
 //!
 //! The invariant: what this holds is what the pool is charged for. Where kernels read the
-//! mapping in place, a reservation stands for the pages that are kept; else every resident
-//! tile and every slot is its own pool memory. Pinned weights are pool memory either way: they
-//! are small, and in the mapping they would share pages with what comes and goes.
+//! mapping in place, a reservation stands for the pages that are kept. Where tiles are copied,
+//! residents lie in one [`Stack`] and every slot is its own pool memory. Pinned weights are pool
+//! memory either way: they are small, and in the mapping they would share pages with what comes
+//! and goes.
 
-use crate::{Error, Slot, Split, Tile, TileId, Tiling, WeightId, Weights};
+use crate::stack::Stack;
+use crate::{Error, Layout, Slot, Split, Tile, TileId, Tiling, WeightId, Weights};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -23,11 +25,15 @@ pub(crate) enum Load {
     Done,
 }
 
+impl Load {
+    pub fn is_done(&self) -> bool {
+        matches!(self, Load::Done)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Resident {
     pub load: Load,
-    /// The pool memory, if tiles are copied.
-    lease: Option<Lease>,
 }
 
 /// A slot of the ring with the events that order its filling and reading.
@@ -53,8 +59,16 @@ pub(crate) struct Places {
     pinned: HashMap<WeightId, Lease>,
     pub resident: BTreeMap<TileId, Resident>,
     pub ring: Vec<RingSlot>,
+    kept: Kept,
+}
+
+/// What residents are charged to.
+#[derive(Debug)]
+enum Kept {
     /// Stands for everything kept in the mapping.
-    reserved: Option<Reservation>,
+    InPlace(Reservation),
+    /// Memory of their own.
+    Copied(Stack),
 }
 
 /// What a change of the split leaves behind.
@@ -68,7 +82,12 @@ pub(crate) struct Difference {
 
 impl Places {
     /// Maps the files and makes room for the pinned weights.
-    pub fn new(pool: &Pool, weights: &Weights, pinned: &[WeightId]) -> Result<Places, Error> {
+    pub fn new(
+        pool: &Pool,
+        weights: &Weights,
+        pinned: &[WeightId],
+        layout: &Layout,
+    ) -> Result<Places, Error> {
         let device = pool.device();
         let files = weights
             .files()
@@ -80,23 +99,25 @@ impl Places {
             .iter()
             .map(|f| device.map(f.file.clone(), f.passing.clone(), Paging::Coarse))
             .collect::<Result<Vec<_>, _>>()?;
+        let residency = device.info().residency;
+        let kept = match residency {
+            Residency::InPlace => Kept::InPlace(pool.reserve(0, Purpose::Weights)?),
+            Residency::Copied => Kept::Copied(Stack::new(pool, layout)?),
+        };
         let mut places = Places {
-            residency: device.info().residency,
+            residency,
             files,
             passing,
             pinned: HashMap::new(),
             resident: BTreeMap::new(),
             ring: Vec::new(),
-            reserved: None,
+            kept,
         };
         for &id in pinned {
             if let Entry::Vacant(place) = places.pinned.entry(id) {
                 let bytes = weights.info(id).bytes() as u64;
                 place.insert(pool.acquire(bytes, Purpose::Weights)?);
             }
-        }
-        if places.residency == Residency::InPlace {
-            places.reserved = Some(pool.reserve(0, Purpose::Weights)?);
         }
         Ok(places)
     }
@@ -152,9 +173,11 @@ impl Places {
     }
 
     /// A resident tile's own memory, if tiles are copied.
-    pub fn resident_memory(&self, id: TileId) -> Option<Slice> {
-        let lease = self.resident.get(&id)?.lease.as_ref()?;
-        Some(lease.whole())
+    pub fn resident_memory(&self, tiling: &Tiling, id: TileId) -> Result<Option<Slice>, Error> {
+        match &self.kept {
+            Kept::InPlace(_) => Ok(None),
+            Kept::Copied(stack) => Ok(Some(stack.place(id, tiling.tile(id).span.len())?)),
+        }
     }
 
     /// The start of a slot's own memory, if tiles are copied.
@@ -192,22 +215,26 @@ impl Places {
     /// Frees what this split does not hold and makes room for what it does. After an error some
     /// of it may be missing; any split can be applied from there.
     pub fn apply(&mut self, pool: &Pool, tiling: &Tiling, split: &Split) -> Result<(), Error> {
-        if let Some(reserved) = &mut self.reserved {
-            reserved.resize(split.resident_bytes + split.ring_bytes())?;
+        let evicted = self.difference(split).evicted;
+        self.ring.truncate(split.slots as usize);
+        match &mut self.kept {
+            Kept::InPlace(reserved) => {
+                reserved.resize(split.resident_bytes + split.ring_bytes())?;
+            }
+            Kept::Copied(stack) => stack.hold(tiling, split)?,
         }
-        for tile in self.difference(split).evicted {
+        for tile in evicted {
             self.resident.remove(&tile);
         }
-        self.ring.truncate(split.slots as usize);
         for &tile in &split.resident {
-            if !self.resident.contains_key(&tile) {
-                let lease = self.acquire(pool, tiling.tile(tile).bytes(), Purpose::Weights)?;
-                let load = Load::Pending;
-                self.resident.insert(tile, Resident { load, lease });
-            }
+            let load = Load::Pending;
+            self.resident.entry(tile).or_insert(Resident { load });
         }
         while self.ring.len() < split.slots as usize {
-            let lease = self.acquire(pool, split.slot_bytes, Purpose::Ring)?;
+            let lease = match self.residency {
+                Residency::InPlace => None,
+                Residency::Copied => Some(pool.acquire(split.slot_bytes, Purpose::Ring)?),
+            };
             self.ring.push(RingSlot {
                 tile: None,
                 fetched: pool.device().event()?,
@@ -216,12 +243,5 @@ impl Places {
             });
         }
         Ok(())
-    }
-
-    fn acquire(&self, pool: &Pool, bytes: u64, purpose: Purpose) -> Result<Option<Lease>, Error> {
-        Ok(match self.residency {
-            Residency::InPlace => None,
-            Residency::Copied => Some(pool.acquire(bytes, purpose)?),
-        })
     }
 }

@@ -13,6 +13,7 @@ use crate::{Limits, TileId, Tiling, WeightId, order};
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
+use trt_kernel::ptx::MAX_TILES;
 
 /// Slots of the smallest ring: one is read while the other is filled.
 pub const MIN_SLOTS: u32 = 2;
@@ -56,7 +57,8 @@ impl Split {
 /// Which tiles one launch may cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runs {
-    /// Tiles lie in separate memory: each is a launch.
+    /// Tiles lie in separate memory: adjacent ones that stay are one launch, up to as many as a
+    /// launch may take, and each that streams by is one.
     Apart,
     /// Tiles of a weight lie in mappings, one for residents and one for what streams by: adjacent
     /// ones of a kind are one launch, but only as many streamed ones as leave half of the ring
@@ -187,8 +189,14 @@ impl Layout {
             steps_of: Vec::with_capacity(uses.len()),
         };
         let most = match runs {
-            Runs::Apart => None,
-            Runs::Adjacent => Some((split.slots / 2).max(1)),
+            Runs::Apart => Most {
+                streamed: 1,
+                tiles: MAX_TILES as u32,
+            },
+            Runs::Adjacent => Most {
+                streamed: (split.slots / 2).max(1),
+                tiles: u32::MAX,
+            },
         };
         let mut arrived = 0;
         for (index, &weight) in uses.iter().enumerate() {
@@ -209,20 +217,17 @@ impl Layout {
         cycle
     }
 
-    /// Cuts a weight's tiles into launches; `most` streamed tiles in each, none: one tile each.
-    fn runs(
-        &self,
-        weight: WeightId,
-        streamed: impl Fn(&TileId) -> bool,
-        most: Option<u32>,
-    ) -> Vec<Run> {
+    /// Cuts a weight's tiles into launches.
+    fn runs(&self, weight: WeightId, streamed: impl Fn(&TileId) -> bool, most: Most) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         for id in self.tiling.of(weight) {
             let tile = self.tiling.tile(id);
             let arrives = u32::from(streamed(&id));
-            match (runs.last_mut(), most) {
-                (Some(run), Some(most))
-                    if run.streamed + arrives <= most && (run.streamed > 0) == (arrives > 0) =>
+            match runs.last_mut() {
+                Some(run)
+                    if run.streamed + arrives <= most.streamed
+                        && (run.streamed > 0) == (arrives > 0)
+                        && run.tiles.len() < most.tiles as usize =>
                 {
                     run.rows.end = tile.rows.end;
                     run.tiles.end = id.0 + 1;
@@ -237,6 +242,13 @@ impl Layout {
         }
         runs
     }
+}
+
+/// What one launch may cover.
+#[derive(Clone, Copy)]
+struct Most {
+    streamed: u32,
+    tiles: u32,
 }
 
 struct Run {

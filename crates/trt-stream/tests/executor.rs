@@ -95,21 +95,23 @@ impl Bench {
             let info = self.weights.info(weight);
             let row = info.bytes() / info.rows();
             let mut next_row = 0;
-            pass.next_use(|rows, slice| {
+            pass.next_use(|tiles| {
                 if Some(launches) == stop_at {
                     return Err(Failure::Asked);
                 }
                 launches += 1;
-                assert_eq!(rows.start, next_row, "rows come in order");
-                assert_eq!(slice.len(), rows.len() * row);
-                next_row = rows.end;
-                let dst = self.out.whole();
-                let dst = dst.slice(at + rows.start * row..at + rows.end * row);
-                let work = Work::Copy {
-                    dst: dst.unwrap(),
-                    src: slice,
-                };
-                self.device.submit(self.compute, work).unwrap();
+                assert_eq!(tiles.rows.start, next_row, "rows come in order");
+                for (rows, slice) in tiles.each() {
+                    assert_eq!(slice.len(), rows.len() * row);
+                    next_row = rows.end;
+                    let dst = self.out.whole();
+                    let dst = dst.slice(at + rows.start * row..at + rows.end * row);
+                    let work = Work::Copy {
+                        dst: dst.unwrap(),
+                        src: slice.clone(),
+                    };
+                    self.device.submit(self.compute, work).unwrap();
+                }
                 Ok(())
             })?;
             assert_eq!(next_row, info.rows(), "every row was launched");
@@ -346,7 +348,8 @@ fn after_an_error_on_the_compute_stream_a_reset_recovers() {
             executable,
             env: Default::default(),
             args: vec![scratch.whole(); failing.args().len()],
-            rows: None,
+            tiles: vec![],
+            scratch: None,
         };
         let mut pass = streamer.begin(ProgramId(0)).unwrap();
         bench.device.submit(bench.compute, work).unwrap();
@@ -364,11 +367,11 @@ fn too_many_or_too_few_uses_are_errors() {
     let mut streamer = bench.streamer(Request::Minimum);
     let mut pass = streamer.begin(ProgramId(0)).unwrap();
     bench.uses(&mut pass, None).unwrap();
-    let more = pass.next_use(|_, _| Ok::<(), Error>(())).unwrap_err();
+    let more = pass.next_use(|_| Ok::<(), Error>(())).unwrap_err();
     assert!(matches!(more, Error::TooManyUses { uses: 4, .. }), "{more}");
     drop(pass);
     let mut pass = streamer.begin(ProgramId(0)).unwrap();
-    pass.next_use(|_, _| Ok::<(), Error>(())).unwrap();
+    pass.next_use(|_| Ok::<(), Error>(())).unwrap();
     let early = pass.finish().unwrap_err();
     assert!(
         matches!(

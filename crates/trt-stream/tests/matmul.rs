@@ -75,13 +75,14 @@ fn results(path: &Path, mode: HostMode, m: usize) -> Vec<Vec<u8>> {
         for _ in 0..2 {
             let mut pass = streamer.begin(ProgramId(0)).unwrap();
             for (layer, executable) in kernels.iter().enumerate() {
-                pass.next_use(|rows, weight| {
+                pass.next_use(|tiles| {
                     let (a, out) = (values[layer].whole(), values[layer + 1].whole());
                     let launch = Work::Launch {
                         executable: executable.clone(),
                         env: Env::default(),
-                        args: vec![a, weight, out],
-                        rows: Some(rows),
+                        args: vec![a, tiles.places[0].clone(), out],
+                        tiles: vec![tiles],
+                        scratch: None,
                     };
                     Ok::<(), Error>(device.submit(compute, launch)?)
                 })

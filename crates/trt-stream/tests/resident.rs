@@ -70,7 +70,8 @@ fn mapped_pages_stay_within_the_budget() {
         for _ in 0..2 {
             let mut pass = streamer.begin(ProgramId(0)).unwrap();
             while pass.upcoming().is_some() {
-                pass.next_use(|_, src| {
+                pass.next_use(|tiles| {
+                    let src = tiles.places[0].clone();
                     let dst = out.whole().slice(0..src.len())?;
                     device.submit(compute, Work::Copy { dst, src })?;
                     device.synchronize(compute)?;

@@ -1,33 +1,67 @@
 //! Kernels on the CPU.
 
 use super::event::Timeline;
+use crate::device::Tiles;
 use crate::{Error, Slice};
 use std::ops::Range;
 use std::time::Instant;
-use trt_kernel::host::{Prepared, Span, Team};
+use trt_kernel::host::{HostError, Prepared, Span, Team};
 use trt_kernel::{Env, Kernel};
 
 /// A kernel prepared for the CPU.
 #[derive(Debug)]
 pub(crate) struct HostExecutable {
-    prepared: Prepared,
     kind: &'static str,
     args: usize,
     written: Vec<usize>,
+    parts: Vec<Part>,
+    /// How many of the parts take tiles.
+    streamed: usize,
+}
+
+/// A kernel, or one of a group.
+#[derive(Debug)]
+struct Part {
+    prepared: Prepared,
+    /// Its arguments among those of the launch.
+    args: Range<usize>,
+    /// The one of its own arguments that tiles stand for.
+    weight: Option<usize>,
 }
 
 impl HostExecutable {
     pub(super) fn new(kernel: &Kernel) -> Result<Self, Error> {
+        kernel.check()?;
+        let part = |(first, part): (u16, &Kernel)| -> Result<Part, Error> {
+            let first = first as usize;
+            Ok(Part {
+                prepared: Prepared::new(part)?,
+                args: first..first + part.args().len(),
+                weight: part.streamed().first().map(|a| a.0 as usize),
+            })
+        };
         Ok(HostExecutable {
-            prepared: Prepared::new(kernel)?,
             kind: kernel.kind(),
             args: kernel.args().len(),
             written: kernel.written().iter().map(|a| a.0 as usize).collect(),
+            parts: kernel
+                .numbered_parts()
+                .map(part)
+                .collect::<Result<_, _>>()?,
+            streamed: kernel.streamed().len(),
         })
     }
 
     /// Whether a launch may take these arguments.
-    pub(super) fn check(&self, args: &[Slice]) -> Result<(), Error> {
+    pub(super) fn check(&self, args: &[Slice], tiles: &[Tiles]) -> Result<(), Error> {
+        tiles.iter().try_for_each(Tiles::check)?;
+        if !tiles.is_empty() && tiles.len() != self.streamed {
+            return Err(Error::Weights {
+                kernel: self.kind,
+                expected: self.streamed,
+                found: tiles.len(),
+            });
+        }
         if args.len() != self.args {
             return Err(Error::Args {
                 kernel: self.kind,
@@ -49,16 +83,16 @@ impl HostExecutable {
         &self,
         env: &Env,
         args: &[Slice],
-        rows: Option<Range<usize>>,
+        tiles: &[Tiles],
         team: &Team,
         timeline: &Timeline,
     ) -> Result<(), Error> {
         let start = tracing::enabled!(tracing::Level::TRACE).then(Instant::now);
-        let spans: Vec<Span<'static>> = args.iter().map(span).collect();
-        let result = self.prepared.run(env, rows.clone(), &spans, team);
+        let result = self.run_parts(env, args, tiles, team);
         if let Some(start) = start {
             let micros = start.elapsed().as_micros() as u64;
             let (stream, kernel) = (timeline.name.as_str(), self.kind);
+            let rows: Vec<_> = tiles.iter().map(|t| t.rows.clone()).collect();
             tracing::trace!(stream, kernel, ?rows, ?env, micros, "launch");
         }
         result.map_err(|source| Error::Launch {
@@ -66,6 +100,31 @@ impl HostExecutable {
             stream: timeline.name.clone(),
             source,
         })
+    }
+
+    fn run_parts(
+        &self,
+        env: &Env,
+        args: &[Slice],
+        tiles: &[Tiles],
+        team: &Team,
+    ) -> Result<(), HostError> {
+        let mut next = tiles.iter();
+        for part in &self.parts {
+            let mut spans: Vec<Span<'static>> = args[part.args.clone()].iter().map(span).collect();
+            let Some(weight) = part.weight.filter(|_| !tiles.is_empty()) else {
+                if tiles.is_empty() {
+                    part.prepared.run(env, None, &spans, team)?;
+                }
+                continue;
+            };
+            let rows = next.next().into_iter().flat_map(Tiles::each);
+            for (rows, place) in rows {
+                spans[weight] = span(place);
+                part.prepared.run(env, Some(rows), &spans, team)?;
+            }
+        }
+        Ok(())
     }
 }
 

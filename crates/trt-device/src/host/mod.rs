@@ -10,16 +10,19 @@ mod event;
 mod launch;
 mod pages;
 mod queue;
+mod reserved;
 mod worker;
 
+use crate::device::{EventOf, ExecutableOf, GraphOf};
 use crate::{
-    Device, Error, Event, Executable, Info, Memory, Paging, Residency, Slice, Stream, Work,
+    Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream, Work,
 };
 pub(crate) use event::HostEvent;
 use event::Timeline;
 pub(crate) use launch::HostExecutable;
 use memmap2::Mmap;
 use queue::Queue;
+pub(crate) use reserved::Reserved;
 use std::fmt;
 use std::fs::File;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -106,8 +109,21 @@ impl Device for Host {
         &self.info
     }
 
+    fn free_memory(&self) -> Option<u64> {
+        // What is free for a process that maps files depends on what the system would drop.
+        None
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Memory, Error> {
         Memory::host(bytes, &self.info.name)
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<Memory, Error> {
+        Memory::host_reserved(bytes, &self.info.name)
+    }
+
+    fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), Error> {
+        memory.host_commit(bytes, &self.info.name)
     }
 
     fn map(&self, file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Result<Memory, Error> {
@@ -119,7 +135,8 @@ impl Device for Host {
     }
 
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error> {
-        Ok(Executable(Arc::new(HostExecutable::new(kernel)?)))
+        let own = Arc::new(HostExecutable::new(kernel)?);
+        Ok(Executable(ExecutableOf::Host(own)))
     }
 
     fn stream(&self, name: &str) -> Result<Stream, Error> {
@@ -138,7 +155,15 @@ impl Device for Host {
     }
 
     fn event(&self) -> Result<Event, Error> {
-        Ok(Event(Arc::default()))
+        Ok(Event(EventOf::Host(Arc::default())))
+    }
+
+    fn record(&self, works: Vec<Work>) -> Result<Graph, Error> {
+        for work in &works {
+            work.recordable()?;
+            check(work)?;
+        }
+        Ok(Graph(GraphOf::Host(Arc::new(works))))
     }
 
     fn submit(&self, stream: Stream, work: Work) -> Result<(), Error> {
@@ -165,8 +190,13 @@ impl Device for Host {
 fn check(work: &Work) -> Result<(), Error> {
     match work {
         Work::Launch {
-            executable, args, ..
-        } => executable.0.check(args),
+            executable,
+            args,
+            tiles,
+            ..
+        } => match &executable.0 {
+            ExecutableOf::Host(own) => own.check(args, tiles),
+        },
         Work::Copy { dst, src } => {
             same_length("copy", src.len(), dst.len())?;
             writable("copy", dst)
@@ -183,7 +213,7 @@ fn check(work: &Work) -> Result<(), Error> {
         Work::Populate(slice) => mapping("populate", slice),
         Work::Discard(slice) => mapping("discard", slice),
         Work::Trim(slice) => mapping("trim", slice),
-        Work::Record(_) | Work::Wait(_) => Ok(()),
+        Work::Record(_) | Work::Wait(_) | Work::Replay { .. } => Ok(()),
     }
 }
 

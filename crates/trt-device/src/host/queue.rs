@@ -6,6 +6,7 @@
 
 use super::event::{Point, Timeline, lock, spin_until};
 use crate::Work;
+use crate::device::EventOf;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -57,11 +58,15 @@ impl Queue {
         state.submitted += 1;
         let item = state.submitted;
         match work {
-            Work::Wait(event) => state.items.push_back(Item::Wait(event.0.get())),
+            Work::Wait(event) => {
+                let EventOf::Host(event) = &event.0;
+                state.items.push_back(Item::Wait(event.get()));
+            }
             work => {
                 if let Work::Record(event) = &work {
                     let timeline = self.timeline.clone();
-                    event.0.set(Point { timeline, item });
+                    let EventOf::Host(event) = &event.0;
+                    event.set(Point { timeline, item });
                 }
                 state.items.push_back(Item::Work(work));
             }

@@ -8,6 +8,7 @@
 use super::event::{Point, Timeline};
 use super::queue::{Item, Queue};
 use super::{copy, pages};
+use crate::device::{ExecutableOf, GraphOf};
 use crate::{Error, Work};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,7 +47,7 @@ fn step(item: Item, team: &Team, timeline: &Timeline) -> Result<(), Error> {
             catch_unwind(AssertUnwindSafe(|| execute(&work, team, timeline))).unwrap_or_else(
                 |panic| {
                     Err(Error::Panicked {
-                        work: name(&work),
+                        work: work.name(),
                         stream: timeline.name.clone(),
                         message: message(&*panic),
                     })
@@ -71,8 +72,17 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
             executable,
             env,
             args,
-            rows,
-        } => executable.0.run(env, args, rows.clone(), team, timeline),
+            tiles,
+            scratch: _,
+        } => match &executable.0 {
+            ExecutableOf::Host(own) => own.run(env, args, tiles, team, timeline),
+        },
+        Work::Replay { graph, env } => {
+            let GraphOf::Host(works) = &graph.0;
+            works
+                .iter()
+                .try_for_each(|w| execute(&w.with_env(*env), team, timeline))
+        }
         Work::Copy { dst, src } => {
             copy::copy(dst, src);
             Ok(())
@@ -86,20 +96,6 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
         Work::Discard(slice) => pages::discard(slice),
         Work::Trim(slice) => pages::trim(slice),
         Work::Record(_) | Work::Wait(_) => Ok(()),
-    }
-}
-
-fn name(work: &Work) -> &'static str {
-    match work {
-        Work::Launch { .. } => "launch",
-        Work::Copy { .. } => "copy",
-        Work::Upload { .. } => "upload",
-        Work::Write { .. } => "write",
-        Work::Populate(_) => "populate",
-        Work::Discard(_) => "discard",
-        Work::Trim(_) => "trim",
-        Work::Record(_) => "record",
-        Work::Wait(_) => "wait",
     }
 }
 

@@ -198,8 +198,9 @@ impl Asm {
         name
     }
 
-    /// Declarations and instructions, to stand between the braces of an entry.
-    pub fn finish(self) -> String {
+    /// Declarations and instructions, to stand between braces. `name` gives each parameter that
+    /// was referred to by [`param`] the name that it has there.
+    pub fn finish(self, name: impl Fn(&str) -> String) -> String {
         let mut out = String::new();
         for class in Class::ALL {
             let n = self.counts[class as usize];
@@ -207,8 +208,25 @@ impl Asm {
                 let _ = writeln!(out, "\t.reg {} {}<{n}>;", class.ptx(), class.prefix());
             }
         }
-        out + &self.shared + &self.body
+        out += &self.shared;
+        let mut rest = self.body.as_str();
+        while let Some((before, after)) = rest.split_once(OPEN) {
+            let (referred, after) = after.split_once(CLOSE).unwrap_or((after, ""));
+            out += before;
+            out += &name(referred);
+            rest = after;
+        }
+        out + rest
     }
+}
+
+/// What stands around the name of a parameter until it is known.
+const OPEN: char = '\u{ab}';
+const CLOSE: char = '\u{bb}';
+
+/// A parameter, to be named when the text is put together.
+pub(super) fn param(name: impl Display) -> String {
+    format!("{OPEN}{name}{CLOSE}")
 }
 
 /// A float as PTX writes it, exactly.

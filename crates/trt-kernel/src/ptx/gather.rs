@@ -9,9 +9,9 @@
 use super::PtxError;
 use super::access;
 use super::asm::{Asm, Class, Int, R};
+use super::block::Block;
 use super::emitted::{Emitted, Extent, Target};
 use super::lanes::{self, Point};
-use super::row::module;
 use super::scope::Scope;
 use super::space;
 use crate::{Dim, Gather, View};
@@ -66,14 +66,7 @@ pub(super) fn emit(kernel: &Gather, target: Target) -> Result<Emitted, PtxError>
         per: 1,
     };
     let block = threads as u32;
-    Ok(module(
-        "gather",
-        target,
-        kernel.args.len(),
-        asm,
-        block,
-        grid,
-    ))
+    Ok(Block::new("gather", asm, block, grid).module(target, kernel.args.len()))
 }
 
 fn arg(kernel: &Gather, arg: u16) -> crate::DType {

@@ -15,10 +15,12 @@
 mod access;
 mod asm;
 mod attention;
+mod block;
 mod emitted;
 mod fold;
 mod functions;
 mod gather;
+mod group;
 mod lanes;
 mod math;
 mod matmul;
@@ -59,5 +61,6 @@ pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
         Kernel::Attention(k) => attention::emit(k, target),
         Kernel::Gather(k) => gather::emit(k, target),
         Kernel::Move(k) => Ok(moves::emit(k, target)),
+        Kernel::Group(k) => group::emit(k, target),
     }
 }

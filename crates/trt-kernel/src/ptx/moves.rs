@@ -2,8 +2,9 @@
 
 use super::access;
 use super::asm::{Asm, Class};
+use super::block::Block;
 use super::emitted::{Emitted, Extent, Target};
-use super::row::{chunks, first_column, module};
+use super::row::{chunks, first_column};
 use super::scope::Scope;
 use super::space;
 use crate::{Arg, Dim, Move};
@@ -12,6 +13,10 @@ use crate::{Arg, Dim, Move};
 const BLOCK: u32 = 128;
 
 pub(super) fn emit(kernel: &Move, target: Target) -> Emitted {
+    block(kernel, target).module(target, 2)
+}
+
+pub(super) fn block(kernel: &Move, target: Target) -> Block {
     let copy = space::merge_move(kernel);
     let size = copy.dtype.size();
     let views = [&copy.src, &copy.dst];
@@ -44,5 +49,5 @@ pub(super) fn emit(kernel: &Move, target: Target) -> Emitted {
         dim: total,
         per: BLOCK,
     };
-    module("move", target, 2, asm, BLOCK, grid)
+    Block::new("move", asm, BLOCK, grid)
 }

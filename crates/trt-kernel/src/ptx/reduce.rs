@@ -7,17 +7,18 @@
 
 use super::PtxError;
 use super::asm::{Asm, Class, Int, R};
-use super::emitted::{Emitted, Extent, Target};
+use super::block::Block;
+use super::emitted::{Extent, Target};
 use super::fold;
 use super::lanes::{Lanes, Point, Value};
 use super::plan::{Passes, Plan, UNROLL};
-use super::row::{module, vars};
+use super::row::vars;
 use super::scope::Scope;
 use super::space::{self, Columns};
 use super::stages::{Loads, Stage, Stages};
 use crate::{Dim, Reduce, Reg, Row};
 
-pub(super) fn emit(kernel: &Row, target: Target) -> Result<Emitted, PtxError> {
+pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     let row = space::merge_row(kernel, Columns::Keep);
     let types = (row.body.types(&row.args)).map_err(|source| crate::KernelError::Body {
         kernel: "row",
@@ -52,14 +53,7 @@ pub(super) fn emit(kernel: &Row, target: Target) -> Result<Emitted, PtxError> {
         dim: rows,
         per: plan.rows,
     };
-    Ok(module(
-        "row",
-        target,
-        row.args.len(),
-        asm,
-        plan.block(),
-        grid,
-    ))
+    Ok(Block::new("row", asm, plan.block(), grid))
 }
 
 /// Where a thread is.

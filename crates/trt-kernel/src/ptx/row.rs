@@ -6,10 +6,11 @@
 use super::PtxError;
 use super::access;
 use super::asm::{Asm, Class, Int};
-use super::emitted::{Emitted, Extent, Launch, Target};
+use super::block::Block;
+use super::emitted::{Emitted, Extent, Target};
 use super::lanes::{self, Point};
 use super::reduce;
-use super::scope::{Scope, entry, head, params};
+use super::scope::Scope;
 use super::space::{self, Columns};
 use crate::{Dim, Env, Inst, Row, Var};
 
@@ -19,9 +20,13 @@ const BLOCK: u32 = 128;
 const MANY: usize = 8192;
 
 pub(super) fn emit(kernel: &Row, target: Target) -> Result<Emitted, PtxError> {
+    Ok(block(kernel, target)?.module(target, kernel.args.len()))
+}
+
+pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     let insts = &kernel.body.insts;
     match insts.iter().any(|i| matches!(i, Inst::Reduce(..))) {
-        true => reduce::emit(kernel, target),
+        true => reduce::block(kernel, target),
         false => Ok(points(kernel, target)),
     }
 }
@@ -35,7 +40,7 @@ pub(super) fn vars(kernel: &Row) -> Vec<Var> {
     vars
 }
 
-fn points(kernel: &Row, target: Target) -> Emitted {
+fn points(kernel: &Row, target: Target) -> Block {
     let row = space::merge_row(kernel, Columns::Merge);
     let widest = access::lanes(
         row.space.last().unwrap_or(&Dim::from(1)),
@@ -63,7 +68,7 @@ fn points(kernel: &Row, target: Target) -> Emitted {
         dim: total,
         per: BLOCK,
     };
-    module("row", target, row.args.len(), asm, BLOCK, grid)
+    Block::new("row", asm, BLOCK, grid)
 }
 
 /// Turns the last index from chunks of `lanes` columns into columns.
@@ -93,29 +98,4 @@ pub(super) fn chunks(space: &[Dim], widest: usize) -> (usize, Vec<Dim>) {
         }
     }
     (lanes, sizes)
-}
-
-/// A module of one entry over a grid along x.
-pub(super) fn module(
-    name: &str,
-    target: Target,
-    args: usize,
-    asm: Asm,
-    block: u32,
-    grid: Extent,
-) -> Emitted {
-    let params = params(args, false);
-    Emitted {
-        text: head(target) + &entry(name, &params, block, asm),
-        target,
-        params,
-        launches: vec![Launch {
-            entry: name.into(),
-            when: vec![],
-            grid: [grid, Extent::Fixed(1), Extent::Fixed(1)],
-            block,
-            shared: 0,
-        }],
-        scratch: Dim::from(0),
-    }
 }

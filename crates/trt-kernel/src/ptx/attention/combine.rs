@@ -90,7 +90,7 @@ pub(super) fn entry(plan: &Plan, name: &str) -> String {
     let mut asm = Asm::default();
     let asm_ = &mut asm;
     let f = Frame::begin(asm_, plan);
-    let params = scope::params(plan.k.args.len(), false);
+    let params = scope::params(plan.k.args.len(), 0);
     body(asm_, &f);
     scope::entry(name, &params, THREADS, asm)
 }

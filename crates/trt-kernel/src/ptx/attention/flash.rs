@@ -1,6 +1,6 @@
 //! Attention of many queries on tensor cores, without the matrix of scores.
 //!
-//! A block takes 128 queries of a head, 32 for each of its four warps. Queries are copied to shared
+//! A block takes 128 queries of a head (64 of a wide one), a fourth for each of its warps. Queries are copied to shared
 //! memory once; keys and values follow in tiles, each while the other is in use. Rows in shared
 //! memory are an odd number of 16-byte pieces apart, so `ldmatrix` meets no bank twice. A warp's
 //! scores stay in registers: as the result of one product they are laid out as the left side of
@@ -23,47 +23,63 @@ use std::f32::consts::LOG2_E;
 
 /// Threads of a block.
 pub(super) const THREADS: u32 = 128;
-/// Queries of a block, and of a warp.
-const QUERIES: usize = 128;
-const OWN: usize = 32;
-/// Sixteen-row fragments of a warp.
-const PARTS: usize = OWN / 16;
-/// The widest head whose sums fit into registers.
-const WIDEST: usize = 128;
+const WARPS: usize = THREADS as usize / 32;
 /// Up to this width the queries' fragments stay in registers too.
 const KEPT: usize = 64;
 /// Blocks that a multiprocessor holds.
 const CROWD: u32 = 2;
 
-/// Whether this variant can take a kernel that [`fragment::fits`].
-pub(super) fn fits(plan: &Plan) -> bool {
-    [plan.k.head_dim, plan.k.value_dim]
-        .iter()
-        .all(|d| d % 16 == 0 && *d <= WIDEST)
+/// How the work is cut.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Sixteen-row fragments of a warp.
+    parts: usize,
+    /// Keys of a tile.
+    tile: usize,
 }
 
-/// Keys of a tile: fewer where a score body needs registers beside wide sums.
-fn tile(plan: &Plan) -> usize {
-    match plan.factor.is_none() && plan.k.value_dim > 64 {
-        true => 32,
-        false => 64,
+impl Shape {
+    /// As much as registers hold beside the sums, which are as wide as a value.
+    fn of(plan: &Plan) -> Shape {
+        let wide = plan.k.head_dim.max(plan.k.value_dim) > 128;
+        let body = plan.factor.is_none() && plan.k.value_dim > 64;
+        Shape {
+            parts: if wide { 1 } else { 2 },
+            tile: if wide || body { 32 } else { 64 },
+        }
     }
+
+    /// Queries of a warp.
+    fn own(self) -> usize {
+        16 * self.parts
+    }
+
+    /// Queries of a block.
+    fn queries(self) -> usize {
+        WARPS * self.own()
+    }
+}
+
+/// Elements of a row in shared memory: whole fragments, the last half of one zero.
+fn padded(elements: usize) -> usize {
+    elements.next_multiple_of(16)
 }
 
 /// Bytes between rows in shared memory.
 fn pitch(elements: usize) -> usize {
-    elements * 2 + 16
+    padded(elements) * 2 + 16
 }
 
 /// Bytes of shared memory: queries, a tile of keys, one of values.
 pub(super) fn shared(plan: &Plan) -> u32 {
+    let shape = Shape::of(plan);
     let (k, v) = (pitch(plan.k.head_dim), pitch(plan.k.value_dim));
-    ((QUERIES + tile(plan)) * k + tile(plan) * v) as u32
+    ((shape.queries() + shape.tile) * k + shape.tile * v) as u32
 }
 
 pub(super) fn grid(plan: &Plan) -> [Extent; 3] {
     [
-        extent(plan.k.queries.clone(), QUERIES as u32),
+        extent(plan.k.queries.clone(), Shape::of(plan).queries() as u32),
         Extent::Fixed(plan.k.heads as u32),
         extent(plan.k.batch.clone(), 1),
     ]
@@ -73,7 +89,7 @@ pub(super) fn entry(plan: &Plan, name: &str) -> String {
     let mut asm = Asm::default();
     let f = Frame::begin(&mut asm, plan);
     Block::begin(&mut asm, &f).run(&mut asm);
-    let params = scope::params(plan.k.args.len(), false);
+    let params = scope::params(plan.k.args.len(), 0);
     scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
 }
 
@@ -85,8 +101,7 @@ struct Block<'a> {
     /// First query of the block, of the warp, of the lane.
     first: [R; 3],
     keys: Keys,
-    /// Keys of a tile.
-    tile: usize,
+    shape: Shape,
     t: R,
     /// Where the lane's row for `ldmatrix` lies: of the warp's queries, of keys, of values.
     q: R,
@@ -122,16 +137,16 @@ struct Copy<'a> {
 impl<'a> Block<'a> {
     fn begin(asm: &mut Asm, f: &'a Frame<'a>) -> Block<'a> {
         let k = f.plan.k;
-        let keys_of_tile = tile(f.plan);
+        let shape = Shape::of(f.plan);
         let tile = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
         // Under a causal mask late queries see more: they go first.
         let tiles = asm.op("mov.u32", Class::B32, &[&"%nctaid.x"]);
         let last = asm.op("sub.u32", Class::B32, &[&tiles, &1]);
         let tile = asm.op("sub.u32", Class::B32, &[&last, &tile]);
-        let first = asm.op("mul.lo.u32", Class::B32, &[&tile, &QUERIES]);
+        let first = asm.op("mul.lo.u32", Class::B32, &[&tile, &shape.queries()]);
         let head = asm.op("mov.u32", Class::B32, &[&"%ctaid.y"]);
         let kv_head = int::div(asm, head, Int::Imm(f.plan.group() as i64));
-        let last = int::add(asm, first, Int::Imm(QUERIES as i64 - 1));
+        let last = int::add(asm, first, Int::Imm(shape.queries() as i64 - 1));
         let end = int::sub(asm, f.queries, Int::Imm(1));
         let last = int::min(asm, last, end);
         let lane = asm.op("and.b32", Class::B32, &[&f.tid, &31]);
@@ -139,8 +154,8 @@ impl<'a> Block<'a> {
 
         let (wide, tall) = (pitch(k.head_dim), pitch(k.value_dim));
         let q = asm.op("mov.u32", Class::B32, &[&"dynamic"]);
-        let keys = asm.op("add.u32", Class::B32, &[&q, &(QUERIES * wide)]);
-        let values = asm.op("add.u32", Class::B32, &[&keys, &(keys_of_tile * wide)]);
+        let keys = asm.op("add.u32", Class::B32, &[&q, &(shape.queries() * wide)]);
+        let values = asm.op("add.u32", Class::B32, &[&keys, &(shape.tile * wide)]);
         // Lanes 8i .. 8i + 7 name the rows of the i-th of four 8 x 8 matrices. Left sides and
         // values have the next rows in the second one, keys the next columns.
         let low = asm.op("and.b32", Class::B32, &[&lane, &15]);
@@ -148,7 +163,7 @@ impl<'a> Block<'a> {
         let row = asm.op("and.b32", Class::B32, &[&lane, &7]);
         let row = asm.op("mad.lo.u32", Class::B32, &[&high, &8, &row]);
         let column = asm.op("bfe.u32", Class::B32, &[&lane, &3, &1]);
-        let own = mem::cell(asm, q, warp, OWN * wide);
+        let own = mem::cell(asm, q, warp, shape.own() * wide);
         let mut place = |base, row, pitch, column| {
             let at = mem::cell(asm, base, row, pitch);
             mem::cell(asm, at, column, 16)
@@ -159,7 +174,7 @@ impl<'a> Block<'a> {
             place(values, low, tall, high),
         ];
         let g = asm.op("shr.u32", Class::B32, &[&lane, &2]);
-        let of_warp = asm.op("mad.lo.u32", Class::B32, &[&warp, &OWN, &first]);
+        let of_warp = asm.op("mad.lo.u32", Class::B32, &[&warp, &shape.own(), &first]);
         Block {
             f,
             head: head.into(),
@@ -170,14 +185,20 @@ impl<'a> Block<'a> {
                 asm.op("add.u32", Class::B32, &[&of_warp, &g]),
             ],
             keys: f.seen(asm, first.into(), last, 16),
-            tile: keys_of_tile,
+            shape,
             t: asm.op("and.b32", Class::B32, &[&lane, &3]),
             q: at[0],
             k: at[1],
             v: at[2],
-            q_copy: Copy::begin(asm, f, (&k.q, head.into()), (QUERIES, k.head_dim), q),
-            k_copy: Copy::begin(asm, f, (&k.k, kv_head), (keys_of_tile, k.head_dim), keys),
-            v_copy: Copy::begin(asm, f, (&k.v, kv_head), (keys_of_tile, k.value_dim), values),
+            q_copy: Copy::begin(
+                asm,
+                f,
+                (&k.q, head.into()),
+                (shape.queries(), k.head_dim),
+                q,
+            ),
+            k_copy: Copy::begin(asm, f, (&k.k, kv_head), (shape.tile, k.head_dim), keys),
+            v_copy: Copy::begin(asm, f, (&k.v, kv_head), (shape.tile, k.value_dim), values),
         }
     }
 
@@ -191,31 +212,42 @@ impl<'a> Block<'a> {
         asm.when(some, true, |asm| {
             self.k_copy.rows(asm, self.f, key.into(), last);
         });
-        let rows: Vec<Running> = (0..2 * PARTS).map(|_| Running::new(asm)).collect();
-        let sums: Vec<Vec<[R; 4]>> = (0..PARTS)
-            .map(|_| (0..k.value_dim / 8).map(|_| fragment::zeros(asm)).collect())
+        let rows: Vec<Running> = (0..2 * self.shape.parts)
+            .map(|_| Running::new(asm))
+            .collect();
+        let sums: Vec<Vec<[R; 4]>> = (0..self.shape.parts)
+            .map(|_| {
+                (0..padded(k.value_dim) / 8)
+                    .map(|_| fragment::zeros(asm))
+                    .collect()
+            })
             .collect();
         arrived(asm);
         let kept = (k.head_dim <= KEPT).then(|| {
-            (0..k.head_dim / 16)
+            (0..padded(k.head_dim) / 16)
                 .map(|i| self.queries(asm, i))
                 .collect::<Vec<_>>()
         });
-        asm.count_rolled(key, self.keys.end, Int::Imm(self.tile as i64), |asm| {
-            arrived(asm);
-            // All are done with the values before.
-            self.v_copy.rows(asm, self.f, key.into(), last);
-            let scores = self.scores(asm, kept.as_deref());
-            let weights = self.softmax(asm, key, &rows, &sums, &scores);
-            arrived(asm);
-            // All are done with these keys.
-            let next = int::add(asm, key, Int::Imm(self.tile as i64));
-            let more = asm.op("setp.lt.s32", Class::Pred, &[&next, &self.keys.end]);
-            asm.when(more, true, |asm| {
-                self.k_copy.rows(asm, self.f, next, last);
-            });
-            self.add_values(asm, &sums, &weights);
-        });
+        asm.count_rolled(
+            key,
+            self.keys.end,
+            Int::Imm(self.shape.tile as i64),
+            |asm| {
+                arrived(asm);
+                // All are done with the values before.
+                self.v_copy.rows(asm, self.f, key.into(), last);
+                let scores = self.scores(asm, kept.as_deref());
+                let weights = self.softmax(asm, key, &rows, &sums, &scores);
+                arrived(asm);
+                // All are done with these keys.
+                let next = int::add(asm, key, Int::Imm(self.shape.tile as i64));
+                let more = asm.op("setp.lt.s32", Class::Pred, &[&next, &self.keys.end]);
+                asm.when(more, true, |asm| {
+                    self.k_copy.rows(asm, self.f, next, last);
+                });
+                self.add_values(asm, &sums, &weights);
+            },
+        );
         for (i, row) in rows.iter().enumerate() {
             self.write(asm, row, &sums[i / 2], i);
         }
@@ -231,30 +263,36 @@ impl<'a> Block<'a> {
     }
 
     /// The `i`-th sixteen elements of the warp's queries, as left sides.
-    fn queries(&self, asm: &mut Asm, i: usize) -> [[R; 4]; PARTS] {
+    fn queries(&self, asm: &mut Asm, i: usize) -> Vec<[R; 4]> {
         let pitch = pitch(self.f.plan.k.head_dim);
-        std::array::from_fn(|p| load4x(asm, false, self.q, p * 16 * pitch + i * 32))
+        (0..self.shape.parts)
+            .map(|p| load4x(asm, false, self.q, p * 16 * pitch + i * 32))
+            .collect()
     }
 
     /// Dot products of the warp's queries with a tile of keys: for each part, eight keys a
     /// fragment.
-    fn scores(&self, asm: &mut Asm, kept: Option<&[[[R; 4]; PARTS]]>) -> Vec<Vec<[R; 4]>> {
+    fn scores(&self, asm: &mut Asm, kept: Option<&[Vec<[R; 4]>]>) -> Vec<Vec<[R; 4]>> {
         let plan = self.f.plan;
         let dtype = plan.dtype(&plan.k.q);
         let pitch = pitch(plan.k.head_dim);
-        let sums: Vec<Vec<[R; 4]>> = (0..PARTS)
-            .map(|_| (0..self.tile / 8).map(|_| fragment::zeros(asm)).collect())
+        let sums: Vec<Vec<[R; 4]>> = (0..self.shape.parts)
+            .map(|_| {
+                (0..self.shape.tile / 8)
+                    .map(|_| fragment::zeros(asm))
+                    .collect()
+            })
             .collect();
-        for i in 0..plan.k.head_dim / 16 {
+        for i in 0..padded(plan.k.head_dim) / 16 {
             let queries = match kept {
-                Some(kept) => kept[i],
+                Some(kept) => kept[i].clone(),
                 None => self.queries(asm, i),
             };
-            for n in 0..self.tile / 16 {
+            for n in 0..self.shape.tile / 16 {
                 let [a, b, c, d] = load4x(asm, false, self.k, n * 16 * pitch + i * 32);
-                for (sums, query) in sums.iter().zip(queries) {
-                    fragment::multiply(asm, dtype, &sums[2 * n], query, [a, b]);
-                    fragment::multiply(asm, dtype, &sums[2 * n + 1], query, [c, d]);
+                for (sums, query) in sums.iter().zip(&queries) {
+                    fragment::multiply(asm, dtype, &sums[2 * n], *query, [a, b]);
+                    fragment::multiply(asm, dtype, &sums[2 * n + 1], *query, [c, d]);
                 }
             }
         }
@@ -309,7 +347,7 @@ impl<'a> Block<'a> {
 
     /// Turns dot products into scores.
     fn score_body(&self, asm: &mut Asm, first: R, scores: &[Vec<[R; 4]>]) {
-        for i in 0..2 * PARTS {
+        for i in 0..2 * self.shape.parts {
             let (_, row) = self.row(asm, i);
             for (n, sums) in scores[i / 2].iter().enumerate() {
                 let key = asm.op("add.s32", Class::B32, &[&first, &(8 * n)]);
@@ -325,10 +363,10 @@ impl<'a> Block<'a> {
     /// Whether some query of the warp does not see all keys of a tile.
     fn edge(&self, asm: &mut Asm, key: R) -> R {
         let first = self.f.query(asm, self.head, self.first[1].into());
-        let last = int::add(asm, self.first[1], Int::Imm(OWN as i64 - 1));
+        let last = int::add(asm, self.first[1], Int::Imm(self.shape.own() as i64 - 1));
         let last = self.f.query(asm, self.head, last);
         let horizon = self.f.horizon(asm, &first, self.keys.end);
-        let end = asm.op("add.s32", Class::B32, &[&key, &self.tile]);
+        let end = asm.op("add.s32", Class::B32, &[&key, &self.shape.tile]);
         let edge = asm.op("setp.gt.s32", Class::Pred, &[&end, &horizon]);
         match last.low {
             None => edge,
@@ -337,7 +375,7 @@ impl<'a> Block<'a> {
     }
 
     fn mask(&self, asm: &mut Asm, first: R, scores: &[Vec<[R; 4]>]) {
-        for i in 0..2 * PARTS {
+        for i in 0..2 * self.shape.parts {
             let (_, row) = self.row(asm, i);
             let horizon = self.f.horizon(asm, &row, self.keys.end);
             for (n, sums) in scores[i / 2].iter().enumerate() {
@@ -380,8 +418,8 @@ impl<'a> Block<'a> {
         let plan = self.f.plan;
         let dtype = plan.dtype(&plan.k.v);
         let pitch = pitch(plan.k.value_dim);
-        for n in 0..self.tile / 16 {
-            for i in 0..plan.k.value_dim / 16 {
+        for n in 0..self.shape.tile / 16 {
+            for i in 0..padded(plan.k.value_dim) / 16 {
                 let [a, b, c, d] = load4x(asm, true, self.v, n * 16 * pitch + i * 32);
                 for (sums, weights) in sums.iter().zip(weights) {
                     fragment::multiply(asm, dtype, &sums[2 * i], weights[n], [a, b]);
@@ -404,7 +442,7 @@ impl<'a> Block<'a> {
         asm.when(inside, true, |asm| {
             let first = asm.op("mul.lo.u32", Class::B32, &[&self.t, &2]);
             let address = self.f.at(asm, out, row.head, row.query, first.into());
-            for (i, sum) in sums.iter().enumerate() {
+            for (i, sum) in sums[..plan.k.value_dim / 8].iter().enumerate() {
                 let two = [0, 1].map(|j| {
                     let s = sum[2 * half + j];
                     asm.op("mul.f32", Class::F32, &[&s, &inverse])
@@ -458,21 +496,32 @@ impl<'a> Copy<'a> {
         to: R,
     ) -> Copy<'a> {
         let pieces = elements / 8;
-        let threads = pieces.next_power_of_two();
+        let threads = (padded(elements) / 8).next_power_of_two();
         let row = int::div(asm, f.tid, Int::Imm(threads as i64));
         let row = asm.op("mov.b32", Class::B32, &[&row]);
         let piece = asm.op("and.b32", Class::B32, &[&f.tid, &(threads - 1)]);
         let column = asm.op("mul.lo.u32", Class::B32, &[&piece, &8]);
         let to = mem::cell(asm, to, row, pitch(elements));
+        let to = mem::cell(asm, to, piece, 16);
+        let per = THREADS as usize / threads;
+        if padded(elements) > elements {
+            let beyond = asm.op("setp.eq.u32", Class::Pred, &[&piece, &pieces]);
+            for i in (0..rows).step_by(per) {
+                let offset = i * pitch(elements);
+                asm.put(format_args!(
+                    "@{beyond} st.shared.v4.b32 [{to}+{offset}], {{0, 0, 0, 0}}"
+                ));
+            }
+        }
         Copy {
             operand,
-            per: THREADS as usize / threads,
+            per,
             rows,
             row,
             some: (pieces < threads)
                 .then(|| asm.op("setp.lt.u32", Class::Pred, &[&piece, &pieces])),
             from: f.at(asm, operand, head, Int::Imm(0), column.into()),
-            to: mem::cell(asm, to, piece, 16),
+            to,
             pitch: pitch(elements),
         }
     }

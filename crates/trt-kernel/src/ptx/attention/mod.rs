@@ -42,54 +42,56 @@ struct Plan<'a> {
     splits: usize,
 }
 
+/// An entry, and how it is launched.
+struct Entry {
+    name: &'static str,
+    text: String,
+    grid: [Extent; 3],
+    threads: u32,
+    /// Bytes of dynamic shared memory.
+    shared: u32,
+}
+
 /// PTX for an attention.
 pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     let plan = Plan::new(k, target)?;
-    let (mut text, mut launches) = (scope::head(target), Vec::new());
-    let mut scratch = Dim::from(0);
     let known = k.queries.constant();
-    if known.is_none_or(|q| q <= i64::from(FEW)) {
-        let when = known.is_none().then(|| plan.when(1, FEW));
-        let (entry, grid, threads) = match plan.tensor {
-            true => {
-                let entry = decode::entry(&plan, "few");
-                (entry, decode::grid(&plan), decode::THREADS)
-            }
-            false => {
-                let entry = plain::entry(&plan, "few", plan.splits);
-                (entry, plain::grid(&plan, plan.splits), plain::THREADS)
-            }
-        };
-        text += &entry;
-        launches.push(plan.launch("few", grid, threads, &when));
-        if plan.splits > 1 {
-            text += &combine::entry(&plan, "combine");
-            let grid = combine::grid(&plan);
-            launches.push(plan.launch("combine", grid, combine::THREADS, &when));
-            scratch = combine::scratch(&plan);
-        }
+    let (few, many) = (
+        known.is_none_or(|q| q <= i64::from(FEW)),
+        known.is_none_or(|q| q > i64::from(FEW)),
+    );
+    let mut entries = Vec::new();
+    if few {
+        let all = plan.few().into_iter();
+        entries.extend(all.map(|e| (e, plan.when(1, FEW))));
     }
-    if known.is_none_or(|q| q > i64::from(FEW)) {
-        let when = known.is_none().then(|| plan.when(FEW + 1, u32::MAX));
-        if plan.tensor && flash::fits(&plan) {
-            text += ".extern .shared .align 16 .b8 dynamic[];\n\n";
-            text += &flash::entry(&plan, "many");
-            let launch = plan.launch("many", flash::grid(&plan), flash::THREADS, &when);
-            launches.push(Launch {
-                shared: flash::shared(&plan),
-                ..launch
-            });
-        } else {
-            text += &plain::entry(&plan, "many", 1);
-            launches.push(plan.launch("many", plain::grid(&plan, 1), plain::THREADS, &when));
-        }
+    if many {
+        entries.push((plan.many(), plan.when(FEW + 1, u32::MAX)));
+    }
+    let mut text = scope::head(target);
+    if entries.iter().any(|(e, _)| e.shared > 0) {
+        text += ".extern .shared .align 1024 .b8 dynamic[];\n\n";
+    }
+    let mut launches = Vec::new();
+    for (e, when) in entries {
+        text += &e.text;
+        launches.push(Launch {
+            entry: e.name.into(),
+            when: known.is_none().then_some(when).into_iter().collect(),
+            grid: e.grid,
+            block: e.threads,
+            shared: e.shared,
+        });
     }
     Ok(Emitted {
         text,
         target,
-        params: scope::params(k.args.len(), false),
+        params: scope::params(k.args.len(), 0),
         launches,
-        scratch,
+        scratch: match few && plan.splits > 1 {
+            true => combine::scratch(&plan),
+            false => Dim::from(0),
+        },
     })
 }
 
@@ -151,12 +153,48 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn launch(&self, entry: &str, grid: [Extent; 3], block: u32, when: &Option<When>) -> Launch {
-        Launch {
-            entry: entry.into(),
-            when: when.iter().cloned().collect(),
-            grid,
-            block,
+    /// Entries for few queries: the splits, then what merges them.
+    fn few(&self) -> Vec<Entry> {
+        let first = match self.tensor {
+            true => Entry {
+                name: "decode",
+                text: decode::entry(self, "decode"),
+                grid: decode::grid(self),
+                threads: decode::THREADS,
+                shared: 0,
+            },
+            false => self.plain("plain_few", self.splits),
+        };
+        let merge = (self.splits > 1).then(|| Entry {
+            name: "combine",
+            text: combine::entry(self, "combine"),
+            grid: combine::grid(self),
+            threads: combine::THREADS,
+            shared: 0,
+        });
+        [first].into_iter().chain(merge).collect()
+    }
+
+    /// The entry for many queries.
+    fn many(&self) -> Entry {
+        match self.tensor {
+            true => Entry {
+                name: "flash",
+                text: flash::entry(self, "flash"),
+                grid: flash::grid(self),
+                threads: flash::THREADS,
+                shared: flash::shared(self),
+            },
+            false => self.plain("plain", 1),
+        }
+    }
+
+    fn plain(&self, name: &'static str, splits: usize) -> Entry {
+        Entry {
+            name,
+            text: plain::entry(self, name, splits),
+            grid: plain::grid(self, splits),
+            threads: plain::THREADS,
             shared: 0,
         }
     }

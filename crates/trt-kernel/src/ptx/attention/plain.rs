@@ -58,7 +58,7 @@ pub(super) fn entry(plan: &Plan, name: &str, splits: usize) -> String {
             asm.when(some, true, |asm| block.run(asm));
         }
     }
-    let params = scope::params(plan.k.args.len(), false);
+    let params = scope::params(plan.k.args.len(), 0);
     scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
 }
 

@@ -13,9 +13,10 @@
 
 use super::out::{self, Sums};
 use super::pieces::{PIECE, Reader};
-use super::{Block, Frame, aligned_rows, dtype, over, over_rows};
+use super::{Frame, aligned_rows, dtype, over, over_rows};
 use crate::Matmul;
 use crate::ptx::asm::{Asm, Class, Int, R};
+use crate::ptx::block::Block;
 use crate::ptx::emitted::{Extent, Target};
 
 /// Threads that keep enough bytes in flight for the memory of a large device, with few rows of

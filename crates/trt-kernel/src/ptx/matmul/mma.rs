@@ -10,8 +10,9 @@
 
 use super::out::{self, Sums};
 use super::ring::{self, DEPTH, Filler, ROW, Ring};
-use super::{Block, Frame, aligned_rows, dtype, over, over_rows};
+use super::{Frame, aligned_rows, dtype, over, over_rows};
 use crate::ptx::asm::{Asm, Class, Int, R};
+use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
 use crate::{DType, Matmul};
 

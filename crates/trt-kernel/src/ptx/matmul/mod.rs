@@ -24,6 +24,7 @@ mod wgmma;
 use super::PtxError;
 use super::access::multiple;
 use super::asm::{Asm, Class, Int, R};
+use super::block::Block;
 use super::emitted::{Emitted, Extent, Launch, Target, When};
 use super::scope::{self, Scope, Tiles};
 use crate::{DType, Dim, Matmul, Operand, Var};
@@ -43,16 +44,8 @@ enum Variant {
 
 /// The text and launches of a product.
 pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError> {
-    for (name, operand) in [("a", &kernel.a), ("b", &kernel.b)] {
-        let dtype = dtype(kernel, operand);
-        if !dtype.is_float() {
-            return Err(PtxError::Unsupported {
-                kernel: "matmul",
-                what: format!("operand {name} is {dtype}, not a float"),
-            });
-        }
-    }
-    let params = scope::params(kernel.args.len(), kernel.ranged);
+    floats(kernel)?;
+    let params = scope::params(kernel.args.len(), usize::from(kernel.ranged));
     let mut emitted = Emitted {
         text: scope::head(target),
         target,
@@ -65,12 +58,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
         emitted.text += ".extern .shared .align 1024 .b8 dynamic[];\n\n";
     }
     for (variant, when) in chosen {
-        let block = match variant {
-            Variant::Few(most) => few::emit(kernel, target, most),
-            Variant::Mma(shape) => mma::emit(kernel, target, shape),
-            Variant::Wgmma(shape) => wgmma::emit(kernel, target, shape),
-            Variant::Tile => tile::emit(kernel, target),
-        };
+        let block = variant.block(kernel, target);
         emitted.text += &scope::crowded_entry(
             &block.name,
             &emitted.params,
@@ -89,7 +77,42 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
     Ok(emitted)
 }
 
+/// The one entry of a product whose `m` is a constant.
+pub(super) fn block(kernel: &Matmul, target: Target) -> Result<Block, PtxError> {
+    floats(kernel)?;
+    match choose(kernel, target).as_slice() {
+        [(variant, when)] if when.is_empty() => Ok(variant.block(kernel, target)),
+        several => Err(PtxError::Unsupported {
+            kernel: "matmul",
+            what: format!("{} entries where one is asked for", several.len()),
+        }),
+    }
+}
+
+/// Whether both operands are floats.
+fn floats(kernel: &Matmul) -> Result<(), PtxError> {
+    for (name, operand) in [("a", &kernel.a), ("b", &kernel.b)] {
+        let dtype = dtype(kernel, operand);
+        if !dtype.is_float() {
+            return Err(PtxError::Unsupported {
+                kernel: "matmul",
+                what: format!("operand {name} is {dtype}, not a float"),
+            });
+        }
+    }
+    Ok(())
+}
+
 impl Variant {
+    fn block(self, kernel: &Matmul, target: Target) -> Block {
+        match self {
+            Variant::Few(most) => few::emit(kernel, target, most),
+            Variant::Mma(shape) => mma::emit(kernel, target, shape),
+            Variant::Wgmma(shape) => wgmma::emit(kernel, target, shape),
+            Variant::Tile => tile::emit(kernel, target),
+        }
+    }
+
     /// Whether it takes dynamic shared memory.
     fn is_dynamic(self) -> bool {
         match self {
@@ -154,17 +177,6 @@ fn on_tensor_cores(kernel: &Matmul, target: Target) -> Vec<(Variant, u32)> {
     }
     list.push((wgmma(wgmma::Shape::Wide), u32::MAX));
     list
-}
-
-/// An entry in the making.
-struct Block {
-    name: String,
-    asm: Asm,
-    threads: u32,
-    /// Blocks that a multiprocessor should hold at a time, if that matters.
-    crowd: Option<u32>,
-    grid: [Extent; 3],
-    shared: u32,
 }
 
 /// What every variant starts from, in registers.
@@ -259,7 +271,7 @@ impl<'a> Frame<'a> {
 fn over_rows(kernel: &Matmul, per: usize) -> Extent {
     let per = per as u32;
     match kernel.ranged {
-        true => Extent::Rows { per },
+        true => Extent::Rows { weight: 0, per },
         false => over(&kernel.n, per as usize),
     }
 }

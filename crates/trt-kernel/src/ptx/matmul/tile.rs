@@ -6,8 +6,9 @@
 //! Elements beyond `m`, the range or `k` are zeros, so no product sees what was never loaded.
 
 use super::out::{self, Sums};
-use super::{Block, Frame, dtype, over, over_rows};
+use super::{Frame, dtype, over, over_rows};
 use crate::ptx::asm::{Asm, Class, Int, R};
+use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
 use crate::{DType, Dim, Matmul};
 

@@ -16,9 +16,10 @@
 
 use super::out::{self, Sums};
 use super::ring::{self, DEPTH, Filler, ROW, Ring};
-use super::{Block, Frame, over, over_rows};
+use super::{Frame, over, over_rows};
 use crate::Matmul;
 use crate::ptx::asm::{Asm, Class, Int, R};
+use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
 
 /// Rows of `a` of a block.

@@ -1,0 +1,70 @@
+//! Calls that were recorded to be replayed at the cost of one launch.
+//!
+//! A recorded call is right for another call only if everything but the runtime integers is the
+//! same: the program, the memory of its arena and states, the places of its weights, and the
+//! integers that decide how launches are made. All of that is the [`Key`]. A key is recorded
+//! when it comes a second time, since most lengths of a prompt come once.
+
+use std::collections::VecDeque;
+use trt_device::Graph;
+
+/// What must agree between a recorded call and its replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// The program.
+    pub program: usize,
+    /// The split of the weights.
+    pub generation: u64,
+    /// Addresses of the arena and of the states.
+    pub memory: Vec<u64>,
+    /// Values of the integers that decide how launches are made.
+    pub shape: Vec<i64>,
+}
+
+/// Recorded calls, the latest last.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    graphs: VecDeque<(Key, Graph)>,
+    seen: Option<Key>,
+}
+
+/// Recorded calls kept at most: two sessions of two classes of calls.
+const KEPT: usize = 4;
+
+impl Recorded {
+    /// The recorded call with this key.
+    pub fn get(&mut self, key: &Key) -> Option<Graph> {
+        let at = self.graphs.iter().position(|(k, _)| k == key)?;
+        let found = self.graphs.remove(at)?;
+        let graph = found.1.clone();
+        self.graphs.push_back(found);
+        Some(graph)
+    }
+
+    /// Whether a call with this key should be recorded: it comes a second time running.
+    pub fn due(&mut self, key: &Key) -> bool {
+        let again = self.seen.as_ref() == Some(key);
+        self.seen = Some(key.clone());
+        again
+    }
+
+    /// Keeps a recorded call.
+    pub fn keep(&mut self, key: Key, graph: Graph) {
+        self.graphs.retain(|(k, _)| k.generation == key.generation);
+        if self.graphs.len() == KEPT {
+            self.graphs.pop_front();
+        }
+        self.graphs.push_back((key, graph));
+    }
+
+    /// Forgets what uses memory at one of these addresses, or everything if none is given.
+    pub fn forget(&mut self, memory: Option<&[u64]>) {
+        self.seen = None;
+        match memory {
+            None => self.graphs.clear(),
+            Some(gone) => self
+                .graphs
+                .retain(|(k, _)| !k.memory.iter().any(|a| gone.contains(a))),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! How fast bytes come to a device, and how fast kernels read them there.
+//!
+//! Both are measured with the work that streaming itself submits: tiles of the weights that are
+//! fetched, and a kernel that reads device memory once. They bound what any budget can reach.
+
+use crate::{Error, WeightId, Weights};
+use std::time::Instant;
+use trt_alloc::{Pool, Purpose};
+use trt_device::{Device, Paging, Residency, Slice, Stream, Work};
+use trt_kernel::{Arg, BodyBuilder, DType, Dim, Env, Inst, Kernel, Reduce, Row, View};
+
+/// Measured rates of a device, in bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Weights that come to the device, from the page cache.
+    pub link: f64,
+    /// Device memory that a kernel reads.
+    pub memory: f64,
+}
+
+/// Bytes of one fetch.
+const PIECE: usize = 16 << 20;
+/// Most bytes that are fetched, and that the kernel reads.
+const MOST: usize = 1 << 30;
+/// Columns that the reading kernel sums into one value.
+const COLUMNS: usize = 16384;
+const ROUNDS: usize = 5;
+
+impl Rates {
+    /// Measures with these weights: their first gigabyte is fetched several times, and as much
+    /// device memory is read. What the pool gives for it is given back.
+    pub fn measure(pool: &Pool, weights: &Weights) -> Result<Rates, Error> {
+        let device = pool.device().clone();
+        let stream = device.stream("rates")?;
+        Ok(Rates {
+            link: link(&*device, pool, weights, stream)?,
+            memory: memory(&*device, pool, stream)?,
+        })
+    }
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+/// Times a batch of work, after a round that is not counted.
+fn time(
+    device: &dyn Device,
+    stream: Stream,
+    mut batch: impl FnMut() -> Result<(), Error>,
+) -> Result<f64, Error> {
+    let mut seconds = Vec::with_capacity(ROUNDS);
+    for round in 0..=ROUNDS {
+        let start = Instant::now();
+        batch()?;
+        device.synchronize(stream)?;
+        if round > 0 {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(median(seconds))
+}
+
+fn link(device: &dyn Device, pool: &Pool, weights: &Weights, stream: Stream) -> Result<f64, Error> {
+    let pieces = pieces(device, weights)?;
+    let bytes: usize = pieces.iter().map(Slice::len).sum();
+    let largest = pieces.iter().map(Slice::len).max().unwrap_or(1);
+    let slots = match device.info().residency {
+        Residency::InPlace => Vec::new(),
+        Residency::Copied => vec![
+            pool.acquire(largest as u64, Purpose::Ring)?,
+            pool.acquire(largest as u64, Purpose::Ring)?,
+        ],
+    };
+    let seconds = time(device, stream, || {
+        for (i, src) in pieces.iter().enumerate() {
+            let src = src.clone();
+            match slots.get(i % 2) {
+                Some(slot) => {
+                    let dst = slot.whole().slice(0..src.len())?;
+                    device.submit(stream, Work::Upload { dst, src })?;
+                }
+                None => {
+                    device.submit(stream, Work::Populate(src.clone()))?;
+                    device.submit(stream, Work::Discard(src))?;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(bytes as f64 / seconds)
+}
+
+/// Pieces of the largest weights, up to [`MOST`] bytes.
+fn pieces(device: &dyn Device, weights: &Weights) -> Result<Vec<Slice>, Error> {
+    let mut ids: Vec<WeightId> = weights.ids().collect();
+    ids.sort_by_key(|id| std::cmp::Reverse(weights.info(*id).bytes()));
+    let mut pieces = Vec::new();
+    let mut left = MOST;
+    for id in ids {
+        let info = weights.info(id);
+        let file = &weights.files()[info.file.0 as usize];
+        let map = device.map(file.file.clone(), file.passing.clone(), Paging::Coarse)?;
+        let whole = map.whole().slice(info.range.clone())?;
+        for start in (0..whole.len()).step_by(PIECE) {
+            let end = (start + PIECE).min(whole.len());
+            if left == 0 {
+                return Ok(pieces);
+            }
+            left = left.saturating_sub(end - start);
+            pieces.push(whole.slice(start..end)?);
+        }
+    }
+    Ok(pieces)
+}
+
+fn memory(device: &dyn Device, pool: &Pool, stream: Stream) -> Result<f64, Error> {
+    let free = device.info().total_memory / 8;
+    let bytes = MOST.min(usize::try_from(free).unwrap_or(MOST));
+    let rows = (bytes / (COLUMNS * 4)).max(1);
+    let space = [Dim::from(rows), Dim::from(COLUMNS)];
+    let mut body = BodyBuilder::new();
+    let value = body.load(Arg(0), View::contiguous(&space));
+    let sum = body.push(Inst::Reduce(Reduce::Sum, value));
+    let per_row = View {
+        offset: Dim::from(0),
+        strides: vec![Dim::from(1), Dim::from(0)],
+    };
+    body.store(Arg(1), per_row, sum);
+    let kernel = Kernel::Row(Row {
+        space: space.to_vec(),
+        args: vec![DType::F32; 2],
+        body: body.finish(),
+    });
+    let executable = device.load(&kernel)?;
+    let data = pool.acquire((rows * COLUMNS * 4) as u64, Purpose::Scratch)?;
+    let out = pool.acquire((rows * 4) as u64, Purpose::Scratch)?;
+    let args = [data.whole(), out.whole()];
+    let seconds = time(device, stream, || {
+        let work = Work::Launch {
+            executable: executable.clone(),
+            env: Env::default(),
+            args: args.to_vec(),
+            tiles: Vec::new(),
+            scratch: None,
+        };
+        Ok(device.submit(stream, work)?)
+    })?;
+    Ok((rows * COLUMNS * 4) as f64 / seconds)
+}

@@ -1,0 +1,70 @@
+//! Memory of resident tiles that are copied to the device: a stack in the order of residency.
+//!
+//! What is resident at a smaller budget is resident at a larger one too, and tiles become
+//! resident in one fixed order ([`Layout::order`]). So each tile has a fixed place, the sum of
+//! the tiles before it, and a change of budget only moves the end of what is real: nothing is
+//! ever copied on the device, and no hole is left.
+
+use crate::{Error, Layout, Split, TileId, Tiling};
+use std::sync::Arc;
+use trt_alloc::{Pool, Purpose, Reservation};
+use trt_device::{Device, Memory, Slice};
+
+/// Places begin on multiples of this many bytes, enough for any vector access.
+const ALIGN: u64 = 256;
+
+/// Addresses for all tiles, of which a first part is memory.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    device: Arc<dyn Device>,
+    memory: Memory,
+    /// The place of each tile by its number.
+    starts: Vec<u64>,
+    held: Reservation,
+}
+
+impl Stack {
+    /// Addresses only: no memory yet.
+    pub fn new(pool: &Pool, layout: &Layout) -> Result<Stack, Error> {
+        let tiling = layout.tiling();
+        let mut starts = vec![0; tiling.len()];
+        let mut end = 0;
+        for &id in layout.order() {
+            starts[id.0 as usize] = end;
+            end = (end + tiling.tile(id).bytes()).next_multiple_of(ALIGN);
+        }
+        let device = pool.device().clone();
+        // More than an address space can hold is refused by the device, with its number.
+        let memory = device.reserve(usize::try_from(end).unwrap_or(usize::MAX))?;
+        Ok(Stack {
+            device,
+            memory,
+            starts,
+            held: pool.reserve(0, Purpose::Weights)?,
+        })
+    }
+
+    /// Makes the memory of a split real and gives back what lies beyond. After an error nothing
+    /// has changed.
+    pub fn hold(&mut self, tiling: &Tiling, split: &Split) -> Result<(), Error> {
+        let before = self.held.bytes();
+        if split.resident_bytes > before {
+            self.held.resize(split.resident_bytes)?;
+        }
+        let end = split.resident.last().map_or(0, |id| {
+            self.starts[id.0 as usize] + tiling.tile(*id).bytes()
+        });
+        let result = self.device.commit(&self.memory, end as usize);
+        if result.is_err() && split.resident_bytes > before {
+            self.held.resize(before)?;
+        }
+        result?;
+        Ok(self.held.resize(split.resident_bytes)?)
+    }
+
+    /// Where a tile lies.
+    pub fn place(&self, id: TileId, bytes: usize) -> Result<Slice, Error> {
+        let start = self.starts[id.0 as usize] as usize;
+        Ok(self.memory.whole().slice(start..start + bytes)?)
+    }
+}

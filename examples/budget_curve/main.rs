@@ -1,0 +1,90 @@
+//! What a budget costs: time per token of a model at several budgets, beside what the link and
+//! the memory of the device allow.
+//!
+//! One run measures everything: the rates of the device, each budget on one engine, prefill, and
+//! a change of budget between two tokens. It prints a table, and writes JSON and an SVG plot.
+
+mod measure;
+mod plot;
+mod table;
+
+use anyhow::{Context, Result, bail};
+use candle_trt::models::Config;
+use candle_trt::{Request, Weights, device};
+use clap::Parser;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Measure the time of a token at several budgets.
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// A folder with config.json and safetensors of a Llama-family model.
+    model: PathBuf,
+    /// auto, host, host-discrete or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Budgets, largest first: full, min, auto, 50%, 4GiB ...
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "full,75%,50%,25%,10%,min"
+    )]
+    budgets: Vec<Request>,
+    /// Tokens in the cache when measuring starts.
+    #[arg(long, default_value_t = 128)]
+    context: usize,
+    /// Tokens timed at each budget.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    tokens: u32,
+    /// Prompt lengths to time at the full budget.
+    #[arg(long, value_delimiter = ',', default_value = "512,2048")]
+    prefill: Vec<usize>,
+    /// Two budgets to change between while decoding.
+    #[arg(long, value_delimiter = ',', num_args = 0..=2, default_value = "50%,10%")]
+    switch: Vec<Request>,
+    /// Only start at this budget, run a prompt of `--context` tokens, and say how long that took since the
+    /// process started.
+    #[arg(long, value_name = "BUDGET")]
+    first_token: Option<Request>,
+    /// Write what was measured as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a plot of the time of a token against the budget.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let start = Instant::now();
+    let args = Args::parse();
+    if args.context == 0 || args.budgets.is_empty() {
+        bail!("--context must be above 0 and --budgets not empty");
+    }
+    if std::env::var_os("RUST_LOG").is_some() {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_writer(std::io::stderr)
+            .init();
+    }
+    let config = Config::from_file(args.model.join("config.json"))?;
+    let weights = Weights::open(&args.model)?;
+    let device = device::open(&args.device)?;
+    let opened = start.elapsed().as_secs_f64();
+    let mut bench = measure::Bench::new(device, weights, &config, &args)?;
+    if let Some(budget) = args.first_token {
+        let first = bench.first_token(budget, args.context, start, opened)?;
+        println!("{}", serde_json::to_string_pretty(&first)?);
+        return Ok(());
+    }
+    let report = bench.run(&args)?;
+    print!("{}", table::text(&report));
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    if let Some(path) = &args.svg {
+        std::fs::write(path, plot::svg(&report))
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}

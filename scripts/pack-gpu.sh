@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds what a GPU machine without Rust needs, stripped, into target/gpu (or the folder given):
+# the test binary `gpu`, the examples and a script that runs them.
+#   scripts/pack-gpu.sh [FOLDER] && scp -r target/gpu machine: && ssh machine gpu/run.sh all
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-target/gpu}
+rm -rf "$out"
+mkdir -p "$out"
+
+cargo build --release --locked --example random_llama --example budget_curve --example llm_decode
+# The last artefact that is an executable test named gpu.
+test_binary=$(cargo test --release --locked --test gpu --no-run --message-format=json |
+    python3 -c 'import json, sys
+found = [m["executable"] for m in map(json.loads, sys.stdin)
+         if m.get("executable") and m["target"]["name"] == "gpu"]
+print(found[-1])')
+
+cp "$test_binary" "$out/gpu-tests"
+for example in random_llama budget_curve llm_decode; do
+    cp "target/release/examples/$example" "$out/"
+done
+strip "$out"/*
+cp scripts/gpu-run.sh "$out/run.sh"
+git rev-parse --short HEAD > "$out/COMMIT"
+du -sh "$out"
