@@ -1,5 +1,6 @@
 //! The contract between the engine and a place to run.
 
+use crate::cuda::{CudaEvent, CudaExecutable, CudaGraph};
 use crate::host::{HostEvent, HostExecutable};
 use crate::{Error, Memory, Slice};
 use std::fmt;
@@ -51,6 +52,7 @@ pub struct Executable(pub(crate) ExecutableOf);
 #[derive(Clone, Debug)]
 pub(crate) enum ExecutableOf {
     Host(Arc<HostExecutable>),
+    Cuda(Arc<CudaExecutable>),
 }
 
 impl Executable {
@@ -58,6 +60,7 @@ impl Executable {
     pub fn scratch(&self) -> Dim {
         match &self.0 {
             ExecutableOf::Host(_) => Dim::from(0),
+            ExecutableOf::Cuda(own) => own.scratch().clone(),
         }
     }
 
@@ -66,6 +69,7 @@ impl Executable {
     pub fn grid_vars(&self) -> Vec<Var> {
         match &self.0 {
             ExecutableOf::Host(_) => Vec::new(),
+            ExecutableOf::Cuda(own) => own.grid_vars().to_vec(),
         }
     }
 }
@@ -78,6 +82,7 @@ pub struct Event(pub(crate) EventOf);
 #[derive(Clone, Debug)]
 pub(crate) enum EventOf {
     Host(Arc<HostEvent>),
+    Cuda(Arc<CudaEvent>),
 }
 
 /// Recorded work that can be submitted again at the cost of one launch. It keeps the memory
@@ -88,6 +93,7 @@ pub struct Graph(pub(crate) GraphOf);
 #[derive(Clone, Debug)]
 pub(crate) enum GraphOf {
     Host(Arc<Vec<Work>>),
+    Cuda(Arc<CudaGraph>),
 }
 
 /// Rows of a streamed weight, cut into tiles of equal height but for the last, each in memory
@@ -187,6 +193,28 @@ impl Work {
             *env = new;
         }
         work
+    }
+
+    /// The memory that it uses, but for what a graph keeps.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &Slice> {
+        let (some, args, tiles): ([Option<&Slice>; 2], &[Slice], &[Tiles]) = match self {
+            Work::Launch {
+                args,
+                tiles,
+                scratch,
+                ..
+            } => ([scratch.as_ref(), None], args, tiles),
+            Work::Copy { dst, src } | Work::Upload { dst, src } => {
+                ([Some(dst), Some(src)], &[], &[])
+            }
+            Work::Write { dst: slice, .. }
+            | Work::Populate(slice)
+            | Work::Discard(slice)
+            | Work::Trim(slice) => ([Some(slice), None], &[], &[]),
+            Work::Replay { .. } | Work::Record(_) | Work::Wait(_) => ([None; 2], &[], &[]),
+        };
+        let places = tiles.iter().flat_map(|t| &t.places);
+        some.into_iter().flatten().chain(args).chain(places)
     }
 
     /// Whether it can be recorded.

@@ -76,13 +76,14 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
             scratch: _,
         } => match &executable.0 {
             ExecutableOf::Host(own) => own.run(env, args, tiles, team, timeline),
+            ExecutableOf::Cuda(_) => Err(super::wrong("an executable")),
         },
-        Work::Replay { graph, env } => {
-            let GraphOf::Host(works) = &graph.0;
-            works
+        Work::Replay { graph, env } => match &graph.0 {
+            GraphOf::Host(works) => works
                 .iter()
-                .try_for_each(|w| execute(&w.with_env(*env), team, timeline))
-        }
+                .try_for_each(|w| execute(&w.with_env(*env), team, timeline)),
+            GraphOf::Cuda(_) => Err(super::wrong("a graph")),
+        },
         Work::Copy { dst, src } => {
             copy::copy(dst, src);
             Ok(())

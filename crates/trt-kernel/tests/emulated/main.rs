@@ -100,7 +100,7 @@ fn poison(kernel: &Kernel, args: &mut [Buffer]) {
         Kernel::Matmul(k) => &k.epilogue,
         Kernel::Attention(k) => &k.score,
         Kernel::Gather(k) => &k.body,
-        Kernel::Move(_) => &Body::default(),
+        Kernel::Move(_) | Kernel::Group(_) => &Body::default(),
     };
     for arg in kernel.written() {
         let reads = |i: &Inst| matches!(i, Inst::Load(a, _) if *a == arg);

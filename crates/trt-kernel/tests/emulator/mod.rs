@@ -183,7 +183,11 @@ impl Device {
                 Param::Env => self.env.to_le_bytes().to_vec(),
                 Param::Scratch => self.scratch.to_le_bytes().to_vec(),
                 Param::Fault => self.fault.to_le_bytes().to_vec(),
-                Param::Tiles => self.table(call)?,
+                Param::Tiles(0) => self.table(call)?,
+                Param::Tiles(i) => {
+                    let what = format!("tiles of weight {i}: one weight is supported");
+                    return Err(Why::Launch(what));
+                }
             };
             if value.len() != *size {
                 let what = format!("{name} has {size} bytes where {} are given", value.len());
@@ -237,7 +241,7 @@ impl Device {
         call: &Call,
     ) -> Result<(), EmuError> {
         let rows = call.tiles.as_ref().map_or(0, |t| t.rows.len());
-        let grid = [0, 1, 2].map(|i| launch.grid[i].blocks(&call.env, rows));
+        let grid = [0, 1, 2].map(|i| launch.grid[i].blocks(&call.env, &[rows]));
         let params = self.params(emitted, program, call);
         let checked =
             params.and_then(|p| limits(emitted.target, launch, program, grid).map(|()| p));
