@@ -60,6 +60,15 @@ fn accesses(kernel: &Kernel, env: &Env) -> Vec<(Arg, View, Vec<usize>)> {
                 .map(|(a, v)| (a, v, space.clone()))
                 .collect()
         }
+        Kernel::Group(_) => {
+            let parts = kernel.numbered_parts();
+            let of = |(first, part): (u16, &Kernel)| {
+                let own = accesses(part, env).into_iter();
+                own.map(move |(a, v, s)| (Arg(first + a.0), v, s))
+                    .collect::<Vec<_>>()
+            };
+            parts.flat_map(of).collect()
+        }
     }
 }
 
@@ -91,6 +100,7 @@ fn work(kernel: &Kernel, env: &Env) -> usize {
         }
         Kernel::Gather(k) => k.rows.size(env) * k.cols * 10,
         Kernel::Move(k) => product(&k.space.iter().collect::<Vec<_>>()) * 10,
+        Kernel::Group(k) => k.parts.iter().map(|p| work(p, env)).sum(),
     }
 }
 
@@ -129,7 +139,7 @@ fn every_small_kernel_of_the_corpus_equals_the_host() {
             seed += 1;
             let e = &forms[seed as usize % forms.len()];
             let mut ours = given.clone();
-            launch(&kernel, e, &env, None, seed, &mut ours);
+            launch(&kernel, e, &env, &[], seed, &mut ours);
             for (i, (a, b)) in ours.iter().zip(&exact).enumerate() {
                 let d = a.distance(b);
                 assert!(

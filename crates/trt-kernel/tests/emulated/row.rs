@@ -170,7 +170,7 @@ fn functions_of_special_values_equal_the_host() {
         reference::host(&kernel, &Env::default(), None, &mut host).unwrap();
         for e in emitted(&kernel) {
             let mut ours = given.clone();
-            launch(&kernel, &e, &Env::default(), None, 0, &mut ours);
+            launch(&kernel, &e, &Env::default(), &[], 0, &mut ours);
             for i in 0..n as i64 {
                 let (a, b) = (ours[1].get(i), host[1].get(i));
                 let near = (a - b).abs() <= 3e-6 * b.abs() + 1e-44;
@@ -238,7 +238,7 @@ fn functions_of_two_special_values_equal_the_host() {
         reference::host(&kernel, &Env::default(), None, &mut host).unwrap();
         for e in emitted(&kernel) {
             let mut ours = given.clone();
-            launch(&kernel, &e, &Env::default(), None, 0, &mut ours);
+            launch(&kernel, &e, &Env::default(), &[], 0, &mut ours);
             for i in 0..n * n {
                 // Of a number and NaN, the host takes the first, the device the number.
                 let nan = values[i / n].is_nan() || values[i % n].is_nan();
@@ -337,7 +337,7 @@ fn a_row_kernel_works_in_place() {
             ];
             for e in emitted(&kernel) {
                 let mut apart = args.to_vec();
-                launch(&kernel, &e, &env, None, 0, &mut apart);
+                launch(&kernel, &e, &env, &[], 0, &mut apart);
                 for seed in [0, 5, 6] {
                     let mut within = args.to_vec();
                     let call = Call {
