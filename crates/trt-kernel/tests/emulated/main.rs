@@ -7,6 +7,7 @@ mod reference;
 
 mod attention;
 mod corpus;
+mod group;
 mod matmul;
 mod mistakes;
 mod moves;

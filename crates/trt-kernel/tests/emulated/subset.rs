@@ -389,3 +389,29 @@ fn shared_memory_starts_afresh_in_each_block() {
     run(1, 3, body, &mut args).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(args[1].values(), [0.0, 1.0, 2.0]);
 }
+
+#[test]
+fn names_in_a_scope_are_its_own() {
+    let body = "
+        mov.u32 %r1, 1;
+        {
+            .reg .b32 %r<2>;
+            .shared .align 4 .b8 s0[4];
+            mov.u32 %r1, 5;
+            bra $end;
+            mov.u32 %r1, 6;
+        $end:
+            st.shared.u32 [s0], %r1;
+        }
+        {
+            .reg .b32 %r<2>;
+            mov.u32 %r1, 7;
+        $end:
+            st.shared.u32 [s0+4], %r1;
+        }
+        bar.sync 0;
+        ld.shared.u32 %r2, [s0+4];
+        add.u32 %r1, %r1, %r2;
+        st.global.u32 [%d2], %r1;";
+    assert_eq!(each(1, body), [8]);
+}
