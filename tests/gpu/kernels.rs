@@ -218,7 +218,7 @@ fn every_kernel_computes_what_the_host_computes() {
     let host = Host::discrete();
     let mut failures = Vec::new();
     let mut runs = 0;
-    for (name, kernel) in corpus::all() {
+    for (name, kernel) in corpus::kernels() {
         let mut done: Vec<Vec<usize>> = Vec::new();
         for (i, values) in ENVS.iter().enumerate() {
             let env = Env::new(values);
@@ -277,7 +277,7 @@ fn cuts(n: usize) -> Vec<Rows> {
 fn a_product_has_the_same_bits_however_its_weight_is_cut() {
     let Some(gpu) = cuda() else { return };
     let mut cases = 0;
-    for (name, kernel) in corpus::all() {
+    for (name, kernel) in corpus::kernels() {
         let Kernel::Matmul(m) = &kernel else { continue };
         if !m.ranged {
             continue;

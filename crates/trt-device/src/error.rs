@@ -93,6 +93,12 @@ pub enum Error {
         /// The work, e.g. `copy`, with the argument for a launch.
         work: String,
     },
+    /// A name that stands for no device.
+    #[error("no device is called '{name}': auto, host, host-discrete, cuda or cuda:N")]
+    UnknownDevice {
+        /// The name.
+        name: String,
+    },
     /// A stream of another device, or none.
     #[error("stream {stream} does not exist: the device has {streams}")]
     UnknownStream {

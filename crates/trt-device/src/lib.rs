@@ -40,6 +40,7 @@ mod device;
 mod error;
 mod host;
 mod memory;
+mod open;
 mod process;
 
 pub use cuda::{Cuda, CudaInfo, Transfers};
@@ -47,4 +48,5 @@ pub use device::{Device, Event, Executable, Graph, Info, Paging, Residency, Stre
 pub use error::Error;
 pub use host::{Host, HostMode};
 pub use memory::{ALIGN, Memory, Slice};
+pub use open::open;
 pub use process::{AnonPeak, ProcessMemory};

@@ -46,12 +46,13 @@ pub(super) fn pack(
     scratch: u64,
     mut address: impl FnMut(usize) -> Result<u64, Error>,
 ) -> Result<(), Error> {
-    let mut tiles = tiles.iter();
     for param in params {
         match param {
             Param::Arg(arg) => words.push(address(arg.0 as usize)?),
-            Param::Tiles => {
-                let Some(tiles) = tiles.next() else { continue };
+            Param::Tiles(weight) => {
+                let Some(tiles) = tiles.get(*weight as usize) else {
+                    continue;
+                };
                 let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
                 words.push(pair(tiles.first, tiles.end));
                 words.push(pair(tiles.step, tiles.reserved));
@@ -70,7 +71,7 @@ const MOST_BLOCKS: [u64; 3] = [(1 << 31) - 1, 65535, 65535];
 
 /// The grid of a launch in a call; none where nothing is launched. The blocks, where there are
 /// too many.
-pub(super) fn grid(launch: &Launch, env: &Env, rows: usize) -> Result<Option<Grid>, [u64; 3]> {
+pub(super) fn grid(launch: &Launch, env: &Env, rows: &[usize]) -> Result<Option<Grid>, [u64; 3]> {
     if !launch.when.iter().all(|w| w.holds(env)) {
         return Ok(None);
     }
@@ -123,7 +124,7 @@ mod tests {
         let params = [
             Param::Arg(Arg(1)),
             Param::Arg(Arg(0)),
-            Param::Tiles,
+            Param::Tiles(0),
             Param::Env,
             Param::Scratch,
             Param::Fault,
@@ -162,10 +163,10 @@ mod tests {
 
     #[test]
     fn nothing_is_launched_without_blocks_or_where_a_condition_fails() {
-        let rows = launch(Extent::Rows { per: 64 });
-        assert_eq!(grid(&rows, &Env::new(&[1]), 0), Ok(None));
-        assert_eq!(grid(&rows, &Env::new(&[9]), 64), Ok(None));
-        let some = grid(&rows, &Env::new(&[8]), 65).unwrap().unwrap();
+        let rows = launch(Extent::Rows { weight: 0, per: 64 });
+        assert_eq!(grid(&rows, &Env::new(&[1]), &[0]), Ok(None));
+        assert_eq!(grid(&rows, &Env::new(&[9]), &[64]), Ok(None));
+        let some = grid(&rows, &Env::new(&[8]), &[65]).unwrap().unwrap();
         assert_eq!(
             (some.blocks, some.threads, some.shared),
             ([2, 2, 1], 128, 64)
@@ -176,7 +177,7 @@ mod tests {
     fn a_grid_beyond_the_device_is_refused_with_its_blocks() {
         let huge = launch(Extent::Fixed(u32::MAX));
         assert_eq!(
-            grid(&huge, &Env::new(&[1]), 0),
+            grid(&huge, &Env::new(&[1]), &[0]),
             Err([u64::from(u32::MAX), 2, 1])
         );
     }

@@ -117,7 +117,8 @@ impl Part {
                 (None, None) => NO_ROWS,
             });
         }
-        let rows = tables.iter().map(|t| (t.end - t.first) as usize).sum();
+        let rows = tables.iter().map(|t| (t.end - t.first) as usize);
+        let rows: Vec<usize> = rows.collect();
         let scratch = self.working_memory(call)?;
         let scratch = scratch.map_or(Ok(0), &mut *locate)?;
         let address = |arg: usize| match args.get(arg) {
@@ -136,7 +137,7 @@ impl Part {
         )?;
         let words = start..ready.words.len();
         for Entry { function, launch } in &self.entries {
-            let grid = grid(launch, call.env, rows).map_err(|blocks| Error::Grid {
+            let grid = grid(launch, call.env, &rows).map_err(|blocks| Error::Grid {
                 kernel: self.kind,
                 blocks,
                 threads: launch.block,
