@@ -9,9 +9,11 @@ mod attention;
 mod corpus;
 mod group;
 mod matmul;
+mod matrices;
 mod mistakes;
 mod moves;
 mod row;
+mod special;
 mod subset;
 mod wide;
 

@@ -25,6 +25,7 @@ mod memory;
 mod names;
 mod ops;
 mod race;
+mod reaches;
 mod registers;
 mod scopes;
 mod tensor;
