@@ -7,8 +7,14 @@
 //! that an asynchronous copy is still to bring, or not ordered after another thread's access
 //! ([`race`]). [`EmuError`] says which line, block and thread.
 //!
+//! How a block runs: lanes of a warp that stand at the lowest instruction go together ([`warp`]),
+//! warps take turns in a fixed order or one drawn from a seed ([`block`]). Asynchronous copies
+//! and products are done when they start; until they are waited for, what they write may not be
+//! touched and what they read may not be overwritten.
+//!
 //! What it does not model: the rounding of approximate functions (it is exact), the order of
-//! sums inside of a tensor core's product (it rounds once), time.
+//! sums inside of a tensor core's product (it rounds once), a product and sum without `.rn` that
+//! the driver makes one instruction, caches, time.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 mod block;
