@@ -164,7 +164,16 @@ fn windows_hide_old_keys() {
 
 #[test]
 fn head_sizes_need_not_fit_a_vector() {
-    for (dim, value) in [(1, 1), (7, 5), (80, 96), (130, 65), (128, 128), (256, 256)] {
+    for (dim, value) in [
+        (1, 1),
+        (7, 5),
+        (40, 40),
+        (80, 96),
+        (130, 65),
+        (128, 128),
+        (136, 8),
+        (256, 256),
+    ] {
         for queries in [1, 9] {
             for dtype in [DType::F32, DType::BF16] {
                 let case = Case {
