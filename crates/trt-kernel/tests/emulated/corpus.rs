@@ -96,7 +96,8 @@ fn work(kernel: &Kernel, env: &Env) -> usize {
         Kernel::Matmul(k) => product(&[&k.batch, &k.m, &k.n, &k.k]),
         Kernel::Attention(k) => {
             let pairs = product(&[&k.batch, &k.queries, &k.keys]) * k.heads;
-            pairs * (k.head_dim + k.value_dim)
+            // Instructions: softmax, masks and the merging of splits come on top of products.
+            pairs * (k.head_dim + k.value_dim) * 8
         }
         Kernel::Gather(k) => k.rows.size(env) * k.cols * 10,
         Kernel::Move(k) => product(&k.space.iter().collect::<Vec<_>>()) * 10,
