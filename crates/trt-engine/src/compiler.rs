@@ -5,6 +5,7 @@
 //! matmuls stream, tables that are only gathered stay on the host, the rest is pinned.
 
 use crate::engine::{Compiled, Engine, Parts, WeightUse};
+use crate::loading::load_all;
 use crate::memory::{ArenaShape, is_written};
 use crate::report::{ClassReport, CompileReport};
 use crate::source::Source;
@@ -237,11 +238,7 @@ impl Compiler {
         let traced_nodes = graph.nodes.len();
         let (program, notes) = trt_graph::compile(graph)?;
         let weights = self.resolve(&program)?;
-        let executables = program
-            .launches
-            .iter()
-            .map(|l| device.load(&l.kernel))
-            .collect::<Result<Vec<_>, _>>()?;
+        let executables = load_all(device, &program)?;
         let ranges: Vec<Interval> = class.ints.iter().map(|i| i.range).collect();
         let most = |bytes: &Dim| u64::try_from(bytes.bounds(&ranges).max).unwrap_or(0);
         let scratch = executables.iter().map(|e| e.scratch());

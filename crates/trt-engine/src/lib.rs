@@ -49,6 +49,7 @@ mod compiler;
 mod engine;
 mod error;
 mod guard;
+mod loading;
 mod memory;
 mod recorded;
 mod report;
