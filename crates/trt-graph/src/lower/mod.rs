@@ -60,13 +60,7 @@ pub fn lower(graph: &Graph) -> Result<(Program, Report), Error> {
         let groups = group::Groups::new(graph, &forced);
         match writer::write(graph, &groups)? {
             writer::Outcome::Done(program, mut report) => {
-                for launch in &program.launches {
-                    launch.kernel.check().map_err(|e| Error::Lower {
-                        node: NodeId(0),
-                        op: launch.label.clone(),
-                        what: e.to_string(),
-                    })?;
-                }
+                program.verify()?;
                 report.stored = groups.stored(graph, &forced);
                 return Ok((*program, report));
             }

@@ -4,12 +4,13 @@ use crate::Error;
 use crate::graph::IntVar;
 use crate::mirror::Tensor;
 use candle_core::DType;
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use trt_kernel::{Interval, Var};
 
 /// One class of calls: all runtime integers with their ranges, within which the model's control
 /// flow is the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Class {
     /// A name for reports, e.g. `decode`.
     pub name: String,
