@@ -39,9 +39,11 @@ mod error;
 mod host;
 mod memory;
 mod process;
+mod shared;
 
 pub use device::{Device, Event, Executable, Graph, Info, Paging, Residency, Stream, Tiles, Work};
 pub use error::Error;
 pub use host::{Host, HostMode};
 pub use memory::{ALIGN, Memory, Slice};
-pub use process::{AnonPeak, ProcessMemory};
+pub use process::{AnonPeak, ProcessMemory, trim_host_memory};
+pub use shared::{memory_file, seal_size};

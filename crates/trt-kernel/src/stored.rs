@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(dim.magnitude(&[range(0, 10)]), Some(307));
         // The value is always 0, but half-way there is 2^62 * 4.
         let other = Dim::var(Var(1));
-        let huge = &(&past * &other) * &Dim::from(1 << 62);
+        let huge = &(&past * &other) * &Dim::from(1i64 << 62);
         assert_eq!(huge.magnitude(&[range(0, 4), range(0, 0)]), None);
     }
 
