@@ -32,8 +32,9 @@
 //! kernel computes).
 
 pub use trt_engine::{
-    Applied, Class, ClassReport, CompileReport, Compiler, Engine, Error, MemoryReport, Percent,
-    Profile, Request, Session, TileTarget, Traffic, WeightStreaming, Weights,
+    Allocation, Applied, Class, ClassReport, CompileReport, Compiler, Engine, Error, MemoryReport,
+    Percent, Profile, Request, ResourceAllocation, Session, Shared, TileTarget, Traffic,
+    WeightStreaming, Weights,
 };
 pub use trt_graph::{Call, Step, candle, candle_nn};
 pub use trt_models as models;

@@ -12,11 +12,13 @@
 //! being allocated, such as mapped pages) for a [`Purpose`], so the sum is known at any moment
 //! and the limit is a contract rather than an estimate.
 //!
-//! A [`Strategy`] decides when the arena of a plan is acquired and given back.
+//! A [`Strategy`] decides when the arena of a plan is acquired and given back: held for the life
+//! of an engine ([`Static`]), acquired for each call ([`Dynamic`]), one for several engines that
+//! take turns ([`Shared`]), or as a user's own code has it. [`Allocation`] names the choice.
 //!
 //! ```
 //! use std::sync::Arc;
-//! use trt_alloc::{Lifetime, Pool, Purpose, Static, Strategy, Value, check, largest_live, plan};
+//! use trt_alloc::{Allocation, Lifetime, Pool, Purpose, Value, check, largest_live, plan};
 //! use trt_device::Host;
 //!
 //! // a -> b -> c, where c overwrites b; a is still needed at step 2.
@@ -32,11 +34,14 @@
 //! assert_eq!(plan.offsets[1], plan.offsets[2]);
 //!
 //! let pool = Pool::new(Arc::new(Host::unified()), 64 << 10);
-//! let strategy = Static::new(&pool, plan.peak)?;
+//! let strategy = Allocation::Dynamic.strategy();
+//! strategy.join(&pool, plan.peak)?;
 //! let arena = strategy.begin(&pool, plan.peak)?;
 //! assert_eq!(pool.in_use_by(Purpose::Activations), 2048);
 //! assert_eq!(arena.slice(plan.offsets[2], 1024)?.len(), 1024);
 //! strategy.end(arena);
+//! strategy.leave(&pool, plan.peak);
+//! assert_eq!(pool.in_use(), 0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -49,4 +54,4 @@ mod strategy;
 pub use check::{PlanError, check};
 pub use plan::{Lifetime, Plan, Value, largest_live, plan};
 pub use pool::{Error, Lease, Pool, Purpose, Reservation, Usage};
-pub use strategy::{Arena, Static, Strategy};
+pub use strategy::{Allocation, Arena, Dynamic, Hold, Shared, Static, Strategy};

@@ -130,6 +130,22 @@ pub enum Error {
         /// The strategy.
         strategy: &'static str,
     },
+    /// A second engine joins a strategy that serves one.
+    #[error("the {strategy} arena belongs to another engine")]
+    Joined {
+        /// The strategy.
+        strategy: &'static str,
+    },
+    /// An engine on another device joins.
+    #[error("the {strategy} arena lies on {held}, but the engine runs on {asked}")]
+    OtherDevice {
+        /// The strategy.
+        strategy: &'static str,
+        /// The device of the arena.
+        held: String,
+        /// The device of the engine.
+        asked: String,
+    },
     /// The device refused.
     #[error(transparent)]
     Device(#[from] trt_device::Error),
@@ -192,6 +208,11 @@ impl Pool {
     /// The device.
     pub fn device(&self) -> &Arc<dyn Device> {
         &self.device
+    }
+
+    /// Whether both are the same pool.
+    pub fn same(&self, other: &Pool) -> bool {
+        Arc::ptr_eq(&self.accounts, &other.accounts)
     }
 
     /// Zeroed device memory.

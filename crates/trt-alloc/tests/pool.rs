@@ -1,7 +1,7 @@
 //! The pool's limit is a contract.
 
 use std::sync::Arc;
-use trt_alloc::{Error, Pool, Purpose, Static, Strategy};
+use trt_alloc::{Error, Pool, Purpose};
 use trt_device::{Device, Host, Work};
 
 fn pool(limit: u64) -> Pool {
@@ -122,38 +122,4 @@ fn threads_together_never_exceed_the_limit() {
     });
     assert_eq!(pool.in_use(), 0);
     assert!(pool.high_water() <= 1000);
-}
-
-#[test]
-fn the_static_strategy_holds_one_arena_for_its_life() {
-    let pool = pool(10_000);
-    let strategy = Static::new(&pool, 4096).unwrap();
-    for _ in 0..3 {
-        let arena = strategy.begin(&pool, 1000).unwrap();
-        assert_eq!(arena.bytes(), 4096);
-        assert_eq!(arena.slice(256, 100).unwrap().offset(), 256);
-        assert!(arena.slice(4000, 100).is_err());
-        strategy.end(arena);
-        assert_eq!(pool.in_use_by(Purpose::Activations), 4096);
-    }
-    drop(strategy);
-    assert_eq!(pool.in_use(), 0);
-}
-
-#[test]
-fn the_static_strategy_refuses_what_it_does_not_hold() {
-    let pool = pool(10_000);
-    let strategy = Static::new(&pool, 4096).unwrap();
-    let error = strategy.begin(&pool, 4097).unwrap_err();
-    assert!(matches!(
-        error,
-        Error::ArenaTooSmall {
-            asked: 4097,
-            held: 4096,
-            ..
-        }
-    ));
-    let _in_use = strategy.begin(&pool, 1).unwrap();
-    let error = strategy.begin(&pool, 1).unwrap_err();
-    assert!(matches!(error, Error::ArenaBusy { held: 4096, .. }));
 }

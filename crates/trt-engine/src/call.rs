@@ -1,18 +1,32 @@
 //! One call: bind the arguments of every launch and submit them in order.
 //!
 //! Nothing here waits for the device. Streamed weights come from the pass, which orders their
-//! arrival before the launch by events. Where all weights are on the device, a call that comes
-//! again is recorded and from then on replayed.
+//! arrival before the launch by events. Where all weights are on the device and the arena stays,
+//! a call that comes again is recorded and from then on replayed.
 
 use crate::Error;
 use crate::engine::{Compiled, Inner, Run, WeightUse};
+use crate::memory::ArenaLayout;
 use crate::recorded::Key;
 use std::sync::Arc;
-use trt_alloc::{Arena, Lease};
+use trt_alloc::{Arena, Hold, Lease};
 use trt_device::{Slice, Work};
 use trt_graph::program::BufferKind;
 use trt_kernel::Env;
 use trt_stream::{Pass, ProgramId};
+
+/// The arena of one call, and where everything lies in it.
+struct Laid<'a> {
+    arena: &'a Arena,
+    layout: &'a ArenaLayout,
+}
+
+impl Laid<'_> {
+    fn part(&self, place: Option<(u64, u64)>) -> Result<Option<Slice>, Error> {
+        let slice = |(offset, bytes)| self.arena.slice(offset, bytes);
+        Ok(place.map(slice).transpose()?)
+    }
+}
 
 /// The memory behind a program's buffers in one call.
 struct Buffers(Vec<Option<Slice>>);
@@ -21,7 +35,7 @@ impl Buffers {
     fn bind(
         inner: &Inner,
         index: usize,
-        arena: &Arena,
+        arena: &Laid<'_>,
         states: &[Arc<Lease>],
     ) -> Result<Buffers, Error> {
         let p = &inner.programs[index];
@@ -29,10 +43,7 @@ impl Buffers {
         for (i, buffer) in p.program.buffers.iter().enumerate() {
             slices.push(match &buffer.kind {
                 BufferKind::Input(_) | BufferKind::Output(_) | BufferKind::Temp => {
-                    match p.arena.places[i] {
-                        Some((offset, bytes)) => Some(arena.slice(offset, bytes)?),
-                        None => None,
-                    }
+                    arena.part(arena.layout.places[i])?
                 }
                 BufferKind::State(s) => states.get(*s).map(|l| l.whole()),
                 BufferKind::Const(_) => inner.constants[index][i].as_ref().map(|l| l.whole()),
@@ -57,8 +68,16 @@ pub(crate) fn call(
     states: &[Arc<Lease>],
 ) -> Result<Vec<Vec<u8>>, Error> {
     let p = &inner.programs[index];
-    let arena = inner.strategy.begin(&inner.pool, p.arena.bytes)?;
-    let result = submit(inner, run, index, env, inputs, states, &arena);
+    let layout = match run.seat.hold() {
+        Hold::Member => p.arena.clone(),
+        Hold::Call => run.layouts.get(index, &p.shape, &env)?,
+    };
+    let loan = run.seat.begin(layout.bytes, inner.compute)?;
+    let laid = Laid {
+        arena: loan.arena()?,
+        layout: &layout,
+    };
+    let result = submit(inner, run, index, env, inputs, states, &laid);
     if result.is_err() {
         // Works that were submitted are waited for; their errors are those of this call.
         run.streamer
@@ -66,7 +85,6 @@ pub(crate) fn call(
             .iter()
             .for_each(|e| tracing::debug!("while recovering: {e}"));
     }
-    inner.strategy.end(arena);
     result
 }
 
@@ -77,7 +95,7 @@ fn submit(
     env: Env,
     inputs: Vec<Vec<u8>>,
     states: &[Arc<Lease>],
-    arena: &Arena,
+    arena: &Laid<'_>,
 ) -> Result<Vec<Vec<u8>>, Error> {
     let p = &inner.programs[index];
     let buffers = Buffers::bind(inner, index, arena, states)?;
@@ -117,13 +135,14 @@ fn launch_all(
     env: Env,
     buffers: &Buffers,
     states: &[Arc<Lease>],
-    arena: &Arena,
+    arena: &Laid<'_>,
 ) -> Result<(), Error> {
     let p = &inner.programs[index];
     let id = ProgramId(index as u32);
     let generation = run.streamer.settled(id)?;
     let submit = |work| Ok(inner.device.submit(inner.compute, work)?);
-    let Some(generation) = generation.filter(|_| inner.replay) else {
+    let records = run.recorded.enabled() && run.seat.hold() == Hold::Member;
+    let Some(generation) = generation.filter(|_| records) else {
         let mut pass = run.streamer.begin(id)?;
         for launch in 0..p.program.launches.len() {
             each_work(p, launch, env, buffers, arena, &mut pass, &mut &submit)?;
@@ -134,7 +153,7 @@ fn launch_all(
     let key = Key {
         program: index,
         generation,
-        memory: places.chain([arena.slice(0, 0)?.address()]).collect(),
+        memory: places.chain([arena.arena.slice(0, 0)?.address()]).collect(),
         shape: p.shape_vars.iter().map(|v| env.get(*v)).collect(),
     };
     let graph = match run.recorded.get(&key) {
@@ -166,7 +185,7 @@ fn each_work(
     launch: usize,
     env: Env,
     buffers: &Buffers,
-    arena: &Arena,
+    arena: &Laid<'_>,
     pass: &mut Pass<'_>,
     take: &mut dyn FnMut(Work) -> Result<(), Error>,
 ) -> Result<(), Error> {
@@ -179,10 +198,7 @@ fn each_work(
             WeightUse::Ranged => None,
         });
     }
-    let scratch = match p.arena.scratch[launch] {
-        Some((offset, bytes)) => Some(arena.slice(offset, bytes)?),
-        None => None,
-    };
+    let scratch = arena.part(arena.layout.scratch[launch])?;
     let work = |args, tiles| Work::Launch {
         executable: p.executables[launch].clone(),
         env,

@@ -5,10 +5,10 @@
 //! matmuls stream, tables that are only gathered stay on the host, the rest is pinned.
 
 use crate::engine::{Compiled, Engine, Parts, WeightUse};
-use crate::memory::{self, is_written};
+use crate::memory::{ArenaShape, is_written};
 use crate::report::{ClassReport, CompileReport};
 use crate::source::Source;
-use crate::{Error, Profile, Request, TileTarget, Weights};
+use crate::{Allocation, Error, Profile, Request, TileTarget, Weights};
 use candle_core::DType;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use trt_device::{Device, Host};
 use trt_graph::candle_nn::VarBuilder;
 use trt_graph::program::{Program, Source as ArgSource};
 use trt_graph::{Graph, Step};
-use trt_kernel::{Interval, Var};
+use trt_kernel::{Dim, Interval, Var};
 use trt_stream::WeightId;
 
 /// Pinned weights larger than this are mentioned in the report.
@@ -35,6 +35,7 @@ pub struct Compiler {
     limit: Option<u64>,
     tile_target: TileTarget,
     replay: bool,
+    allocation: Allocation,
 }
 
 impl Compiler {
@@ -52,6 +53,7 @@ impl Compiler {
             limit: None,
             tile_target: TileTarget::default(),
             replay: true,
+            allocation: Allocation::Static,
         }
     }
 
@@ -110,6 +112,68 @@ impl Compiler {
         self
     }
 
+    /// How the memory of intermediate results is held (default: [`Allocation::Static`]).
+    ///
+    /// A strategy may be the caller's own:
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use std::sync::Arc;
+    /// use trt_alloc::{Arena, Error, Pool, Strategy};
+    /// # use candle_core::{DType, Device, Tensor};
+    /// # use std::collections::HashMap;
+    /// # use trt_engine::{Compiler, Profile, Weights};
+    /// # use trt_graph::{Call, candle_nn::VarBuilder};
+    ///
+    /// /// Memory for each call, in whole pages, and the most that any call took.
+    /// #[derive(Debug, Default)]
+    /// struct Pages {
+    ///     most: AtomicU64,
+    /// }
+    ///
+    /// impl Strategy for Pages {
+    ///     fn name(&self) -> &'static str {
+    ///         "pages"
+    ///     }
+    ///
+    ///     fn begin(&self, pool: &Pool, bytes: u64) -> Result<Arena, Error> {
+    ///         let bytes = bytes.next_multiple_of(4096);
+    ///         self.most.fetch_max(bytes, Ordering::Relaxed);
+    ///         Arena::acquire(pool, bytes)
+    ///     }
+    ///
+    ///     fn end(&self, arena: Arena) {
+    ///         drop(arena); // gives the memory back
+    ///     }
+    /// }
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("model.safetensors");
+    /// # let w = Tensor::ones(64, DType::F32, &Device::Cpu)?;
+    /// # candle_core::safetensors::save(&HashMap::from([("scale", w)]), &path)?;
+    /// let pages = Arc::new(Pages::default());
+    /// let engine = Compiler::new(Weights::open(&path)?)
+    ///     .profile(Profile::single(&[("rows", 1, 1000)])?)
+    ///     .allocation(pages.clone())
+    ///     .compile(|vb: VarBuilder| {
+    ///         let scale = vb.get(64, "scale")?;
+    ///         Ok(move |call: &Call| {
+    ///             let x = call.input("x", (call.int("rows")?, 64), DType::F32)?;
+    ///             Ok(vec![x.broadcast_mul(&scale)?.exp()?])
+    ///         })
+    ///     })?;
+    /// let x = Tensor::zeros((30, 64), DType::F32, &Device::Cpu)?;
+    /// engine.session()?.run(&[x])?;
+    /// // One input and one output of 30 rows of 256 bytes; nothing of it is held any more.
+    /// assert_eq!(pages.most.load(Ordering::Relaxed), 4 * 4096);
+    /// assert_eq!(engine.memory().activations, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn allocation(mut self, allocation: impl Into<Allocation>) -> Self {
+        self.allocation = allocation.into();
+        self
+    }
+
     /// Traces and compiles a model. `load` builds it from a variable builder; it runs a few times
     /// for each class of the profile, and reads no weight.
     pub fn compile<S: Step>(
@@ -158,6 +222,7 @@ impl Compiler {
             limit: self.limit,
             tile_target: self.tile_target,
             replay: self.replay,
+            allocation: self.allocation,
         };
         Engine::new(parts)
     }
@@ -178,11 +243,11 @@ impl Compiler {
             .map(|l| device.load(&l.kernel))
             .collect::<Result<Vec<_>, _>>()?;
         let ranges: Vec<Interval> = class.ints.iter().map(|i| i.range).collect();
-        let scratch: Vec<u64> = executables
-            .iter()
-            .map(|e| u64::try_from(e.scratch().bounds(&ranges).max).unwrap_or(0))
-            .collect();
-        let arena = memory::arena(&program, &scratch, &class.name)?;
+        let most = |bytes: &Dim| u64::try_from(bytes.bounds(&ranges).max).unwrap_or(0);
+        let scratch = executables.iter().map(|e| e.scratch());
+        let scratch: Vec<(Dim, u64)> = scratch.map(|s| (s.clone(), most(&s))).collect();
+        let shape = ArenaShape::new(&program, &scratch, &class.name);
+        let arena = Arc::new(shape.largest()?);
         let mut shape_vars: Vec<Var> = executables.iter().flat_map(|e| e.grid_vars()).collect();
         shape_vars.sort();
         shape_vars.dedup();
@@ -212,6 +277,7 @@ impl Compiler {
             program,
             executables,
             shape_vars,
+            shape,
             arena,
             weights,
             uses,

@@ -4,13 +4,14 @@
 //! Budget changes take the same lock, so they fall between two calls.
 
 use crate::guard::WeightStreaming;
-use crate::memory::ArenaLayout;
+use crate::memory::{ArenaLayout, ArenaShape, Layouts};
 use crate::recorded::Recorded;
 use crate::report::{CompileReport, MemoryReport};
-use crate::{Applied, Error, Profile, Request, Session, TileTarget, Traffic, Weights};
+use crate::seat::Seat;
+use crate::{Allocation, Applied, Error, Profile, Request, Session, TileTarget, Traffic, Weights};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use trt_alloc::{Lease, Pool, Purpose, Static, Strategy};
+use trt_alloc::{Lease, Pool, Purpose};
 use trt_device::{Device, Executable, Stream, Work};
 use trt_graph::program::{BufferId, BufferKind, Program, State, WeightId as ProgramWeight};
 use trt_kernel::Var;
@@ -37,7 +38,10 @@ pub(crate) struct Compiled {
     pub executables: Vec<Executable>,
     /// The runtime integers that decide how its launches are made.
     pub shape_vars: Vec<Var>,
-    pub arena: ArenaLayout,
+    /// What lives when in the arena of a call.
+    pub shape: ArenaShape,
+    /// The arena of the largest call.
+    pub arena: Arc<ArenaLayout>,
     /// The program's weights in the weight index.
     pub weights: Vec<WeightId>,
     /// For each launch, its arguments.
@@ -56,6 +60,7 @@ pub(crate) struct Parts {
     pub limit: Option<u64>,
     pub tile_target: TileTarget,
     pub replay: bool,
+    pub allocation: Allocation,
 }
 
 /// A compiled model. Clones are the same engine.
@@ -71,9 +76,6 @@ pub(crate) struct Inner {
     /// For each program and buffer, the constant's memory.
     pub constants: Vec<Vec<Option<Arc<Lease>>>>,
     pub compute: Stream,
-    pub strategy: Box<dyn Strategy>,
-    /// Whether calls are recorded to be replayed.
-    pub replay: bool,
     report: CompileReport,
     streaming: bool,
     mapped_tables: u64,
@@ -85,6 +87,10 @@ pub(crate) struct Inner {
 pub(crate) struct Run {
     pub streamer: Streamer,
     pub recorded: Recorded,
+    /// Layouts of calls whose arena is of their own size.
+    pub layouts: Layouts,
+    /// Dropped after what was recorded in its memory.
+    pub seat: Seat,
 }
 
 impl Engine {
@@ -100,19 +106,21 @@ impl Engine {
             limit,
             tile_target,
             replay,
+            allocation,
         } = parts;
         let pool = Pool::new(device.clone(), u64::MAX);
         let compute = device.stream("compute")?;
         let constants = constants(&pool, compute, &programs)?;
         let arena = programs.iter().map(|p| p.arena.bytes).max().unwrap_or(1);
-        let strategy = Box::new(Static::new(&pool, arena)?);
+        let seat = Seat::new(allocation, &pool, arena)?;
         let roles = Roles::of(&programs);
         let mapped_only = roles
             .mapped
             .iter()
             .filter(|id| !roles.streamed.contains(id));
         let mapped_tables = mapped_only.map(|id| weights.info(*id).bytes() as u64).sum();
-        let free = device.info().total_memory.saturating_sub(pool.in_use());
+        let held = pool.in_use() - pool.in_use_by(Purpose::Activations) + arena;
+        let free = device.info().total_memory.saturating_sub(held);
         // With a limit the first budget is only known once the floor is: start with the least.
         let request = if limit.is_some() {
             Request::Minimum
@@ -138,14 +146,14 @@ impl Engine {
             programs,
             constants,
             compute,
-            strategy,
-            replay,
             report,
             streaming,
             mapped_tables,
             run: Mutex::new(Run {
                 streamer,
-                recorded: Recorded::default(),
+                recorded: Recorded::new(replay),
+                layouts: Layouts::default(),
+                seat,
             }),
         }));
         match limit {
@@ -191,8 +199,9 @@ impl Engine {
     /// error and changes nothing; 0 is the floor.
     pub fn set_device_budget(&self, request: Request) -> Result<Applied, Error> {
         self.require_streaming()?;
-        let free = self.free_for_weights();
-        Ok(self.run().streamer.set_budget(request, free)?)
+        let mut run = self.run();
+        let free = self.free_for_weights(&run.seat);
+        Ok(run.streamer.set_budget(request, free)?)
     }
 
     /// Bytes of all weights that a budget counts; 0 without streaming.
@@ -211,8 +220,8 @@ impl Engine {
 
     /// The budget that [`Request::Automatic`] gives now: what is free beside everything else.
     pub fn automatic_device_budget(&self) -> u64 {
-        let total = self.run().streamer.total();
-        self.free_for_weights().min(total)
+        let run = self.run();
+        self.free_for_weights(&run.seat).min(run.streamer.total())
     }
 
     /// The most that the engine may hold on the device, everything included.
@@ -225,7 +234,7 @@ impl Engine {
     pub fn set_device_limit(&self, limit: u64) -> Result<Applied, Error> {
         self.require_streaming()?;
         let mut run = self.run();
-        let other = self.other_bytes();
+        let other = self.other_bytes(&run.seat);
         let (floor, left) = (run.streamer.floor(), limit.saturating_sub(other));
         if left < floor {
             return Err(Error::LimitTooSmall {
@@ -283,6 +292,16 @@ impl Engine {
         self.run().streamer.last_pass()
     }
 
+    /// Whether calls that come again are recorded and replayed, from the next call on.
+    pub fn set_replay(&self, replay: bool) {
+        self.run().recorded.enable(replay);
+    }
+
+    /// Calls that were replayed since the engine was made.
+    pub fn replayed_calls(&self) -> u64 {
+        self.run().recorded.replayed()
+    }
+
     /// Fetches since the engine was made.
     pub fn traffic(&self) -> Traffic {
         self.run().streamer.traffic()
@@ -311,17 +330,19 @@ impl Engine {
         self.states().iter().map(bytes).sum()
     }
 
-    /// What the device holds, or will hold with one session, beside weights.
-    fn other_bytes(&self) -> u64 {
-        let pool = &self.0.pool;
-        let weights = pool.in_use_by(Purpose::Weights) + pool.in_use_by(Purpose::Ring);
-        let states = pool.in_use_by(Purpose::States);
-        pool.in_use() - weights - states + states.max(self.state_bytes())
+    /// What the device holds, or will hold with one session in its largest call, beside weights.
+    fn other_bytes(&self, seat: &Seat) -> u64 {
+        let usage = self.0.pool.usage();
+        let of = |p: Purpose| usage.of(p);
+        let states = of(Purpose::States).max(self.state_bytes());
+        let activations = of(Purpose::Activations).max(seat.most());
+        let rest = of(Purpose::Constants) + of(Purpose::Io) + of(Purpose::Scratch);
+        states + activations + rest
     }
 
-    fn free_for_weights(&self) -> u64 {
+    fn free_for_weights(&self, seat: &Seat) -> u64 {
         let room = self.0.device.info().total_memory.min(self.0.pool.limit());
-        room.saturating_sub(self.other_bytes())
+        room.saturating_sub(self.other_bytes(seat))
     }
 }
 

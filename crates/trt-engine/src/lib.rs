@@ -5,7 +5,8 @@
 //! with states (key-value caches) of its own; several sessions take turns. How many bytes of
 //! weights stay on the device is the engine's *budget*: it can be changed between any two
 //! calls, for good or in the scope of a [`WeightStreaming`] guard, and never changes a bit of any
-//! result.
+//! result. How the memory of intermediate results is held, for the life of the engine, for each
+//! call, or by several engines together, is its [`Allocation`].
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -42,6 +43,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod allocation;
 mod call;
 mod compiler;
 mod engine;
@@ -50,14 +52,17 @@ mod guard;
 mod memory;
 mod recorded;
 mod report;
+mod seat;
 mod session;
 mod source;
 
+pub use allocation::ResourceAllocation;
 pub use compiler::Compiler;
 pub use engine::Engine;
 pub use error::Error;
 pub use guard::WeightStreaming;
 pub use report::{ClassReport, CompileReport, MemoryReport};
 pub use session::Session;
+pub use trt_alloc::{Allocation, Shared};
 pub use trt_graph::{Class, Profile};
 pub use trt_stream::{Applied, Percent, Request, TileTarget, Traffic, Weights};

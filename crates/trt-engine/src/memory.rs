@@ -2,18 +2,52 @@
 //!
 //! Inputs, outputs and intermediate results share the arena of a call. An input lives from the
 //! start to its last use, an output from its first write to the end, everything else in between.
-//! Constants and states have memory of their own.
+//! Constants and states have memory of their own. Lives are those of the program; sizes are those
+//! of the largest call where one arena serves all, else those of each call.
 
 use crate::Error;
+use std::collections::VecDeque;
+use std::sync::Arc;
 use trt_alloc::{Lifetime, Value, check, largest_live, plan};
 use trt_graph::program::{BufferId, BufferKind, Program, Source};
-use trt_kernel::Arg;
+use trt_kernel::{Arg, Dim, Env};
 
 /// Alignment of every buffer in bytes: enough for any vector access of any device.
 const ALIGN: u64 = 256;
 
-/// The arena of one class of calls.
+/// The lives of what lies in the arena of one class of calls; how large each is depends on the
+/// runtime integers.
 #[derive(Clone, Debug)]
+pub(crate) struct ArenaShape {
+    class: String,
+    buffers: usize,
+    launches: usize,
+    values: Vec<LivingValue>,
+    /// For values that may take over another's bytes, that one's place among the values.
+    in_place_of: Vec<Option<Value>>,
+}
+
+#[derive(Clone, Debug)]
+struct LivingValue {
+    what: What,
+    /// Elements in a call, and in the largest.
+    len: Dim,
+    max_len: usize,
+    /// Bytes of an element.
+    size: usize,
+    first: u32,
+    last: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Buffer(usize),
+    /// Working memory of a launch.
+    Scratch(usize),
+}
+
+/// Where everything lies in the arena, for calls of certain lengths.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ArenaLayout {
     /// Offset and bytes of each buffer that lies in the arena.
     pub places: Vec<Option<(u64, u64)>>,
@@ -25,39 +59,96 @@ pub(crate) struct ArenaLayout {
     pub largest_live: u64,
 }
 
-/// Plans the arena of a program whose launches need so many bytes of working memory.
-pub(crate) fn arena(program: &Program, scratch: &[u64], class: &str) -> Result<ArenaLayout, Error> {
-    let (mut lifetimes, buffers) = lifetimes(program);
-    let launches: Vec<usize> = (0..scratch.len()).filter(|i| scratch[*i] > 0).collect();
-    lifetimes.extend(launches.iter().map(|&i| Lifetime {
-        bytes: scratch[i].next_multiple_of(ALIGN),
-        align: ALIGN,
-        first: i as u32,
-        last: i as u32,
-        in_place_of: None,
-    }));
-    let plan = plan(&lifetimes);
-    check(&lifetimes, &plan).map_err(|e| Error::Plan {
-        class: class.into(),
-        what: e.to_string(),
-    })?;
-    let mut places = vec![None; program.buffers.len()];
-    for ((buffer, lifetime), offset) in buffers.iter().zip(&lifetimes).zip(&plan.offsets) {
-        places[buffer.0 as usize] = Some((*offset, lifetime.bytes));
+impl ArenaShape {
+    /// What lives when in a program whose launches need so many bytes of working memory: in a
+    /// call, and in the largest call.
+    pub fn new(program: &Program, scratch: &[(Dim, u64)], class: &str) -> ArenaShape {
+        let mut values = buffers(program);
+        let value_of = |b: &BufferId| {
+            let is = |v: &LivingValue| matches!(v.what, What::Buffer(i) if i == b.0 as usize);
+            values.iter().position(is)
+        };
+        let mut in_place_of = vec![None; values.len()];
+        for (written, read) in program.launches.iter().flat_map(|l| &l.in_place) {
+            if let (Some(w), Some(r)) = (value_of(written), value_of(read))
+                && values[r].last == values[w].first
+            {
+                in_place_of[w].get_or_insert(Value(r as u32));
+            }
+        }
+        let working = scratch
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, most))| *most > 0);
+        values.extend(working.map(|(launch, (bytes, most))| LivingValue {
+            what: What::Scratch(launch),
+            len: bytes.clone(),
+            max_len: usize::try_from(*most).unwrap_or(usize::MAX),
+            size: 1,
+            first: launch as u32,
+            last: launch as u32,
+        }));
+        in_place_of.resize(values.len(), None);
+        ArenaShape {
+            class: class.into(),
+            buffers: program.buffers.len(),
+            launches: program.launches.len(),
+            values,
+            in_place_of,
+        }
     }
-    let mut working = vec![None; scratch.len()];
-    for (i, &launch) in launches.iter().enumerate() {
-        working[launch] = Some((plan.offsets[buffers.len() + i], scratch[launch]));
+
+    /// The layout that serves every call.
+    pub fn largest(&self) -> Result<ArenaLayout, Error> {
+        let most = |v: &LivingValue| bytes(v.max_len, v.size);
+        self.layout(&self.values.iter().map(most).collect::<Vec<_>>())
     }
-    Ok(ArenaLayout {
-        places,
-        scratch: working,
-        bytes: plan.peak.max(1),
-        largest_live: largest_live(&lifetimes),
-    })
+
+    /// Bytes of each value in a call.
+    fn sizes(&self, env: &Env) -> Vec<u64> {
+        let size = |v: &LivingValue| bytes(v.len.size(env), v.size);
+        self.values.iter().map(size).collect()
+    }
+
+    fn layout(&self, sizes: &[u64]) -> Result<ArenaLayout, Error> {
+        let lives = self.values.iter().zip(&self.in_place_of).zip(sizes);
+        let lifetimes: Vec<Lifetime> = lives
+            .map(|((v, in_place_of), bytes)| Lifetime {
+                bytes: *bytes,
+                align: ALIGN,
+                first: v.first,
+                last: v.last,
+                in_place_of: *in_place_of,
+            })
+            .collect();
+        let plan = plan(&lifetimes);
+        check(&lifetimes, &plan).map_err(|e| Error::Plan {
+            class: self.class.clone(),
+            what: e.to_string(),
+        })?;
+        let mut layout = ArenaLayout {
+            places: vec![None; self.buffers],
+            scratch: vec![None; self.launches],
+            bytes: plan.peak.max(1),
+            largest_live: largest_live(&lifetimes),
+        };
+        for ((value, offset), bytes) in self.values.iter().zip(&plan.offsets).zip(sizes) {
+            let place = match value.what {
+                What::Buffer(i) => &mut layout.places[i],
+                What::Scratch(i) => &mut layout.scratch[i],
+            };
+            *place = Some((*offset, *bytes));
+        }
+        Ok(layout)
+    }
 }
 
-fn lifetimes(program: &Program) -> (Vec<Lifetime>, Vec<BufferId>) {
+fn bytes(len: usize, size: usize) -> u64 {
+    (len.saturating_mul(size).max(1) as u64).next_multiple_of(ALIGN)
+}
+
+/// The buffers of the arena. An input lives from the start, an output to the end.
+fn buffers(program: &Program) -> Vec<LivingValue> {
     let end = program.launches.len() as u32;
     let mut spans: Vec<Option<(u32, u32)>> = vec![None; program.buffers.len()];
     for (step, launch) in program.launches.iter().enumerate() {
@@ -68,8 +159,7 @@ fn lifetimes(program: &Program) -> (Vec<Lifetime>, Vec<BufferId>) {
             span.1 = step;
         }
     }
-    let mut lifetimes = Vec::new();
-    let mut buffers = Vec::new();
+    let mut values = Vec::new();
     for (i, buffer) in program.buffers.iter().enumerate() {
         let (first, last) = match (&buffer.kind, spans[i]) {
             (BufferKind::Input(_), span) => (0, span.map_or(0, |s| s.1)),
@@ -77,27 +167,63 @@ fn lifetimes(program: &Program) -> (Vec<Lifetime>, Vec<BufferId>) {
             (BufferKind::Temp, Some(span)) => span,
             (BufferKind::Temp, None) | (BufferKind::State(_) | BufferKind::Const(_), _) => continue,
         };
-        let bytes = ((buffer.max_len * buffer.dtype.size()).max(1) as u64).next_multiple_of(ALIGN);
-        lifetimes.push(Lifetime {
-            bytes,
-            align: ALIGN,
+        values.push(LivingValue {
+            what: What::Buffer(i),
+            len: buffer.len.clone(),
+            max_len: buffer.max_len,
+            size: buffer.dtype.size(),
             first,
             last,
-            in_place_of: None,
         });
-        buffers.push(BufferId(i as u32));
     }
-    for launch in &program.launches {
-        for (written, read) in &launch.in_place {
-            let value = |b: &BufferId| buffers.iter().position(|x| x == b);
-            if let (Some(w), Some(r)) = (value(written), value(read))
-                && lifetimes[r].last == lifetimes[w].first
-            {
-                lifetimes[w].in_place_of.get_or_insert(Value(r as u32));
-            }
+    values
+}
+
+/// Layouts of calls of certain lengths, the latest last: most calls are as long as one shortly
+/// before, and planning takes longer than launching.
+#[derive(Debug, Default)]
+pub(crate) struct Layouts(VecDeque<Known>);
+
+#[derive(Debug)]
+struct Known {
+    program: usize,
+    sizes: Vec<u64>,
+    layout: Arc<ArenaLayout>,
+}
+
+/// Layouts kept at most.
+const KEPT: usize = 16;
+
+impl Layouts {
+    /// The layout of a program's calls with these runtime integers.
+    pub fn get(
+        &mut self,
+        program: usize,
+        shape: &ArenaShape,
+        env: &Env,
+    ) -> Result<Arc<ArenaLayout>, Error> {
+        let sizes = shape.sizes(env);
+        let same = |k: &Known| k.program == program && k.sizes == sizes;
+        let known = match self
+            .0
+            .iter()
+            .rposition(same)
+            .and_then(|at| self.0.remove(at))
+        {
+            Some(known) => known,
+            None => Known {
+                program,
+                layout: Arc::new(shape.layout(&sizes)?),
+                sizes,
+            },
+        };
+        let layout = known.layout.clone();
+        if self.0.len() == KEPT {
+            self.0.pop_front();
         }
+        self.0.push_back(known);
+        Ok(layout)
     }
-    (lifetimes, buffers)
 }
 
 /// Whether an argument of a launch is written.

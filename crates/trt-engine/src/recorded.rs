@@ -4,6 +4,10 @@
 //! same: the program, the memory of its arena and states, the places of its weights, and the
 //! integers that decide how launches are made. All of that is the [`Key`]. A key is recorded
 //! when it comes a second time, since most lengths of a prompt come once.
+//!
+//! What is recorded keeps the memory that it uses. So it is forgotten before that memory is to
+//! go: with its session, with the budget that placed its weights, with the arena. Where an arena
+//! is held for one call only, nothing is recorded.
 
 use std::collections::VecDeque;
 use trt_device::Graph;
@@ -22,22 +26,52 @@ pub(crate) struct Key {
 }
 
 /// Recorded calls, the latest last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Recorded {
+    enabled: bool,
     graphs: VecDeque<(Key, Graph)>,
     seen: Option<Key>,
+    replayed: u64,
 }
 
 /// Recorded calls kept at most: two sessions of two classes of calls.
 const KEPT: usize = 4;
 
 impl Recorded {
+    pub fn new(enabled: bool) -> Recorded {
+        Recorded {
+            enabled,
+            graphs: VecDeque::new(),
+            seen: None,
+            replayed: 0,
+        }
+    }
+
+    /// Whether calls are recorded.
+    pub fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Changes that; what is recorded is forgotten when it goes.
+    pub fn enable(&mut self, enabled: bool) {
+        self.enabled = enabled;
+        if !enabled {
+            self.forget(None);
+        }
+    }
+
+    /// Recorded calls that were found since the start.
+    pub fn replayed(&self) -> u64 {
+        self.replayed
+    }
+
     /// The recorded call with this key.
     pub fn get(&mut self, key: &Key) -> Option<Graph> {
         let at = self.graphs.iter().position(|(k, _)| k == key)?;
         let found = self.graphs.remove(at)?;
         let graph = found.1.clone();
         self.graphs.push_back(found);
+        self.replayed += 1;
         Some(graph)
     }
 

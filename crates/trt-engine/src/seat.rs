@@ -1,0 +1,158 @@
+//! An engine's place in an allocation strategy, and the arena that a call has on loan from it.
+//!
+//! A seat has joined its strategy exactly as often as it has left it, whatever fails; a loan ends
+//! on every way out of a call, when nothing uses its memory any more.
+
+use crate::{Allocation, Error};
+use std::sync::Arc;
+use trt_alloc::{Arena, Hold, Pool, Strategy};
+use trt_device::{Device, Stream};
+
+/// Whether memory that is held for one call is poisoned before and after it.
+const POISON: bool = cfg!(debug_assertions);
+
+/// A membership in a strategy.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    allocation: Allocation,
+    strategy: Arc<dyn Strategy>,
+    pool: Pool,
+    /// Bytes of the largest call.
+    most: u64,
+    /// Not after going back to a strategy that had no memory left: the next call tries again.
+    joined: bool,
+}
+
+impl Seat {
+    pub fn new(allocation: Allocation, pool: &Pool, most: u64) -> Result<Seat, Error> {
+        let mut seat = Seat {
+            strategy: allocation.strategy(),
+            allocation,
+            pool: pool.clone(),
+            most,
+            joined: false,
+        };
+        seat.join()?;
+        Ok(seat)
+    }
+
+    pub fn allocation(&self) -> &Allocation {
+        &self.allocation
+    }
+
+    pub fn hold(&self) -> Hold {
+        self.strategy.hold()
+    }
+
+    /// Bytes of the largest call.
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
+    fn join(&mut self) -> Result<(), Error> {
+        if !self.joined {
+            self.strategy.join(&self.pool, self.most)?;
+            self.joined = true;
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.joined) {
+            self.strategy.leave(&self.pool, self.most);
+        }
+    }
+
+    /// Changes to another allocation; after an error the seat is where it was.
+    pub fn enter(&mut self, allocation: Allocation) -> Result<(), Error> {
+        // What is given up may be what the other needs, so it goes first.
+        self.leave();
+        let before = (
+            std::mem::replace(&mut self.strategy, allocation.strategy()),
+            std::mem::replace(&mut self.allocation, allocation),
+        );
+        let result = self.join();
+        if result.is_err() {
+            (self.strategy, self.allocation) = before;
+            self.join_later_if_refused();
+        }
+        result
+    }
+
+    /// Goes back to an allocation that was in force before. If memory for it is refused now, the
+    /// next call asks again.
+    pub fn restore(&mut self, allocation: Allocation) {
+        self.leave();
+        self.strategy = allocation.strategy();
+        self.allocation = allocation;
+        self.join_later_if_refused();
+    }
+
+    fn join_later_if_refused(&mut self) {
+        if let Err(e) = self.join() {
+            let (strategy, most) = (self.strategy.name(), self.most);
+            tracing::warn!(strategy, most, "no arena until the next call: {e}");
+        }
+    }
+
+    /// An arena for a call whose work goes to `stream`.
+    pub fn begin(&mut self, bytes: u64, stream: Stream) -> Result<Loan, Error> {
+        self.join()?;
+        let loan = Loan {
+            arena: Some(self.strategy.begin(&self.pool, bytes)?),
+            poison: POISON && self.hold() == Hold::Call,
+            strategy: self.strategy.clone(),
+            device: self.pool.device().clone(),
+            stream,
+        };
+        loan.poison()?;
+        Ok(loan)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// The arena of one call, given back on drop.
+#[derive(Debug)]
+pub(crate) struct Loan {
+    strategy: Arc<dyn Strategy>,
+    /// There until it is dropped.
+    arena: Option<Arena>,
+    device: Arc<dyn Device>,
+    stream: Stream,
+    poison: bool,
+}
+
+impl Loan {
+    pub fn arena(&self) -> Result<&Arena, Error> {
+        let gone = || Error::lower("a call has no arena".into());
+        self.arena.as_ref().ok_or_else(gone)
+    }
+
+    fn poison(&self) -> Result<(), Error> {
+        match &self.arena {
+            Some(arena) if self.poison => Ok(arena.poison(&*self.device, self.stream)?),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        let poisoned = self.poison();
+        // A call that returns has waited for its work; one that panicked has not.
+        if self.poison || std::thread::panicking() {
+            let waited = self.device.synchronize(self.stream).map_err(Error::from);
+            if let Err(e) = poisoned.and(waited) {
+                tracing::debug!("while an arena was given back: {e}");
+            }
+        }
+        if let Some(arena) = self.arena.take() {
+            self.strategy.end(arena);
+        }
+    }
+}
