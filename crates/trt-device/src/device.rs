@@ -1,5 +1,6 @@
 //! The contract between the engine and a place to run.
 
+use crate::by_host::ByHost;
 use crate::host::{HostEvent, HostExecutable};
 use crate::{Error, Memory, Slice};
 use std::fmt;
@@ -51,13 +52,24 @@ pub struct Executable(pub(crate) ExecutableOf);
 #[derive(Clone, Debug)]
 pub(crate) enum ExecutableOf {
     Host(Arc<HostExecutable>),
+    /// The device has no kernel for it.
+    ByHost(Arc<ByHost>),
 }
 
 impl Executable {
+    /// Why the host computes this for the device, which has no kernel for it; nothing if the
+    /// device does.
+    pub fn by_host(&self) -> Option<&str> {
+        match &self.0 {
+            ExecutableOf::Host(_) => None,
+            ExecutableOf::ByHost(own) => Some(own.why()),
+        }
+    }
+
     /// Bytes of working memory that a launch needs.
     pub fn scratch(&self) -> Dim {
         match &self.0 {
-            ExecutableOf::Host(_) => Dim::from(0),
+            ExecutableOf::Host(_) | ExecutableOf::ByHost(_) => Dim::from(0),
         }
     }
 
@@ -65,7 +77,7 @@ impl Executable {
     /// calls that agree in them with the call that it was recorded for.
     pub fn grid_vars(&self) -> Vec<Var> {
         match &self.0 {
-            ExecutableOf::Host(_) => Vec::new(),
+            ExecutableOf::Host(_) | ExecutableOf::ByHost(_) => Vec::new(),
         }
     }
 }

@@ -34,6 +34,7 @@
 //! # Ok::<(), trt_device::Error>(())
 //! ```
 
+mod by_host;
 mod device;
 mod error;
 mod host;

@@ -78,20 +78,29 @@ impl Copies {
         Ok(())
     }
 
-    /// Gives a weight that was added a second name. Nothing is copied.
-    pub fn alias(&mut self, name: &str, of: &str) -> Result<(), WeightsError> {
+    /// Gives a weight that was added a second name, and perhaps another shape of as many
+    /// elements. Nothing is copied.
+    pub fn alias(&mut self, name: &str, shape: &[usize], of: &str) -> Result<(), WeightsError> {
         let known = self.entries.iter().find(|e| e.name == of);
         let first = known.ok_or_else(|| WeightsError::Missing {
             name: of.into(),
             count: self.entries.len(),
             near: near::names(of, self.entries.iter().map(|e| &e.name)),
         })?;
-        let (dtype, shape) = (first.dtype.clone(), first.shape.clone());
-        let (name, range) = (name.into(), first.range.clone());
+        let elements = |shape: &[usize]| shape.iter().product::<usize>();
+        if elements(shape) != elements(&first.shape) {
+            return Err(WeightsError::WrongShape {
+                file: NAME.into(),
+                tensor: name.into(),
+                expected: first.shape.clone(),
+                found: shape.to_vec(),
+            });
+        }
+        let (dtype, range) = (first.dtype.clone(), first.range.clone());
         self.entries.push(Entry {
-            name,
+            name: name.into(),
             dtype,
-            shape,
+            shape: shape.to_vec(),
             range,
         });
         Ok(())

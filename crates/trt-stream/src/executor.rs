@@ -9,8 +9,8 @@ use crate::config::{check_roles, distinct};
 use crate::pass::{Cursor, Pass};
 use crate::places::{Load, Places};
 use crate::{
-    Applied, Config, Cycle, Error, Layout, ProgramId, Request, Runs, Slot, Split, TileId,
-    Traffic, WeightId, Weights,
+    Applied, Config, Cycle, Error, Layout, ProgramId, Request, Runs, Slot, Split, TileId, Traffic,
+    WeightId, Weights,
 };
 use std::collections::HashSet;
 use std::sync::Arc;

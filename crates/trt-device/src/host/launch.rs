@@ -3,8 +3,9 @@
 use super::event::Timeline;
 use crate::device::Tiles;
 use crate::{Error, Slice};
+use std::ops::Range;
 use std::time::Instant;
-use trt_kernel::host::{Prepared, Span, Team};
+use trt_kernel::host::{HostError, Prepared, Span, Team};
 use trt_kernel::{Env, Kernel};
 
 /// A kernel prepared for the CPU.
@@ -19,7 +20,7 @@ pub(crate) struct HostExecutable {
 }
 
 impl HostExecutable {
-    pub(super) fn new(kernel: &Kernel) -> Result<Self, Error> {
+    pub(crate) fn new(kernel: &Kernel) -> Result<Self, Error> {
         Ok(HostExecutable {
             prepared: Prepared::new(kernel)?,
             kind: kernel.kind(),
@@ -30,7 +31,7 @@ impl HostExecutable {
     }
 
     /// Whether a launch may take these arguments.
-    pub(super) fn check(&self, args: &[Slice], tiles: Option<&Tiles>) -> Result<(), Error> {
+    pub(crate) fn check(&self, args: &[Slice], tiles: Option<&Tiles>) -> Result<(), Error> {
         tiles.map_or(Ok(()), Tiles::check)?;
         if args.len() != self.args {
             return Err(Error::Args {
@@ -45,6 +46,36 @@ impl HostExecutable {
             Some(i) => Err(Error::ReadOnly {
                 work: format!("a {} kernel, to argument a{i},", self.kind),
             }),
+        }
+    }
+
+    /// The argument that tiles stand for.
+    pub(crate) fn weight(&self) -> Option<usize> {
+        self.weight
+    }
+
+    /// The arguments that a launch writes.
+    pub(crate) fn written(&self) -> &[usize] {
+        &self.written
+    }
+
+    /// Runs the kernel on these bytes, or on a range of its weight's rows.
+    pub(crate) fn launch(
+        &self,
+        env: &Env,
+        rows: Option<Range<usize>>,
+        spans: &[Span<'_>],
+        team: &Team,
+    ) -> Result<(), HostError> {
+        self.prepared.run(env, rows, spans, team)
+    }
+
+    /// The error of a launch on a stream.
+    pub(crate) fn failed(&self, stream: &str, source: HostError) -> Error {
+        Error::Launch {
+            kernel: self.kind,
+            stream: stream.into(),
+            source,
         }
     }
 
@@ -77,11 +108,7 @@ impl HostExecutable {
             let rows = tiles.map(|t| t.rows.clone());
             tracing::trace!(stream, kernel, ?rows, ?env, micros, "launch");
         }
-        result.map_err(|source| Error::Launch {
-            kernel: self.kind,
-            stream: timeline.name.clone(),
-            source,
-        })
+        result.map_err(|source| self.failed(&timeline.name, source))
     }
 }
 

@@ -76,6 +76,9 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
             scratch: _,
         } => match &executable.0 {
             ExecutableOf::Host(own) => own.run(env, args, tiles.as_ref(), team, timeline),
+            ExecutableOf::ByHost(own) => {
+                own.run(env, args, tiles.as_ref(), team, &timeline.name, &copy::Here)
+            }
         },
         Work::Replay { graph, env } => {
             let GraphOf::Host(works) = &graph.0;

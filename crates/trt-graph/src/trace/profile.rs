@@ -124,9 +124,10 @@ impl Class {
                 .all(|(i, v)| (i.range.min..=i.range.max).contains(v))
     }
 
-    /// Points that determine every affine function of the varying integers, one more that
-    /// verifies it, and the corners of the profile where bounds and windows show.
-    pub(crate) fn sample_points(&self) -> Result<Vec<Vec<i64>>, Error> {
+    /// The calls at which a model is traced: points that determine every affine function of the
+    /// varying integers, one more that verifies it, and the corners of the profile where bounds
+    /// and windows show.
+    pub fn sample_points(&self) -> Result<Vec<Vec<i64>>, Error> {
         let past = self.past();
         let seq_min = self.seq().map_or(0, |s| self.ints[s].range.min);
         // A state is only visible if an earlier call of the same class made it.

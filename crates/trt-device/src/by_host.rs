@@ -1,0 +1,164 @@
+//! A kernel that the host computes for a device which has none for it.
+//!
+//! What the kernel may touch is brought to the host, the host's back end computes on it, and what
+//! the kernel writes goes back. It is work of its stream like any other: whoever runs it has
+//! done everything before it, and does nothing after it until it returns. The bytes brought are
+//! those that the device's own kernel would read, so weights stream and count as for any launch.
+//! Correct, and slow: each launch costs the way of its arguments over the link, twice for what is
+//! written.
+//!
+//! A device decides when it loads a kernel (`ByHost::new` with the reason), and says how bytes
+//! travel by a [`Ferry`].
+
+use crate::host::HostExecutable;
+use crate::{Error, Slice, Tiles};
+use std::ops::Range;
+use trt_kernel::host::{Span, Team};
+use trt_kernel::{Env, Kernel};
+
+/// How bytes travel between a device and the host. Both directions are done when they return.
+pub(crate) trait Ferry {
+    /// Copies device memory to the host; lengths are equal.
+    fn bring(&self, dst: &mut [u8], src: &Slice) -> Result<(), Error>;
+
+    /// Copies bytes of the host to device memory; lengths are equal.
+    fn take(&self, dst: &Slice, src: &[u8]) -> Result<(), Error>;
+}
+
+/// A kernel prepared for the host on behalf of another device.
+#[derive(Debug)]
+pub(crate) struct ByHost {
+    own: HostExecutable,
+    why: String,
+}
+
+/// Device memory that some arguments lie in, on the host. Arguments that share bytes there share
+/// them here.
+struct Staged {
+    cover: Slice,
+    bytes: Vec<u8>,
+}
+
+impl ByHost {
+    /// Prepares a kernel; `why` says what the device lacks.
+    pub(crate) fn new(kernel: &Kernel, why: String) -> Result<ByHost, Error> {
+        let own = HostExecutable::new(kernel)?;
+        Ok(ByHost { own, why })
+    }
+
+    pub(crate) fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// Whether a launch may take these arguments.
+    pub(crate) fn check(&self, args: &[Slice], tiles: Option<&Tiles>) -> Result<(), Error> {
+        self.own.check(args, tiles)
+    }
+
+    /// Runs the kernel and returns when its results are on the device. `stream` is named in
+    /// errors.
+    pub(crate) fn run(
+        &self,
+        env: &Env,
+        args: &[Slice],
+        tiles: Option<&Tiles>,
+        team: &Team,
+        stream: &str,
+        ferry: &impl Ferry,
+    ) -> Result<(), Error> {
+        // The argument that tiles stand for is not read.
+        let tiled = tiles.and(self.own.weight());
+        let read = (0..args.len()).filter(|i| Some(*i) != tiled);
+        let mut staged = stage(read.clone().map(|i| &args[i]), ferry)?;
+        let mut spans: Vec<Span<'_>> = vec![Span::from_slice::<u8>(&[]); args.len()];
+        for i in read {
+            spans[i] = span(&args[i], &mut staged);
+        }
+        let launch = |rows: Option<Range<usize>>, spans: &[Span<'_>]| {
+            let done = self.own.launch(env, rows, spans, team);
+            done.map_err(|source| self.own.failed(stream, source))
+        };
+        match (tiles, tiled) {
+            (Some(tiles), Some(weight)) => {
+                for (rows, place) in tiles.each() {
+                    let mut tile = stage([place].into_iter(), ferry)?;
+                    spans[weight] = span(place, &mut tile);
+                    launch(Some(rows), &spans)?;
+                }
+            }
+            (tiles, _) => launch(tiles.map(|t| t.rows.clone()), &spans)?,
+        }
+        for i in self.own.written() {
+            let Some((slice, bytes)) = args.get(*i).and_then(|s| Some((s, found(s, &staged)?)))
+            else {
+                continue;
+            };
+            ferry.take(slice, bytes)?;
+        }
+        let brought: usize = staged.iter().map(|s| s.bytes.len()).sum();
+        tracing::trace!(stream, brought, why = self.why, "launch by the host");
+        Ok(())
+    }
+}
+
+/// Brings everything that these slices cover, but for mappings, which the host reads in place.
+fn stage<'a>(
+    slices: impl Iterator<Item = &'a Slice>,
+    ferry: &impl Ferry,
+) -> Result<Vec<Staged>, Error> {
+    let mut covers: Vec<Slice> = slices.filter(|s| !s.is_mapping()).cloned().collect();
+    covers.sort_by_key(|s| (s.address(), s.len()));
+    let mut merged: Vec<Slice> = Vec::with_capacity(covers.len());
+    for next in covers {
+        match merged.last_mut() {
+            // Addresses that meet are of one memory.
+            Some(last) if next.address() < last.address() + last.len() as u64 => {
+                let end = (last.offset() + last.len()).max(next.offset() + next.len());
+                *last = last.memory().whole().slice(last.offset()..end)?;
+            }
+            _ => merged.push(next),
+        }
+    }
+    let bring = |cover: Slice| {
+        let mut bytes = vec![0; cover.len()];
+        ferry.bring(&mut bytes, &cover)?;
+        Ok(Staged { cover, bytes })
+    };
+    merged.into_iter().map(bring).collect()
+}
+
+/// Where a slice lies in what covers it.
+fn range(slice: &Slice, cover: &Slice) -> Option<Range<usize>> {
+    let start = usize::try_from(slice.address().checked_sub(cover.address())?).ok()?;
+    let end = start.checked_add(slice.len())?;
+    (end <= cover.len()).then_some(start..end)
+}
+
+/// The bytes of a slice on the host, to be read.
+fn found<'a>(slice: &Slice, staged: &'a [Staged]) -> Option<&'a [u8]> {
+    let covers = staged.iter();
+    covers
+        .filter_map(|s| s.bytes.get(range(slice, &s.cover)?))
+        .next()
+}
+
+/// The bytes of a slice on the host, for a launch that ends before they go.
+fn span(slice: &Slice, staged: &mut [Staged]) -> Span<'static> {
+    if let Some(mapped) = slice.mapped() {
+        let start = mapped.as_ptr().cast_mut();
+        // SAFETY: the mapping is readable for its length while the slice lives, which the caller
+        // of `run` holds; a span that is not writable is never written.
+        return unsafe { Span::from_raw(start, mapped.len(), false) };
+    }
+    let place = staged
+        .iter_mut()
+        .find_map(|s| Some((range(slice, &s.cover)?, s)));
+    let Some((range, staged)) = place else {
+        // Everything that is not a mapping was staged; what is not cannot be touched.
+        return Span::from_slice::<u8>(&[]);
+    };
+    let start = staged.bytes.as_mut_ptr().wrapping_add(range.start);
+    // SAFETY: the range lies in the staged bytes, which `run` keeps, unmoved and untouched by
+    // anyone else, until the launches on them have returned.
+    unsafe { Span::from_raw(start, range.len(), true) }
+}
