@@ -1,9 +1,12 @@
 //! The integration tests, in one binary: linking is most of their build time.
 #![allow(missing_docs, reason = "tests document themselves by their names")]
 
+mod by_host;
 mod common;
+mod compile_limits;
 mod engine;
 mod families;
 mod layers;
 mod limits;
+mod saved;
 mod smollm2;
