@@ -346,3 +346,6 @@ fn replace(path: &Path, header: &[u8], body: &[u8]) -> Result<(), SavedError> {
         SavedError::Io { action, source }
     })
 }
+
+#[cfg(test)]
+mod tests;
