@@ -337,12 +337,17 @@ fn a_model_of_2_gb_runs_under_hard_limits() {
         assert!(device <= first.applied + plan, "{first:?}");
         let limited = Case {
             data_limit: Some(first.bound()),
+            // So the estimate that is checked first is not twice what is taken.
+            compile_limit: Some(2 * host),
             ..free
         };
         let second = held(&limited);
         keeps_its_budget(&second, discrete);
         match discrete {
-            false => in_a_group(dir.path(), &first),
+            false => {
+                in_a_group(dir.path(), &first);
+                is_refused_on_the_host(&limited, host / 2);
+            }
             true => is_refused_at_full_budget(&limited),
         }
         all.extend([first.hashes, second.hashes]);
@@ -359,6 +364,20 @@ fn is_refused_at_full_budget(limited: &Case) {
     assert!(!success, "{out}");
     let text = out + &err;
     assert!(text.contains("OutOfMemory"), "{text}");
+}
+
+/// That half of what compiling takes is known to be too little.
+fn is_refused_on_the_host(limited: &Case, bytes: u64) {
+    let (out, err, success) = in_a_child(&Case {
+        compile_limit: Some(bytes),
+        ..limited.clone()
+    });
+    assert!(!success, "{out}");
+    let text = out + &err;
+    assert!(
+        text.contains("CompileLimit") && text.contains("host"),
+        "{text}"
+    );
 }
 
 /// The same in a control group that counts everything, page cache included: the files are written

@@ -3,6 +3,7 @@
 //! Calls of all sessions take turns: whoever runs holds the `Run` lock, which owns the streamer.
 //! Budget changes take the same lock, so they fall between two calls.
 
+use crate::contents::{Roles, constant_bytes, constants, state_bytes};
 use crate::guard::WeightStreaming;
 use crate::limits::{DeviceNeeds, Watch};
 use crate::memory::{ArenaLayout, ArenaShape, Layouts};
@@ -11,11 +12,10 @@ use crate::report::{CompileReport, MemoryReport};
 use crate::seat::Seat;
 use crate::{Allocation, Applied, Error, Profile, Request, Session, TileTarget, Traffic, Weights};
 use candle_core::DType;
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trt_alloc::{Lease, Pool, Purpose};
-use trt_device::{Device, Executable, Stream, Work};
-use trt_graph::program::{BufferId, BufferKind, Program, State, WeightId as ProgramWeight};
+use trt_device::{Device, Executable, Stream};
+use trt_graph::program::{BufferId, Program, State, WeightId as ProgramWeight};
 use trt_kernel::Var;
 use trt_stream::{Config, Rates, Streamer, WeightId};
 
@@ -384,93 +384,4 @@ impl Compiled {
             .map(|w| self.weights[w.0 as usize])
             .collect()
     }
-}
-
-/// What the weights of all programs are used for.
-struct Roles {
-    streamed: BTreeSet<WeightId>,
-    pinned: BTreeSet<WeightId>,
-    mapped: BTreeSet<WeightId>,
-}
-
-impl Roles {
-    fn of(programs: &[Compiled]) -> Roles {
-        let mut roles = Roles {
-            streamed: BTreeSet::new(),
-            pinned: BTreeSet::new(),
-            mapped: BTreeSet::new(),
-        };
-        for (w, id) in programs
-            .iter()
-            .flat_map(|p| p.program.weights.iter().zip(&p.weights))
-        {
-            let sets = [
-                (w.ranged, &mut roles.streamed),
-                (w.whole, &mut roles.pinned),
-                (w.rows, &mut roles.mapped),
-            ];
-            sets.into_iter()
-                .filter(|(used, _)| *used)
-                .for_each(|(_, set)| {
-                    set.insert(*id);
-                });
-        }
-        roles
-    }
-}
-
-/// Bytes of the states of one session.
-fn state_bytes(states: &[State]) -> u64 {
-    let bytes = |s: &State| (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1) as u64;
-    states.iter().map(bytes).sum()
-}
-
-/// Bytes of all constants, equal ones once.
-fn constant_bytes(programs: &[Compiled]) -> u64 {
-    let mut known: Vec<&trt_graph::Literal> = Vec::new();
-    for buffer in programs.iter().flat_map(|p| &p.program.buffers) {
-        if let BufferKind::Const(literal) = &buffer.kind
-            && !known.contains(&literal)
-        {
-            known.push(literal);
-        }
-    }
-    known.iter().map(|l| l.bytes.len().max(1) as u64).sum()
-}
-
-/// Puts every constant on the device, equal ones once.
-fn constants(
-    pool: &Pool,
-    compute: Stream,
-    programs: &[Compiled],
-) -> Result<Vec<Vec<Option<Arc<Lease>>>>, Error> {
-    let mut known: Vec<(trt_graph::Literal, Arc<Lease>)> = Vec::new();
-    let mut all = Vec::with_capacity(programs.len());
-    for p in programs {
-        let mut leases = Vec::with_capacity(p.program.buffers.len());
-        for buffer in &p.program.buffers {
-            let BufferKind::Const(literal) = &buffer.kind else {
-                leases.push(None);
-                continue;
-            };
-            if let Some((_, lease)) = known.iter().find(|(l, _)| l == literal) {
-                leases.push(Some(lease.clone()));
-                continue;
-            }
-            let lease =
-                Arc::new(pool.acquire(literal.bytes.len().max(1) as u64, Purpose::Constants)?);
-            let dst = lease.whole().slice(0..literal.bytes.len())?;
-            pool.device().submit(
-                compute,
-                Work::Write {
-                    dst,
-                    bytes: literal.bytes.to_vec(),
-                },
-            )?;
-            known.push((literal.clone(), lease.clone()));
-            leases.push(Some(lease));
-        }
-        all.push(leases);
-    }
-    Ok(all)
 }

@@ -46,6 +46,7 @@
 mod allocation;
 mod call;
 mod compiler;
+mod contents;
 mod engine;
 mod error;
 mod guard;
