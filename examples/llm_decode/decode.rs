@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
-use candle_trt::device::Host;
+use anyhow::Result;
+use candle_trt::device;
 use candle_trt::models::{Config, Llama, LoadOptions};
 use candle_trt::{Applied, Compiler, Engine, Percent, Profile, Request, Session, Weights};
 
@@ -77,7 +77,7 @@ impl Decoder {
             max_positions: Some(positions),
         };
         let compiler = Compiler::new(weights)
-            .device(device(wish.device)?)
+            .shared_device(device::open(wish.device)?)
             .profile(Profile::decoder(positions, longest)?)
             .weight_streaming(true)
             .budget(Request::Minimum);
@@ -158,16 +158,5 @@ fn set_budget(engine: &Engine, wish: &Wish) -> Result<(Applied, String)> {
             let applied = engine.set_device_budget(request)?;
             Ok((applied, Request::Percent(QUARTER).to_string()))
         }
-    }
-}
-
-fn device(name: &str) -> Result<Host> {
-    match name {
-        "auto" | "host" => Ok(Host::unified()),
-        "host-discrete" => Ok(Host::discrete()),
-        _ if name.starts_with("cuda:") => {
-            bail!("{name}: this build has no CUDA device yet; use --device host")
-        }
-        _ => bail!("no device {name}; use auto, host, host-discrete or cuda:N"),
     }
 }

@@ -1,6 +1,8 @@
 //! The integration tests, in one binary: linking is most of their build time.
 #![allow(missing_docs, reason = "tests document themselves by their names")]
 
+mod allocation;
+mod allocation_memory;
 mod by_host;
 mod common;
 mod compile_limits;

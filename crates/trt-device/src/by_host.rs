@@ -10,19 +10,37 @@
 //! A device decides when it loads a kernel (`ByHost::new` with the reason), and says how bytes
 //! travel by a [`Ferry`].
 
-use crate::host::HostExecutable;
-use crate::{Error, Slice, Tiles};
+use crate::host::{Failure, HostExecutable, Part};
+use crate::{Device, Error, Slice, Stream, Tiles, Work};
 use std::ops::Range;
 use trt_kernel::host::{Span, Team};
 use trt_kernel::{Env, Kernel};
 
-/// How bytes travel between a device and the host. Both directions are done when they return.
+/// How bytes travel between a device and the host. What was brought is there when that returns;
+/// what was taken need only be there for what the stream does next.
 pub(crate) trait Ferry {
     /// Copies device memory to the host; lengths are equal.
     fn bring(&self, dst: &mut [u8], src: &Slice) -> Result<(), Error>;
 
     /// Copies bytes of the host to device memory; lengths are equal.
     fn take(&self, dst: &Slice, src: &[u8]) -> Result<(), Error>;
+}
+
+/// The way over a stream of any device: reads wait for what comes before, writes are in order.
+pub(crate) struct OverStream<'a, D: Device> {
+    pub device: &'a D,
+    pub stream: Stream,
+}
+
+impl<D: Device> Ferry for OverStream<'_, D> {
+    fn bring(&self, dst: &mut [u8], src: &Slice) -> Result<(), Error> {
+        self.device.read(self.stream, src, dst)
+    }
+
+    fn take(&self, dst: &Slice, src: &[u8]) -> Result<(), Error> {
+        let (dst, bytes) = (dst.clone(), src.to_vec());
+        self.device.submit(self.stream, Work::Write { dst, bytes })
+    }
 }
 
 /// A kernel prepared for the host on behalf of another device.
@@ -51,52 +69,70 @@ impl ByHost {
     }
 
     /// Whether a launch may take these arguments.
-    pub(crate) fn check(&self, args: &[Slice], tiles: Option<&Tiles>) -> Result<(), Error> {
+    pub(crate) fn check(&self, args: &[Slice], tiles: &[Tiles]) -> Result<(), Error> {
         self.own.check(args, tiles)
     }
 
-    /// Runs the kernel and returns when its results are on the device. `stream` is named in
+    /// Runs the kernel and returns when its results are on their way back. `stream` is named in
     /// errors.
     pub(crate) fn run(
         &self,
         env: &Env,
         args: &[Slice],
-        tiles: Option<&Tiles>,
+        tiles: &[Tiles],
         team: &Team,
         stream: &str,
         ferry: &impl Ferry,
     ) -> Result<(), Error> {
+        self.check(args, tiles)?;
+        let mut next = tiles.iter();
+        for part in self.own.parts() {
+            let own = &args[part.args.clone()];
+            let rows = part.weight.and_then(|_| next.next());
+            // With tiles, only products that have rows run.
+            let runs = rows.map_or(tiles.is_empty(), |t| !t.rows.is_empty());
+            if runs {
+                let ran = self.run_part(part, env, own, rows, team, ferry);
+                ran.map_err(|e| self.own.named(stream, e))?;
+            }
+        }
+        tracing::trace!(stream, why = self.why, "launch by the host");
+        Ok(())
+    }
+
+    fn run_part(
+        &self,
+        part: &Part,
+        env: &Env,
+        args: &[Slice],
+        tiles: Option<&Tiles>,
+        team: &Team,
+        ferry: &impl Ferry,
+    ) -> Result<(), Failure> {
         // The argument that tiles stand for is not read.
-        let tiled = tiles.and(self.own.weight());
+        let tiled = tiles.and(part.weight);
         let read = (0..args.len()).filter(|i| Some(*i) != tiled);
         let mut staged = stage(read.clone().map(|i| &args[i]), ferry)?;
         let mut spans: Vec<Span<'_>> = vec![Span::from_slice::<u8>(&[]); args.len()];
         for i in read {
             spans[i] = span(&args[i], &mut staged);
         }
-        let launch = |rows: Option<Range<usize>>, spans: &[Span<'_>]| {
-            let done = self.own.launch(env, rows, spans, team);
-            done.map_err(|source| self.own.failed(stream, source))
-        };
         match (tiles, tiled) {
             (Some(tiles), Some(weight)) => {
                 for (rows, place) in tiles.each() {
                     let mut tile = stage([place].into_iter(), ferry)?;
                     spans[weight] = span(place, &mut tile);
-                    launch(Some(rows), &spans)?;
+                    part.prepared.run(env, Some(rows), &spans, team)?;
                 }
             }
-            (tiles, _) => launch(tiles.map(|t| t.rows.clone()), &spans)?,
+            _ => part.prepared.run(env, None, &spans, team)?,
         }
-        for i in self.own.written() {
-            let Some((slice, bytes)) = args.get(*i).and_then(|s| Some((s, found(s, &staged)?)))
-            else {
-                continue;
-            };
-            ferry.take(slice, bytes)?;
+        for arg in part.prepared.kernel().written() {
+            let slice = args.get(arg.0 as usize);
+            if let Some((slice, bytes)) = slice.and_then(|s| Some((s, found(s, &staged)?))) {
+                ferry.take(slice, bytes)?;
+            }
         }
-        let brought: usize = staged.iter().map(|s| s.bytes.len()).sum();
-        tracing::trace!(stream, brought, why = self.why, "launch by the host");
         Ok(())
     }
 }
@@ -166,7 +202,7 @@ fn span(slice: &Slice, staged: &mut [Staged]) -> Span<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Device, Host, Work};
+    use crate::Host;
 
     struct Copies;
 
@@ -229,7 +265,7 @@ mod tests {
             executable,
             env: Env::default(),
             args: vec![place.clone(), place.clone()],
-            tiles: None,
+            tiles: Vec::new(),
             scratch: None,
         };
         device.submit(stream, launch).unwrap();

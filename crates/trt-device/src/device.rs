@@ -1,6 +1,7 @@
 //! The contract between the engine and a place to run.
 
 use crate::by_host::ByHost;
+use crate::cuda::{CudaEvent, CudaExecutable, CudaGraph};
 use crate::host::{HostEvent, HostExecutable};
 use crate::{Error, Memory, Slice};
 use std::fmt;
@@ -54,6 +55,7 @@ pub(crate) enum ExecutableOf {
     Host(Arc<HostExecutable>),
     /// The device has no kernel for it.
     ByHost(Arc<ByHost>),
+    Cuda(Arc<CudaExecutable>),
 }
 
 impl Executable {
@@ -61,7 +63,7 @@ impl Executable {
     /// device does.
     pub fn by_host(&self) -> Option<&str> {
         match &self.0 {
-            ExecutableOf::Host(_) => None,
+            ExecutableOf::Host(_) | ExecutableOf::Cuda(_) => None,
             ExecutableOf::ByHost(own) => Some(own.why()),
         }
     }
@@ -70,6 +72,7 @@ impl Executable {
     pub fn scratch(&self) -> Dim {
         match &self.0 {
             ExecutableOf::Host(_) | ExecutableOf::ByHost(_) => Dim::from(0),
+            ExecutableOf::Cuda(own) => own.scratch().clone(),
         }
     }
 
@@ -78,6 +81,7 @@ impl Executable {
     pub fn grid_vars(&self) -> Vec<Var> {
         match &self.0 {
             ExecutableOf::Host(_) | ExecutableOf::ByHost(_) => Vec::new(),
+            ExecutableOf::Cuda(own) => own.grid_vars().to_vec(),
         }
     }
 }
@@ -90,6 +94,7 @@ pub struct Event(pub(crate) EventOf);
 #[derive(Clone, Debug)]
 pub(crate) enum EventOf {
     Host(Arc<HostEvent>),
+    Cuda(Arc<CudaEvent>),
 }
 
 /// Recorded work that can be submitted again at the cost of one launch. It keeps the memory
@@ -100,11 +105,12 @@ pub struct Graph(pub(crate) GraphOf);
 #[derive(Clone, Debug)]
 pub(crate) enum GraphOf {
     Host(Arc<Vec<Work>>),
+    Cuda(Arc<CudaGraph>),
 }
 
 /// Rows of a streamed weight, cut into tiles of equal height but for the last, each in memory
-/// of its own.
-#[derive(Clone, Debug)]
+/// of its own. The default is no rows.
+#[derive(Clone, Debug, Default)]
 pub struct Tiles {
     /// The rows.
     pub rows: Range<usize>,
@@ -117,8 +123,10 @@ pub struct Tiles {
 /// One thing to do on a stream.
 #[derive(Clone, Debug)]
 pub enum Work {
-    /// Runs a kernel. `args` are in the kernel's order. For a ranged matmul `tiles` may name the
-    /// rows of the weight that the launch covers; its weight argument is then not used.
+    /// Runs a kernel. `args` are in the kernel's order. For ranged products `tiles` may name the
+    /// rows of each weight ([`Kernel::streamed`]) that the launch covers; those arguments are
+    /// then not used. Of a group with tiles only the products run that have rows, and its other
+    /// parts do not.
     Launch {
         /// The kernel.
         executable: Executable,
@@ -126,8 +134,8 @@ pub enum Work {
         env: Env,
         /// One slice per argument.
         args: Vec<Slice>,
-        /// The weight rows of a ranged matmul, or everything.
-        tiles: Option<Tiles>,
+        /// The rows of each weight, in the order of [`Kernel::streamed`]; none: everything.
+        tiles: Vec<Tiles>,
         /// Working memory of at least [`Executable::scratch`] bytes, if it needs any.
         scratch: Option<Slice>,
     },
@@ -199,9 +207,36 @@ impl Work {
         work
     }
 
+    /// The memory that it uses, but for what a graph keeps.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &Slice> {
+        let (some, args, tiles): ([Option<&Slice>; 2], &[Slice], &[Tiles]) = match self {
+            Work::Launch {
+                args,
+                tiles,
+                scratch,
+                ..
+            } => ([scratch.as_ref(), None], args, tiles),
+            Work::Copy { dst, src } | Work::Upload { dst, src } => {
+                ([Some(dst), Some(src)], &[], &[])
+            }
+            Work::Write { dst: slice, .. }
+            | Work::Populate(slice)
+            | Work::Discard(slice)
+            | Work::Trim(slice) => ([Some(slice), None], &[], &[]),
+            Work::Replay { .. } | Work::Record(_) | Work::Wait(_) => ([None; 2], &[], &[]),
+        };
+        let places = tiles.iter().flat_map(|t| &t.places);
+        some.into_iter().flatten().chain(args).chain(places)
+    }
+
     /// Whether it can be recorded.
     pub(crate) fn recordable(&self) -> Result<(), Error> {
         match self {
+            Work::Launch { executable, .. } if executable.by_host().is_some() => {
+                Err(Error::NotRecordable {
+                    work: "a launch by the host",
+                })
+            }
             Work::Launch { .. } | Work::Copy { .. } => Ok(()),
             other => Err(Error::NotRecordable { work: other.name() }),
         }
@@ -214,7 +249,7 @@ impl Tiles {
         let rows = self.rows.end.saturating_sub(self.rows.start);
         let needed = rows.div_ceil(self.step.max(1));
         let found = self.places.len();
-        match found == needed && found <= MAX_TILES && self.step > 0 {
+        match found == needed && found <= MAX_TILES {
             true => Ok(()),
             false => Err(Error::Tiles {
                 start: self.rows.start,

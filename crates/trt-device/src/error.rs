@@ -2,6 +2,7 @@
 
 use trt_kernel::KernelError;
 use trt_kernel::host::HostError;
+use trt_kernel::ptx::PtxError;
 
 /// An error of a device call, or of work on a stream.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -60,6 +61,16 @@ pub enum Error {
         /// The work, e.g. `write`.
         work: &'static str,
     },
+    /// A launch with tiles of some of its weights only.
+    #[error("{kernel} kernel takes tiles of {expected} weights, not of {found}")]
+    Weights {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// Weights that it reads by rows.
+        expected: usize,
+        /// Weights with tiles.
+        found: usize,
+    },
     /// Tiles that do not fit the rows of a launch.
     #[error(
         "rows {start}..{end} in tiles of {step} rows are {needed} tiles, but {found} were given"
@@ -81,6 +92,12 @@ pub enum Error {
     ReadOnly {
         /// The work, e.g. `copy`, with the argument for a launch.
         work: String,
+    },
+    /// A name that stands for no device.
+    #[error("no device is called '{name}': auto, host, host-discrete, cuda or cuda:N")]
+    UnknownDevice {
+        /// The name.
+        name: String,
     },
     /// A stream of another device, or none.
     #[error("stream {stream} does not exist: the device has {streams}")]
@@ -130,6 +147,119 @@ pub enum Error {
         stream: String,
         /// The panic's message.
         message: String,
+    },
+    /// CUDA cannot be used: the driver is absent, incomplete or refuses to start.
+    #[error("no CUDA driver: {reason}")]
+    NoDriver {
+        /// What was looked for and what came of it.
+        reason: String,
+    },
+    /// The CUDA driver is too old.
+    #[error("the driver supports CUDA {}.{}, but {}.{} or later is needed", .found.0, .found.1, .needed.0, .needed.1)]
+    OldDriver {
+        /// The version it supports, major and minor.
+        found: (u32, u32),
+        /// The oldest that will do.
+        needed: (u32, u32),
+    },
+    /// There is no CUDA device of this number.
+    #[error("no CUDA device {ordinal}: the driver shows {devices}")]
+    NoDevice {
+        /// The device asked for.
+        ordinal: usize,
+        /// How many there are.
+        devices: usize,
+    },
+    /// The device lacks instructions that every kernel needs.
+    #[error("{device} has compute capability {}.{}, but 7.5 or later is needed", .capability.0, .capability.1)]
+    OldDevice {
+        /// The device.
+        device: String,
+        /// Its compute capability, major and minor.
+        capability: (u32, u32),
+    },
+    /// The driver refused a call.
+    #[error("{call} failed: {name} ({code}): {text}")]
+    Cuda {
+        /// The call with its numbers.
+        call: String,
+        /// The driver's number for the error.
+        code: u32,
+        /// The driver's name for it.
+        name: String,
+        /// What the driver says about it.
+        text: String,
+    },
+    /// An earlier error ended the device for this process.
+    #[error("{device} was lost to this process: {source}")]
+    Lost {
+        /// The device.
+        device: String,
+        /// The error that ended it.
+        source: Box<Error>,
+    },
+    /// No PTX for a kernel.
+    #[error(transparent)]
+    Ptx(#[from] PtxError),
+    /// The driver did not assemble a kernel: a bug of this library, or a driver that is too old.
+    #[error("the driver does not take the {kernel} kernel: {source}\n{log}")]
+    Module {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// The driver's error.
+        source: Box<Error>,
+        /// What its assembler wrote.
+        log: String,
+    },
+    /// A launch beyond what a device can do at once.
+    #[error(
+        "{kernel} kernel: {blocks:?} blocks of {threads} threads are more than a launch can have"
+    )]
+    Grid {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// Blocks along x, y and z.
+        blocks: [u64; 3],
+        /// Threads of a block.
+        threads: u32,
+    },
+    /// Too little working memory for a launch.
+    #[error("{kernel} kernel needs {needed} bytes of working memory, but was given {found}")]
+    Scratch {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// Bytes it needs.
+        needed: usize,
+        /// Bytes given.
+        found: usize,
+    },
+    /// Recorded work would be replayed for a call that launches otherwise.
+    #[error("work recorded with v{var} = {recorded} cannot be replayed with v{var} = {asked}")]
+    Stale {
+        /// The runtime integer.
+        var: u8,
+        /// Its value when the work was recorded.
+        recorded: i64,
+        /// Its value in the call.
+        asked: i64,
+    },
+    /// A copy whose source and destination share bytes.
+    #[error("a copy of {bytes} bytes overlaps itself: its ends are {distance} bytes apart")]
+    Overlap {
+        /// Bytes copied.
+        bytes: usize,
+        /// Bytes between the starts of source and destination.
+        distance: usize,
+    },
+    /// Rows that kernels read in place would pin more host memory than may be.
+    #[error(
+        "{bytes} bytes that kernels read in host memory exceed the host budget of {budget} bytes"
+    )]
+    HostBudget {
+        /// Bytes that must be reachable.
+        bytes: u64,
+        /// The host budget.
+        budget: u64,
     },
     /// The system refused a call.
     #[error("{call} failed: {reason}")]

@@ -12,7 +12,8 @@
 //! fails with it, so a result is never computed from bytes that did not arrive.
 //!
 //! [`Host`] runs everything on the CPU, as unified memory (mapped files are used in place) or
-//! as discrete memory (they are copied, as to a GPU).
+//! as discrete memory (they are copied, as to a GPU). [`Cuda`] runs it on an NVIDIA GPU, through
+//! nothing but the GPU's driver; without one, making it is an error that says what is missing.
 //!
 //! ```
 //! use trt_device::{Device, Host, Work};
@@ -35,16 +36,20 @@
 //! ```
 
 mod by_host;
+mod cuda;
 mod device;
 mod error;
 mod host;
 mod memory;
+mod open;
 mod process;
 mod shared;
 
+pub use cuda::{Cuda, CudaInfo, Transfers};
 pub use device::{Device, Event, Executable, Graph, Info, Paging, Residency, Stream, Tiles, Work};
 pub use error::Error;
 pub use host::{Host, HostMode};
 pub use memory::{ALIGN, Memory, Slice};
+pub use open::open;
 pub use process::{AnonPeak, ProcessMemory, trim_host_memory};
 pub use shared::{memory_file, seal_size};

@@ -5,6 +5,7 @@
 //! is gone, which a stream's queue may hold; so freeing never has to be ordered with work.
 //! Nothing here reads or writes the bytes of device memory: only work does.
 
+use crate::cuda::DeviceMemory;
 use crate::host::Reserved;
 use crate::{Error, Paging};
 use memmap2::{Mmap, MmapMut};
@@ -54,6 +55,8 @@ enum Owner {
     Reserved(Box<Reserved>),
     /// A read-only file mapping.
     Mapping(Box<Mapping>),
+    /// A CUDA device.
+    Device(DeviceMemory),
 }
 
 /// A read-only mapping of a whole file.
@@ -185,6 +188,13 @@ impl Memory {
         Memory::new(Owner::Mapping(Box::new(mapping)), start, len)
     }
 
+    /// Memory of a CUDA device.
+    pub(crate) fn device(memory: DeviceMemory, bytes: usize) -> Memory {
+        // Only ever an address: no reference to device memory is made on the host.
+        let start = NonNull::new(memory.address() as *mut u8).unwrap_or(NonNull::dangling());
+        Memory::new(Owner::Device(memory), start, bytes)
+    }
+
     fn new(owner: Owner, start: NonNull<u8>, len: usize) -> Memory {
         Memory(Arc::new(Inner {
             owner,
@@ -218,11 +228,19 @@ impl Memory {
         matches!(self.0.owner, Owner::Mapping(..))
     }
 
+    /// The device memory, if it is some.
+    pub(crate) fn on_device(&self) -> Option<&DeviceMemory> {
+        match &self.0.owner {
+            Owner::Device(memory) => Some(memory),
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) | Owner::Mapping(_) => None,
+        }
+    }
+
     /// The file of a mapping; the mapping starts with its first byte.
     pub(crate) fn file(&self) -> Option<&File> {
         match &self.0.owner {
             Owner::Mapping(m) => Some(&m.file),
-            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => None,
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) | Owner::Device(_) => None,
         }
     }
 
@@ -230,7 +248,7 @@ impl Memory {
     pub(crate) fn paging(&self) -> Option<Paging> {
         match &self.0.owner {
             Owner::Mapping(m) => Some(m.paging),
-            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => None,
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) | Owner::Device(_) => None,
         }
     }
 
@@ -238,7 +256,7 @@ impl Memory {
     pub(crate) fn wanted(&self) -> Option<&Mutex<Wanted>> {
         match &self.0.owner {
             Owner::Mapping(m) => Some(&m.wanted),
-            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => None,
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) | Owner::Device(_) => None,
         }
     }
 
@@ -301,12 +319,12 @@ impl Slice {
     pub fn mapped(&self) -> Option<&[u8]> {
         match &self.memory.0.owner {
             Owner::Mapping(m) => m.map.get(self.offset..self.offset + self.len),
-            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => None,
+            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) | Owner::Device(_) => None,
         }
     }
 
-    /// The first byte. Valid for `len` bytes while a slice of the memory lives; readable, and
-    /// writable unless this is a mapping.
+    /// The first byte. Valid for `len` bytes while a slice of the memory lives; on the host
+    /// unless this is memory of a CUDA device; readable, and writable unless this is a mapping.
     pub(crate) fn pointer(&self) -> *mut u8 {
         // `offset <= memory.len` by construction, so this stays inside the allocation.
         self.memory.0.start.as_ptr().wrapping_add(self.offset)
@@ -324,7 +342,7 @@ impl Drop for Inner {
                 // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed only here.
                 unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) }
             }
-            Owner::Pages(_) | Owner::Reserved(_) | Owner::Mapping(..) => {}
+            Owner::Pages(_) | Owner::Reserved(_) | Owner::Mapping(..) | Owner::Device(_) => {}
         }
     }
 }
@@ -334,6 +352,7 @@ impl fmt::Debug for Memory {
         let kind = match self.0.owner {
             Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) => "host",
             Owner::Mapping(..) => "mapping",
+            Owner::Device(_) => "device",
         };
         write!(f, "Memory({kind}, {} bytes)", self.len())
     }

@@ -76,7 +76,7 @@ fn launch(executable: &Executable, elements: i64, args: &[&Slice]) -> Work {
         executable: executable.clone(),
         env: Env::new(&[elements]),
         args: args.iter().map(|s| (*s).clone()).collect(),
-        tiles: None,
+        tiles: vec![],
         scratch: None,
     }
 }
@@ -164,11 +164,11 @@ fn streamed(device: &Host, weight: &[f32], x: &[f32]) -> Vec<u8> {
             executable: project.clone(),
             env: Env::default(),
             args: vec![x.clone(), weight.clone(), y.clone()],
-            tiles: Some(Tiles {
+            tiles: vec![Tiles {
                 step: rows.len(),
                 rows,
                 places: vec![weight],
-            }),
+            }],
             scratch: None,
         };
         device.submit(compute, work).unwrap();

@@ -33,7 +33,7 @@ impl Engine {
     /// # let w = Tensor::ones(64, DType::F32, &Device::Cpu)?;
     /// # candle_core::safetensors::save(&HashMap::from([("scale", w)]), &path)?;
     /// # let engine = Compiler::new(Weights::open(&path)?)
-    /// #     .profile(Profile::single(&[("rows", 1, 1000)])?)
+    /// #     .profile(Profile::single(&[("rows", 2, 1000)])?)
     /// #     .compile(|vb: VarBuilder| {
     /// #         let scale = vb.get(64, "scale")?;
     /// #         Ok(move |call: &Call| {

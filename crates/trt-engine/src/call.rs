@@ -10,7 +10,7 @@ use crate::memory::ArenaLayout;
 use crate::recorded::Key;
 use std::sync::Arc;
 use trt_alloc::{Arena, Hold, Lease};
-use trt_device::{Slice, Work};
+use trt_device::{Slice, Tiles, Work};
 use trt_graph::program::BufferKind;
 use trt_kernel::Env;
 use trt_stream::{Pass, ProgramId};
@@ -147,7 +147,8 @@ fn launch_all(
     let Some(generation) = generation.filter(|_| records) else {
         let mut pass = run.streamer.begin(id)?;
         for launch in 0..p.program.launches.len() {
-            each_work(p, launch, env, buffers, arena, &mut pass, &mut &submit)?;
+            let maker = Maker::new(p, launch, env, buffers, arena, &pass)?;
+            each_work(&maker, &mut pass, false, &mut &submit)?;
         }
         return Ok(pass.finish()?);
     };
@@ -164,7 +165,8 @@ fn launch_all(
             let mut works = Vec::with_capacity(p.program.launches.len());
             let mut pass = run.streamer.begin(id)?;
             for launch in 0..p.program.launches.len() {
-                each_work(p, launch, env, buffers, arena, &mut pass, &mut |work| {
+                let maker = Maker::new(p, launch, env, buffers, arena, &pass)?;
+                each_work(&maker, &mut pass, true, &mut |work| {
                     works.push(work);
                     Ok(())
                 })?;
@@ -181,40 +183,95 @@ fn launch_all(
     submit(Work::Replay { graph, env })
 }
 
-/// Hands the works of one launch to `take`.
-fn each_work(
-    p: &Compiled,
+/// One launch of a call, with what it is made of.
+struct Maker<'a> {
+    p: &'a Compiled,
     launch: usize,
     env: Env,
-    buffers: &Buffers,
-    arena: &Laid<'_>,
+    /// Its arguments but for the streamed weights.
+    args: Vec<Option<Slice>>,
+    scratch: Option<Slice>,
+}
+
+impl Maker<'_> {
+    fn new<'a>(
+        p: &'a Compiled,
+        launch: usize,
+        env: Env,
+        buffers: &Buffers,
+        arena: &Laid<'_>,
+        pass: &Pass<'_>,
+    ) -> Result<Maker<'a>, Error> {
+        let mut args: Vec<Option<Slice>> = Vec::with_capacity(p.uses[launch].len());
+        for used in &p.uses[launch] {
+            args.push(match used {
+                WeightUse::Buffer(b) => Some(buffers.get(b.0 as usize)?.clone()),
+                WeightUse::Rows(w) => Some(pass.mapped(p.weights[w.0 as usize])?),
+                WeightUse::Whole(w) => Some(pass.pinned(p.weights[w.0 as usize])?),
+                WeightUse::Ranged => None,
+            });
+        }
+        let scratch = arena.part(arena.layout.scratch[launch])?;
+        Ok(Maker {
+            p,
+            launch,
+            env,
+            args,
+            scratch,
+        })
+    }
+
+    /// Streamed weights of the launch.
+    fn streamed(&self) -> usize {
+        self.args.iter().filter(|a| a.is_none()).count()
+    }
+
+    /// The launch on these rows of its weights.
+    fn work(&self, tiles: Vec<Tiles>) -> Work {
+        // With tiles the weights' own arguments are not used, but there must be some.
+        let any = tiles.iter().find_map(|t| t.places.first());
+        let bound = self.args.iter().map(|a| a.as_ref().or(any).cloned());
+        Work::Launch {
+            executable: self.p.executables[self.launch].clone(),
+            env: self.env,
+            args: bound.flatten().collect(),
+            tiles,
+            scratch: self.scratch.clone(),
+        }
+    }
+}
+
+/// Hands the works of one launch to `take`, in the order in which weights arrive. Where they are
+/// `settled`, all are there, and what fits one launch is one.
+fn each_work(
+    maker: &Maker<'_>,
     pass: &mut Pass<'_>,
+    settled: bool,
     take: &mut dyn FnMut(Work) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut args: Vec<Option<Slice>> = Vec::with_capacity(p.uses[launch].len());
-    for used in &p.uses[launch] {
-        args.push(match used {
-            WeightUse::Buffer(b) => Some(buffers.get(b.0 as usize)?.clone()),
-            WeightUse::Rows(w) => Some(pass.mapped(p.weights[w.0 as usize])?),
-            WeightUse::Whole(w) => Some(pass.pinned(p.weights[w.0 as usize])?),
-            WeightUse::Ranged => None,
-        });
+    let streamed = maker.streamed();
+    if streamed == 0 {
+        return take(maker.work(Vec::new()));
     }
-    let scratch = arena.part(arena.layout.scratch[launch])?;
-    let work = |args, tiles| Work::Launch {
-        executable: p.executables[launch].clone(),
-        env,
-        args,
-        tiles,
-        scratch: scratch.clone(),
+    let only = |which: usize, tiles: Tiles| {
+        let mut all = vec![Tiles::default(); streamed];
+        all[which] = tiles;
+        maker.work(all)
     };
-    if args.iter().all(Option::is_some) {
-        return take(work(args.into_iter().flatten().collect(), None));
+    if !settled || streamed == 1 {
+        return (0..streamed).try_for_each(|which| pass.next_use(|tiles| take(only(which, tiles))));
     }
-    pass.next_use(|tiles| {
-        // A launch covers at least one tile.
-        let first = tiles.places.first();
-        let bound = args.iter().map(|a| a.as_ref().or(first).cloned());
-        take(work(bound.flatten().collect(), Some(tiles)))
-    })
+    let mut runs: Vec<Vec<Tiles>> = vec![Vec::new(); streamed];
+    for run in &mut runs {
+        pass.next_use(|tiles| -> Result<(), Error> {
+            run.push(tiles);
+            Ok(())
+        })?;
+    }
+    if runs.iter().all(|r| r.len() == 1) {
+        return take(maker.work(runs.into_iter().flatten().collect()));
+    }
+    let each = runs.into_iter().enumerate();
+    each.flat_map(|(which, run)| run.into_iter().map(move |tiles| (which, tiles)))
+        .try_for_each(|(which, tiles)| take(only(which, tiles)))
 }

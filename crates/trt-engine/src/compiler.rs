@@ -151,7 +151,7 @@ impl Compiler {
     /// # candle_core::safetensors::save(&HashMap::from([("scale", w)]), &path)?;
     /// let pages = Arc::new(Pages::default());
     /// let engine = Compiler::new(Weights::open(&path)?)
-    ///     .profile(Profile::single(&[("rows", 1, 1000)])?)
+    ///     .profile(Profile::single(&[("rows", 2, 1000)])?)
     ///     .allocation(pages.clone())
     ///     .compile(|vb: VarBuilder| {
     ///         let scale = vb.get(64, "scale")?;

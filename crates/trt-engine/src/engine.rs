@@ -233,7 +233,7 @@ impl Engine {
         self.require_streaming()?;
         let mut run = self.run();
         let free = self.free_for_weights(&run.seat);
-        Ok(run.streamer.set_budget(request, free)?)
+        Ok(run.set_budget(request, free)?)
     }
 
     /// Bytes of all weights that a budget counts; 0 without streaming.
@@ -282,13 +282,12 @@ impl Engine {
         let pool = &self.0.pool;
         let old = pool.limit();
         pool.set_limit(old.max(limit))?;
-        let applied = run.streamer.set_budget(request, left).and_then(|applied| {
+        let applied = run.set_budget(request, left).and_then(|applied| {
             pool.set_limit(limit)?;
             Ok(applied)
         });
         if applied.is_err() {
-            run.streamer
-                .set_budget(Request::Bytes(before.applied), before.applied)?;
+            run.set_budget(Request::Bytes(before.applied), before.applied)?;
             pool.set_limit(old)?;
         }
         Ok(applied?)
@@ -322,16 +321,6 @@ impl Engine {
     /// Fetches of the last finished call.
     pub fn last_traffic(&self) -> Traffic {
         self.run().streamer.last_pass()
-    }
-
-    /// Whether calls that come again are recorded and replayed, from the next call on.
-    pub fn set_replay(&self, replay: bool) {
-        self.run().recorded.enable(replay);
-    }
-
-    /// Calls that were replayed since the engine was made.
-    pub fn replayed_calls(&self) -> u64 {
-        self.run().recorded.replayed()
     }
 
     /// Fetches since the engine was made.
@@ -373,6 +362,16 @@ impl Engine {
     fn free_for_weights(&self, seat: &Seat) -> u64 {
         let room = self.0.device.info().total_memory.min(self.0.pool.limit());
         room.saturating_sub(self.other_bytes(seat))
+    }
+}
+
+impl Run {
+    /// Changes the budget. What was recorded keeps the weights that it uses, so it goes first.
+    fn set_budget(&mut self, request: Request, free: u64) -> Result<Applied, trt_stream::Error> {
+        if self.streamer.would_move(request, free)? {
+            self.recorded.forget(None);
+        }
+        self.streamer.set_budget(request, free)
     }
 }
 

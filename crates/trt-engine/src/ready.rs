@@ -80,11 +80,7 @@ pub(crate) fn ready(
 /// How each argument of a launch is found.
 fn launch_uses(program: &Program, launch: usize) -> Result<Vec<WeightUse>, Error> {
     let l = &program.launches[launch];
-    let ranged = l.ranged_weight();
-    let operand = match &l.kernel {
-        trt_kernel::Kernel::Matmul(m) => Some(m.b.arg.0 as usize),
-        _ => None,
-    };
+    let streamed: Vec<usize> = l.kernel.streamed().iter().map(|a| a.0 as usize).collect();
     let table = match &l.kernel {
         trt_kernel::Kernel::Gather(g) => Some(g.table.0 as usize),
         _ => None,
@@ -95,7 +91,7 @@ fn launch_uses(program: &Program, launch: usize) -> Result<Vec<WeightUse>, Error
             "launch {} writes to a weight",
             l.label
         ))),
-        ArgSource::Weight(_) if ranged.is_some() && operand == Some(i) => Ok(WeightUse::Ranged),
+        ArgSource::Weight(_) if streamed.contains(&i) => Ok(WeightUse::Ranged),
         ArgSource::Weight(w) if table == Some(i) && !program.weight(*w).whole => {
             Ok(WeightUse::Rows(*w))
         }

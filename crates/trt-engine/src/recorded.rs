@@ -9,8 +9,21 @@
 //! go: with its session, with the budget that placed its weights, with the arena. Where an arena
 //! is held for one call only, nothing is recorded.
 
+use crate::Engine;
 use std::collections::VecDeque;
 use trt_device::Graph;
+
+impl Engine {
+    /// Whether calls that come again are recorded and replayed, from the next call on.
+    pub fn set_replay(&self, replay: bool) {
+        self.run().recorded.enable(replay);
+    }
+
+    /// Calls that were replayed since the engine was made.
+    pub fn replayed_calls(&self) -> u64 {
+        self.run().recorded.replayed()
+    }
+}
 
 /// What must agree between a recorded call and its replay.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -130,22 +130,24 @@ impl Program {
         &self.weights[id.0 as usize]
     }
 
-    /// The weights that are read by ranged matmuls, in launch order, with repeats.
+    /// The weights that are read by ranged products, in launch order, with repeats.
     pub fn ranged_uses(&self) -> impl Iterator<Item = WeightId> + '_ {
-        self.launches.iter().filter_map(Launch::ranged_weight)
+        self.launches.iter().flat_map(Launch::ranged_weights)
     }
 }
 
 impl Launch {
-    /// The weight that this launch may read by row ranges.
-    pub fn ranged_weight(&self) -> Option<WeightId> {
-        let Kernel::Matmul(m) = &self.kernel else {
-            return None;
-        };
-        match self.args[m.b.arg.0 as usize] {
-            Source::Weight(w) if m.ranged => Some(w),
-            _ => None,
-        }
+    /// The weights that this launch may read by row ranges, in the order of
+    /// [`Kernel::streamed`].
+    pub fn ranged_weights(&self) -> Vec<WeightId> {
+        let streamed = self.kernel.streamed();
+        let weights = streamed.iter().map(|a| self.args[a.0 as usize]);
+        weights
+            .filter_map(|source| match source {
+                Source::Weight(w) => Some(w),
+                Source::Buffer(_) => None,
+            })
+            .collect()
     }
 }
 

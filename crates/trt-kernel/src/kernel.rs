@@ -20,6 +20,16 @@ pub enum Kernel {
     Gather(Gather),
     /// A strided copy without arithmetic.
     Move(Move),
+    /// Independent kernels in one launch.
+    Group(Group),
+}
+
+/// Kernels side by side in one launch: none reads or writes what another writes. Its arguments
+/// are those of the parts, one part after another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// At least two: either ranged products, or row kernels and moves.
+    pub parts: Vec<Kernel>,
 }
 
 /// A body over `space`; the last axis are the columns. Reductions fold over the columns, so a
@@ -176,6 +186,7 @@ impl Kernel {
             Kernel::Attention(_) => "attention",
             Kernel::Gather(_) => "gather",
             Kernel::Move(_) => "move",
+            Kernel::Group(_) => "group",
         }
     }
 
@@ -187,19 +198,39 @@ impl Kernel {
             Kernel::Attention(k) => k.args.clone(),
             Kernel::Gather(k) => k.args.clone(),
             Kernel::Move(k) => vec![k.dtype; 2],
+            Kernel::Group(k) => k.parts.iter().flat_map(Kernel::args).collect(),
         }
     }
 
-    /// The argument that may be given as tiles: the weight of a ranged matmul.
-    pub fn streamed(&self) -> Option<Arg> {
+    /// The kernels of a group, or this one.
+    pub fn parts(&self) -> &[Kernel] {
         match self {
-            Kernel::Matmul(k) if k.ranged => Some(k.b.arg),
-            Kernel::Matmul(_)
-            | Kernel::Row(_)
+            Kernel::Group(k) => &k.parts,
+            Kernel::Row(_)
+            | Kernel::Matmul(_)
             | Kernel::Attention(_)
             | Kernel::Gather(_)
-            | Kernel::Move(_) => None,
+            | Kernel::Move(_) => std::slice::from_ref(self),
         }
+    }
+
+    /// Each of [`Kernel::parts`] with the number of its first argument.
+    pub fn numbered_parts(&self) -> impl Iterator<Item = (u16, &Kernel)> {
+        self.parts().iter().scan(0, |next, part| {
+            let first = *next;
+            *next += part.args().len() as u16;
+            Some((first, part))
+        })
+    }
+
+    /// The arguments that may be given as tiles: the weights of ranged products.
+    pub fn streamed(&self) -> Vec<Arg> {
+        let each = self.numbered_parts();
+        each.filter_map(|(first, part)| match part {
+            Kernel::Matmul(k) if k.ranged => Some(Arg(first + k.b.arg.0)),
+            _ => None,
+        })
+        .collect()
     }
 
     /// The arguments that a launch writes.
@@ -210,6 +241,14 @@ impl Kernel {
             Kernel::Attention(k) => vec![k.out.arg],
             Kernel::Gather(k) => k.body.stores(),
             Kernel::Move(_) => vec![Arg(1)],
+            Kernel::Group(_) => {
+                let each = self.numbered_parts();
+                let of = each.flat_map(|(first, part)| {
+                    let own = part.written().into_iter();
+                    own.map(move |a| Arg(first + a.0))
+                });
+                of.collect()
+            }
         }
     }
 
@@ -290,6 +329,19 @@ impl Kernel {
                     && !k.space.is_empty(),
                 format!("views {} and {} over {} axes", k.src, k.dst, k.space.len()),
             ),
+            Kernel::Group(k) => {
+                ensure(k.parts.len() > 1, format!("{} parts", k.parts.len()))?;
+                let products = |part: &Kernel| matches!(part, Kernel::Matmul(m) if m.ranged);
+                let all = k.parts.iter().all(products);
+                k.parts.iter().try_for_each(|part| match part {
+                    Kernel::Matmul(_) if all => part.check(),
+                    Kernel::Row(_) | Kernel::Move(_) => part.check(),
+                    Kernel::Matmul(_)
+                    | Kernel::Attention(_)
+                    | Kernel::Gather(_)
+                    | Kernel::Group(_) => ensure(false, format!("a part is a {}", part.kind())),
+                })
+            }
         }
     }
 }
@@ -377,6 +429,10 @@ impl fmt::Display for Kernel {
                     k.src,
                     k.dst
                 )
+            }
+            Kernel::Group(k) => {
+                writeln!(f, "group of {}", k.parts.len())?;
+                k.parts.iter().try_for_each(|part| write!(f, "  {part}"))
             }
         }
     }

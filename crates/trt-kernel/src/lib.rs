@@ -56,7 +56,9 @@ pub use body::{
 };
 pub use dim::{Dim, Env, Interval, Var};
 pub use dtype::DType;
-pub use kernel::{Attention, Causal, Gather, Kernel, KernelError, Matmul, Move, Operand, Row};
+pub use kernel::{
+    Attention, Causal, Gather, Group, Kernel, KernelError, Matmul, Move, Operand, Row,
+};
 
 /// Row ranges of a streamed [`Matmul`] start and end on multiples of this many weight rows
 /// (or at the weight's end).

@@ -4,7 +4,8 @@
 //! [`Dim::magnitude`] tells whether its value fits 64 bits in every call of a profile, however
 //! it is computed. Everything else about a kernel is [`Kernel::check`]'s.
 
-use crate::{Body, Dim, Inst, Interval, Kernel, Operand, Var, View};
+use crate::{Body, Dim, Group, Inst, Interval, Kernel, Matmul, Move, Operand, Row, Var, View};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
 type Terms = Vec<([u8; Var::MAX], i64)>;
 
@@ -29,6 +30,46 @@ impl TryFrom<Terms> for Dim {
             true => Ok(Dim::from_terms(terms)),
             false => Err("a size is not in normal form"),
         }
+    }
+}
+
+/// What a group may hold. Groups hold no groups, so reading one ends however it was damaged.
+#[derive(Serialize, Deserialize)]
+enum Part {
+    Row(Row),
+    Matmul(Matmul),
+    Move(Move),
+}
+
+impl Serialize for Group {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let part = |kernel: &Kernel| match kernel {
+            Kernel::Row(k) => Ok(Part::Row(k.clone())),
+            Kernel::Matmul(k) => Ok(Part::Matmul(k.clone())),
+            Kernel::Move(k) => Ok(Part::Move(k.clone())),
+            Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Group(_) => {
+                let what = format!("a part of a group is a {}", kernel.kind());
+                Err(ser::Error::custom(what))
+            }
+        };
+        let parts = self.parts.iter().map(part);
+        parts
+            .collect::<Result<Vec<Part>, _>>()?
+            .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Group {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Group, D::Error> {
+        let kernel = |part| match part {
+            Part::Row(k) => Kernel::Row(k),
+            Part::Matmul(k) => Kernel::Matmul(k),
+            Part::Move(k) => Kernel::Move(k),
+        };
+        let parts = Vec::<Part>::deserialize(deserializer)?;
+        Ok(Group {
+            parts: parts.into_iter().map(kernel).collect(),
+        })
     }
 }
 
@@ -84,6 +125,7 @@ impl Kernel {
                 of_view(&k.src, &mut dims);
                 of_view(&k.dst, &mut dims);
             }
+            Kernel::Group(k) => dims.extend(k.parts.iter().flat_map(Kernel::dims)),
         }
         dims
     }

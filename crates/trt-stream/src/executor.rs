@@ -123,6 +123,13 @@ impl Streamer {
         }
     }
 
+    /// Whether [`Streamer::set_budget`] would move weights: then nothing that still refers to
+    /// where they are may be kept.
+    pub fn would_move(&self, request: Request, free: u64) -> Result<bool, Error> {
+        let granted = request.grant(free, &self.layout.limits())?;
+        Ok(self.applied.is_none() || self.layout.split(granted.bytes) != self.split)
+    }
+
     /// Changes the budget from the next pass on: all or nothing, and only the difference moves.
     /// `free` is what [`Request::Automatic`] may take; it must include what the weights hold
     /// now. Waits for running passes only if device memory has to be given back.

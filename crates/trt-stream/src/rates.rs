@@ -142,7 +142,7 @@ fn memory(device: &dyn Device, pool: &Pool, stream: Stream) -> Result<f64, Error
             executable: executable.clone(),
             env: Env::default(),
             args: args.to_vec(),
-            tiles: None,
+            tiles: Vec::new(),
             scratch: None,
         };
         Ok(device.submit(stream, work)?)

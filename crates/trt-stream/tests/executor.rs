@@ -348,7 +348,7 @@ fn after_an_error_on_the_compute_stream_a_reset_recovers() {
             executable,
             env: Default::default(),
             args: vec![scratch.whole(); failing.args().len()],
-            tiles: None,
+            tiles: vec![],
             scratch: None,
         };
         let mut pass = streamer.begin(ProgramId(0)).unwrap();

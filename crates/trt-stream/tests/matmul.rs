@@ -81,7 +81,7 @@ fn results(path: &Path, mode: HostMode, m: usize) -> Vec<Vec<u8>> {
                         executable: executable.clone(),
                         env: Env::default(),
                         args: vec![a, tiles.places[0].clone(), out],
-                        tiles: Some(tiles),
+                        tiles: vec![tiles],
                         scratch: None,
                     };
                     Ok::<(), Error>(device.submit(compute, launch)?)

@@ -11,28 +11,78 @@ use trt_kernel::{Env, Kernel};
 /// A kernel prepared for the CPU.
 #[derive(Debug)]
 pub(crate) struct HostExecutable {
-    prepared: Prepared,
     kind: &'static str,
     args: usize,
     written: Vec<usize>,
-    /// The argument that tiles stand for.
-    weight: Option<usize>,
+    parts: Vec<Part>,
+    /// How many of the parts take tiles.
+    streamed: usize,
+}
+
+/// A kernel, or one of a group.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) prepared: Prepared,
+    /// Its arguments among those of the launch.
+    pub(crate) args: Range<usize>,
+    /// The one of its own arguments that tiles stand for.
+    pub(crate) weight: Option<usize>,
+}
+
+/// Why a launch failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// In the kernel.
+    Kernel(HostError),
+    /// Around it.
+    Other(Error),
+}
+
+impl From<HostError> for Failure {
+    fn from(source: HostError) -> Failure {
+        Failure::Kernel(source)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Other(error)
+    }
 }
 
 impl HostExecutable {
     pub(crate) fn new(kernel: &Kernel) -> Result<Self, Error> {
+        kernel.check()?;
+        let part = |(first, part): (u16, &Kernel)| -> Result<Part, Error> {
+            let first = first as usize;
+            Ok(Part {
+                prepared: Prepared::new(part)?,
+                args: first..first + part.args().len(),
+                weight: part.streamed().first().map(|a| a.0 as usize),
+            })
+        };
         Ok(HostExecutable {
-            prepared: Prepared::new(kernel)?,
             kind: kernel.kind(),
             args: kernel.args().len(),
             written: kernel.written().iter().map(|a| a.0 as usize).collect(),
-            weight: kernel.streamed().map(|a| a.0 as usize),
+            parts: kernel
+                .numbered_parts()
+                .map(part)
+                .collect::<Result<_, _>>()?,
+            streamed: kernel.streamed().len(),
         })
     }
 
     /// Whether a launch may take these arguments.
-    pub(crate) fn check(&self, args: &[Slice], tiles: Option<&Tiles>) -> Result<(), Error> {
-        tiles.map_or(Ok(()), Tiles::check)?;
+    pub(crate) fn check(&self, args: &[Slice], tiles: &[Tiles]) -> Result<(), Error> {
+        tiles.iter().try_for_each(Tiles::check)?;
+        if !tiles.is_empty() && tiles.len() != self.streamed {
+            return Err(Error::Weights {
+                kernel: self.kind,
+                expected: self.streamed,
+                found: tiles.len(),
+            });
+        }
         if args.len() != self.args {
             return Err(Error::Args {
                 kernel: self.kind,
@@ -49,33 +99,20 @@ impl HostExecutable {
         }
     }
 
-    /// The argument that tiles stand for.
-    pub(crate) fn weight(&self) -> Option<usize> {
-        self.weight
+    /// Its kernels, in order.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
-    /// The arguments that a launch writes.
-    pub(crate) fn written(&self) -> &[usize] {
-        &self.written
-    }
-
-    /// Runs the kernel on these bytes, or on a range of its weight's rows.
-    pub(crate) fn launch(
-        &self,
-        env: &Env,
-        rows: Option<Range<usize>>,
-        spans: &[Span<'_>],
-        team: &Team,
-    ) -> Result<(), HostError> {
-        self.prepared.run(env, rows, spans, team)
-    }
-
-    /// The error of a launch on a stream.
-    pub(crate) fn failed(&self, stream: &str, source: HostError) -> Error {
-        Error::Launch {
-            kernel: self.kind,
-            stream: stream.into(),
-            source,
+    /// What a launch on a stream failed with.
+    pub(crate) fn named(&self, stream: &str, failure: Failure) -> Error {
+        match failure {
+            Failure::Kernel(source) => Error::Launch {
+                kernel: self.kind,
+                stream: stream.into(),
+                source,
+            },
+            Failure::Other(error) => error,
         }
     }
 
@@ -84,31 +121,44 @@ impl HostExecutable {
         &self,
         env: &Env,
         args: &[Slice],
-        tiles: Option<&Tiles>,
+        tiles: &[Tiles],
         team: &Team,
         timeline: &Timeline,
     ) -> Result<(), Error> {
         let start = tracing::enabled!(tracing::Level::TRACE).then(Instant::now);
-        let mut spans: Vec<Span<'static>> = args.iter().map(span).collect();
-        let result = match (tiles, self.weight) {
-            (None, _) => self.prepared.run(env, None, &spans, team),
-            (Some(tiles), Some(weight)) => tiles.each().try_for_each(|(rows, place)| {
-                spans[weight] = span(place);
-                self.prepared.run(env, Some(rows), &spans, team)
-            }),
-            // Refused by the kernel, which has no rows.
-            (Some(tiles), None) => {
-                let rows = Some(tiles.rows.clone());
-                self.prepared.run(env, rows, &spans, team)
-            }
-        };
+        let result = self.run_parts(env, args, tiles, team);
         if let Some(start) = start {
             let micros = start.elapsed().as_micros() as u64;
             let (stream, kernel) = (timeline.name.as_str(), self.kind);
-            let rows = tiles.map(|t| t.rows.clone());
+            let rows: Vec<_> = tiles.iter().map(|t| t.rows.clone()).collect();
             tracing::trace!(stream, kernel, ?rows, ?env, micros, "launch");
         }
-        result.map_err(|source| self.failed(&timeline.name, source))
+        result.map_err(|source| self.named(&timeline.name, source.into()))
+    }
+
+    fn run_parts(
+        &self,
+        env: &Env,
+        args: &[Slice],
+        tiles: &[Tiles],
+        team: &Team,
+    ) -> Result<(), HostError> {
+        let mut next = tiles.iter();
+        for part in &self.parts {
+            let mut spans: Vec<Span<'static>> = args[part.args.clone()].iter().map(span).collect();
+            let Some(weight) = part.weight.filter(|_| !tiles.is_empty()) else {
+                if tiles.is_empty() {
+                    part.prepared.run(env, None, &spans, team)?;
+                }
+                continue;
+            };
+            let rows = next.next().into_iter().flat_map(Tiles::each);
+            for (rows, place) in rows {
+                spans[weight] = span(place);
+                part.prepared.run(env, Some(rows), &spans, team)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -20,8 +20,9 @@ use crate::{
 };
 pub(crate) use event::HostEvent;
 use event::Timeline;
-pub(crate) use launch::HostExecutable;
+pub(crate) use launch::{Failure, HostExecutable, Part};
 use memmap2::Mmap;
+pub(crate) use pages::{read_ahead, total_memory};
 use queue::Queue;
 pub(crate) use reserved::Reserved;
 use std::fmt;
@@ -198,6 +199,7 @@ impl Device for Host {
 
     fn read(&self, stream: Stream, src: &Slice, dst: &mut [u8]) -> Result<(), Error> {
         same_length("read", src.len(), dst.len())?;
+        own(src)?;
         self.synchronize(stream)?;
         copy::read(dst, src);
         Ok(())
@@ -206,6 +208,7 @@ impl Device for Host {
 
 /// What can be refused before work is queued.
 fn check(work: &Work) -> Result<(), Error> {
+    work.slices().try_for_each(own)?;
     match work {
         Work::Launch {
             executable,
@@ -213,8 +216,9 @@ fn check(work: &Work) -> Result<(), Error> {
             tiles,
             ..
         } => match &executable.0 {
-            ExecutableOf::Host(own) => own.check(args, tiles.as_ref()),
-            ExecutableOf::ByHost(own) => own.check(args, tiles.as_ref()),
+            ExecutableOf::Host(own) => own.check(args, tiles),
+            ExecutableOf::ByHost(own) => own.check(args, tiles),
+            ExecutableOf::Cuda(_) => Err(wrong("an executable")),
         },
         Work::Copy { dst, src } => {
             same_length("copy", src.len(), dst.len())?;
@@ -232,7 +236,29 @@ fn check(work: &Work) -> Result<(), Error> {
         Work::Populate(slice) => mapping("populate", slice),
         Work::Discard(slice) => mapping("discard", slice),
         Work::Trim(slice) => mapping("trim", slice),
-        Work::Record(_) | Work::Wait(_) | Work::Replay { .. } => Ok(()),
+        Work::Record(event) | Work::Wait(event) => match &event.0 {
+            EventOf::Host(_) => Ok(()),
+            EventOf::Cuda(_) => Err(wrong("an event")),
+        },
+        Work::Replay { graph, .. } => match &graph.0 {
+            GraphOf::Host(_) => Ok(()),
+            GraphOf::Cuda(_) => Err(wrong("a graph")),
+        },
+    }
+}
+
+/// Whether the host can use the bytes.
+fn own(slice: &Slice) -> Result<(), Error> {
+    match slice.memory().on_device() {
+        None => Ok(()),
+        Some(_) => Err(wrong("memory")),
+    }
+}
+
+fn wrong(what: &'static str) -> Error {
+    Error::WrongDevice {
+        what,
+        device: "the host".into(),
     }
 }
 

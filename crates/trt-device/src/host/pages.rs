@@ -34,7 +34,7 @@ fn page_size() -> usize {
 
 /// Bytes of memory that this process may count on: those of the machine, or of the container if
 /// it has fewer; 0 if the system does not tell.
-pub(super) fn total_memory() -> u64 {
+pub(crate) fn total_memory() -> u64 {
     // SAFETY: sysconf has no preconditions.
     let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
     let machine = u64::try_from(pages).unwrap_or(0) * page_size() as u64;
@@ -105,6 +105,14 @@ fn probably_cached(slice: &Slice) -> bool {
         };
         answer != 0 || state & 1 == 1
     })
+}
+
+/// Starts to read the pages of a slice of a mapping that are not in the page cache, and returns.
+pub(crate) fn read_ahead(slice: &Slice) {
+    if !slice.is_empty() && slice.is_mapping() && !probably_cached(slice) {
+        // A hint; without it the pages are read when they are touched.
+        let _ = advise(slice.address() as usize, slice.len(), libc::MADV_WILLNEED);
+    }
 }
 
 /// Reads and maps every page, where the system can. It waits for the pages that are still on

@@ -52,20 +52,24 @@ impl Queue {
         &self.timeline
     }
 
-    /// Appends work.
+    /// Appends work, whose events are of the host.
     pub(super) fn push(&self, work: Work) {
         let mut state = lock(&self.state);
         state.submitted += 1;
         let item = state.submitted;
         match work {
             Work::Wait(event) => {
-                let EventOf::Host(event) = &event.0;
-                state.items.push_back(Item::Wait(event.get()));
+                let point = match &event.0 {
+                    EventOf::Host(event) => event.get(),
+                    EventOf::Cuda(_) => None,
+                };
+                state.items.push_back(Item::Wait(point));
             }
             work => {
-                if let Work::Record(event) = &work {
+                if let Work::Record(event) = &work
+                    && let EventOf::Host(event) = &event.0
+                {
                     let timeline = self.timeline.clone();
-                    let EventOf::Host(event) = &event.0;
                     event.set(Point { timeline, item });
                 }
                 state.items.push_back(Item::Work(work));

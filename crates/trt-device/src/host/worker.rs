@@ -75,17 +75,18 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
             tiles,
             scratch: _,
         } => match &executable.0 {
-            ExecutableOf::Host(own) => own.run(env, args, tiles.as_ref(), team, timeline),
+            ExecutableOf::Host(own) => own.run(env, args, tiles, team, timeline),
             ExecutableOf::ByHost(own) => {
-                own.run(env, args, tiles.as_ref(), team, &timeline.name, &copy::Here)
+                own.run(env, args, tiles, team, &timeline.name, &copy::Here)
             }
+            ExecutableOf::Cuda(_) => Err(super::wrong("an executable")),
         },
-        Work::Replay { graph, env } => {
-            let GraphOf::Host(works) = &graph.0;
-            works
+        Work::Replay { graph, env } => match &graph.0 {
+            GraphOf::Host(works) => works
                 .iter()
-                .try_for_each(|w| execute(&w.with_env(*env), team, timeline))
-        }
+                .try_for_each(|w| execute(&w.with_env(*env), team, timeline)),
+            GraphOf::Cuda(_) => Err(super::wrong("a graph")),
+        },
         Work::Copy { dst, src } => {
             copy::copy(dst, src);
             Ok(())

@@ -5,12 +5,14 @@
 //! [`place`] says how a stored tensor is addressed; layout ops on stored tensors cost nothing
 //! where strides can express them. A body that cannot be written (a reshape that no linear index
 //! expresses, say) names the node that must be stored, and grouping is done again with it.
+//! [`side`] then puts small kernels that do not depend on each other into one launch.
 
 mod access;
 mod emit;
 mod group;
 mod kernels;
 mod place;
+mod side;
 mod storage;
 mod writer;
 
@@ -59,7 +61,8 @@ pub fn lower(graph: &Graph) -> Result<(Program, Report), Error> {
     loop {
         let groups = group::Groups::new(graph, &forced);
         match writer::write(graph, &groups)? {
-            writer::Outcome::Done(program, mut report) => {
+            writer::Outcome::Done(mut program, mut report) => {
+                side::arrange(&mut program, &mut report.kernels);
                 program.verify()?;
                 report.stored = groups.stored(graph, &forced);
                 return Ok((*program, report));

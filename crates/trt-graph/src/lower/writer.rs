@@ -248,7 +248,9 @@ impl<'a> Writer<'a> {
         let body = match kernel {
             Kernel::Row(k) => &k.body,
             Kernel::Matmul(k) => &k.epilogue,
-            Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Move(_) => return vec![],
+            Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Move(_) | Kernel::Group(_) => {
+                return vec![];
+            }
         };
         let operand = |arg: trt_kernel::Arg| match kernel {
             Kernel::Matmul(k) => [k.a.arg, k.b.arg]

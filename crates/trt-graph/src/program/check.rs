@@ -16,6 +16,8 @@ use trt_kernel::{DType, Dim, Interval, Kernel, Var};
 const LARGEST: i64 = 1 << 48;
 /// The most axes of a tensor.
 const AXES: usize = 16;
+/// The most arguments of a launch.
+const ARGUMENTS: usize = 1 << 10;
 
 type Checked = Result<(), String>;
 
@@ -105,14 +107,15 @@ impl Program {
     }
 
     fn check_launch(&self, launch: &Launch, ranges: &[Interval]) -> Checked {
+        let dtypes = launch.kernel.args();
+        let fits = launch.args.len() == dtypes.len() && dtypes.len() <= ARGUMENTS;
+        ensure(fits, || {
+            format!("{} arguments for {}", launch.args.len(), dtypes.len())
+        })?;
         launch.kernel.check().map_err(|e| e.to_string())?;
         for dim in launch.kernel.dims() {
             small(dim, ranges)?;
         }
-        let dtypes = launch.kernel.args();
-        ensure(launch.args.len() == dtypes.len(), || {
-            format!("{} arguments for {}", launch.args.len(), dtypes.len())
-        })?;
         for (i, (source, dtype)) in launch.args.iter().zip(&dtypes).enumerate() {
             let found = match source {
                 Source::Buffer(b) => self.buffers.get(b.0 as usize).map(|b| b.dtype),
@@ -133,6 +136,7 @@ impl Program {
             };
             ensure(!constant, || format!("it writes to {source}"))?;
         }
+        check_apart(launch)?;
         let temp = |b: BufferId| {
             let buffer = self.buffers.get(b.0 as usize);
             buffer.is_some_and(|b| b.kind == BufferKind::Temp)
@@ -174,10 +178,11 @@ impl Program {
     fn check_weights(&self) -> Checked {
         let mut uses = vec![[false; 3]; self.weights.len()];
         for launch in &self.launches {
+            let streamed = launch.kernel.streamed();
             for (i, source) in launch.args.iter().enumerate() {
                 let Source::Weight(w) = source else { continue };
                 let way = match &launch.kernel {
-                    Kernel::Matmul(m) if m.ranged && m.b.arg.0 as usize == i => 0,
+                    _ if streamed.iter().any(|a| a.0 as usize == i) => 0,
                     Kernel::Gather(g) if g.table.0 as usize == i => 1,
                     _ => 2,
                 };
@@ -193,6 +198,24 @@ impl Program {
         }
         Ok(())
     }
+}
+
+/// Parts of a group run in any order: none touches what another writes.
+fn check_apart(launch: &Launch) -> Checked {
+    let source = |first: u16, i: usize| launch.args.get(first as usize + i);
+    for (first, part) in launch.kernel.numbered_parts() {
+        for written in part.written() {
+            let out = source(first, written.0 as usize);
+            let others = launch.kernel.numbered_parts().filter(|o| o.0 != first);
+            let mut touched = others.flat_map(|(f, o)| (0..o.args().len()).map(move |i| (f, i)));
+            let shared = touched.any(|(f, i)| out.is_some() && source(f, i) == out);
+            ensure(!shared, || {
+                let out = out.map_or_else(String::new, Source::to_string);
+                format!("one part writes {out}, which another uses")
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// What a launch writes. Its arguments are as many as its kernel's.

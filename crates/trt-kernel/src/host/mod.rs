@@ -129,7 +129,7 @@ impl Prepared {
             Kernel::Matmul(k) => &k.epilogue,
             Kernel::Attention(k) => &k.score,
             Kernel::Gather(k) => &k.body,
-            Kernel::Move(_) => &empty,
+            Kernel::Move(_) | Kernel::Group(_) => &empty,
         };
         let program = Program::new(body, &dtypes).map_err(|source| KernelError::Body {
             kernel: kernel.kind(),
@@ -202,6 +202,8 @@ impl Prepared {
             Kernel::Attention(k) => attention::run(k, program, env, args, team),
             Kernel::Gather(k) => moves::gather(k, program, env, args, team),
             Kernel::Move(k) => moves::copy(k, env, args, team),
+            // Refused by `limits`.
+            Kernel::Group(_) => Ok(()),
         }
     }
 }
@@ -218,6 +220,7 @@ fn limits(kernel: &Kernel) -> Result<(), KernelError> {
         Kernel::Row(k) => k.space.len(),
         Kernel::Move(k) => k.space.len(),
         Kernel::Matmul(_) | Kernel::Attention(_) | Kernel::Gather(_) => 0,
+        Kernel::Group(_) => return refuse("its parts are prepared one by one".into()),
     };
     if axes > exec::MAX_AXES {
         return refuse(format!(
@@ -232,7 +235,7 @@ fn limits(kernel: &Kernel) -> Result<(), KernelError> {
     }
     let args = kernel.args();
     let floats: &[Arg] = match kernel {
-        Kernel::Row(_) | Kernel::Move(_) => &[],
+        Kernel::Row(_) | Kernel::Move(_) | Kernel::Group(_) => &[],
         Kernel::Matmul(k) => &[k.a.arg, k.b.arg],
         Kernel::Attention(k) => &[k.q.arg, k.k.arg, k.v.arg, k.out.arg],
         Kernel::Gather(k) => {
@@ -252,12 +255,21 @@ fn limits(kernel: &Kernel) -> Result<(), KernelError> {
     }
 }
 
-/// Prepares and runs a kernel once with the global team.
+/// Prepares and runs a kernel once with the global team; the parts of a group one by one.
 pub fn run_on_slices(
     kernel: &Kernel,
     env: &Env,
     rows: Option<Range<usize>>,
     spans: &mut [Span<'_>],
 ) -> Result<(), HostError> {
-    Prepared::new(kernel)?.run(env, rows, spans, Team::global())
+    kernel.check()?;
+    let (expected, found) = (kernel.args().len(), spans.len());
+    if expected != found {
+        return Err(HostError::Arguments { expected, found });
+    }
+    for (first, part) in kernel.numbered_parts() {
+        let own = first as usize..first as usize + part.args().len();
+        Prepared::new(part)?.run(env, rows.clone(), &spans[own], Team::global())?;
+    }
+    Ok(())
 }

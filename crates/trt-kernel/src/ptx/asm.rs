@@ -28,6 +28,17 @@ impl Class {
         }
     }
 
+    /// The instruction that copies a register of bits or a constant.
+    pub fn mov(self) -> &'static str {
+        match self {
+            Class::Pred => "mov.pred",
+            Class::B16 => "mov.b16",
+            Class::B32 => "mov.b32",
+            Class::B64 => "mov.b64",
+            Class::F32 => "mov.f32",
+        }
+    }
+
     fn ptx(self) -> &'static str {
         match self {
             Class::Pred => ".pred",
@@ -139,8 +150,22 @@ impl Asm {
     /// `while counter < end { each; counter += step }` on signed 32-bit registers. The counter
     /// starts with what it holds.
     pub fn count(&mut self, counter: R, end: Int, step: Int, each: impl FnOnce(&mut Asm)) {
-        let (top, out) = (self.label(), self.label());
+        let top = self.label();
         self.place(&top);
+        self.rounds(&top, counter, end, step, each);
+    }
+
+    /// As [`Asm::count`], where the assembler is not to unroll: what is in flight from one round
+    /// to the next, and so the registers, stay as written.
+    pub fn count_rolled(&mut self, counter: R, end: Int, step: Int, each: impl FnOnce(&mut Asm)) {
+        let top = self.label();
+        self.place(&top);
+        self.put(".pragma \"nounroll\"");
+        self.rounds(&top, counter, end, step, each);
+    }
+
+    fn rounds(&mut self, top: &str, counter: R, end: Int, step: Int, each: impl FnOnce(&mut Asm)) {
+        let out = self.label();
         let p = self.op("setp.ge.s32", Class::Pred, &[&counter, &end]);
         self.put(format_args!("@{p} bra {out}"));
         each(self);
@@ -173,8 +198,9 @@ impl Asm {
         name
     }
 
-    /// Declarations and instructions, to stand between the braces of an entry.
-    pub fn finish(self) -> String {
+    /// Declarations and instructions, to stand between braces. `name` gives each parameter that
+    /// was referred to by [`param`] the name that it has there.
+    pub fn finish(self, name: impl Fn(&str) -> String) -> String {
         let mut out = String::new();
         for class in Class::ALL {
             let n = self.counts[class as usize];
@@ -182,8 +208,25 @@ impl Asm {
                 let _ = writeln!(out, "\t.reg {} {}<{n}>;", class.ptx(), class.prefix());
             }
         }
-        out + &self.shared + &self.body
+        out += &self.shared;
+        let mut rest = self.body.as_str();
+        while let Some((before, after)) = rest.split_once(OPEN) {
+            let (referred, after) = after.split_once(CLOSE).unwrap_or((after, ""));
+            out += before;
+            out += &name(referred);
+            rest = after;
+        }
+        out + rest
     }
+}
+
+/// What stands around the name of a parameter until it is known.
+const OPEN: char = '\u{ab}';
+const CLOSE: char = '\u{bb}';
+
+/// A parameter, to be named when the text is put together.
+pub(super) fn param(name: impl Display) -> String {
+    format!("{OPEN}{name}{CLOSE}")
 }
 
 /// A float as PTX writes it, exactly.

@@ -47,7 +47,7 @@ impl Target {
     /// The PTX version of the text: the lowest that has the instructions.
     pub const fn version(self) -> &'static str {
         match self {
-            Target::Sm75 | Target::Sm80 => "7.0",
+            Target::Sm75 | Target::Sm80 => "7.4",
             Target::Sm90 | Target::Sm90a => "8.0",
         }
     }
@@ -64,8 +64,9 @@ impl fmt::Display for Target {
 pub enum Param {
     /// The address of an argument (u64). A ranged weight's is not read; [`Param::Tiles`] is.
     Arg(Arg),
-    /// The rows of the launch and where they lie: a [`TilesParam`] by value.
-    Tiles,
+    /// The rows of a ranged weight in this launch, and where they lie: a [`TilesParam`] by value.
+    /// Weights are counted as in [`crate::Kernel::streamed`].
+    Tiles(u8),
     /// The address of the runtime integers, `Var::MAX` of i64 (u64).
     Env,
     /// The address of [`Emitted::scratch`] bytes of working memory (u64, 256-byte aligned).
@@ -115,20 +116,28 @@ pub enum Extent {
         /// What one block does.
         per: u32,
     },
-    /// The weight rows of the launch over `per`, rounded up.
+    /// The rows of a ranged weight in the launch over `per`, rounded up.
     Rows {
+        /// Which weight, as in [`crate::Kernel::streamed`].
+        weight: u8,
         /// What one block does.
         per: u32,
     },
+    /// As many as the largest of these.
+    Most(Vec<Extent>),
 }
 
 impl Extent {
-    /// Blocks in a call; `rows` is the number of weight rows of the launch.
-    pub fn blocks(&self, env: &Env, rows: usize) -> u64 {
+    /// Blocks in a call; `rows` is the number of rows of each ranged weight in the launch.
+    pub fn blocks(&self, env: &Env, rows: &[usize]) -> u64 {
         match self {
             Extent::Fixed(n) => u64::from(*n),
             Extent::Of { dim, per } => (dim.size(env) as u64).div_ceil(u64::from(*per)),
-            Extent::Rows { per } => (rows as u64).div_ceil(u64::from(*per)),
+            Extent::Rows { weight, per } => {
+                let rows = rows.get(*weight as usize).copied().unwrap_or(0);
+                (rows as u64).div_ceil(u64::from(*per))
+            }
+            Extent::Most(all) => all.iter().map(|e| e.blocks(env, rows)).max().unwrap_or(0),
         }
     }
 }
@@ -168,16 +177,24 @@ impl Emitted {
     /// same entries with the same grids.
     pub fn grid_vars(&self) -> Vec<Var> {
         let grids = self.launches.iter().flat_map(|l| &l.grid);
-        let of = grids.filter_map(|e| match e {
-            Extent::Of { dim, .. } => Some(dim),
-            Extent::Fixed(_) | Extent::Rows { .. } => None,
-        });
+        let of = grids.flat_map(Extent::dims);
         let when = self.launches.iter().flat_map(|l| &l.when).map(|w| &w.dim);
         let dims = of.chain(when);
         let mut vars: Vec<Var> = dims.flat_map(|d| d.vars().collect::<Vec<_>>()).collect();
         vars.sort();
         vars.dedup();
         vars
+    }
+}
+
+impl Extent {
+    /// The sizes that it depends on.
+    fn dims(&self) -> Vec<&Dim> {
+        match self {
+            Extent::Of { dim, .. } => vec![dim],
+            Extent::Fixed(_) | Extent::Rows { .. } => Vec::new(),
+            Extent::Most(all) => all.iter().flat_map(Extent::dims).collect(),
+        }
     }
 }
 
@@ -195,7 +212,11 @@ impl fmt::Display for Extent {
             Extent::Fixed(n) => write!(f, "{n}"),
             Extent::Of { dim, per: 1 } => write!(f, "({dim})"),
             Extent::Of { dim, per } => write!(f, "ceil(({dim})/{per})"),
-            Extent::Rows { per } => write!(f, "ceil(rows/{per})"),
+            Extent::Rows { weight, per } => write!(f, "ceil(rows{weight}/{per})"),
+            Extent::Most(all) => {
+                let all: Vec<String> = all.iter().map(Extent::to_string).collect();
+                write!(f, "max({})", all.join(", "))
+            }
         }
     }
 }

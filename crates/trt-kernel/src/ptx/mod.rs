@@ -12,10 +12,25 @@
 //! a call, never on the range of weight rows, and each output is computed by the same
 //! instructions in the same order wherever its row lies.
 
+mod access;
 mod asm;
+mod attention;
+mod block;
 mod emitted;
+mod fold;
+mod functions;
+mod gather;
+mod group;
 mod lanes;
+mod math;
+mod matmul;
+mod moves;
+mod plan;
+mod reduce;
+mod row;
 mod scope;
+mod space;
+mod stages;
 
 pub use emitted::{Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
 
@@ -40,9 +55,12 @@ pub enum PtxError {
 /// PTX text for a kernel, and how to launch it.
 pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
     kernel.check()?;
-    let _ = target;
-    Err(PtxError::Unsupported {
-        kernel: kernel.kind(),
-        what: "this kind of kernel".into(),
-    })
+    match kernel {
+        Kernel::Row(k) => row::emit(k, target),
+        Kernel::Matmul(k) => matmul::emit(k, target),
+        Kernel::Attention(k) => attention::emit(k, target),
+        Kernel::Gather(k) => gather::emit(k, target),
+        Kernel::Move(k) => Ok(moves::emit(k, target)),
+        Kernel::Group(k) => group::emit(k, target),
+    }
 }

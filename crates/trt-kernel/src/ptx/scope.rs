@@ -1,6 +1,6 @@
 //! What an entry knows from its parameters: addresses of arguments and the runtime integers.
 
-use super::asm::{Asm, Class, Int, R};
+use super::asm::{Asm, Class, Int, R, param};
 use super::emitted::{MAX_TILES, Param, Target};
 use crate::{Arg, Dim, Var, View};
 use std::fmt::Write;
@@ -28,10 +28,10 @@ pub(super) struct Tiles {
     step: R,
 }
 
-/// The parameters of a kernel with this many arguments.
-pub(super) fn params(args: usize, ranged: bool) -> Vec<Param> {
+/// The parameters of a kernel with this many arguments, of which so many are ranged.
+pub(super) fn params(args: usize, ranged: usize) -> Vec<Param> {
     let mut params: Vec<Param> = (0..args).map(|a| Param::Arg(Arg(a as u16))).collect();
-    params.extend(ranged.then_some(Param::Tiles));
+    params.extend((0..ranged).map(|i| Param::Tiles(i as u8)));
     params.extend([Param::Env, Param::Scratch, Param::Fault]);
     params
 }
@@ -40,7 +40,11 @@ impl Scope {
     /// Starts an entry: loads the addresses of `args` arguments and the runtime integers `vars`.
     pub fn begin(asm: &mut Asm, target: Target, args: usize, vars: &[Var]) -> Scope {
         let pointer = |asm: &mut Asm, name: &str| {
-            let generic = asm.op("ld.param.u64", Class::B64, &[&format_args!("[{name}]")]);
+            let generic = asm.op(
+                "ld.param.u64",
+                Class::B64,
+                &[&format_args!("[{}]", param(name))],
+            );
             asm.op("cvta.to.global.u64", Class::B64, &[&generic])
         };
         let regs = (0..args).map(|a| pointer(asm, &format!("a{a}"))).collect();
@@ -153,7 +157,7 @@ impl Tiles {
     /// Loads the range of a ranged launch.
     pub fn begin(asm: &mut Asm) -> Tiles {
         let mut field = |at: usize| {
-            let at = format!("[tiles+{at}]");
+            let at = format!("[{}+{at}]", param("tiles"));
             asm.op("ld.param.u32", Class::B32, &[&at])
         };
         Tiles {
@@ -170,7 +174,7 @@ impl Tiles {
         let tile = asm.op("div.u32", Class::B32, &[&from, &self.step]);
         let skipped = asm.op("mul.lo.u32", Class::B32, &[&tile, &self.step]);
         let within = asm.op("sub.u32", Class::B32, &[&from, &skipped]);
-        let table = asm.op("mov.b64", Class::B64, &[&"tiles"]);
+        let table = asm.op("mov.b64", Class::B64, &[&param("tiles")]);
         let slot = asm.op("mad.wide.u32", Class::B64, &[&tile, &8, &table]);
         let at = format!("[{slot}+16]");
         let base = asm.op("ld.param.u64", Class::B64, &[&at]);
@@ -186,11 +190,41 @@ impl Tiles {
 
 /// The text of an entry of `threads` threads, around what was assembled.
 pub(super) fn entry(name: &str, params: &[Param], threads: u32, asm: Asm) -> String {
+    crowded_entry(name, params, threads, None, asm)
+}
+
+/// As [`entry`], with registers bounded so that a multiprocessor holds that many `blocks`. It is
+/// a goal too: without it the assembler saves registers by loading late, with it it loads ahead.
+pub(super) fn crowded_entry(
+    name: &str,
+    params: &[Param],
+    threads: u32,
+    blocks: Option<u32>,
+    asm: Asm,
+) -> String {
+    let own = |name: &str| match name {
+        "tiles" => "tiles0".to_string(),
+        other => other.to_string(),
+    };
+    wrapped_entry(name, params, threads, blocks, &asm.finish(own))
+}
+
+/// An entry around finished text.
+pub(super) fn wrapped_entry(
+    name: &str,
+    params: &[Param],
+    threads: u32,
+    blocks: Option<u32>,
+    text: &str,
+) -> String {
     let lines: Vec<String> = params
         .iter()
         .map(|p| match p {
             Param::Arg(a) => format!("\t.param .u64 a{}", a.0),
-            Param::Tiles => format!("\t.param .align 8 .b8 tiles[{}]", 16 + 8 * MAX_TILES),
+            Param::Tiles(i) => {
+                let bytes = 16 + 8 * MAX_TILES;
+                format!("\t.param .align 8 .b8 tiles{i}[{bytes}]")
+            }
             Param::Env => "\t.param .u64 env".into(),
             Param::Scratch => "\t.param .u64 scratch".into(),
             Param::Fault => "\t.param .u64 fault".into(),
@@ -198,11 +232,11 @@ pub(super) fn entry(name: &str, params: &[Param], threads: u32, asm: Asm) -> Str
         .collect();
     let mut out = String::new();
     let _ = writeln!(out, ".visible .entry {name}(\n{}\n)", lines.join(",\n"));
-    let _ = writeln!(
-        out,
-        ".maxntid {threads}, 1, 1\n{{\n{}\tret;\n}}",
-        asm.finish()
-    );
+    let _ = writeln!(out, ".maxntid {threads}, 1, 1");
+    if let Some(blocks) = blocks {
+        let _ = writeln!(out, ".minnctapersm {blocks}");
+    }
+    let _ = writeln!(out, "{{\n{text}\tret;\n}}");
     out
 }
 

@@ -267,6 +267,12 @@ fn body(
 /// Runs a kernel.
 pub fn run(kernel: &Kernel, env: &Env, args: &mut [Buffer]) {
     match kernel {
+        Kernel::Group(_) => {
+            for (first, part) in kernel.numbered_parts() {
+                let own = first as usize..first as usize + part.args().len();
+                run(part, env, &mut args[own]);
+            }
+        }
         Kernel::Row(k) => {
             let sizes: Vec<usize> = k.space.iter().map(|d| d.size(env)).collect();
             let (cols, outer) = sizes.split_last().unwrap();

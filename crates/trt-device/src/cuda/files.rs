@@ -1,0 +1,292 @@
+//! Mapped files as sources of copies and as memory that kernels read in place.
+//!
+//! A file's pages are registered with the driver chunk by chunk when they are first used; then
+//! the device copies straight from the page cache at the speed of the link, and no byte of a
+//! weight is anonymous host memory. Registered pages cannot be evicted from memory, so a host
+//! budget bounds them; invariant: `registered` never exceeds it. What does not fit, or what the
+//! driver refuses, is copied through the [`Ring`]. The first chunks stay: uploads scan the file
+//! in a cycle, so putting one chunk out for another could only lose. What kernels read in place
+//! has no other way, so it comes before uploads.
+//!
+//! Mappings of one file share one entry: their pages are the same.
+
+use super::chunks::{self, AHEAD};
+use super::driver::{Bound, Context, Pinned, RawStream, Registration};
+use super::registry::{Chunk, State, unknown};
+use super::ring::Ring;
+use crate::{Error, Memory, Paging, Slice, host};
+use memmap2::Mmap;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How bytes of mapped files reached the device, since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transfers {
+    /// Bytes copied straight from the page cache.
+    pub direct: u64,
+    /// Bytes copied through the pinned ring.
+    pub ring: u64,
+    /// Bytes of mapped files that are registered, and so page-locked, now.
+    pub registered: u64,
+    /// Bytes of anonymous page-locked memory that hold rows for kernels to read, where the driver
+    /// cannot register a file, now.
+    pub copied: u64,
+}
+
+/// All mapped files of a device.
+#[derive(Debug)]
+pub(super) struct Files {
+    context: Arc<Context>,
+    budget: u64,
+    state: Mutex<State>,
+    ring: Ring,
+    direct: AtomicU64,
+}
+
+/// Tied to a mapping's memory: ends its use of the entry before the pages go.
+struct Unmap {
+    files: Arc<Files>,
+    base: usize,
+    /// The address stays taken until `drop` has forgotten it.
+    _map: Arc<Mmap>,
+}
+
+impl Files {
+    pub fn new(context: Arc<Context>, budget: u64) -> Files {
+        Files {
+            ring: Ring::new(context.clone()),
+            context,
+            budget,
+            state: Mutex::default(),
+            direct: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a mapping of a whole file known.
+    pub fn map(self: &Arc<Files>, file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Memory {
+        let memory = Memory::mapping(file.clone(), map.clone(), paging);
+        if map.is_empty() {
+            return memory;
+        }
+        let base = map.as_ptr() as usize;
+        let mut state = self.lock();
+        let id = state.entry_of(&file, &map);
+        state.add_user(base, id);
+        drop(state);
+        memory.tie(Unmap {
+            files: self.clone(),
+            base,
+            _map: map,
+        });
+        memory
+    }
+
+    /// Copies a slice of a mapping to device memory of equal length.
+    ///
+    /// # Safety
+    /// The destination is device memory, and the slice is kept, until the stream has come here.
+    pub unsafe fn upload(
+        &self,
+        bound: &Bound<'_>,
+        stream: &RawStream,
+        dst: u64,
+        src: &Slice,
+    ) -> Result<(), Error> {
+        if src.is_empty() {
+            return Ok(());
+        }
+        let offset = src.offset();
+        let mut others = Vec::new();
+        let mut state = self.lock();
+        let id = state.find(src)?;
+        for (chunk, part) in chunks::parts(offset..offset + src.len()) {
+            let to = dst + (part.start - offset) as u64;
+            self.register(&mut state, id, chunk, src.memory());
+            let Some(entry) = state.entries.get(&id) else {
+                return Err(unknown());
+            };
+            if !matches!(entry.chunks.get(chunk), Some(Chunk::Registered { .. })) {
+                others.push((to, part));
+                continue;
+            }
+            let from = entry.map.as_ptr().wrapping_add(part.start);
+            // SAFETY: the part lies in one registered chunk, which stays while the slice is kept
+            // or until the device was waited for; files that are mapped do not change, as
+            // whoever maps them vouches. The rest is the caller's.
+            unsafe { stream.copy_in(bound, to, from, part.len())? };
+            self.direct.fetch_add(part.len() as u64, Ordering::Relaxed);
+        }
+        let file = state.entries.get(&id).map(|e| e.file.clone());
+        // The ring waits for the device, which nobody else should have to.
+        drop(state);
+        let file = file.ok_or_else(unknown)?;
+        for (to, part) in others {
+            // SAFETY: the destination is the caller's.
+            unsafe { self.ring.upload(bound, stream, to, &file, part)? };
+        }
+        Ok(())
+    }
+
+    /// Where kernels can read a slice of a mapping, for as long as its memory lives.
+    pub fn in_place(&self, bound: &Bound<'_>, src: &Slice) -> Result<u64, Error> {
+        if src.is_empty() {
+            return Ok(src.address());
+        }
+        let range = src.offset()..src.offset() + src.len();
+        let mut state = self.lock();
+        let id = state.find(src)?;
+        let facts = self.context.facts();
+        if facts.registers_read_only && facts.same_addresses {
+            self.make_room(bound, &mut state, id, &range)?;
+            if chunks::touched(&range).all(|c| self.register_in_place(&mut state, id, c, src)) {
+                let entry = state.entries.get(&id).ok_or_else(unknown)?;
+                return Ok(entry.map.as_ptr().wrapping_add(range.start) as u64);
+            }
+        }
+        self.copied(&mut state, id, range)
+    }
+
+    /// Lets go of chunks that only uploads use until the missing ones of `range` fit.
+    fn make_room(
+        &self,
+        bound: &Bound<'_>,
+        state: &mut State,
+        id: u64,
+        range: &Range<usize>,
+    ) -> Result<(), Error> {
+        let missing = state.missing(id, range);
+        let excess = (state.registered + state.copied + missing).saturating_sub(self.budget);
+        if missing == 0 || excess == 0 {
+            return Ok(());
+        }
+        let victims = state.upload_only(id, range);
+        if victims.iter().map(|(.., bytes)| bytes).sum::<u64>() < excess {
+            return Err(Error::HostBudget {
+                bytes: state.in_place() + state.copied + missing,
+                budget: self.budget,
+            });
+        }
+        bound.synchronize()?;
+        let mut freed = 0;
+        for (id, chunk, bytes) in victims {
+            if freed >= excess {
+                break;
+            }
+            state.set(id, chunk, Chunk::Untouched);
+            freed += bytes;
+        }
+        state.registered -= freed;
+        Ok(())
+    }
+
+    fn register_in_place(&self, state: &mut State, id: u64, chunk: usize, src: &Slice) -> bool {
+        self.register(state, id, chunk, src.memory());
+        let entry = state.entries.get_mut(&id);
+        match entry.and_then(|e| e.chunks.get_mut(chunk)) {
+            Some(Chunk::Registered { in_place, .. }) => {
+                *in_place = true;
+                true
+            }
+            Some(Chunk::Untouched | Chunk::Refused) | None => false,
+        }
+    }
+
+    /// Registers a chunk if that was not tried yet and fits the budget.
+    fn register(&self, state: &mut State, id: u64, index: usize, memory: &Memory) {
+        let room = self.budget.saturating_sub(state.registered + state.copied);
+        let Some(entry) = state.entries.get_mut(&id) else {
+            return;
+        };
+        let range = chunks::bytes(index, entry.map.len());
+        let bytes = range.len() as u64;
+        let Some(chunk) = entry.chunks.get_mut(index) else {
+            return;
+        };
+        if !matches!(chunk, Chunk::Untouched) || bytes > room {
+            return;
+        }
+        if !self.context.facts().registers_read_only {
+            *chunk = Chunk::Refused;
+            return;
+        }
+        read_ahead(&mut entry.asked, index, memory);
+        match Registration::new(&self.context, &entry.map, range) {
+            Ok(_registration) => {
+                *chunk = Chunk::Registered {
+                    _registration,
+                    in_place: false,
+                };
+                state.registered += bytes;
+            }
+            Err(error) => {
+                tracing::debug!(%error, bytes, "mapped pages are copied through the ring");
+                *chunk = Chunk::Refused;
+            }
+        }
+    }
+
+    /// The address of a page-locked copy of a range.
+    fn copied(&self, state: &mut State, id: u64, range: Range<usize>) -> Result<u64, Error> {
+        let (registered, before) = (state.registered, state.copied);
+        let entry = state.entries.get_mut(&id).ok_or_else(unknown)?;
+        let holds = |r: &Range<usize>| r.start <= range.start && range.end <= r.end;
+        if let Some((whole, pinned)) = entry.copies.iter().find(|(r, _)| holds(r)) {
+            return Ok(pinned.address() + (range.start - whole.start) as u64);
+        }
+        let bytes = range.len() as u64;
+        if registered + before + bytes > self.budget {
+            return Err(Error::HostBudget {
+                bytes: registered + before + bytes,
+                budget: self.budget,
+            });
+        }
+        let mut pinned = Pinned::new(&self.context, range.len())?;
+        // SAFETY: nothing knows of the memory yet.
+        let target = unsafe { pinned.bytes_mut() };
+        entry
+            .file
+            .read_exact_at(target, range.start as u64)
+            .map_err(|e| Error::os(format!("reading {range:?} of a mapped file"), &e))?;
+        let address = pinned.address();
+        entry.copies.push((range, pinned));
+        state.copied += bytes;
+        Ok(address)
+    }
+
+    /// What went which way.
+    pub fn transfers(&self) -> Transfers {
+        let state = self.lock();
+        Transfers {
+            direct: self.direct.load(Ordering::Relaxed),
+            ring: self.ring.bytes(),
+            registered: state.registered,
+            copied: state.copied,
+        }
+    }
+}
+
+/// Asks for the pages of a chunk and of the next ones, once each, where they are not in memory.
+fn read_ahead(asked: &mut [bool], index: usize, memory: &Memory) {
+    for (at, asked) in asked.iter_mut().enumerate().skip(index).take(AHEAD + 1) {
+        if !std::mem::replace(asked, true)
+            && let Ok(slice) = memory.whole().slice(chunks::bytes(at, memory.len()))
+        {
+            host::read_ahead(&slice);
+        }
+    }
+}
+
+impl Drop for Unmap {
+    fn drop(&mut self) {
+        let entry = self.files.lock().unmap(self.base);
+        // Unregistering takes a while, which others need not wait for.
+        drop(entry);
+    }
+}

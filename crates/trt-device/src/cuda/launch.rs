@@ -1,0 +1,149 @@
+//! Kernels on the device, and launches of them with everything decided.
+//!
+//! A group without a module of its own is launched part by part, which is right for any group:
+//! its parts do not touch what the others write.
+
+use super::driver::{Context, Function, Grid};
+use super::params::Surroundings;
+use super::part::Part;
+use crate::{Error, Slice, Tiles};
+use std::ops::Range;
+use std::sync::Arc;
+use trt_kernel::ptx::Emitted;
+use trt_kernel::{Dim, Env, Kernel, Var};
+
+/// A kernel that the driver has assembled.
+#[derive(Debug)]
+pub(crate) struct CudaExecutable {
+    kind: &'static str,
+    args: usize,
+    written: Vec<usize>,
+    parts: Vec<Part>,
+    /// Enough for each part: they run one after another.
+    scratch: Dim,
+    grid_vars: Vec<Var>,
+    /// Rows of the table of a gather.
+    table_rows: Option<usize>,
+    context: Arc<Context>,
+}
+
+/// A launch as it was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call<'a> {
+    pub env: &'a Env,
+    pub args: &'a [Slice],
+    pub tiles: &'a [Tiles],
+    pub scratch: Option<&'a Slice>,
+    /// The name of the stream, for errors.
+    pub stream: &'a str,
+}
+
+/// A launch with everything decided.
+#[derive(Debug, Default)]
+pub(super) struct Ready {
+    /// The parameters of all parts.
+    pub words: Vec<u64>,
+    /// What to launch, in order, each with its part of the words.
+    pub launches: Vec<(Function, Grid, Range<usize>)>,
+}
+
+impl CudaExecutable {
+    /// A kernel of which each part was emitted and assembled.
+    pub(super) fn new(
+        context: &Arc<Context>,
+        kernel: &Kernel,
+        parts: Vec<(Emitted, Part)>,
+    ) -> CudaExecutable {
+        let mut grid_vars: Vec<Var> = parts.iter().flat_map(|(e, _)| e.grid_vars()).collect();
+        grid_vars.sort();
+        grid_vars.dedup();
+        let scratch = parts.iter().map(|(_, part)| &part.scratch);
+        CudaExecutable {
+            kind: kernel.kind(),
+            args: kernel.args().len(),
+            written: kernel.written().iter().map(|a| a.0 as usize).collect(),
+            scratch: scratch.fold(Dim::from(0), |sum, each| &sum + each),
+            grid_vars,
+            table_rows: match kernel {
+                Kernel::Gather(k) => Some(k.entries),
+                _ => None,
+            },
+            parts: parts.into_iter().map(|(_, part)| part).collect(),
+            context: context.clone(),
+        }
+    }
+
+    /// Whether it belongs to this context.
+    pub(super) fn is_of(&self, context: &Arc<Context>) -> bool {
+        Arc::ptr_eq(&self.context, context)
+    }
+
+    /// Bytes of working memory that a launch needs.
+    pub(crate) fn scratch(&self) -> &Dim {
+        &self.scratch
+    }
+
+    /// The runtime integers that decide grids and entries.
+    pub(crate) fn grid_vars(&self) -> &[Var] {
+        &self.grid_vars
+    }
+
+    /// Rows of the table of a gather.
+    pub(super) fn table_rows(&self) -> Option<usize> {
+        self.table_rows
+    }
+
+    /// Decides a launch, or says why there can be none. `locate` gives the address of a slice, or
+    /// refuses it.
+    pub(super) fn prepare(
+        &self,
+        call: Call<'_>,
+        around: Surroundings,
+        ready: &mut Ready,
+        mut locate: impl FnMut(&Slice) -> Result<u64, Error>,
+    ) -> Result<(), Error> {
+        self.check(call)?;
+        ready.words.clear();
+        ready.launches.clear();
+        let mut rest = call.tiles;
+        for part in &self.parts {
+            let (tiles, others) = rest.split_at(part.weights().min(rest.len()));
+            rest = others;
+            // With tiles, only products that have rows run.
+            if call.tiles.is_empty() || tiles.iter().any(|t| !t.rows.is_empty()) {
+                part.prepare(call, tiles, around, ready, &mut locate)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, call: Call<'_>) -> Result<(), Error> {
+        let (found, expected) = (call.args.len(), self.args);
+        if found != expected {
+            return Err(Error::Args {
+                kernel: self.kind,
+                expected,
+                found,
+            });
+        }
+        let (found, expected) = (call.tiles.len(), self.weights());
+        if found != 0 && found != expected {
+            return Err(Error::Weights {
+                kernel: self.kind,
+                expected,
+                found,
+            });
+        }
+        let read_only = |i: &&usize| call.args.get(**i).is_some_and(Slice::is_mapping);
+        match self.written.iter().find(read_only) {
+            None => Ok(()),
+            Some(i) => Err(Error::ReadOnly {
+                work: format!("a {} kernel, to argument a{i},", self.kind),
+            }),
+        }
+    }
+
+    fn weights(&self) -> usize {
+        self.parts.iter().map(Part::weights).sum()
+    }
+}

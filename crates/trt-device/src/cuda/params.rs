@@ -1,0 +1,199 @@
+//! What a launch passes to the driver: parameters, grid, and the rows that it may cover.
+//!
+//! Pure functions of what a kernel emitted and what a call holds. Parameters are packed as the
+//! words of one buffer, since each is a multiple of eight bytes with an alignment of eight.
+
+use super::driver::Grid;
+use crate::{Error, Tiles};
+use trt_kernel::ptx::{Launch, Param, TilesParam};
+use trt_kernel::{Env, ROW_PANEL};
+
+/// Whether launches may start before the one before has ended, on devices that can: kernels must
+/// then wait for what they read by themselves.
+const OVERLAP: bool = false;
+
+/// What a launch is given beside its arguments.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings {
+    /// The address of the runtime integers.
+    pub integers: u64,
+    /// The address of the fault record.
+    pub fault: u64,
+}
+
+/// Whether a launch may cover these rows of `n`.
+pub(super) fn row_range_law(tiles: &Tiles, n: usize) -> Result<(), &'static str> {
+    let rows = &tiles.rows;
+    if rows.start > rows.end || rows.end > n {
+        Err("not a range of the weight's rows")
+    } else if !rows.start.is_multiple_of(ROW_PANEL) {
+        Err("the start is no multiple of the panel of 64")
+    } else if !rows.end.is_multiple_of(ROW_PANEL) && rows.end != n {
+        Err("the end is neither a multiple of the panel of 64 nor the last row")
+    } else if tiles.places.len() > 1 && !tiles.step.is_multiple_of(ROW_PANEL) {
+        Err("tiles end between multiples of the panel of 64")
+    } else {
+        Ok(())
+    }
+}
+
+/// Appends the parameters of a launch in their order, as words; `tiles` are those of each weight.
+pub(super) fn pack(
+    words: &mut Vec<u64>,
+    params: &[Param],
+    tiles: &[TilesParam],
+    around: Surroundings,
+    scratch: u64,
+    mut address: impl FnMut(usize) -> Result<u64, Error>,
+) -> Result<(), Error> {
+    for param in params {
+        match param {
+            Param::Arg(arg) => words.push(address(arg.0 as usize)?),
+            Param::Tiles(weight) => {
+                let Some(tiles) = tiles.get(*weight as usize) else {
+                    continue;
+                };
+                let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+                words.push(pair(tiles.first, tiles.end));
+                words.push(pair(tiles.step, tiles.reserved));
+                words.extend(tiles.address);
+            }
+            Param::Env => words.push(around.integers),
+            Param::Scratch => words.push(scratch),
+            Param::Fault => words.push(around.fault),
+        }
+    }
+    Ok(())
+}
+
+/// The most blocks along x, y and z.
+const MOST_BLOCKS: [u64; 3] = [(1 << 31) - 1, 65535, 65535];
+
+/// The grid of a launch in a call; none where nothing is launched. The blocks, where there are
+/// too many.
+pub(super) fn grid(launch: &Launch, env: &Env, rows: &[usize]) -> Result<Option<Grid>, [u64; 3]> {
+    if !launch.when.iter().all(|w| w.holds(env)) {
+        return Ok(None);
+    }
+    let blocks = [0, 1, 2].map(|axis| launch.grid[axis].blocks(env, rows));
+    if blocks.contains(&0) {
+        return Ok(None);
+    }
+    if blocks.iter().zip(MOST_BLOCKS).any(|(b, most)| *b > most) {
+        return Err(blocks);
+    }
+    Ok(Some(Grid {
+        blocks: blocks.map(|b| b as u32),
+        threads: launch.block,
+        shared: launch.shared,
+        overlap: OVERLAP,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trt_kernel::ptx::{Extent, MAX_TILES, When};
+    use trt_kernel::{Arg, Dim, Var};
+
+    fn launch(x: Extent) -> Launch {
+        Launch {
+            entry: "k".into(),
+            when: vec![When {
+                dim: Dim::var(Var(0)),
+                min: 1,
+                max: 8,
+            }],
+            grid: [x, Extent::Fixed(2), Extent::Fixed(1)],
+            block: 128,
+            shared: 64,
+        }
+    }
+
+    #[test]
+    fn parameters_lie_in_memory_as_the_kernel_reads_them() {
+        let mut tiles = TilesParam {
+            first: 0x0102_0304,
+            end: 0x1112_1314,
+            step: 0x2122_2324,
+            reserved: 0,
+            address: [0; MAX_TILES],
+        };
+        tiles.address[0] = 0x3132_3334_3536_3738;
+        tiles.address[MAX_TILES - 1] = 7;
+        let params = [
+            Param::Arg(Arg(1)),
+            Param::Arg(Arg(0)),
+            Param::Tiles(0),
+            Param::Env,
+            Param::Scratch,
+            Param::Fault,
+        ];
+        let around = Surroundings {
+            integers: 0xe,
+            fault: 0xf,
+        };
+        let mut words = vec![99];
+        pack(&mut words, &params, &[tiles], around, 0x5, |a| {
+            Ok(0xa0 + a as u64)
+        })
+        .unwrap();
+
+        assert_eq!(words[0], 99);
+        let bytes: Vec<u8> = words[1..].iter().flat_map(|w| w.to_le_bytes()).collect();
+        let at = |offset: usize| u64::from_le_bytes(bytes[offset..][..8].try_into().unwrap());
+        assert_eq!((at(0), at(8)), (0xa1, 0xa0));
+        let start = 16;
+        let fields = [
+            (std::mem::offset_of!(TilesParam, first), tiles.first),
+            (std::mem::offset_of!(TilesParam, end), tiles.end),
+            (std::mem::offset_of!(TilesParam, step), tiles.step),
+            (std::mem::offset_of!(TilesParam, reserved), tiles.reserved),
+        ];
+        for (offset, value) in fields {
+            assert_eq!(bytes[start + offset..][..4], value.to_le_bytes());
+        }
+        let addresses = start + std::mem::offset_of!(TilesParam, address);
+        assert_eq!(at(addresses), tiles.address[0]);
+        let end = start + size_of::<TilesParam>();
+        assert_eq!(at(end - 8), 7);
+        assert_eq!((at(end), at(end + 8), at(end + 16)), (0xe, 0x5, 0xf));
+        assert_eq!(bytes.len(), end + 24);
+    }
+
+    #[test]
+    fn nothing_is_launched_without_blocks_or_where_a_condition_fails() {
+        let rows = launch(Extent::Rows { weight: 0, per: 64 });
+        assert_eq!(grid(&rows, &Env::new(&[1]), &[0]), Ok(None));
+        assert_eq!(grid(&rows, &Env::new(&[9]), &[64]), Ok(None));
+        let some = grid(&rows, &Env::new(&[8]), &[65]).unwrap().unwrap();
+        assert_eq!(
+            (some.blocks, some.threads, some.shared),
+            ([2, 2, 1], 128, 64)
+        );
+    }
+
+    #[test]
+    fn a_grid_beyond_the_device_is_refused_with_its_blocks() {
+        let huge = launch(Extent::Fixed(u32::MAX));
+        assert_eq!(
+            grid(&huge, &Env::new(&[1]), &[0]),
+            Err([u64::from(u32::MAX), 2, 1])
+        );
+    }
+
+    #[test]
+    fn tiles_keep_the_row_range_law() {
+        let memory = crate::Memory::host(0, "host").unwrap();
+        let law = |rows: std::ops::Range<usize>, step: usize, places: usize| {
+            let places = vec![memory.whole(); places];
+            row_range_law(&Tiles { rows, step, places }, 200)
+        };
+        assert!(law(64..200, 64, 3).is_ok());
+        assert!(law(64..192, 1000, 1).is_ok());
+        assert!(law(63..128, 64, 2).is_err());
+        assert!(law(64..199, 64, 3).is_err());
+        assert!(law(0..200, 100, 2).is_err());
+        assert!(law(192..256, 64, 1).is_err());
+    }
+}

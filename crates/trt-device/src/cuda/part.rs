@@ -1,0 +1,252 @@
+//! A module of a kernel: its entries, the parameters that all of them take, and what a launch
+//! of it must hold. A kernel is one part, or a group's kernels are one each.
+//!
+//! Everything about a launch is decided by [`Emitted`]: which entries run with which grids, and
+//! the order of the parameters. Nothing is launched that reaches outside its arguments or breaks
+//! the row-range law.
+
+use super::bounds::Bounds;
+use super::driver::{Function, Module};
+use super::launch::{Call, Ready};
+use super::modules::Text;
+use super::params::{Surroundings, grid, pack, row_range_law};
+use crate::{Error, Slice, Tiles};
+use std::ops::Range;
+use std::sync::Arc;
+use trt_kernel::host::HostError;
+use trt_kernel::ptx::{Emitted, Launch, MAX_TILES, Param, TilesParam};
+use trt_kernel::{Dim, Env, Kernel};
+
+/// A part of an executable.
+#[derive(Debug)]
+pub(super) struct Part {
+    kind: &'static str,
+    /// Its arguments among those of the launch.
+    args: Range<usize>,
+    params: Vec<Param>,
+    entries: Vec<Entry>,
+    pub scratch: Dim,
+    weights: Vec<Weight>,
+    bounds: Bounds,
+    /// Holds the functions of the entries.
+    _text: Arc<Text>,
+}
+
+/// One launch of those that a kernel takes.
+#[derive(Debug)]
+struct Entry {
+    function: Function,
+    launch: Launch,
+}
+
+/// An operand that may come in tiles.
+#[derive(Debug)]
+struct Weight {
+    /// Its argument among those of the part.
+    arg: usize,
+    rows: Dim,
+    /// Elements of a row.
+    columns: Dim,
+    /// Bytes of an element.
+    size: usize,
+}
+
+impl Part {
+    /// A kernel whose arguments begin with number `first` of the launch's.
+    pub fn new(
+        kernel: &Kernel,
+        first: usize,
+        emitted: &Emitted,
+        module: &Module,
+        text: Arc<Text>,
+    ) -> Result<Part, Error> {
+        let entry = |launch: &Launch| {
+            // The attribute for shared memory belongs to the entry, so it must fit all launches.
+            let same = emitted.launches.iter().filter(|l| l.entry == launch.entry);
+            let shared = same.map(|l| l.shared).max().unwrap_or(0);
+            Ok(Entry {
+                function: module.function(&launch.entry, launch.block, shared)?,
+                launch: launch.clone(),
+            })
+        };
+        Ok(Part {
+            kind: kernel.kind(),
+            args: first..first + kernel.args().len(),
+            params: emitted.params.clone(),
+            entries: emitted
+                .launches
+                .iter()
+                .map(entry)
+                .collect::<Result<_, Error>>()?,
+            scratch: emitted.scratch.clone(),
+            weights: weights(kernel),
+            bounds: Bounds::new(kernel),
+            _text: text,
+        })
+    }
+
+    /// How many weights may come in tiles.
+    pub fn weights(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// Decides a launch, or says why there can be none. `tiles` are those of its own weights:
+    /// none for everything. `locate` gives the address of a slice, or refuses it.
+    pub fn prepare(
+        &self,
+        call: Call<'_>,
+        tiles: &[Tiles],
+        around: Surroundings,
+        ready: &mut Ready,
+        locate: &mut impl FnMut(&Slice) -> Result<u64, Error>,
+    ) -> Result<(), Error> {
+        let args = call.args.get(self.args.clone()).unwrap_or(&[]);
+        let failed = |source| Error::Launch {
+            kernel: self.kind,
+            stream: call.stream.into(),
+            source,
+        };
+        let tiled = |arg| !tiles.is_empty() && self.weights.iter().any(|w| w.arg == arg);
+        let checked = self.bounds.check(call.env, args, |arg| !tiled(arg));
+        checked.map_err(failed)?;
+        let mut tables = Vec::with_capacity(self.weights.len());
+        for (i, weight) in self.weights.iter().enumerate() {
+            tables.push(match (tiles.get(i), args.get(weight.arg)) {
+                (Some(tiles), _) => weight.tiles(call.env, tiles, failed, locate)?,
+                (None, Some(whole)) => weight.whole(call.env, whole, failed, locate)?,
+                (None, None) => NO_ROWS,
+            });
+        }
+        let rows = tables.iter().map(|t| (t.end - t.first) as usize);
+        let rows: Vec<usize> = rows.collect();
+        let scratch = self.working_memory(call)?;
+        let scratch = scratch.map_or(Ok(0), &mut *locate)?;
+        let address = |arg: usize| match args.get(arg) {
+            Some(slice) if !tiled(arg) => locate(slice),
+            // Not read: what tiles stand for.
+            Some(_) | None => Ok(0),
+        };
+        let start = ready.words.len();
+        pack(
+            &mut ready.words,
+            &self.params,
+            &tables,
+            around,
+            scratch,
+            address,
+        )?;
+        let words = start..ready.words.len();
+        for Entry { function, launch } in &self.entries {
+            let grid = grid(launch, call.env, &rows).map_err(|blocks| Error::Grid {
+                kernel: self.kind,
+                blocks,
+                threads: launch.block,
+            })?;
+            let launch = grid.map(|grid| (*function, grid, words.clone()));
+            ready.launches.extend(launch);
+        }
+        Ok(())
+    }
+
+    fn working_memory<'a>(&self, call: Call<'a>) -> Result<Option<&'a Slice>, Error> {
+        let needed = self.scratch.size(call.env);
+        if needed == 0 {
+            return Ok(None);
+        }
+        let found = call.scratch.map_or(0, Slice::len);
+        let slice = call.scratch.filter(|s| s.len() >= needed);
+        let slice = slice.ok_or(Error::Scratch {
+            kernel: self.kind,
+            needed,
+            found,
+        })?;
+        match slice.is_mapping() {
+            false => Ok(Some(slice)),
+            true => Err(Error::ReadOnly {
+                work: format!("a {} kernel, to its working memory,", self.kind),
+            }),
+        }
+    }
+}
+
+fn weights(kernel: &Kernel) -> Vec<Weight> {
+    let each = kernel.numbered_parts();
+    let of = each.filter_map(|(first, part)| match part {
+        Kernel::Matmul(k) if k.ranged => Some(Weight {
+            arg: (first + k.b.arg.0) as usize,
+            rows: k.n.clone(),
+            columns: k.k.clone(),
+            size: k.args.get(k.b.arg.0 as usize).map_or(0, |d| d.size()),
+        }),
+        _ => None,
+    });
+    of.collect()
+}
+
+const NO_ROWS: TilesParam = TilesParam {
+    first: 0,
+    end: 0,
+    step: 1,
+    reserved: 0,
+    address: [0; MAX_TILES],
+};
+
+impl Weight {
+    /// All rows, in one piece.
+    fn whole(
+        &self,
+        env: &Env,
+        slice: &Slice,
+        failed: impl Fn(HostError) -> Error,
+        locate: &mut impl FnMut(&Slice) -> Result<u64, Error>,
+    ) -> Result<TilesParam, Error> {
+        let n = self.rows.size(env);
+        let mut param = NO_ROWS;
+        param.end = number(n, &(0..n), n).map_err(failed)?;
+        param.step = param.end.max(1);
+        param.address[0] = locate(slice)?;
+        Ok(param)
+    }
+
+    /// The rows that tiles hold.
+    fn tiles(
+        &self,
+        env: &Env,
+        tiles: &Tiles,
+        failed: impl Fn(HostError) -> Error,
+        locate: &mut impl FnMut(&Slice) -> Result<u64, Error>,
+    ) -> Result<TilesParam, Error> {
+        tiles.check()?;
+        if tiles.rows.is_empty() {
+            return Ok(NO_ROWS);
+        }
+        let (n, rows) = (self.rows.size(env), &tiles.rows);
+        row_range_law(tiles, n).map_err(|why| failed(refused(rows, n, why)))?;
+        let mut param = NO_ROWS;
+        param.first = number(rows.start, rows, n).map_err(&failed)?;
+        param.end = number(rows.end, rows, n).map_err(&failed)?;
+        param.step = number(tiles.step, rows, n).map_err(&failed)?;
+        let row_bytes = self.columns.size(env).saturating_mul(self.size);
+        for ((rows, place), address) in tiles.each().zip(&mut param.address) {
+            let needed = rows.len().saturating_mul(row_bytes);
+            if place.len() < needed {
+                return Err(Error::Length {
+                    work: "launch on a tile",
+                    src: place.len(),
+                    dst: needed,
+                });
+            }
+            *address = locate(place)?;
+        }
+        Ok(param)
+    }
+}
+
+fn refused(rows: &Range<usize>, n: usize, why: &'static str) -> HostError {
+    let (start, end) = (rows.start, rows.end);
+    HostError::Rows { start, end, n, why }
+}
+
+fn number(value: usize, rows: &Range<usize>, n: usize) -> Result<u32, HostError> {
+    u32::try_from(value).map_err(|_| refused(rows, n, "more rows than 32 bits count"))
+}

@@ -1,0 +1,139 @@
+//! The few bytes that each stream and each graph has for itself: the runtime integers that its
+//! kernels read, and the record in which they report bad input.
+//!
+//! Integers lie in device memory, since every block reads them. Fault records lie in page-locked
+//! host memory, since kernels touch them only when something is wrong and the host looks at them
+//! after every wait. Invariant: a slot has one owner, who drops it when no kernel uses it.
+
+use super::driver::{Context, DeviceBytes, Pinned};
+use crate::Error;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Slots that are made at once.
+const COUNT: usize = 64;
+
+/// Bytes of a slot in either memory; no two share a cache line of either side.
+const SIZE: usize = 256;
+
+/// All slots of a device.
+#[derive(Debug, Default)]
+pub(super) struct Slots(Mutex<Vec<Arc<Slab>>>);
+
+#[derive(Debug)]
+struct Slab {
+    integers: DeviceBytes,
+    faults: Pinned,
+    taken: Mutex<u64>,
+}
+
+/// One slot; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    slab: Arc<Slab>,
+    index: usize,
+}
+
+/// What a kernel found wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Not zero.
+    pub mark: i64,
+    /// The id that is no row of its table.
+    pub id: i64,
+    /// Its place among the ids.
+    pub row: i64,
+}
+
+impl Slots {
+    /// A slot that nobody has, with a clear fault record.
+    pub fn take(&self, context: &Arc<Context>) -> Result<Slot, Error> {
+        let mut slabs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slabs.iter().find_map(Slab::take) {
+            return Ok(slot);
+        }
+        let slab = Arc::new(Slab {
+            integers: DeviceBytes::new(context, COUNT * SIZE)?,
+            faults: Pinned::new(context, COUNT * SIZE)?,
+            taken: Mutex::new(1),
+        });
+        slabs.push(slab.clone());
+        Ok(Slot { slab, index: 0 })
+    }
+}
+
+impl Slab {
+    fn take(self: &Arc<Slab>) -> Option<Slot> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = first_free(*taken)?;
+        *taken |= 1 << index;
+        let slab = self.clone();
+        Some(Slot { slab, index })
+    }
+}
+
+fn first_free(taken: u64) -> Option<usize> {
+    let index = taken.trailing_ones() as usize;
+    (index < COUNT).then_some(index)
+}
+
+impl Slot {
+    /// Where kernels find the runtime integers.
+    pub fn integers(&self) -> u64 {
+        self.slab.integers.address() + (self.index * SIZE) as u64
+    }
+
+    /// Where kernels report.
+    pub fn fault(&self) -> u64 {
+        self.slab.faults.address() + (self.index * SIZE) as u64
+    }
+
+    fn record(&self) -> *mut i64 {
+        self.slab
+            .faults
+            .start()
+            .wrapping_add(self.index * SIZE)
+            .cast()
+    }
+
+    /// What was reported, if anything. Certain only once the kernels have ended.
+    pub fn look(&self) -> Option<Fault> {
+        // SAFETY: three numbers within the slot, aligned; a device may write them meanwhile, so
+        // they are read as volatile, and each of them is one access.
+        let [mark, id, row] = [0, 1, 2].map(|i| unsafe { self.record().add(i).read_volatile() });
+        (mark != 0).then_some(Fault { mark, id, row })
+    }
+
+    /// What was reported, and clears it.
+    pub fn take(&self) -> Option<Fault> {
+        let fault = self.look()?;
+        for i in [2, 1, 0] {
+            // SAFETY: as for `look`.
+            unsafe { self.record().add(i).write_volatile(0) };
+        }
+        Some(fault)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.take();
+        let mut taken = self
+            .slab
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *taken &= !(1 << self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_free_slot_is_taken_and_none_of_a_full_slab() {
+        assert_eq!(first_free(0), Some(0));
+        assert_eq!(first_free(0b1011), Some(2));
+        assert_eq!(first_free(u64::MAX), None);
+    }
+}

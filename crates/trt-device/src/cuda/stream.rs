@@ -1,0 +1,351 @@
+//! A stream: what is put on it, what it keeps alive, and how its errors come back.
+//!
+//! Work is handed to the driver at once and runs later, in order. Invariants: what work uses is
+//! kept until the work is known to be done; the runtime integers in device memory are those of
+//! the latest launch that was put on the stream, written in the stream's order. What kernels find
+//! wrong is reported when the stream, or one that waited for it, is next waited for.
+
+use super::driver::{Bound, Context, Pinned, RawEvent, RawStream};
+use super::graph::CudaGraph;
+use super::launch::{Call, CudaExecutable, Ready};
+use super::params::Surroundings;
+use super::retire::Retire;
+use super::slots::{Fault, Slot};
+use crate::{Error, Slice, Work};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use trt_kernel::host::HostError;
+use trt_kernel::{Env, Var};
+
+/// The most that is read through page-locked memory; more comes straight to the caller.
+const STAGED: usize = 1 << 20;
+
+/// A stream of the device.
+#[derive(Debug)]
+pub(super) struct CudaStream {
+    pub name: String,
+    context: Arc<Context>,
+    /// One bit that stands for this stream in [`CudaStream::upstream`].
+    bit: u64,
+    raw: RawStream,
+    slot: Slot,
+    /// The streams that this one has waited for since it was last waited for, as bits. Beyond 64
+    /// streams bits are shared, so that a failure is rather told to one too many.
+    upstream: AtomicU64,
+    state: Mutex<State>,
+    staging: Mutex<Option<Pinned>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the runtime integers are at the end of the stream.
+    env: Option<Env>,
+    retire: Retire<Kept, RawEvent>,
+    /// Graphs replayed since the stream was last waited for.
+    replayed: Vec<Arc<CudaGraph>>,
+    /// Rows of the table of the latest gather, for its report.
+    table_rows: usize,
+    ready: Ready,
+}
+
+/// What a stream keeps alive.
+#[derive(Debug)]
+#[allow(dead_code, reason = "held to be dropped")]
+pub(super) enum Kept {
+    /// Work with its slices, bytes and executable.
+    Work(Work),
+    /// Runtime integers that are copied to the device.
+    Integers(Box<[i64; Var::MAX]>),
+}
+
+/// A point in a stream.
+#[derive(Debug)]
+pub(crate) struct CudaEvent {
+    raw: RawEvent,
+    /// One more than the number of the stream of its latest record; 0 before the first.
+    stream: AtomicU32,
+    context: Arc<Context>,
+}
+
+impl CudaEvent {
+    pub(super) fn new(context: &Arc<Context>) -> Result<CudaEvent, Error> {
+        Ok(CudaEvent {
+            context: context.clone(),
+            raw: RawEvent::new(context)?,
+            stream: AtomicU32::new(0),
+        })
+    }
+
+    /// Whether it belongs to this context.
+    pub(super) fn is_of(&self, context: &Arc<Context>) -> bool {
+        Arc::ptr_eq(&self.context, context)
+    }
+
+    /// The stream of its latest record.
+    pub(super) fn recorded_on(&self) -> Option<u32> {
+        self.stream.load(Ordering::Acquire).checked_sub(1)
+    }
+}
+
+/// Batches that are to be dropped once no lock is held, since what is tied to memory may do
+/// anything then.
+pub(super) type Garbage = Vec<Vec<Kept>>;
+
+impl CudaStream {
+    pub fn new(context: &Arc<Context>, slot: Slot, name: &str, id: u32) -> Result<Self, Error> {
+        Ok(CudaStream {
+            name: name.to_string(),
+            context: context.clone(),
+            bit: 1 << (id % 64),
+            raw: RawStream::new(context)?,
+            slot,
+            upstream: AtomicU64::new(0),
+            state: Mutex::default(),
+            staging: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a launch on the stream. As for everything that is put on it, the caller hands what
+    /// the work uses to [`CudaStream::keep`] afterwards, also after an error.
+    ///
+    /// # Safety
+    /// The executable, and the memory of what `call` holds, is kept.
+    pub unsafe fn launch(
+        &self,
+        bound: &Bound<'_>,
+        executable: &CudaExecutable,
+        call: Call<'_>,
+        locate: impl FnMut(&Slice) -> Result<u64, Error>,
+    ) -> Result<(), Error> {
+        let mut state = self.lock();
+        let around = Surroundings {
+            integers: self.slot.integers(),
+            fault: self.slot.fault(),
+        };
+        executable.prepare(call, around, &mut state.ready, locate)?;
+        self.set_integers(bound, &mut state, *call.env)?;
+        if let Some(rows) = executable.table_rows() {
+            state.table_rows = rows;
+        }
+        let Ready { words, launches } = &mut state.ready;
+        launches.iter().try_for_each(|(function, grid, part)| {
+            // SAFETY: `prepare` made the words by the entry's parameters, of memory of this
+            // device that is long enough and that the caller keeps, as it does the executable.
+            unsafe {
+                self.raw
+                    .launch(bound, *function, *grid, &mut words[part.clone()])
+            }
+        })
+    }
+
+    /// Makes the runtime integers of the stream those of a call.
+    fn set_integers(&self, bound: &Bound<'_>, state: &mut State, env: Env) -> Result<(), Error> {
+        if state.env != Some(env) {
+            let values = write_integers(bound, &self.raw, self.slot.integers(), env)?;
+            state.env = Some(env);
+            state.retire.push(Kept::Integers(values));
+        }
+        Ok(())
+    }
+
+    /// Puts recorded work on the stream.
+    ///
+    /// # Safety
+    /// The graph is kept.
+    pub unsafe fn replay(
+        &self,
+        bound: &Bound<'_>,
+        graph: &Arc<CudaGraph>,
+        env: Env,
+    ) -> Result<(), Error> {
+        let mut state = self.lock();
+        // SAFETY: the caller keeps the graph; the integers are kept below.
+        let values = unsafe { graph.replay(bound, &self.raw, env)? };
+        if let Some(values) = values {
+            state.retire.push(Kept::Integers(values));
+        }
+        if !state.replayed.iter().any(|g| Arc::ptr_eq(g, graph)) {
+            state.replayed.push(graph.clone());
+        }
+        Ok(())
+    }
+
+    /// Where copies are put on the stream.
+    pub fn raw(&self) -> &RawStream {
+        &self.raw
+    }
+
+    /// Keeps what work that was just put on the stream uses. Returns what is done with.
+    pub fn keep(&self, bound: &Bound<'_>, kept: Kept) -> Result<Garbage, Error> {
+        let mut state = self.lock();
+        if !state.retire.push(kept) {
+            return Ok(Garbage::new());
+        }
+        let event = match state.retire.spare() {
+            Some(event) => event,
+            None => RawEvent::new(&self.context)?,
+        };
+        self.raw.record(bound, &event)?;
+        state.retire.seal(event);
+        Ok(state.retire.done(|e| e.reached(bound).unwrap_or(false)))
+    }
+
+    /// Moves an event to this point; `id` is the stream's number.
+    pub fn record(&self, bound: &Bound<'_>, event: &CudaEvent, id: u32) -> Result<(), Error> {
+        let _order = self.lock();
+        self.raw.record(bound, &event.raw)?;
+        event.stream.store(id + 1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Holds what follows until an event that was recorded on `other` is reached.
+    pub fn wait(
+        &self,
+        bound: &Bound<'_>,
+        event: &CudaEvent,
+        other: &CudaStream,
+    ) -> Result<(), Error> {
+        let _order = self.lock();
+        self.raw.wait(bound, &event.raw)?;
+        let theirs = other.upstream.load(Ordering::Acquire) | other.bit;
+        self.upstream.fetch_or(theirs & !self.bit, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Waits for everything on the stream. What it kept is dropped before this returns, as is
+    /// what `all` other streams keep without need. The first fault found is returned and cleared.
+    pub fn synchronize(&self, bound: &Bound<'_>, all: &[Arc<CudaStream>]) -> Result<(), Error> {
+        let (garbage, replayed, upstream, rows) = {
+            let mut state = self.lock();
+            let garbage = state.retire.take_all();
+            let replayed = std::mem::take(&mut state.replayed);
+            let upstream = self.upstream.swap(0, Ordering::AcqRel);
+            (garbage, replayed, upstream, state.table_rows)
+        };
+        let waited = self.raw.synchronize(bound);
+        drop(garbage);
+        sweep(&self.context, all);
+        waited?;
+        let faults = replayed
+            .iter()
+            .filter_map(|g| g.take_fault())
+            .collect::<Vec<_>>();
+        let own = self.slot.take().map(|f| self.fault(f, rows));
+        let first = own.or_else(|| {
+            faults
+                .into_iter()
+                .next()
+                .map(|(f, rows)| self.fault(f, rows))
+        });
+        if let Some(error) = first {
+            return Err(error);
+        }
+        let others = all.iter().filter(|s| s.bit & upstream != 0);
+        match others.filter_map(|s| Some((s, s.look()?))).next() {
+            None => Ok(()),
+            Some((stream, error)) => Err(Error::Upstream {
+                stream: stream.name.clone(),
+                source: Box::new(error),
+            }),
+        }
+    }
+
+    /// The error that waits to be returned by this stream, if there is one.
+    fn look(&self) -> Option<Error> {
+        let state = self.lock();
+        let own = self.slot.look().map(|f| (f, state.table_rows));
+        let fault = own.or_else(|| state.replayed.iter().find_map(|g| g.look_fault()));
+        fault.map(|(f, rows)| self.fault(f, rows))
+    }
+
+    fn fault(&self, fault: Fault, entries: usize) -> Error {
+        Error::Launch {
+            kernel: "gather",
+            stream: self.name.clone(),
+            source: HostError::Id {
+                id: fault.id,
+                row: usize::try_from(fault.row).unwrap_or(0),
+                entries,
+            },
+        }
+    }
+
+    /// Waits for the stream, then copies device memory to the caller.
+    pub fn read(
+        &self,
+        bound: &Bound<'_>,
+        src: u64,
+        dst: &mut [u8],
+        all: &[Arc<CudaStream>],
+    ) -> Result<(), Error> {
+        if dst.is_empty() {
+            return self.synchronize(bound, all);
+        }
+        if dst.len() > STAGED {
+            // SAFETY: the source is a slice that the caller of `Device::read` holds, and the
+            // destination is borrowed; both until the stream was waited for, right here.
+            let put = unsafe { self.raw.copy_out(bound, dst.as_mut_ptr(), src, dst.len()) };
+            let waited = self.synchronize(bound, all);
+            return put.and(waited);
+        }
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        if staging.is_none() {
+            *staging = Some(Pinned::new(&self.context, STAGED)?);
+        }
+        let Some(pinned) = staging.as_mut() else {
+            return Ok(());
+        };
+        // SAFETY: as above; the lock keeps others from the page-locked memory meanwhile.
+        unsafe { self.raw.copy_out(bound, pinned.start(), src, dst.len())? };
+        self.synchronize(bound, all)?;
+        // SAFETY: the only copy to it is done.
+        let bytes = unsafe { pinned.bytes_mut() };
+        dst.copy_from_slice(&bytes[..dst.len()]);
+        Ok(())
+    }
+
+    /// What this stream keeps without need.
+    fn idle_garbage(&self, bound: &Bound<'_>) -> Garbage {
+        // Somebody who submits now will do it.
+        let Ok(mut state) = self.state.try_lock() else {
+            return Garbage::new();
+        };
+        if state.retire.is_empty() {
+            return Garbage::new();
+        }
+        match self.raw.idle(bound) {
+            Ok(true) => state.retire.take_all(),
+            _ => state.retire.done(|e| e.reached(bound).unwrap_or(false)),
+        }
+    }
+}
+
+/// Drops what streams keep though it is done.
+pub(super) fn sweep(context: &Context, all: &[Arc<CudaStream>]) {
+    for stream in all {
+        // What was dropped before may have made another device's context current.
+        if let Ok(bound) = context.bind() {
+            drop(stream.idle_garbage(&bound));
+        }
+    }
+}
+
+/// Writes runtime integers to device memory in the stream's order. What is returned must be kept
+/// until the stream has come here; `to` is the slot of a stream or graph, which is.
+pub(super) fn write_integers(
+    bound: &Bound<'_>,
+    stream: &RawStream,
+    to: u64,
+    env: Env,
+) -> Result<Box<[i64; Var::MAX]>, Error> {
+    let values: Box<[i64; Var::MAX]> = Box::new(std::array::from_fn(|v| env.get(Var(v as u8))));
+    let from = values.as_ptr().cast::<u8>();
+    // SAFETY: the destination is the slot of a stream or graph, which outlives its work; the
+    // source is on the heap and kept by the caller.
+    unsafe { stream.copy_in(bound, to, from, size_of_val(&*values))? };
+    Ok(values)
+}

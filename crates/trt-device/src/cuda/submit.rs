@@ -1,0 +1,202 @@
+//! Work on its way to the driver: what it is given is checked to be of this device, and turned
+//! into addresses.
+
+use super::Cuda;
+use super::driver::Bound;
+use super::graph::CudaGraph;
+use super::launch::{Call, CudaExecutable};
+use super::stream::{CudaEvent, CudaStream};
+use crate::by_host::OverStream;
+use crate::device::{EventOf, ExecutableOf, GraphOf};
+use crate::{Error, Event, Executable, Graph, Slice, Stream, Work};
+use std::sync::Arc;
+use trt_kernel::host::Team;
+
+impl Cuda {
+    fn wrong(&self, what: &'static str) -> Error {
+        Error::WrongDevice {
+            what,
+            device: self.info.name.clone(),
+        }
+    }
+
+    /// The address of device memory of this device.
+    pub(super) fn own(&self, slice: &Slice) -> Result<u64, Error> {
+        match slice.memory().on_device() {
+            Some(memory) if memory.is_of(&self.context) => Ok(slice.address()),
+            Some(_) | None => Err(self.wrong("memory")),
+        }
+    }
+
+    /// The address of a slice that kernels use: device memory, or rows of a mapping in place.
+    pub(super) fn locate(&self, bound: &Bound<'_>, slice: &Slice) -> Result<u64, Error> {
+        match slice.is_mapping() {
+            true => self.files.in_place(bound, slice),
+            false => self.own(slice),
+        }
+    }
+
+    /// The address of what a copy of `len` bytes writes.
+    fn target(&self, work: &'static str, dst: &Slice, len: usize) -> Result<u64, Error> {
+        if dst.len() != len {
+            let (src, dst) = (len, dst.len());
+            return Err(Error::Length { work, src, dst });
+        }
+        match dst.is_mapping() {
+            true => Err(Error::ReadOnly { work: work.into() }),
+            false => self.own(dst),
+        }
+    }
+
+    /// The addresses of a copy within the device.
+    pub(super) fn ends(&self, dst: &Slice, src: &Slice) -> Result<(u64, u64), Error> {
+        let (to, from) = (self.target("copy", dst, src.len())?, self.own(src)?);
+        let distance = usize::try_from(to.abs_diff(from)).unwrap_or(usize::MAX);
+        // What a copy that overlaps itself does is not defined by the device.
+        match distance >= src.len() {
+            true => Ok((to, from)),
+            false => Err(Error::Overlap {
+                bytes: src.len(),
+                distance,
+            }),
+        }
+    }
+
+    /// Launches what the host computes for this device. It waits for the stream, and what it read
+    /// and wrote is done with when it returns, or kept by the stream.
+    pub(super) fn launch_by_host(&self, stream: Stream, work: &Work) -> Option<Result<(), Error>> {
+        let Work::Launch {
+            executable,
+            env,
+            args,
+            tiles,
+            ..
+        } = work
+        else {
+            return None;
+        };
+        let ExecutableOf::ByHost(own) = &executable.0 else {
+            return None;
+        };
+        let name = match self.on(stream) {
+            Ok(on) => on.name.clone(),
+            Err(error) => return Some(Err(error)),
+        };
+        let device = self;
+        let ferry = OverStream { device, stream };
+        Some(own.run(env, args, tiles, Team::global(), &name, &ferry))
+    }
+
+    /// Hands work to the driver.
+    ///
+    /// # Safety
+    /// The work is kept until the stream has come here.
+    pub(super) unsafe fn put(
+        &self,
+        bound: &Bound<'_>,
+        on: &CudaStream,
+        id: u32,
+        work: &Work,
+    ) -> Result<(), Error> {
+        match work {
+            Work::Launch {
+                executable,
+                env,
+                args,
+                tiles,
+                scratch,
+            } => {
+                let executable = self.executable_of(executable)?;
+                let call = Call {
+                    env,
+                    args,
+                    tiles,
+                    scratch: scratch.as_ref(),
+                    stream: &on.name,
+                };
+                let locate = |slice: &Slice| self.locate(bound, slice);
+                // SAFETY: the work keeps executable and slices.
+                unsafe { on.launch(bound, executable, call, locate) }
+            }
+            Work::Replay { graph, env } => {
+                let graph = self.graph_of(graph)?;
+                // SAFETY: the work keeps the graph.
+                unsafe { on.replay(bound, graph, *env) }
+            }
+            Work::Copy { dst, src } if src.is_mapping() => {
+                let to = self.target("copy", dst, src.len())?;
+                // SAFETY: the work keeps both slices.
+                unsafe { self.files.upload(bound, on.raw(), to, src) }
+            }
+            Work::Copy { dst, src } => {
+                let (to, from) = self.ends(dst, src)?;
+                if src.is_empty() {
+                    return Ok(());
+                }
+                // SAFETY: the work keeps both slices, which are as long as that.
+                unsafe { on.raw().copy(bound, to, from, src.len()) }
+            }
+            Work::Upload { dst, src } => {
+                let to = self.target("upload", dst, src.len())?;
+                mapping("upload", src)?;
+                // SAFETY: the work keeps both slices.
+                unsafe { self.files.upload(bound, on.raw(), to, src) }
+            }
+            Work::Write { dst, bytes } => {
+                let to = self.target("write", dst, bytes.len())?;
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+                // SAFETY: the work keeps the slice and owns the bytes, which stay where they are
+                // on the heap when it moves.
+                unsafe { on.raw().copy_in(bound, to, bytes.as_ptr(), bytes.len()) }
+            }
+            // Kernels do not read the process's pages, so there is nothing to make resident.
+            Work::Populate(slice) => mapping("populate", slice),
+            Work::Discard(slice) => mapping("discard", slice),
+            Work::Trim(slice) => mapping("trim", slice),
+            Work::Record(event) => on.record(bound, self.event_of(event)?, id),
+            Work::Wait(event) => {
+                let event = self.event_of(event)?;
+                match event.recorded_on() {
+                    Some(other) if other != id => on.wait(bound, event, &*self.on(Stream(other))?),
+                    // Nothing to wait for, or what comes before anyway.
+                    Some(_) | None => Ok(()),
+                }
+            }
+        }
+    }
+
+    pub(super) fn executable_of<'a>(
+        &self,
+        executable: &'a Executable,
+    ) -> Result<&'a CudaExecutable, Error> {
+        match &executable.0 {
+            ExecutableOf::Cuda(own) if own.is_of(&self.context) => Ok(own),
+            ExecutableOf::Cuda(_) | ExecutableOf::Host(_) | ExecutableOf::ByHost(_) => {
+                Err(self.wrong("an executable"))
+            }
+        }
+    }
+
+    fn graph_of<'a>(&self, graph: &'a Graph) -> Result<&'a Arc<CudaGraph>, Error> {
+        match &graph.0 {
+            GraphOf::Cuda(own) if own.is_of(&self.context) => Ok(own),
+            GraphOf::Cuda(_) | GraphOf::Host(_) => Err(self.wrong("a graph")),
+        }
+    }
+
+    fn event_of<'a>(&self, event: &'a Event) -> Result<&'a CudaEvent, Error> {
+        match &event.0 {
+            EventOf::Cuda(event) if event.is_of(&self.context) => Ok(event),
+            EventOf::Cuda(_) | EventOf::Host(_) => Err(self.wrong("an event")),
+        }
+    }
+}
+
+fn mapping(work: &'static str, slice: &Slice) -> Result<(), Error> {
+    match slice.is_mapping() {
+        true => Ok(()),
+        false => Err(Error::NotMapping { work }),
+    }
+}

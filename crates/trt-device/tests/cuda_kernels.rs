@@ -1,0 +1,538 @@
+//! Launches on the CUDA device, against the host device. Without a GPU nothing runs, unless
+//! `TRT_REQUIRE_CUDA=1` says that there must be one.
+
+use std::io::Write;
+use std::sync::Arc;
+use trt_device::{
+    Cuda, Device, Error, Executable, Graph, Host, Memory, Paging, Slice, Stream, Tiles, Work,
+};
+use trt_kernel::host::HostError;
+use trt_kernel::{
+    Arg, Binary, BodyBuilder, DType, Dim, Env, Gather, Group, Inst, Kernel, Matmul, Operand, Row,
+    Unary, Var, View,
+};
+
+fn cuda() -> Option<Cuda> {
+    match Cuda::new(0) {
+        Ok(device) => Some(device),
+        Err(error) if std::env::var_os("TRT_REQUIRE_CUDA").is_some_and(|v| v == "1") => {
+            panic!("TRT_REQUIRE_CUDA=1, but {error}")
+        }
+        Err(error) => {
+            println!("no CUDA device: {error}");
+            None
+        }
+    }
+}
+
+/// `a2[i] = silu(a0[i]) * a1[i]` over `v0` elements.
+fn gate() -> Kernel {
+    let space = vec![Dim::var(Var(0))];
+    let whole = View::contiguous(&space);
+    let mut body = BodyBuilder::new();
+    let a = body.load(Arg(0), whole.clone());
+    let b = body.load(Arg(1), whole.clone());
+    let s = body.unary(Unary::Silu, a);
+    let p = body.binary(Binary::Mul, s, b);
+    body.store(Arg(2), whole, p);
+    Kernel::Row(Row {
+        space,
+        args: vec![DType::F32; 3],
+        body: body.finish(),
+    })
+}
+
+const K: usize = 96;
+const N: usize = 200;
+
+/// `a2[n] = Σ_k a0[k] * a1[n, k]`, by row ranges of `a1`.
+fn project() -> Kernel {
+    let view = |strides: [usize; 3]| View {
+        offset: Dim::from(0),
+        strides: strides.map(Dim::from).to_vec(),
+    };
+    let operand = |arg: u16, strides| Operand {
+        arg: Arg(arg),
+        view: view(strides),
+    };
+    let mut body = BodyBuilder::new();
+    let sum = body.push(Inst::Input);
+    body.store(Arg(2), view([N, N, 1]), sum);
+    Kernel::Matmul(Matmul {
+        batch: Dim::from(1),
+        m: Dim::from(1),
+        n: Dim::from(N),
+        k: Dim::from(K),
+        args: vec![DType::F32; 3],
+        a: operand(0, [K, K, 1]),
+        b: operand(1, [0, K, 1]),
+        ranged: true,
+        epilogue: body.finish(),
+    })
+}
+
+const ENTRIES: usize = 50;
+const COLS: usize = 64;
+
+/// `a2[r, c] = a1[a0[r], c]` for `v0` rows.
+fn pick() -> Kernel {
+    let rows = Dim::var(Var(0));
+    let space = [rows.clone(), Dim::from(COLS)];
+    let mut body = BodyBuilder::new();
+    let element = body.push(Inst::Input);
+    body.store(Arg(2), View::contiguous(&space), element);
+    Kernel::Gather(Gather {
+        ids: Operand {
+            arg: Arg(0),
+            view: View::contiguous(std::slice::from_ref(&rows)),
+        },
+        rows,
+        cols: COLS,
+        entries: ENTRIES,
+        args: vec![DType::U32, DType::F32, DType::F32],
+        table: Arg(1),
+        body: body.finish(),
+    })
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn values(n: usize, seed: u32) -> Vec<f32> {
+    (0..n as u32)
+        .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed)) >> 8) as f32 / 1e7 - 0.8)
+        .collect()
+}
+
+fn place(device: &dyn Device, stream: Stream, bytes: Vec<u8>) -> Slice {
+    let dst = device.allocate(bytes.len()).unwrap().whole();
+    write(device, stream, &dst, bytes);
+    dst
+}
+
+fn write(device: &dyn Device, stream: Stream, dst: &Slice, bytes: Vec<u8>) {
+    let dst = dst.clone();
+    device.submit(stream, Work::Write { dst, bytes }).unwrap();
+}
+
+fn mapped(device: &dyn Device, bytes: &[u8]) -> Memory {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    // SAFETY: nobody changes the temporary file while it is mapped.
+    let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+    device
+        .map(Arc::new(file), Arc::new(map), Paging::Exact)
+        .unwrap()
+}
+
+/// Working memory for a launch, if it needs any.
+fn scratch(device: &dyn Device, executable: &Executable, env: &Env) -> Option<Slice> {
+    let needed = executable.scratch().size(env);
+    (needed > 0).then(|| device.allocate(needed).unwrap().whole())
+}
+
+fn launch(device: &dyn Device, executable: &Executable, rows: i64, args: &[&Slice]) -> Work {
+    let env = Env::new(&[rows]);
+    Work::Launch {
+        executable: executable.clone(),
+        env,
+        args: args.iter().map(|s| (*s).clone()).collect(),
+        tiles: Vec::new(),
+        scratch: scratch(device, executable, &env),
+    }
+}
+
+fn read(device: &dyn Device, stream: Stream, slice: &Slice) -> Result<Vec<f32>, Error> {
+    let mut out = vec![0; slice.len()];
+    device.read(stream, slice, &mut out)?;
+    let word = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+    Ok(out.chunks_exact(4).map(word).collect())
+}
+
+fn close(found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!((f - e).abs() <= 1e-4 * e.abs().max(1.), "{i}: {f} for {e}");
+    }
+}
+
+#[test]
+fn launches_compute_what_the_host_computes_at_every_length() {
+    let Some(device) = cuda() else { return };
+    let run = |device: &dyn Device| {
+        let stream = device.stream("s").unwrap();
+        let a = place(device, stream, bytes(&values(1000, 1)));
+        let b = place(device, stream, bytes(&values(1000, 2)));
+        let executable = device.load(&gate()).unwrap();
+        let once = |n: i64| {
+            let out = device.allocate(4000).unwrap().whole();
+            let work = launch(device, &executable, n, &[&a, &b, &out]);
+            device.submit(stream, work).unwrap();
+            read(device, stream, &out).unwrap()
+        };
+        [1, 999, 1000, 0, 7, 1000].map(once)
+    };
+    for (found, expected) in run(&device).iter().zip(&run(&Host::unified())) {
+        close(found, expected);
+    }
+}
+
+#[test]
+fn tiles_of_a_mapped_weight_give_the_bits_of_the_whole() {
+    let Some(device) = cuda() else { return };
+    let (copies, compute) = (device.stream("w").unwrap(), device.stream("c").unwrap());
+    let weight = mapped(&device, &bytes(&values(N * K, 7)));
+    let x = place(&device, compute, bytes(&values(K, 8)));
+    let executable = device.load(&project()).unwrap();
+    let run = |step: usize, tiled: bool| {
+        let out = device.allocate(4 * N).unwrap().whole();
+        let starts = (0..N).step_by(step);
+        let tiles = starts.map(|start| {
+            let rows = 4 * K * start..4 * K * (start + step).min(N);
+            let src = weight.whole().slice(rows).unwrap();
+            let dst = device.allocate(src.len()).unwrap().whole();
+            let upload = Work::Upload {
+                dst: dst.clone(),
+                src,
+            };
+            device.submit(copies, upload).unwrap();
+            dst
+        });
+        let places: Vec<Slice> = tiles.collect();
+        let ready = device.event().unwrap();
+        device.submit(copies, Work::Record(ready.clone())).unwrap();
+        device.submit(compute, Work::Wait(ready)).unwrap();
+        let whole = if tiled {
+            weight.whole()
+        } else {
+            places[0].clone()
+        };
+        let Work::Launch {
+            executable,
+            env,
+            args,
+            scratch,
+            ..
+        } = launch(&device, &executable, 0, &[&x, &whole, &out])
+        else {
+            unreachable!()
+        };
+        let rows = 0..N;
+        let tiles = match tiled {
+            true => vec![Tiles { rows, step, places }],
+            false => Vec::new(),
+        };
+        let work = Work::Launch {
+            executable,
+            env,
+            args,
+            tiles,
+            scratch,
+        };
+        device.submit(compute, work).unwrap();
+        read(&device, compute, &out).unwrap()
+    };
+    let whole = run(N, false);
+    for step in [64, 128, 192, 1000] {
+        assert_eq!(run(step, true), whole, "tiles of {step}");
+    }
+    let x = values(K, 8);
+    let w = values(N * K, 7);
+    let dot = |row: &[f32]| row.iter().zip(&x).map(|(a, b)| a * b).sum();
+    close(&whole, &w.chunks_exact(K).map(dot).collect::<Vec<f32>>());
+    // Tiles were copied, so nothing was read in place.
+    assert_eq!(device.transfers().copied, 0);
+}
+
+#[test]
+fn of_a_group_with_tiles_only_the_products_with_rows_run() {
+    let Some(device) = cuda() else { return };
+    let stream = device.stream("s").unwrap();
+    let parts = vec![project(), gate(), project()];
+    let executable = device.load(&Kernel::Group(Group { parts })).unwrap();
+    let weights = [7, 9].map(|seed| place(&device, stream, bytes(&values(N * K, seed))));
+    let x = place(&device, stream, bytes(&values(K, 8)));
+    let run = |tiles: Vec<Tiles>| {
+        let [y, z] = [0; 2].map(|_| device.allocate(4 * N).unwrap().whole());
+        let gated = device.allocate(4 * K).unwrap().whole();
+        let [v, w] = &weights;
+        let args = [&x, v, &y, &x, &x, &gated, &x, w, &z];
+        let mut work = launch(&device, &executable, K as i64, &args);
+        if let Work::Launch { tiles: t, .. } = &mut work {
+            *t = tiles;
+        }
+        device.submit(stream, work)?;
+        [y, gated, z]
+            .iter()
+            .map(|s| read(&device, stream, s))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let all = run(Vec::new()).unwrap();
+    let whole = |w: &Slice| Tiles {
+        rows: 0..N,
+        step: N,
+        places: vec![w.clone()],
+    };
+    let second = run(vec![Tiles::default(), whole(&weights[1])]).unwrap();
+    assert_eq!(second, [vec![0.; N], vec![0.; K], all[2].clone()]);
+    let both = run(vec![whole(&weights[0]), whole(&weights[1])]).unwrap();
+    assert_eq!(both, [all[0].clone(), vec![0.; K], all[2].clone()]);
+    let gate = |v: f32| v / (1. + (-v).exp()) * v;
+    close(
+        &all[1],
+        &values(K, 8).into_iter().map(gate).collect::<Vec<f32>>(),
+    );
+    let few = run(vec![Tiles::default()]);
+    assert!(matches!(
+        few,
+        Err(Error::Weights {
+            expected: 2,
+            found: 1,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn what_the_device_lacks_the_host_computes_on_copies() {
+    let Some(device) = cuda() else { return };
+    let device = device.without("matmul").without("row").without("gather");
+    let stream = device.stream("s").unwrap();
+    let x = place(&device, stream, bytes(&values(K, 8)));
+    let weight = values(N * K, 7);
+    let on_device = place(&device, stream, bytes(&weight));
+    let product = device.load(&project()).unwrap();
+    assert!(product.by_host().is_some_and(|why| why.contains("matmul")));
+    let out = device.allocate(4 * N).unwrap().whole();
+    let mut work = launch(&device, &product, 0, &[&x, &on_device, &out]);
+    device.submit(stream, work.clone()).unwrap();
+    let whole = read(&device, stream, &out).unwrap();
+    let dot = |row: &[f32]| row.iter().zip(&values(K, 8)).map(|(a, b)| a * b).sum();
+    close(
+        &whole,
+        &weight.chunks_exact(K).map(dot).collect::<Vec<f32>>(),
+    );
+    // Row ranges, each over its own tile; what comes before on the stream is done first.
+    write(&device, stream, &out, vec![0; 4 * N]);
+    for rows in [0..128, 128..N] {
+        let place = on_device
+            .slice(4 * K * rows.start..4 * K * rows.end)
+            .unwrap();
+        let (step, places) = (rows.len(), vec![place]);
+        if let Work::Launch { tiles, .. } = &mut work {
+            *tiles = vec![Tiles { rows, step, places }];
+        }
+        device.submit(stream, work.clone()).unwrap();
+    }
+    assert_eq!(read(&device, stream, &out).unwrap(), whole);
+    // The result of one is the operand of the next, in place, and then of the device's own.
+    let gated = device.load(&gate()).unwrap();
+    let twice = launch(&device, &gated, N as i64, &[&out, &out, &out]);
+    device.submit(stream, twice).unwrap();
+    let own = cuda().unwrap();
+    let (stream_of_own, copy) = (own.stream("s").unwrap(), bytes(&whole));
+    let copy = place(&own, stream_of_own, copy);
+    let executable = own.load(&gate()).unwrap();
+    let expected = launch(&own, &executable, N as i64, &[&copy, &copy, &copy]);
+    own.submit(stream_of_own, expected).unwrap();
+    let expected = read(&own, stream_of_own, &copy).unwrap();
+    close(&read(&device, stream, &out).unwrap(), &expected);
+    // A table is read in its mapping; a bad id is an error of the launch.
+    let table = mapped(&device, &bytes(&values(ENTRIES * COLS, 3)));
+    let picked = device.load(&pick()).unwrap();
+    let rows = device.allocate(4 * 2 * COLS).unwrap().whole();
+    for (ids, fine) in [([7u32, 49], true), ([7, 50], false)] {
+        let ids = ids.iter().flat_map(|i| i.to_le_bytes()).collect();
+        let ids = place(&device, stream, ids);
+        let work = launch(&device, &picked, 2, &[&ids, &table.whole(), &rows]);
+        match device.submit(stream, work) {
+            Ok(()) => assert!(fine),
+            Err(error) => assert!(!fine && error.to_string().contains("50"), "{error}"),
+        }
+    }
+    let last = &values(ENTRIES * COLS, 3)[49 * COLS..];
+    assert_eq!(&read(&device, stream, &rows).unwrap()[COLS..], last);
+    let recorded = device.record(vec![launch(&device, &product, 0, &[&x, &on_device, &out])]);
+    assert!(matches!(recorded, Err(Error::NotRecordable { .. })));
+}
+
+#[test]
+fn rows_are_gathered_in_place_and_a_bad_id_is_told_once() {
+    let Some(device) = cuda() else { return };
+    let (stream, other) = (device.stream("s").unwrap(), device.stream("t").unwrap());
+    let rows = values(ENTRIES * COLS, 3);
+    let table = mapped(&device, &bytes(&rows)).whole();
+    let executable = device.load(&pick()).unwrap();
+    let ids = device.allocate(12).unwrap().whole();
+    let out = device.allocate(12 * COLS).unwrap().whole();
+    let gather = |list: [u32; 3]| {
+        let list = list.iter().flat_map(|i| i.to_le_bytes()).collect();
+        write(&device, stream, &ids, list);
+        let work = launch(&device, &executable, 3, &[&ids, &table, &out]);
+        device.submit(stream, work).unwrap();
+    };
+    let expected = |list: [usize; 3]| list.map(|id| rows[id * COLS..][..COLS].to_vec()).concat();
+    gather([4, 0, 49]);
+    assert_eq!(read(&device, stream, &out).unwrap(), expected([4, 0, 49]));
+    assert!(device.transfers().registered > 0);
+
+    gather([4, 50, 1]);
+    let event = device.event().unwrap();
+    device.submit(stream, Work::Record(event.clone())).unwrap();
+    device.submit(other, Work::Wait(event)).unwrap();
+    let told = device.synchronize(other).unwrap_err();
+    assert!(matches!(told, Error::Upstream { .. }), "{told}");
+    let told = read(&device, stream, &out).unwrap_err();
+    let Error::Launch { source, .. } = &told else {
+        panic!("{told}")
+    };
+    let id = HostError::Id {
+        id: 50,
+        row: 1,
+        entries: ENTRIES,
+    };
+    assert_eq!(*source, id);
+
+    device.synchronize(other).unwrap();
+    gather([1, 2, 3]);
+    assert_eq!(read(&device, stream, &out).unwrap(), expected([1, 2, 3]));
+}
+
+#[test]
+fn a_launch_that_would_leave_its_memory_is_refused_before_it_runs() {
+    let Some(device) = cuda() else { return };
+    let stream = device.stream("s").unwrap();
+    let executable = device.load(&gate()).unwrap();
+    let [a, b, out] = [0; 3].map(|_| device.allocate(40).unwrap().whole());
+    let submit = |n, args: &[&Slice]| {
+        let work = launch(&device, &executable, n, args);
+        device.submit(stream, work)
+    };
+    let refused = submit(11, &[&a, &b, &out]).unwrap_err();
+    assert!(
+        matches!(
+            &refused,
+            Error::Launch {
+                source: HostError::OutOfBounds { .. },
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    assert!(matches!(submit(10, &[&a, &b]), Err(Error::Args { .. })));
+    let file = mapped(&device, &[0; 40]).whole();
+    assert!(matches!(
+        submit(10, &[&a, &b, &file]),
+        Err(Error::ReadOnly { .. })
+    ));
+    let host = Host::unified().allocate(40).unwrap().whole();
+    assert!(matches!(
+        submit(10, &[&a, &host, &out]),
+        Err(Error::WrongDevice { .. })
+    ));
+    submit(10, &[&a, &b, &out]).unwrap();
+    device.synchronize(stream).unwrap();
+}
+
+fn replay(graph: &Graph, n: i64) -> Work {
+    Work::Replay {
+        graph: graph.clone(),
+        env: Env::new(&[n]),
+    }
+}
+
+#[test]
+fn recorded_launches_follow_new_integers_and_report_bad_ids() {
+    let Some(device) = cuda() else { return };
+    let stream = device.stream("s").unwrap();
+    let rows = values(ENTRIES * COLS, 3);
+    let table = mapped(&device, &bytes(&rows)).whole();
+    let executable = device.load(&pick()).unwrap();
+    let ids = place(
+        &device,
+        stream,
+        [3u32, 1].iter().flat_map(|i| i.to_le_bytes()).collect(),
+    );
+    let [first, second] = [0; 2].map(|_| device.allocate(8 * COLS).unwrap().whole());
+    let copy = Work::Copy {
+        dst: second.clone(),
+        src: first.clone(),
+    };
+    let work = launch(&device, &executable, 2, &[&ids, &table, &first]);
+    let graph = device.record(vec![work, copy]).unwrap();
+    let expected = [3, 1].map(|id| rows[id * COLS..][..COLS].to_vec()).concat();
+    for _ in 0..3 {
+        device.submit(stream, replay(&graph, 2)).unwrap();
+        assert_eq!(read(&device, stream, &second).unwrap(), expected);
+    }
+    // One row less, if that does not change what is launched.
+    write(&device, stream, &ids, vec![0; 8]);
+    match device.submit(stream, replay(&graph, 1)) {
+        Ok(()) => {
+            let found = read(&device, stream, &second).unwrap();
+            assert_eq!(
+                found,
+                [rows[..COLS].to_vec(), expected[COLS..].to_vec()].concat()
+            );
+        }
+        Err(error) => assert!(
+            matches!(
+                error,
+                Error::Stale {
+                    recorded: 2,
+                    asked: 1,
+                    ..
+                }
+            ),
+            "{error}"
+        ),
+    }
+    write(&device, stream, &ids, vec![0xff; 8]);
+    device.submit(stream, replay(&graph, 2)).unwrap();
+    let told = device.synchronize(stream).unwrap_err();
+    assert!(
+        matches!(
+            &told,
+            Error::Launch {
+                source: HostError::Id { .. },
+                ..
+            }
+        ),
+        "{told}"
+    );
+    device.synchronize(stream).unwrap();
+}
+
+#[test]
+fn equal_kernels_share_one_module() {
+    let Some(device) = cuda() else { return };
+    let start = std::time::Instant::now();
+    let first = device.load(&gate()).unwrap();
+    let once = start.elapsed();
+    let start = std::time::Instant::now();
+    let more: Vec<Executable> = (0..100).map(|_| device.load(&gate()).unwrap()).collect();
+    println!("first load {once:?}, a hundred more {:?}", start.elapsed());
+    assert_eq!(more.len(), 100);
+    drop(first);
+}
+
+#[test]
+fn submitting_a_launch_is_cheap() {
+    let Some(device) = cuda() else { return };
+    let stream = device.stream("s").unwrap();
+    let executable = device.load(&gate()).unwrap();
+    let [a, b, out] = [0; 3].map(|_| device.allocate(4000).unwrap().whole());
+    for round in 0..3 {
+        let works: Vec<Work> = (0..500)
+            .map(|_| launch(&device, &executable, 1000, &[&a, &b, &out]))
+            .collect();
+        let start = std::time::Instant::now();
+        for work in works {
+            device.submit(stream, work).unwrap();
+        }
+        let each = start.elapsed() / 500;
+        device.synchronize(stream).unwrap();
+        println!("round {round}: {each:?} a launch");
+    }
+}

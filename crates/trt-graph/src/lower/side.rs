@@ -1,0 +1,157 @@
+//! Launches side by side: what does not depend on each other shares a launch.
+//!
+//! Launches are put in the order of their *level*, one more than the highest level that they
+//! depend on, which keeps the order of those of one level. Then small neighbours of one level
+//! become a group: products of few rows with each other (queries, keys and values of a layer), and
+//! row kernels and moves with each other (rope, appends). Large ones fill a device alone, so a
+//! group would gain nothing. The order of levels does not depend on the sizes of calls, so the
+//! programs of all classes use their weights in one order.
+
+use super::KernelNote;
+use crate::program::{BufferId, Launch, Program, Source};
+use std::collections::HashMap;
+use trt_kernel::{Dim, Kernel};
+
+/// Parts of a group at most: a launch takes few parameters.
+const PARTS: usize = 4;
+/// Rows of `a` that count as few.
+const FEW: i64 = 8;
+/// Points of a small row kernel or move.
+const SMALL: i64 = 1 << 16;
+
+/// Orders the launches of a program by level and groups them; `notes` describes each launch.
+pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
+    let levels = levels(&program.launches);
+    let launches = std::mem::take(&mut program.launches);
+    let described = launches.into_iter().zip(std::mem::take(notes));
+    let mut all: Vec<(usize, Launch, KernelNote)> = levels
+        .into_iter()
+        .zip(described)
+        .map(|(level, (launch, note))| (level, launch, note))
+        .collect();
+    all.sort_by_key(|(level, ..)| *level);
+    let mut groups: Vec<(usize, Class, Vec<(Launch, KernelNote)>)> = Vec::new();
+    for (level, launch, note) in all {
+        let class = Class::of(&launch.kernel);
+        let open = groups.iter_mut().rev().take_while(|(l, ..)| *l == level);
+        let mut open = open
+            .filter(|(_, c, parts)| *c == class && class != Class::Alone && parts.len() < PARTS);
+        match open.next() {
+            Some((.., parts)) => parts.push((launch, note)),
+            None => groups.push((level, class, vec![(launch, note)])),
+        }
+    }
+    for (.., parts) in groups {
+        let (launch, note) = join(parts);
+        program.launches.push(launch);
+        notes.push(note);
+    }
+}
+
+/// What may share a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    FewRows,
+    Small,
+    Alone,
+}
+
+impl Class {
+    fn of(kernel: &Kernel) -> Class {
+        let small = |space: &[Dim]| {
+            let points = Dim::product(space).constant();
+            points.is_some_and(|p| p <= SMALL)
+        };
+        match kernel {
+            Kernel::Matmul(k)
+                if k.ranged && k.m.constant().is_some_and(|m| (1..=FEW).contains(&m)) =>
+            {
+                Class::FewRows
+            }
+            Kernel::Row(k) if small(&k.space) => Class::Small,
+            Kernel::Move(k) if small(&k.space) => Class::Small,
+            Kernel::Row(_)
+            | Kernel::Move(_)
+            | Kernel::Matmul(_)
+            | Kernel::Attention(_)
+            | Kernel::Gather(_)
+            | Kernel::Group(_) => Class::Alone,
+        }
+    }
+}
+
+/// The level of each launch.
+fn levels(launches: &[Launch]) -> Vec<usize> {
+    let mut readers: HashMap<BufferId, usize> = HashMap::new();
+    let mut writers: HashMap<BufferId, usize> = HashMap::new();
+    let mut levels = Vec::with_capacity(launches.len());
+    for launch in launches {
+        let (read, written) = touched(launch);
+        let after = |of: &HashMap<BufferId, usize>, b: &BufferId| of.get(b).map_or(0, |l| l + 1);
+        let reads = read.iter().map(|b| after(&writers, b));
+        let writes = written
+            .iter()
+            .map(|b| after(&writers, b).max(after(&readers, b)));
+        let level = reads.chain(writes).max().unwrap_or(0);
+        let note = |of: &mut HashMap<BufferId, usize>, b: &BufferId| {
+            let latest = of.entry(*b).or_insert(level);
+            *latest = level.max(*latest);
+        };
+        read.iter().for_each(|b| note(&mut readers, b));
+        written.iter().for_each(|b| note(&mut writers, b));
+        levels.push(level);
+    }
+    levels
+}
+
+/// The buffers that a launch reads, and those that it writes.
+fn touched(launch: &Launch) -> (Vec<BufferId>, Vec<BufferId>) {
+    let outputs = launch.kernel.written();
+    let (mut read, mut written) = (Vec::new(), Vec::new());
+    for (i, source) in launch.args.iter().enumerate() {
+        let Source::Buffer(b) = *source else { continue };
+        match outputs.iter().any(|a| a.0 as usize == i) {
+            // What is written may be read first by the same argument.
+            true => {
+                written.push(b);
+                read.push(b);
+            }
+            false => read.push(b),
+        }
+    }
+    (read, written)
+}
+
+fn join(mut parts: Vec<(Launch, KernelNote)>) -> (Launch, KernelNote) {
+    if parts.len() == 1
+        && let Some(only) = parts.pop()
+    {
+        return only;
+    }
+    // A result may replace what it is computed from only if no other part reads that.
+    let reads: Vec<Vec<BufferId>> = parts.iter().map(|(l, _)| touched(l).0).collect();
+    let mut launch = Launch {
+        label: String::new(),
+        kernel: Kernel::Group(trt_kernel::Group { parts: Vec::new() }),
+        args: Vec::new(),
+        in_place: Vec::new(),
+    };
+    let mut ops = Vec::new();
+    let mut kernels = Vec::new();
+    let labels: Vec<String> = parts.iter().map(|(l, _)| l.label.clone()).collect();
+    for (i, (part, note)) in parts.into_iter().enumerate() {
+        let others = |b: &BufferId| {
+            let mut rest = reads.iter().enumerate().filter(|(j, _)| *j != i);
+            rest.any(|(_, r)| r.contains(b))
+        };
+        let own = part.in_place.iter().filter(|(_, read)| !others(read));
+        launch.in_place.extend(own.copied());
+        launch.args.extend(part.args);
+        kernels.push(part.kernel);
+        ops.extend(note.ops);
+    }
+    launch.label = labels.join(" | ");
+    launch.kernel = Kernel::Group(trt_kernel::Group { parts: kernels });
+    let note = KernelNote { kind: "group", ops };
+    (launch, note)
+}

@@ -1,0 +1,204 @@
+//! What an entry of an attention knows: sizes, the mask's limits, rows, scores.
+
+use super::{Plan, int};
+use crate::ptx::asm::{Asm, Class, Int, R, imm};
+use crate::ptx::lanes::{self, Point};
+use crate::ptx::scope::Scope;
+use crate::{Inst, Operand, View};
+use std::f32::consts::LOG2_E;
+
+/// Registers at the start of an entry.
+pub(super) struct Frame<'a> {
+    pub plan: &'a Plan<'a>,
+    pub scope: Scope,
+    pub queries: Int,
+    pub keys: Int,
+    /// Rows that share a key head.
+    pub rows: Int,
+    pub batch: R,
+    pub tid: R,
+    /// A query `i` sees keys below `i + high` …
+    high: Option<Int>,
+    /// … from `i + low`.
+    low: Option<Int>,
+}
+
+/// A range of keys.
+#[derive(Clone, Copy)]
+pub(super) struct Keys {
+    pub start: Int,
+    pub end: Int,
+}
+
+/// A query of a head; inside of the space.
+#[derive(Clone, Copy)]
+pub(super) struct Row {
+    pub head: Int,
+    pub query: Int,
+    /// The keys that it sees start here …
+    pub low: Option<Int>,
+    /// … and end here.
+    high: Option<Int>,
+}
+
+impl<'a> Frame<'a> {
+    pub fn begin(asm: &mut Asm, plan: &'a Plan<'a>) -> Frame<'a> {
+        let k = plan.k;
+        let scope = Scope::begin(asm, plan.target, k.args.len(), &plan.vars);
+        let (queries, keys) = (scope.size(asm, &k.queries), scope.size(asm, &k.keys));
+        let high = (k.causal.as_ref()).map(|c| scope.size(asm, &c.offset));
+        let window = (k.causal.as_ref()).and_then(|c| i32::try_from(c.window?).ok());
+        let low = high
+            .zip(window)
+            .map(|(h, w)| int::add(asm, h, Int::Imm(1 - i64::from(w))));
+        Frame {
+            plan,
+            queries,
+            keys,
+            rows: int::mul(asm, queries, Int::Imm(plan.group() as i64)),
+            batch: asm.op("mov.u32", Class::B32, &[&"%ctaid.z"]),
+            tid: asm.op("mov.u32", Class::B32, &[&"%tid.x"]),
+            high: high.map(|h| int::add(asm, h, Int::Imm(1))),
+            low,
+            scope,
+        }
+    }
+
+    /// The keys that queries `first..=last` see, from a multiple of `align` (a power of two) on.
+    /// Empty if the end is not above the start.
+    pub fn seen(&self, asm: &mut Asm, first: Int, last: Int, align: i64) -> Keys {
+        let start = match self.low {
+            None => Int::Imm(0),
+            Some(low) => {
+                let start = int::add(asm, first, low);
+                let start = int::max(asm, start, Int::Imm(0));
+                int::floor(asm, start, align)
+            }
+        };
+        let end = match self.high {
+            None => self.keys,
+            Some(high) => {
+                let end = int::add(asm, last, high);
+                int::min(asm, end, self.keys)
+            }
+        };
+        Keys { start, end }
+    }
+
+    /// All keys that the call sees, and how many of them one split takes: a multiple of `align`.
+    pub fn splits(&self, asm: &mut Asm, align: i64) -> (Keys, Int) {
+        let last = int::sub(asm, self.queries, Int::Imm(1));
+        let all = self.seen(asm, Int::Imm(0), last, align);
+        let count = int::sub(asm, all.end, all.start);
+        let count = int::max(asm, count, Int::Imm(1));
+        let tile = align * self.plan.splits as i64;
+        let count = int::add(asm, count, Int::Imm(tile - 1));
+        let tiles = int::div(asm, count, Int::Imm(tile));
+        (all, int::mul(asm, tiles, Int::Imm(align)))
+    }
+
+    /// The keys of one split.
+    pub fn split(&self, asm: &mut Asm, split: Int, align: i64) -> Keys {
+        let (all, chunk) = self.splits(asm, align);
+        let skip = int::mul(asm, split, chunk);
+        let start = int::add(asm, all.start, skip);
+        let end = int::add(asm, start, chunk);
+        let end = int::min(asm, end, all.end);
+        Keys { start, end }
+    }
+
+    /// A row of a key head; an index beyond the last gives the last.
+    pub fn row(&self, asm: &mut Asm, kv_head: Int, index: impl Into<Int>) -> Row {
+        let group = Int::Imm(self.plan.group() as i64);
+        let last = int::sub(asm, self.rows, Int::Imm(1));
+        let index = int::min(asm, index, last);
+        let query = int::div(asm, index, group);
+        let within = int::rem(asm, index, group);
+        let first = int::mul(asm, kv_head, group);
+        let head = int::add(asm, first, within);
+        self.query(asm, head, query)
+    }
+
+    /// A query of a head.
+    pub fn query(&self, asm: &mut Asm, head: Int, query: Int) -> Row {
+        Row {
+            head,
+            query,
+            low: self.low.map(|low| int::add(asm, query, low)),
+            high: self.high.map(|high| int::add(asm, query, high)),
+        }
+    }
+
+    /// The address of an element of an operand of `size` bytes.
+    pub fn at(&self, asm: &mut Asm, o: &Operand, head: Int, row: Int, column: Int) -> R {
+        let size = self.plan.dtype(o).size();
+        let index = [self.batch.into(), head, row, column];
+        self.scope.address(asm, o.arg, &o.view, &index, size)
+    }
+
+    /// As `address`, moved along axis `axis` of an operand by `by`.
+    pub fn step(&self, asm: &mut Asm, o: &Operand, address: R, axis: usize, by: Int) -> R {
+        let size = self.plan.dtype(o).size();
+        let view = View {
+            offset: 0.into(),
+            strides: vec![o.view.strides[axis].clone()],
+        };
+        self.scope.address_from(asm, address, &view, &[by], size)
+    }
+
+    /// Whether scores run for pairs of keys: only if a pair cannot straddle the last key, or if
+    /// nothing is read there.
+    pub fn pairs(&self) -> bool {
+        let reads = |i: &Inst| matches!(i, Inst::Load(..));
+        let even = self.plan.k.keys.terms().iter().all(|t| t.1 % 2 == 0);
+        even || !self.plan.k.score.insts.iter().any(reads)
+    }
+
+    /// The scores, times log2(e), of a row and some neighbouring keys from `key` on, a multiple
+    /// of their number. Keys beyond the last have some score.
+    pub fn scores(&self, asm: &mut Asm, row: &Row, key: R, dots: &[R]) -> Vec<R> {
+        if let Some(factor) = self.plan.factor {
+            let factor = imm(factor * LOG2_E);
+            return (dots.iter())
+                .map(|d| asm.op("mul.f32", Class::F32, &[d, &factor]))
+                .collect();
+        }
+        let step = if self.pairs() { dots.len() } else { 1 };
+        let last = int::sub(asm, self.keys, Int::Imm(step as i64));
+        let mut out = Vec::new();
+        for (i, dots) in dots.chunks(step).enumerate() {
+            let key = int::add(asm, key, Int::Imm((i * step) as i64));
+            let key = int::min(asm, key, last);
+            let point = Point {
+                at: &[self.batch.into(), row.head, row.query, key],
+                lanes: step,
+                input: dots,
+            };
+            let k = self.plan.k;
+            for score in lanes::run(asm, &self.scope, &k.score, &k.args, point) {
+                out.push(asm.op("mul.f32", Class::F32, &[&score, &imm(LOG2_E)]));
+            }
+        }
+        out
+    }
+
+    /// The first key that the row does not see any more, of keys that end at `end`.
+    pub fn horizon(&self, asm: &mut Asm, row: &Row, end: Int) -> Int {
+        match row.high {
+            None => end,
+            Some(high) => int::min(asm, high, end),
+        }
+    }
+
+    /// The score, or minus infinity if the row does not see the key: it is not below `horizon`,
+    /// or too old.
+    pub fn mask(&self, asm: &mut Asm, row: &Row, horizon: Int, key: impl Into<Int>, score: R) -> R {
+        let key = key.into();
+        let mut seen = asm.op("setp.lt.s32", Class::Pred, &[&key, &horizon]);
+        if let Some(low) = row.low {
+            seen = asm.op("setp.ge.and.s32", Class::Pred, &[&key, &low, &seen]);
+        }
+        let low = imm(f32::NEG_INFINITY);
+        asm.op("selp.f32", Class::F32, &[&score, &low, &seen])
+    }
+}

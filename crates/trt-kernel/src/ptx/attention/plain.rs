@@ -1,0 +1,370 @@
+//! Attention for any dtypes, sizes and strides, on any device.
+//!
+//! A block takes 16 rows of a key head and up to 128 columns of the values. Keys go by 32 at a
+//! time: queries and keys are staged in shared memory as f32, 64 elements of the head at a time,
+//! then the values. Each warp owns four rows: a lane is a key while scores are made, and columns
+//! `lane`, `lane + 32`, … while values are added up.
+//!
+//! Limit: f32 arithmetic without tensor cores, fed from shared memory (a load of four floats for
+//! about three multiply-adds), and staging that waits for memory. Values of more than 128
+//! columns make the scores once for each 128.
+
+use super::frame::{Frame, Keys, Row};
+use super::mem::{self, over_lanes};
+use super::{Plan, combine, extent, int};
+use crate::Operand;
+use crate::ptx::asm::{Asm, Class, Int, R};
+use crate::ptx::emitted::Extent;
+use crate::ptx::scope;
+
+/// Threads of a block.
+pub(super) const THREADS: u32 = 128;
+const WARPS: usize = THREADS as usize / 32;
+/// Blocks that a multiprocessor holds.
+const CROWD: u32 = 4;
+/// Rows of a warp.
+const OWN: usize = 4;
+/// Rows of a block.
+pub(super) const ROWS: usize = WARPS * OWN;
+/// Keys that are staged together.
+const KEYS: usize = 32;
+/// Elements of the head that are staged together.
+const SLICE: usize = 64;
+/// Columns of the values that a block takes at most.
+pub(super) const COLUMNS: usize = 128;
+/// Bytes of a staged row of the head: lanes that read four elements of their own key each hit
+/// different banks.
+const PITCH: usize = (SLICE + 4) * 4;
+
+pub(super) fn grid(plan: &Plan, splits: usize) -> [Extent; 3] {
+    let blocks = plan.k.kv_heads * splits * plan.k.value_dim.div_ceil(COLUMNS);
+    [
+        extent(plan.rows(), ROWS as u32),
+        Extent::Fixed(blocks as u32),
+        extent(plan.k.batch.clone(), 1),
+    ]
+}
+
+/// An entry that takes all keys of its rows, or one of `splits` parts.
+pub(super) fn entry(plan: &Plan, name: &str, splits: usize) -> String {
+    let mut asm = Asm::default();
+    let f = Frame::begin(&mut asm, plan);
+    let block = Block::begin(&mut asm, &f, splits);
+    match block.split {
+        None => block.run(&mut asm),
+        Some(_) => {
+            let Keys { start, end } = block.keys;
+            let some = asm.op("setp.lt.s32", Class::Pred, &[&start, &end]);
+            asm.when(some, true, |asm| block.run(asm));
+        }
+    }
+    let params = scope::params(plan.k.args.len(), 0);
+    scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
+}
+
+/// One block's part of the work.
+struct Block<'a> {
+    f: &'a Frame<'a>,
+    lane: R,
+    warp: R,
+    kv_head: Int,
+    /// First row.
+    first: R,
+    /// First column of the values.
+    column: Int,
+    split: Option<Int>,
+    keys: Keys,
+    /// Shared memory.
+    q: R,
+    k: R,
+    v: R,
+    p: R,
+}
+
+/// The running softmax of a row; all lanes of its warp hold the same maximum and sum.
+struct Running {
+    row: Row,
+    horizon: Int,
+    max: R,
+    sum: R,
+    values: Vec<R>,
+}
+
+impl<'a> Block<'a> {
+    fn begin(asm: &mut Asm, f: &'a Frame<'a>, splits: usize) -> Block<'a> {
+        let columns = f.plan.k.value_dim.div_ceil(COLUMNS) as i64;
+        let y = asm.op("mov.u32", Class::B32, &[&"%ctaid.y"]);
+        let slice = int::rem(asm, y, Int::Imm(columns));
+        let y = int::div(asm, y, Int::Imm(columns));
+        let split = int::rem(asm, y, Int::Imm(splits as i64));
+        let kv_head = int::div(asm, y, Int::Imm(splits as i64));
+        let tile = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
+        let first = asm.op("mul.lo.u32", Class::B32, &[&tile, &ROWS]);
+        let split = (splits > 1).then_some(split);
+        let keys = match split {
+            Some(split) => f.split(asm, split, combine::ALIGN),
+            None => {
+                let last = int::add(asm, first, Int::Imm(ROWS as i64 - 1));
+                let (first, last) = (f.row(asm, kv_head, first), f.row(asm, kv_head, last));
+                f.seen(asm, first.query, last.query, KEYS as i64)
+            }
+        };
+        let width = f.plan.k.value_dim.min(COLUMNS).next_multiple_of(32);
+        Block {
+            f,
+            lane: asm.op("and.b32", Class::B32, &[&f.tid, &31]),
+            warp: asm.op("shr.u32", Class::B32, &[&f.tid, &5]),
+            kv_head,
+            first,
+            column: int::mul(asm, slice, Int::Imm(COLUMNS as i64)),
+            split,
+            keys,
+            q: mem::array(asm, ROWS * PITCH),
+            k: mem::array(asm, KEYS * PITCH),
+            v: mem::array(asm, KEYS * width * 4),
+            p: mem::array(asm, ROWS * KEYS * 4),
+        }
+    }
+
+    /// Columns of a staged value: those of the block, rounded up to whole warps.
+    fn width(&self) -> usize {
+        self.f.plan.k.value_dim.min(COLUMNS).next_multiple_of(32)
+    }
+
+    fn run(&self, asm: &mut Asm) {
+        let own = asm.op("mul.lo.u32", Class::B32, &[&self.warp, &OWN]);
+        let own = int::add(asm, own, self.first);
+        let rows: Vec<Running> = (0..OWN)
+            .map(|i| {
+                let index = int::add(asm, own, Int::Imm(i as i64));
+                let row = self.f.row(asm, self.kv_head, index);
+                Running {
+                    horizon: self.f.horizon(asm, &row, self.keys.end),
+                    row,
+                    max: asm.f32(f32::NEG_INFINITY),
+                    sum: asm.f32(0.0),
+                    values: (0..self.width() / 32).map(|_| asm.f32(0.0)).collect(),
+                }
+            })
+            .collect();
+        let key = asm.op("mov.b32", Class::B32, &[&self.keys.start]);
+        asm.count(key, self.keys.end, Int::Imm(KEYS as i64), |asm| {
+            let dots = self.dots(asm, key);
+            self.softmax(asm, key, &rows, &dots);
+            self.values(asm, key, &rows);
+        });
+        for (i, row) in rows.iter().enumerate() {
+            let index = int::add(asm, own, Int::Imm(i as i64));
+            let index = asm.op("mov.b32", Class::B32, &[&index]);
+            let inside = asm.op("setp.lt.s32", Class::Pred, &[&index, &self.f.rows]);
+            asm.when(inside, true, |asm| self.write(asm, row, index));
+        }
+    }
+
+    /// The dot products of this lane's key with the warp's rows.
+    fn dots(&self, asm: &mut Asm, key: R) -> Vec<R> {
+        let k = self.f.plan.k;
+        let sums: Vec<R> = (0..OWN).map(|_| asm.f32(0.0)).collect();
+        let own = asm.op("mul.lo.u32", Class::B32, &[&self.warp, &(OWN * PITCH)]);
+        let q = asm.op("add.u32", Class::B32, &[&self.q, &own]);
+        let mine = mem::cell(asm, self.k, self.lane, PITCH);
+        let from = asm.op("mov.b32", Class::B32, &[&0]);
+        asm.count(
+            from,
+            Int::Imm(k.head_dim as i64),
+            Int::Imm(SLICE as i64),
+            |asm| {
+                asm.put("bar.sync 0");
+                self.stage_queries(asm, from);
+                let stage = Stage {
+                    operand: &k.k,
+                    to: self.k,
+                    pitch: PITCH,
+                    columns: SLICE,
+                    first: from.into(),
+                    end: k.head_dim,
+                };
+                self.stage_keys(asm, key, &stage);
+                asm.put("bar.sync 0");
+                for at in (0..SLICE.min(k.head_dim)).step_by(4) {
+                    let key = mem::load4(asm, mine, at * 4);
+                    for (i, sum) in sums.iter().enumerate() {
+                        let query = mem::load4(asm, q, i * PITCH + at * 4);
+                        for (a, b) in query.iter().zip(&key) {
+                            asm.op_to("fma.rn.f32", *sum, &[a, b, sum]);
+                        }
+                    }
+                }
+            },
+        );
+        sums
+    }
+
+    /// Each warp stages its own rows.
+    fn stage_queries(&self, asm: &mut Asm, from: R) {
+        let k = self.f.plan.k;
+        for i in 0..OWN {
+            let local = asm.op("mad.lo.u32", Class::B32, &[&self.warp, &OWN, &i]);
+            let index = int::add(asm, local, self.first);
+            let row = self.f.row(asm, self.kv_head, index);
+            let base = self.f.at(asm, &k.q, row.head, row.query, from.into());
+            let to = mem::cell(asm, self.q, local, PITCH);
+            let stage = Stage {
+                operand: &k.q,
+                to,
+                pitch: PITCH,
+                columns: SLICE,
+                first: from.into(),
+                end: k.head_dim,
+            };
+            self.stage_row(asm, base, to, &stage, None);
+        }
+    }
+
+    /// Stages 32 keys (or values) from `key` on; zeros beyond the last.
+    fn stage_keys(&self, asm: &mut Asm, key: R, stage: &Stage) {
+        let first = asm.op("mov.b32", Class::B32, &[&self.warp]);
+        asm.count(
+            first,
+            Int::Imm(KEYS as i64),
+            Int::Imm(WARPS as i64),
+            |asm| {
+                let index = int::add(asm, key, first);
+                let inside = asm.op("setp.lt.s32", Class::Pred, &[&index, &self.keys.end]);
+                let o = stage.operand;
+                let base = self.f.at(asm, o, self.kv_head, index, stage.first);
+                let to = mem::cell(asm, stage.to, first, stage.pitch);
+                self.stage_row(asm, base, to, stage, Some(inside));
+            },
+        );
+    }
+
+    /// Stages one row by the lanes of a warp.
+    fn stage_row(&self, asm: &mut Asm, base: R, to: R, stage: &Stage, when: Option<R>) {
+        let to = mem::cell(asm, to, self.lane, 4);
+        let dtype = self.f.plan.dtype(stage.operand);
+        let values: Vec<R> = (0..stage.columns / 32)
+            .map(|i| {
+                let lane = int::add(asm, self.lane, Int::Imm(32 * i as i64));
+                let column = int::add(asm, lane, stage.first);
+                let mut inside = asm.op("setp.lt.s32", Class::Pred, &[&column, &stage.end]);
+                if let Some(when) = when {
+                    inside = asm.op("and.pred", Class::Pred, &[&inside, &when]);
+                }
+                let address = self.f.step(asm, stage.operand, base, 3, lane);
+                mem::load(asm, dtype, address, inside)
+            })
+            .collect();
+        for (i, value) in values.iter().enumerate() {
+            asm.put(format_args!("st.shared.f32 [{to}+{}], {value}", 128 * i));
+        }
+    }
+
+    /// Takes 32 scores of each row into its maximum and sum, and leaves their weights in shared
+    /// memory for the warp.
+    fn softmax(&self, asm: &mut Asm, key: R, rows: &[Running], dots: &[R]) {
+        const ALL: [u32; 5] = [16, 8, 4, 2, 1];
+        let key = asm.op("add.s32", Class::B32, &[&key, &self.lane]);
+        let own = asm.op("mul.lo.u32", Class::B32, &[&self.warp, &(OWN * KEYS * 4)]);
+        let to = asm.op("add.u32", Class::B32, &[&self.p, &own]);
+        let to = mem::cell(asm, to, self.lane, 4);
+        for (i, (row, dot)) in rows.iter().zip(dots).enumerate() {
+            let score = self.f.scores(asm, &row.row, key, &[*dot])[0];
+            let score = self.f.mask(asm, &row.row, row.horizon, key, score);
+            let max = over_lanes(asm, "max.f32", score, &ALL);
+            let max = asm.op("max.f32", Class::F32, &[&max, &row.max]);
+            let reference = mem::reference(asm, max);
+            let fade = mem::weight(asm, row.max, reference);
+            let weight = mem::weight(asm, score, reference);
+            asm.put(format_args!(
+                "st.shared.f32 [{to}+{}], {weight}",
+                i * KEYS * 4
+            ));
+            let sum = over_lanes(asm, "add.f32", weight, &ALL);
+            asm.op_to("fma.rn.f32", row.sum, &[&row.sum, &fade, &sum]);
+            asm.op_to("mov.f32", row.max, &[&max]);
+            for v in &row.values {
+                asm.op_to("mul.f32", *v, &[v, &fade]);
+            }
+        }
+    }
+
+    /// Adds up the weighted values of 32 keys.
+    fn values(&self, asm: &mut Asm, key: R, rows: &[Running]) {
+        // The values of the keys before were read before the barriers of these keys' scores.
+        let stage = Stage {
+            operand: &self.f.plan.k.v,
+            to: self.v,
+            pitch: self.width() * 4,
+            columns: self.width(),
+            first: self.column,
+            end: self.f.plan.k.value_dim,
+        };
+        self.stage_keys(asm, key, &stage);
+        asm.put("bar.sync 0");
+        let own = asm.op("mul.lo.u32", Class::B32, &[&self.warp, &(OWN * KEYS * 4)]);
+        let p = asm.op("add.u32", Class::B32, &[&self.p, &own]);
+        let v = mem::cell(asm, self.v, self.lane, 4);
+        for four in (0..KEYS).step_by(4) {
+            let weights: Vec<[R; 4]> = (0..OWN)
+                .map(|i| mem::load4(asm, p, (i * KEYS + four) * 4))
+                .collect();
+            for j in 0..4 {
+                for c in 0..self.width() / 32 {
+                    let at = format!("[{v}+{}]", (four + j) * stage.pitch + 128 * c);
+                    let x = asm.op("ld.shared.f32", Class::F32, &[&at]);
+                    for (row, w) in rows.iter().zip(&weights) {
+                        asm.op_to("fma.rn.f32", row.values[c], &[&w[j], &x, &row.values[c]]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes a row: finished, or as the record of its split.
+    fn write(&self, asm: &mut Asm, row: &Running, index: R) {
+        // A record is written to its padded end.
+        let end = match self.split {
+            None => self.f.plan.k.value_dim,
+            Some(_) => combine::padded(self.f.plan),
+        };
+        let record = (self.split).map(|s| combine::at(asm, self.f, self.kv_head, index.into(), s));
+        let inverse = mem::inverse(asm, row.sum);
+        for (c, value) in row.values.iter().enumerate() {
+            let column = int::add(asm, self.lane, Int::Imm(32 * c as i64));
+            let column = int::add(asm, column, self.column);
+            let inside = asm.op("setp.lt.s32", Class::Pred, &[&column, &end]);
+            asm.when(inside, true, |asm| match record {
+                None => {
+                    let x = asm.op("mul.f32", Class::F32, &[value, &inverse]);
+                    combine::write(asm, self.f, &row.row, column, x);
+                }
+                Some(record) => {
+                    let at = asm.op("mad.wide.u32", Class::B64, &[&column, &4, &record]);
+                    asm.put(format_args!("st.global.f32 [{at}], {value}"));
+                }
+            });
+        }
+        if let Some(record) = record {
+            // Every block of columns finds the same.
+            let at = asm.op("setp.eq.u32", Class::Pred, &[&self.lane, &0]);
+            asm.when(at, true, |asm| {
+                combine::write_sums(asm, self.f.plan, record, row.max, row.sum);
+            });
+        }
+    }
+}
+
+/// Rows of an operand on the way to shared memory.
+struct Stage<'a> {
+    operand: &'a Operand,
+    to: R,
+    /// Bytes between staged rows.
+    pitch: usize,
+    /// Columns of a staged row.
+    columns: usize,
+    /// First column.
+    first: Int,
+    /// End of the columns; zeros beyond.
+    end: usize,
+}

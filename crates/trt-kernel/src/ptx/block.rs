@@ -1,0 +1,51 @@
+//! Entries in the making: what a template assembles, before it is known what it stands in.
+
+use super::asm::Asm;
+use super::emitted::{Emitted, Extent, Launch, Target};
+use super::scope::{crowded_entry, head, params};
+use crate::Dim;
+
+/// One entry and how it is launched.
+pub(super) struct Block {
+    pub name: String,
+    pub asm: Asm,
+    pub threads: u32,
+    /// Blocks that a multiprocessor should hold at a time, if that matters.
+    pub crowd: Option<u32>,
+    pub grid: [Extent; 3],
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+}
+
+impl Block {
+    /// An entry over a grid along x.
+    pub fn new(name: &str, asm: Asm, threads: u32, grid: Extent) -> Block {
+        Block {
+            name: name.into(),
+            asm,
+            threads,
+            crowd: None,
+            grid: [grid, Extent::Fixed(1), Extent::Fixed(1)],
+            shared: 0,
+        }
+    }
+
+    /// A module of this entry alone, for a kernel without ranged weights.
+    pub fn module(self, target: Target, args: usize) -> Emitted {
+        let params = params(args, 0);
+        let text = crowded_entry(&self.name, &params, self.threads, self.crowd, self.asm);
+        Emitted {
+            text: head(target) + &text,
+            target,
+            params,
+            launches: vec![Launch {
+                entry: self.name,
+                when: vec![],
+                grid: self.grid,
+                block: self.threads,
+                shared: self.shared,
+            }],
+            scratch: Dim::from(0),
+        }
+    }
+}

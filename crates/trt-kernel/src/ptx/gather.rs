@@ -1,0 +1,197 @@
+//! Rows of a table, picked by ids.
+//!
+//! A block takes a part of one row. The table may lie anywhere: it is read in wide accesses where
+//! the row turns out to be aligned, else element by element with neighbouring threads on
+//! neighbouring elements, since it is mapped host memory that comes in whole lines. An id outside
+//! of the table reads nothing: it counts as a row of zeros, and the first to meet one says so in
+//! the fault record.
+
+use super::PtxError;
+use super::access;
+use super::asm::{Asm, Class, Int, R};
+use super::block::Block;
+use super::emitted::{Emitted, Extent, Target};
+use super::lanes::{self, Point};
+use super::scope::Scope;
+use super::space;
+use crate::{Dim, Gather, View};
+
+/// The most threads of a block.
+const BLOCK: usize = 128;
+/// The fewest columns that a thread takes.
+const COLUMNS: usize = 4;
+
+pub(super) fn emit(kernel: &Gather, target: Target) -> Result<Emitted, PtxError> {
+    let (ids, table) = (arg(kernel, kernel.ids.arg.0), arg(kernel, kernel.table.0));
+    if ids.is_float() || !table.is_float() {
+        return Err(PtxError::Unsupported {
+            kernel: "gather",
+            what: format!("ids of {ids} into a table of {table}"),
+        });
+    }
+    let along = View::contiguous(&[Dim::from(1), Dim::from(kernel.cols)]);
+    let rows = [(&along, table.size())];
+    let accesses = space::accesses(&kernel.body, &kernel.args).chain(rows);
+    let lanes = access::lanes(&Dim::from(kernel.cols), accesses);
+    let each = lanes.max(COLUMNS);
+    let threads = (kernel.cols.div_ceil(each).next_multiple_of(32)).clamp(32, BLOCK);
+    let parts = kernel.cols.div_ceil(threads * each).max(1);
+
+    let mut asm = Asm::default();
+    let mut vars = kernel.body.vars();
+    vars.extend(space::vars([&kernel.rows], [&kernel.ids.view]));
+    let scope = Scope::begin(&mut asm, target, kernel.args.len(), &vars);
+    let block = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
+    let row = asm.op("div.u32", Class::B32, &[&block, &parts]);
+    let part = asm.op("rem.u32", Class::B32, &[&block, &parts]);
+    let mut job = Job {
+        kernel,
+        scope: &scope,
+        lanes,
+        each,
+        threads,
+        row,
+        first: asm.op("mul.lo.s32", Class::B32, &[&part, &(threads * each)]),
+        tid: asm.op("mov.u32", Class::B32, &[&"%tid.x"]),
+        start: row, // until the id is known
+        valid: row,
+    };
+    let id = job.id(&mut asm);
+    job.check(&mut asm, id, part);
+    if kernel.cols > 0 {
+        job.columns(&mut asm);
+    }
+    let grid = Extent::Of {
+        dim: &kernel.rows * &Dim::from(if kernel.cols > 0 { parts } else { 0 }),
+        per: 1,
+    };
+    let block = threads as u32;
+    Ok(Block::new("gather", asm, block, grid).module(target, kernel.args.len()))
+}
+
+fn arg(kernel: &Gather, arg: u16) -> crate::DType {
+    kernel.args[arg as usize]
+}
+
+struct Job<'a> {
+    kernel: &'a Gather,
+    scope: &'a Scope,
+    /// Columns of a wide access.
+    lanes: usize,
+    /// Columns of a thread.
+    each: usize,
+    threads: usize,
+    row: R,
+    /// First column of the block.
+    first: R,
+    tid: R,
+    /// Address of the table's row.
+    start: R,
+    /// Whether there is such a row.
+    valid: R,
+}
+
+impl Job<'_> {
+    /// The id of the row (s64).
+    fn id(&self, asm: &mut Asm) -> R {
+        let ids = &self.kernel.ids;
+        let dtype = arg(self.kernel, ids.arg.0);
+        let at = [Int::Reg(self.row)];
+        let size = dtype.size();
+        let address = self.scope.address(asm, ids.arg, &ids.view, &at, size);
+        let bits = access::load(asm, address, 0, size, size);
+        access::decode(asm, dtype, &bits, 1)[0]
+    }
+
+    /// Finds the table's row, or reports the id.
+    fn check(&mut self, asm: &mut Asm, id: R, part: R) {
+        let size = arg(self.kernel, self.kernel.table.0).size();
+        let bytes = self.kernel.cols * size;
+        // A negative id is a large unsigned one.
+        self.valid = asm.op("setp.lt.u64", Class::Pred, &[&id, &self.kernel.entries]);
+        let table = self.scope.arg(self.kernel.table);
+        self.start = asm.op("mad.lo.s64", Class::B64, &[&id, &bytes, &table]);
+        let number = asm.op("or.b32", Class::B32, &[&part, &self.tid]);
+        let first = asm.op("setp.eq.u32", Class::Pred, &[&number, &0]);
+        let not = asm.op("not.pred", Class::Pred, &[&self.valid]);
+        let reports = asm.op("and.pred", Class::Pred, &[&first, &not]);
+        let (fault, row) = (self.scope.fault, self.row);
+        asm.when(reports, true, |asm| {
+            let at = format!("[{fault}]");
+            let mark = asm.op("atom.global.cas.b64", Class::B64, &[&at, &0, &1]);
+            let wins = asm.op("setp.eq.s64", Class::Pred, &[&mark, &0]);
+            asm.when(wins, true, |asm| {
+                let row = asm.op("cvt.u64.u32", Class::B64, &[&row]);
+                asm.put(format_args!("st.global.b64 [{fault}+8], {id}"));
+                asm.put(format_args!("st.global.b64 [{fault}+16], {row}"));
+            });
+        });
+    }
+
+    fn columns(&self, asm: &mut Asm) {
+        if self.lanes < COLUMNS {
+            return self.narrow(asm);
+        }
+        let bytes = self.lanes * arg(self.kernel, self.kernel.table.0).size();
+        let rest = asm.op("and.b64", Class::B64, &[&self.start, &(bytes - 1)]);
+        let aligned = asm.op("setp.eq.s64", Class::Pred, &[&rest, &0]);
+        asm.when(aligned, true, |asm| self.wide(asm));
+        asm.when(aligned, false, |asm| self.narrow(asm));
+    }
+
+    /// Each thread takes neighbouring columns.
+    fn wide(&self, asm: &mut Asm) {
+        let column = asm.op(
+            "mad.lo.s32",
+            Class::B32,
+            &[&self.tid, &self.lanes, &self.first],
+        );
+        self.points(asm, &[column], self.lanes);
+    }
+
+    /// Neighbouring threads take neighbouring columns.
+    fn narrow(&self, asm: &mut Asm) {
+        let column = asm.op("add.s32", Class::B32, &[&self.first, &self.tid]);
+        let columns: Vec<R> = (0..self.each)
+            .map(|i| asm.op("add.s32", Class::B32, &[&column, &(i * self.threads)]))
+            .collect();
+        self.points(asm, &columns, 1);
+    }
+
+    /// Reads all points, then runs the body at those inside of the row.
+    fn points(&self, asm: &mut Asm, columns: &[R], lanes: usize) {
+        let values: Vec<Vec<R>> = (columns.iter())
+            .map(|_| (0..lanes).map(|_| asm.f32(0.0)).collect())
+            .collect();
+        let dtype = arg(self.kernel, self.kernel.table.0);
+        let size = dtype.size();
+        asm.when(self.valid, true, |asm| {
+            let bits: Vec<Vec<R>> = (columns.iter())
+                .map(|column| {
+                    // Columns beyond the end read what the last one does.
+                    let last = self.kernel.cols - lanes;
+                    let column = asm.op("min.s32", Class::B32, &[column, &last]);
+                    let at = asm.op("mad.wide.s32", Class::B64, &[&column, &size, &self.start]);
+                    access::load(asm, at, 0, lanes * size, size)
+                })
+                .collect();
+            for (bits, to) in bits.iter().zip(&values) {
+                let read = access::decode(asm, dtype, bits, lanes);
+                for (to, x) in to.iter().zip(read) {
+                    asm.op_to("mov.f32", *to, &[&x]);
+                }
+            }
+        });
+        for (column, input) in columns.iter().zip(&values) {
+            let inside = asm.op("setp.lt.s32", Class::Pred, &[column, &self.kernel.cols]);
+            asm.when(inside, true, |asm| {
+                let point = Point {
+                    at: &[Int::Reg(self.row), Int::Reg(*column)],
+                    lanes,
+                    input,
+                };
+                lanes::run(asm, self.scope, &self.kernel.body, &self.kernel.args, point);
+            });
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Products on tensor cores by `mma.sync`, for bf16 and f16 from `sm_80` on.
+//!
+//! A block computes `rows x cols` outputs, 64 along `k` at a time. Both operands come through
+//! a [`ring`] of stages in shared memory, from where `ldmatrix` reads them. Each warp holds its
+//! outputs as 16 x 8 fragments in f32 registers.
+//!
+//! With many rows it is bound by the tensor cores, and by what `mma.sync` can get of them (on
+//! Hopper about 0.6 of their peak); with few by the bytes of `b`, read once for every `rows`
+//! rows of `a`.
+
+use super::out::{self, Sums};
+use super::ring::{self, DEPTH, Filler, ROW, Ring};
+use super::{Frame, aligned_rows, dtype, over, over_rows};
+use crate::ptx::asm::{Asm, Class, Int, R};
+use crate::ptx::block::Block;
+use crate::ptx::emitted::Target;
+use crate::{DType, Matmul};
+
+/// Elements of a 16-byte piece.
+const PIECE: usize = 8;
+/// How a block is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Rows of `a` of a block, and warps along them.
+    rows: (usize, usize),
+    /// Rows of `b` of a block, and warps along them.
+    cols: (usize, usize),
+    /// Stages of the ring.
+    stages: usize,
+}
+
+pub(super) const SMALL: Shape = Shape {
+    rows: (64, 2),
+    cols: (64, 2),
+    stages: 4,
+};
+pub(super) const LARGE: Shape = Shape {
+    rows: (128, 2),
+    cols: (128, 4),
+    stages: 3,
+};
+
+/// Whether the operands can go to tensor cores.
+pub(super) fn fits(kernel: &Matmul, target: Target) -> bool {
+    let (a, b) = (dtype(kernel, &kernel.a), dtype(kernel, &kernel.b));
+    target >= Target::Sm80
+        && a == b
+        && matches!(a, DType::BF16 | DType::F16)
+        && kernel
+            .k
+            .constant_size()
+            .is_some_and(|k| k % PIECE == 0 && k > 0)
+        && aligned_rows(kernel, &kernel.a, 16)
+        && aligned_rows(kernel, &kernel.b, 16)
+}
+
+impl Shape {
+    fn warps(&self) -> usize {
+        self.rows.1 * self.cols.1
+    }
+
+    fn threads(&self) -> usize {
+        32 * self.warps()
+    }
+
+    fn ring(&self) -> Ring {
+        Ring {
+            rows: self.rows.0,
+            cols: self.cols.0,
+            stages: self.stages,
+            threads: self.threads(),
+        }
+    }
+
+    /// Fragments of a warp along `m` (16 each) and along `n` (8 each, an even number).
+    fn fragments(&self) -> (usize, usize) {
+        (
+            self.rows.0 / self.rows.1 / 16,
+            self.cols.0 / self.cols.1 / 8,
+        )
+    }
+}
+
+/// An entry of one shape.
+pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape) -> Block {
+    let mut asm = Asm::default();
+    let frame = Frame::begin(&mut asm, kernel, target);
+    body(&mut asm, &frame, shape);
+    Block {
+        name: format!("mma{}x{}", shape.rows.0, shape.cols.0),
+        asm,
+        threads: shape.threads() as u32,
+        // Most devices of the family have shared memory for one block or two.
+        crowd: Some(1),
+        // Blocks of the same rows of `b` run together, so these come from memory once.
+        grid: [
+            over(&kernel.m, shape.rows.0),
+            over_rows(kernel, shape.cols.0),
+            over(&kernel.batch, 1),
+        ],
+        shared: shape.ring().shared() as u32,
+    }
+}
+
+fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
+    let block = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
+    let m0 = asm.op("mul.lo.s32", Class::B32, &[&block, &shape.rows.0]);
+    let n0 = frame.block_row(asm, "y", shape.cols.0);
+    let base = asm.op("mov.u32", Class::B32, &[&"dynamic"]);
+
+    let ring = shape.ring();
+    let filler = Filler::begin(asm, frame, ring, [m0, n0], base);
+    let warp = Warp::begin(asm, frame, shape, base);
+    let steps = frame.kernel.k.constant_size().unwrap_or(0).div_ceil(DEPTH);
+    for stage in 0..shape.stages - 1 {
+        if stage < steps {
+            filler.fill(asm, frame);
+        }
+        asm.put("cp.async.commit_group");
+    }
+    let read = asm.op("mov.b32", Class::B32, &[&0]);
+    let step = asm.op("mov.b32", Class::B32, &[&0]);
+    asm.count_rolled(step, Int::Imm(steps as i64), Int::Imm(1), |asm| {
+        asm.put(format_args!("cp.async.wait_group {}", shape.stages - 2));
+        // Also says that all have read the stage that is filled next.
+        asm.put("bar.sync 0");
+        let ahead = shape.stages as i64 - 1;
+        let more = asm.op(
+            "setp.lt.s32",
+            Class::Pred,
+            &[&step, &(steps as i64 - ahead)],
+        );
+        asm.when(more, true, |asm| filler.fill(asm, frame));
+        asm.put("cp.async.commit_group");
+        warp.multiply(asm, read);
+        ring.turn(asm, read);
+    });
+    asm.put("cp.async.wait_group 0");
+    asm.put("bar.sync 0");
+    let (_, across) = shape.fragments();
+    ring::put_down(asm, ring, base, warp.lane, warp.origin, across, &warp.acc);
+    asm.put("bar.sync 0");
+    let sums = Sums {
+        base,
+        rows: shape.rows.0,
+        cols: shape.cols.0,
+        pitch: ring.pitch(),
+        parts: 1,
+    };
+    out::run(asm, frame, &sums, Int::Reg(m0), n0, shape.threads() as u32);
+}
+
+/// A warp's part of a block.
+struct Warp {
+    shape: Shape,
+    dtype: DType,
+    /// The warp's first row and column in the block.
+    origin: [R; 2],
+    /// The lane.
+    lane: R,
+    /// Shared address of the row that the lane names to `ldmatrix`, of `a` and `b`, in stage 0.
+    rows: [R; 2],
+    /// Bytes into that row of the lane's piece, for each step of 16 along `k`.
+    pieces: [Vec<R>; 2],
+    /// Sums: fragments along `m`, then along `n`, 4 registers each.
+    acc: Vec<R>,
+}
+
+impl Warp {
+    fn begin(asm: &mut Asm, frame: &Frame<'_>, shape: Shape, base: R) -> Warp {
+        let lane = asm.op("and.b32", Class::B32, &[&frame.tid, &31]);
+        let warp = asm.op("shr.u32", Class::B32, &[&frame.tid, &5]);
+        let down = asm.op("rem.u32", Class::B32, &[&warp, &shape.rows.1]);
+        let across = asm.op("div.u32", Class::B32, &[&warp, &shape.rows.1]);
+        let m0 = asm.op(
+            "mul.lo.s32",
+            Class::B32,
+            &[&down, &(shape.rows.0 / shape.rows.1)],
+        );
+        let n0 = asm.op(
+            "mul.lo.s32",
+            Class::B32,
+            &[&across, &(shape.cols.0 / shape.cols.1)],
+        );
+        // The four 8 x 8 matrices of an `ldmatrix.x4`: lanes 8i.. name the rows of the i-th.
+        // For a: rows 0-7 and 8-15 of the first piece, then of the second. For b: both pieces
+        // of rows 0-7, then of 8-15.
+        let low = asm.op("and.b32", Class::B32, &[&lane, &7]);
+        let bit3 = asm.op("bfe.u32", Class::B32, &[&lane, &3, &1]);
+        let bit4 = asm.op("bfe.u32", Class::B32, &[&lane, &4, &1]);
+        let side = |asm: &mut Asm, origin: R, skip: usize, row_bit: R, piece_bit: R| {
+            let row = asm.op("mad.lo.s32", Class::B32, &[&row_bit, &8, &low]);
+            let row = asm.op("add.s32", Class::B32, &[&row, &origin]);
+            let row = asm.op("mad.lo.s32", Class::B32, &[&row, &ROW, &base]);
+            let row = asm.op("add.s32", Class::B32, &[&row, &(skip * ROW)]);
+            let pieces = (0..DEPTH / 16)
+                .map(|k| {
+                    let piece = asm.op("add.s32", Class::B32, &[&piece_bit, &(2 * k)]);
+                    let piece = asm.op("xor.b32", Class::B32, &[&piece, &low]);
+                    asm.op("shl.b32", Class::B32, &[&piece, &4])
+                })
+                .collect();
+            (row, pieces)
+        };
+        let (a_row, a_pieces) = side(asm, m0, 0, bit3, bit4);
+        let (b_row, b_pieces) = side(asm, n0, shape.rows.0, bit4, bit3);
+        let (down, across) = shape.fragments();
+        Warp {
+            shape,
+            dtype: frame.dtypes()[0],
+            origin: [m0, n0],
+            lane,
+            rows: [a_row, b_row],
+            pieces: [a_pieces, b_pieces],
+            acc: (0..4 * down * across).map(|_| asm.f32(0.0)).collect(),
+        }
+    }
+
+    /// Adds the products of the stage at an offset.
+    fn multiply(&self, asm: &mut Asm, stage: R) {
+        let (down, across) = self.shape.fragments();
+        let rows = self
+            .rows
+            .map(|row| asm.op("add.s32", Class::B32, &[&row, &stage]));
+        let load = |asm: &mut Asm, k: usize| {
+            let [a, b] = [0, 1].map(|side| {
+                let at = asm.op("add.s32", Class::B32, &[&rows[side], &self.pieces[side][k]]);
+                let count = if side == 0 { down } else { across / 2 };
+                (0..count)
+                    .map(|i| ldmatrix(asm, at, i * 16 * ROW))
+                    .collect::<Vec<_>>()
+            });
+            (a, b)
+        };
+        let mut next = load(asm, 0);
+        for k in 0..DEPTH / 16 {
+            let (a, b) = next.clone();
+            if k + 1 < DEPTH / 16 {
+                next = load(asm, k + 1);
+            }
+            for (i, a) in a.iter().enumerate() {
+                for j in 0..across {
+                    let b = &b[j / 2][2 * (j % 2)..];
+                    self.mma(asm, &self.acc[4 * (i * across + j)..], a, b);
+                }
+            }
+        }
+    }
+
+    fn mma(&self, asm: &mut Asm, acc: &[R], a: &[R], b: &[R]) {
+        let ty = self.dtype.name();
+        let [s0, s1, s2, s3] = [acc[0], acc[1], acc[2], acc[3]];
+        asm.put(format_args!(
+            "mma.sync.aligned.m16n8k16.row.col.f32.{ty}.{ty}.f32 {{{s0}, {s1}, {s2}, {s3}}}, \
+             {{{}, {}, {}, {}}}, {{{}, {}}}, {{{s0}, {s1}, {s2}, {s3}}}",
+            a[0], a[1], a[2], a[3], b[0], b[1]
+        ));
+    }
+}
+
+/// Four 8 x 8 matrices of 16-bit elements.
+fn ldmatrix(asm: &mut Asm, at: R, offset: usize) -> Vec<R> {
+    let r = asm.regs(Class::B32, 4);
+    asm.put(format_args!(
+        "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {{{}, {}, {}, {}}}, [{at}+{offset}]",
+        r[0], r[1], r[2], r[3]
+    ));
+    r
+}

@@ -1,0 +1,316 @@
+//! Matrix products, in the variants that shapes call for.
+//!
+//! | variant | for | bound by |
+//! |---|---|---|
+//! | [`few`] | m up to 8, rows of both operands readable 16 bytes at a time | bytes of `b` |
+//! | [`mma`] | more rows, bf16 or f16, from `sm_80` | tensor cores, or bytes of `b` |
+//! | [`wgmma`] | still more, on `sm_90a` | tensor cores |
+//! | [`tile`] | everything else | f32 lanes |
+//!
+//! Which one runs depends on whole sizes, dtypes and views, and never on the range of a launch:
+//! a runtime `m` gives several entries, each launched under a condition on `m`. In all of them
+//! a block reads `b` row by row through [`Frame::b_row`], accumulates in f32 in an order that
+//! only `k` decides, and hands its sums to [`out`], which runs the epilogue. So an output has
+//! the same bits wherever its row lies.
+
+mod few;
+mod mma;
+mod out;
+mod pieces;
+mod ring;
+mod tile;
+mod wgmma;
+
+use super::PtxError;
+use super::access::multiple;
+use super::asm::{Asm, Class, Int, R};
+use super::block::Block;
+use super::emitted::{Emitted, Extent, Launch, Target, When};
+use super::scope::{self, Scope, Tiles};
+use crate::{DType, Dim, Matmul, Operand, Var};
+
+/// One way to compute the product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variant {
+    /// At most so many rows.
+    Few(usize),
+    /// Tensor cores.
+    Mma(mma::Shape),
+    /// Tensor cores by groups of warps.
+    Wgmma(wgmma::Shape),
+    /// Any operands.
+    Tile,
+}
+
+/// The text and launches of a product.
+pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError> {
+    floats(kernel)?;
+    let params = scope::params(kernel.args.len(), usize::from(kernel.ranged));
+    let mut emitted = Emitted {
+        text: scope::head(target),
+        target,
+        params,
+        launches: Vec::new(),
+        scratch: Dim::from(0),
+    };
+    let chosen = choose(kernel, target);
+    if chosen.iter().any(|(v, _)| v.is_dynamic()) {
+        emitted.text += ".extern .shared .align 1024 .b8 dynamic[];\n\n";
+    }
+    for (variant, when) in chosen {
+        let block = variant.block(kernel, target);
+        emitted.text += &scope::crowded_entry(
+            &block.name,
+            &emitted.params,
+            block.threads,
+            block.crowd,
+            block.asm,
+        );
+        emitted.launches.push(Launch {
+            entry: block.name,
+            when,
+            grid: block.grid,
+            block: block.threads,
+            shared: block.shared,
+        });
+    }
+    Ok(emitted)
+}
+
+/// The one entry of a product whose `m` is a constant.
+pub(super) fn block(kernel: &Matmul, target: Target) -> Result<Block, PtxError> {
+    floats(kernel)?;
+    match choose(kernel, target).as_slice() {
+        [(variant, when)] if when.is_empty() => Ok(variant.block(kernel, target)),
+        several => Err(PtxError::Unsupported {
+            kernel: "matmul",
+            what: format!("{} entries where one is asked for", several.len()),
+        }),
+    }
+}
+
+/// Whether both operands are floats.
+fn floats(kernel: &Matmul) -> Result<(), PtxError> {
+    for (name, operand) in [("a", &kernel.a), ("b", &kernel.b)] {
+        let dtype = dtype(kernel, operand);
+        if !dtype.is_float() {
+            return Err(PtxError::Unsupported {
+                kernel: "matmul",
+                what: format!("operand {name} is {dtype}, not a float"),
+            });
+        }
+    }
+    Ok(())
+}
+
+impl Variant {
+    fn block(self, kernel: &Matmul, target: Target) -> Block {
+        match self {
+            Variant::Few(most) => few::emit(kernel, target, most),
+            Variant::Mma(shape) => mma::emit(kernel, target, shape),
+            Variant::Wgmma(shape) => wgmma::emit(kernel, target, shape),
+            Variant::Tile => tile::emit(kernel, target),
+        }
+    }
+
+    /// Whether it takes dynamic shared memory.
+    fn is_dynamic(self) -> bool {
+        match self {
+            Variant::Few(_) | Variant::Tile => false,
+            Variant::Mma(_) | Variant::Wgmma(_) => true,
+        }
+    }
+}
+
+/// The variants for a kernel, with the condition under which each runs.
+fn choose(kernel: &Matmul, target: Target) -> Vec<(Variant, Vec<When>)> {
+    let mut list: Vec<(Variant, u32)> = Vec::new();
+    if few::fits(kernel) {
+        list.extend([1, 2, 4, 8].map(|most| (Variant::Few(most), most as u32)));
+    }
+    match mma::fits(kernel, target) {
+        true => list.extend(on_tensor_cores(kernel, target)),
+        false => list.push((Variant::Tile, u32::MAX)),
+    }
+    if let Some(m) = kernel.m.constant_size() {
+        let holds = |(_, most): &&(Variant, u32)| m as u64 <= u64::from(*most);
+        let variant = match list.iter().find(holds) {
+            Some((Variant::Few(_), _)) => Variant::Few(m.max(1)),
+            Some((variant, _)) => *variant,
+            None => Variant::Tile,
+        };
+        return vec![(variant, Vec::new())];
+    }
+    let mut min = 1;
+    let mut out = Vec::new();
+    for (variant, max) in list {
+        let dim = kernel.m.clone();
+        let always = min == 1 && max == u32::MAX;
+        let when = (!always).then_some(When { dim, min, max });
+        out.push((variant, when.into_iter().collect()));
+        min = max.saturating_add(1);
+    }
+    out
+}
+
+/// The shapes of blocks on tensor cores, each with the largest `m` it is for: small ones where
+/// large ones would leave much of a device idle.
+fn on_tensor_cores(kernel: &Matmul, target: Target) -> Vec<(Variant, u32)> {
+    let n = kernel.n.constant_size().unwrap_or(1024);
+    let batch = kernel.batch.constant_size().unwrap_or(1);
+    // The largest m that gives fewer than `blocks` blocks of 128 rows and so many columns.
+    let below = |blocks: usize, cols: usize| {
+        let across = (batch * n.div_ceil(cols)).max(1);
+        ((blocks.div_ceil(across) - 1) * 128) as u32
+    };
+    let mma = |shape| Variant::Mma(shape);
+    let wgmma = |shape: wgmma::Shape| Variant::Wgmma(shape);
+    if target < Target::Sm90a {
+        let small = below(100, 128).max(64);
+        return vec![(mma(mma::SMALL), small), (mma(mma::LARGE), u32::MAX)];
+    }
+    let small = below(64, 128).max(64);
+    let narrow = below(100, 256);
+    let mut list = vec![(mma(mma::SMALL), small)];
+    if narrow > small {
+        list.push((wgmma(wgmma::Shape::Narrow), narrow));
+    }
+    list.push((wgmma(wgmma::Shape::Wide), u32::MAX));
+    list
+}
+
+/// What every variant starts from, in registers.
+struct Frame<'a> {
+    kernel: &'a Matmul,
+    scope: Scope,
+    tiles: Option<Tiles>,
+    /// Rows of `a`.
+    m: Int,
+    /// The first row of `b` in this launch.
+    first: Int,
+    /// The end of the rows of `b` in this launch.
+    end: Int,
+    /// Which of the independent products.
+    batch: Int,
+    /// The thread in its block.
+    tid: R,
+}
+
+impl<'a> Frame<'a> {
+    fn begin(asm: &mut Asm, kernel: &'a Matmul, target: Target) -> Frame<'a> {
+        let scope = Scope::begin(asm, target, kernel.args.len(), &vars(kernel));
+        let tiles = kernel.ranged.then(|| Tiles::begin(asm));
+        let (first, end) = match &tiles {
+            Some(t) => (Int::Reg(t.first), Int::Reg(t.end)),
+            None => (Int::Imm(0), scope.size(asm, &kernel.n)),
+        };
+        let batch = match kernel.batch.is(1) {
+            true => Int::Imm(0),
+            false => Int::Reg(asm.op("mov.u32", Class::B32, &[&"%ctaid.z"])),
+        };
+        Frame {
+            m: scope.size(asm, &kernel.m),
+            tid: asm.op("mov.u32", Class::B32, &[&"%tid.x"]),
+            kernel,
+            scope,
+            tiles,
+            first,
+            end,
+            batch,
+        }
+    }
+
+    /// The dtypes of `a` and `b`.
+    fn dtypes(&self) -> [DType; 2] {
+        [&self.kernel.a, &self.kernel.b].map(|o| dtype(self.kernel, o))
+    }
+
+    /// The address of `a[batch, m, k]`.
+    fn a_at(&self, asm: &mut Asm, m: Int, k: Int) -> R {
+        let o = &self.kernel.a;
+        let size = dtype(self.kernel, o).size();
+        self.scope
+            .address(asm, o.arg, &o.view, &[self.batch, m, k], size)
+    }
+
+    /// The address of `b[batch, n, k]`, `n` in the range of the launch.
+    fn b_at(&self, asm: &mut Asm, n: R, k: Int) -> R {
+        let o = &self.kernel.b;
+        let size = dtype(self.kernel, o).size();
+        match &self.tiles {
+            None => {
+                let at = [self.batch, Int::Reg(n), k];
+                self.scope.address(asm, o.arg, &o.view, &at, size)
+            }
+            Some(tiles) => {
+                let row = &self.kernel.k * &Dim::from(size);
+                let row = self.scope.size(asm, &row);
+                let row = tiles.row(asm, n, &row);
+                match k {
+                    Int::Imm(0) => row,
+                    Int::Imm(k) => asm.op("add.s64", Class::B64, &[&row, &(k * size as i64)]),
+                    Int::Reg(k) => asm.op("mad.wide.s32", Class::B64, &[&k, &size, &row]),
+                }
+            }
+        }
+    }
+
+    /// The first row of `b` of this block, by its place on a grid axis (`x`, `y`).
+    fn block_row(&self, asm: &mut Asm, axis: &str, per: usize) -> R {
+        let block = asm.op("mov.u32", Class::B32, &[&format_args!("%ctaid.{axis}")]);
+        asm.op("mad.lo.s32", Class::B32, &[&block, &per, &self.first])
+    }
+
+    /// The last row of `b` of the launch.
+    fn last(&self, asm: &mut Asm) -> R {
+        asm.op("add.s32", Class::B32, &[&self.end, &-1])
+    }
+}
+
+/// A grid axis over the rows of `b`.
+fn over_rows(kernel: &Matmul, per: usize) -> Extent {
+    let per = per as u32;
+    match kernel.ranged {
+        true => Extent::Rows { weight: 0, per },
+        false => over(&kernel.n, per as usize),
+    }
+}
+
+/// A grid axis over a size.
+fn over(dim: &Dim, per: usize) -> Extent {
+    let (dim, per) = (dim.clone(), per as u32);
+    match dim.is(1) {
+        true => Extent::Fixed(1),
+        false => Extent::Of { dim, per },
+    }
+}
+
+fn dtype(kernel: &Matmul, operand: &Operand) -> DType {
+    kernel.args[operand.arg.0 as usize]
+}
+
+/// The runtime integers that the kernel reads.
+fn vars(kernel: &Matmul) -> Vec<Var> {
+    let sizes = [&kernel.batch, &kernel.m, &kernel.n, &kernel.k];
+    let views = [&kernel.a.view, &kernel.b.view];
+    let places = views
+        .iter()
+        .flat_map(|v| v.strides.iter().chain([&v.offset]));
+    let mut vars: Vec<Var> = sizes
+        .into_iter()
+        .chain(places)
+        .flat_map(Dim::vars)
+        .collect();
+    vars.extend(kernel.epilogue.vars());
+    vars.sort();
+    vars.dedup();
+    vars
+}
+
+/// Whether `k` is contiguous, and all rows start on multiples of `bytes`.
+fn aligned_rows(kernel: &Matmul, operand: &Operand, bytes: usize) -> bool {
+    let elements = bytes / dtype(kernel, operand).size();
+    let view = &operand.view;
+    let starts = [&view.offset, &view.strides[0], &view.strides[1]];
+    view.strides[2].is(1) && starts.iter().all(|d| multiple(d, elements))
+}

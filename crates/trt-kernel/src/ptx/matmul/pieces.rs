@@ -1,0 +1,216 @@
+//! How products with few rows read: `b` in pieces of 16 bytes, each used against all rows of `a`
+//! and never again, several in flight for each thread.
+
+use super::Frame;
+use super::few::Cut;
+use crate::DType;
+use crate::ptx::asm::{Asm, Class, Int, R};
+
+/// Bytes of `b` that one load brings.
+pub(super) const PIECE: usize = 16;
+
+/// Reads pieces of `b` and what they meet of `a`.
+pub(super) struct Reader {
+    cut: Cut,
+    a: DType,
+    b: DType,
+    /// The thread's place in the first row of `b` of its team; walks along `k`.
+    b_at: R,
+    /// Bytes from a row of `b` to the next.
+    b_row: i64,
+    /// The thread's place in each row of `a`: a pointer that walks along `k`, and bytes.
+    a_at: Vec<(R, i64)>,
+}
+
+impl Reader {
+    pub fn begin(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, team: R, lane: R) -> Reader {
+        let [a, b] = frame.dtypes();
+        // A team beyond the range reads the last rows instead, and its sums are not used.
+        let row = asm.op("mad.lo.s32", Class::B32, &[&team, &cut.rows, &n0]);
+        let last = asm.op("sub.s32", Class::B32, &[&frame.end, &cut.rows]);
+        let row = asm.op("min.s32", Class::B32, &[&row, &last]);
+        let start = frame.b_at(asm, row, Int::Imm(0));
+        let b_at = asm.op("mad.wide.s32", Class::B64, &[&lane, &PIECE, &start]);
+        let stride = frame.kernel.b.view.strides[1].constant().unwrap_or(0);
+
+        let a_piece = PIECE / b.size() * a.size();
+        let place = |asm: &mut Asm, m: Int| {
+            let start = frame.a_at(asm, m, Int::Imm(0));
+            asm.op("mad.wide.s32", Class::B64, &[&lane, &a_piece, &start])
+        };
+        let a_stride = frame.kernel.a.view.strides[1].constant();
+        let a_at = match (frame.m, a_stride) {
+            (Int::Imm(_), Some(stride)) => {
+                let first = place(asm, Int::Imm(0));
+                let bytes = |m| m as i64 * stride * a.size() as i64;
+                (0..cut.m).map(|m| (first, bytes(m))).collect()
+            }
+            // Rows beyond m are read as the last, and their sums are not used.
+            _ => (0..cut.m)
+                .map(|m| {
+                    let last = asm.op("add.s32", Class::B32, &[&frame.m, &-1]);
+                    let m = asm.op("min.s32", Class::B32, &[&last, &m]);
+                    (place(asm, Int::Reg(m)), 0)
+                })
+                .collect(),
+        };
+        Reader {
+            cut,
+            a,
+            b,
+            b_at,
+            b_row: stride * b.size() as i64,
+            a_at,
+        }
+    }
+
+    /// Adds all products of the thread's pieces to `acc[m][row]`.
+    ///
+    /// With many pieces, a register that has been multiplied is loaded again at once, so that
+    /// always as many loads are in flight. The last round, the rest and a ragged piece, which
+    /// not all threads have, are straight code.
+    pub fn multiply(&self, asm: &mut Asm, lane: R, acc: &[R]) {
+        let Cut {
+            team,
+            ahead,
+            pieces,
+            ..
+        } = self.cut;
+        let (whole, ragged) = (pieces / team, pieces % team);
+        let mut flying: Vec<Flying> = Vec::new();
+        let mut rest = whole;
+        if whole >= 2 * ahead {
+            flying = (0..ahead).map(|i| self.start(asm, i, None)).collect();
+            let rounds = whole / ahead - 1;
+            let i = asm.op("mov.b32", Class::B32, &[&0]);
+            asm.count_rolled(i, Int::Imm(rounds as i64), Int::Imm(1), |asm| {
+                for f in &flying {
+                    self.meet(asm, acc, f);
+                    self.load_b(asm, f, f.piece + ahead);
+                }
+                self.advance(asm, ahead);
+            });
+            rest = whole % ahead;
+        }
+        for _ in 0..rest {
+            flying.push(self.start(asm, flying.len(), None));
+        }
+        if ragged > 0 {
+            let inside = asm.op("setp.lt.s32", Class::Pred, &[&lane, &ragged]);
+            flying.push(self.start(asm, flying.len(), Some(inside)));
+        }
+        for f in &flying {
+            self.meet(asm, acc, f);
+        }
+    }
+
+    /// Starts to load a piece of each row of `b`, where the guard holds.
+    fn start(&self, asm: &mut Asm, piece: usize, guard: Option<R>) -> Flying {
+        let rows = (0..self.cut.rows)
+            .map(|_| asm.regs(Class::B32, PIECE / 4))
+            .collect();
+        let flying = Flying { piece, guard, rows };
+        self.load_b(asm, &flying, piece);
+        flying
+    }
+
+    fn load_b(&self, asm: &mut Asm, to: &Flying, piece: usize) {
+        let at = (piece * self.cut.team * PIECE) as i64;
+        for (r, words) in to.rows.iter().enumerate() {
+            let place = (self.b_at, at + r as i64 * self.b_row);
+            load(asm, "ld.global.nc.L1::no_allocate", words, place, to.guard);
+        }
+    }
+
+    /// Multiplies a piece of each row of `b` with all rows of `a`.
+    fn meet(&self, asm: &mut Asm, acc: &[R], piece: &Flying) {
+        let a_piece = PIECE / self.b.size() * self.a.size();
+        let at = (piece.piece * self.cut.team * a_piece) as i64;
+        let rows: Vec<Vec<R>> = piece.rows.iter().map(|w| unpack(asm, w, self.b)).collect();
+        for (m, sums) in acc.chunks(self.cut.rows).enumerate() {
+            let (base, offset) = self.a_at[m];
+            let words = asm.regs(Class::B32, a_piece / 4);
+            load(
+                asm,
+                "ld.global.nc",
+                &words,
+                (base, at + offset),
+                piece.guard,
+            );
+            let x = unpack(asm, &words, self.a);
+            for (j, x) in x.iter().enumerate() {
+                for (row, sum) in rows.iter().zip(sums) {
+                    asm.op_to("fma.rn.f32", *sum, &[&row[j], x, sum]);
+                }
+            }
+        }
+    }
+
+    /// Walks `count` pieces of the team along `k`.
+    fn advance(&self, asm: &mut Asm, count: usize) {
+        let pieces = count * self.cut.team;
+        asm.op_to("add.s64", self.b_at, &[&self.b_at, &(pieces * PIECE)]);
+        let a_piece = PIECE / self.b.size() * self.a.size();
+        let mut pointers: Vec<R> = self.a_at.iter().map(|(p, _)| *p).collect();
+        pointers.dedup();
+        for p in pointers {
+            asm.op_to("add.s64", p, &[&p, &(pieces * a_piece)]);
+        }
+    }
+}
+
+/// A piece of each row of `b`, on its way into registers.
+struct Flying {
+    /// Which piece of the thread, counted from where its pointers stand.
+    piece: usize,
+    /// Who has it, if not all do.
+    guard: Option<R>,
+    /// Its words, for each row.
+    rows: Vec<Vec<R>>,
+}
+
+/// Loads words in pieces of up to 16 bytes; zeros where the guard does not hold.
+fn load(asm: &mut Asm, name: &str, regs: &[R], at: (R, i64), guard: Option<R>) {
+    let mut when = String::new();
+    if let Some(p) = guard {
+        when = format!("@{p} ");
+        for r in regs {
+            asm.put(format_args!("mov.b32 {r}, 0"));
+        }
+    }
+    for (i, part) in regs.chunks(4).enumerate() {
+        let list = part.iter().map(R::to_string).collect::<Vec<_>>().join(", ");
+        let place = format!("[{}+{}]", at.0, at.1 + 16 * i as i64);
+        match part.len() {
+            1 => asm.put(format_args!("{when}{name}.b32 {list}, {place}")),
+            n => asm.put(format_args!("{when}{name}.v{n}.b32 {{{list}}}, {place}")),
+        }
+    }
+}
+
+/// The floats in some words, in order.
+fn unpack(asm: &mut Asm, words: &[R], dtype: DType) -> Vec<R> {
+    let mut out = Vec::new();
+    for w in words {
+        match dtype {
+            DType::BF16 => {
+                out.push(asm.op("shl.b32", Class::B32, &[w, &16]));
+                out.push(asm.op("and.b32", Class::B32, &[w, &"0xffff0000"]));
+            }
+            DType::F16 => {
+                let halves = asm.regs(Class::B16, 2);
+                asm.put(format_args!(
+                    "mov.b32 {{{}, {}}}, {w}",
+                    halves[0], halves[1]
+                ));
+                out.extend(
+                    halves
+                        .iter()
+                        .map(|h| asm.op("cvt.f32.f16", Class::F32, &[h])),
+                );
+            }
+            _ => out.push(*w),
+        }
+    }
+    out
+}

@@ -1,0 +1,161 @@
+//! Emitted kernels, run without a GPU: every kind against the reference, for every target.
+
+#[path = "../emulator/mod.rs"]
+mod emulator;
+#[path = "../reference/mod.rs"]
+mod reference;
+
+mod attention;
+mod matmul;
+mod mistakes;
+mod moves;
+mod row;
+mod subset;
+mod wide;
+
+use emulator::{Call, Done, Tiles};
+use reference::Buffer;
+use std::ops::Range;
+use trt_kernel::ptx::{self, Emitted, Target};
+use trt_kernel::*;
+
+/// Sizes as `Dim`s.
+fn dims(sizes: &[usize]) -> Vec<Dim> {
+    sizes.iter().map(|s| Dim::from(*s)).collect()
+}
+
+/// The kernel for each target whose instructions differ.
+fn emitted(kernel: &Kernel) -> Vec<Emitted> {
+    let mut all: Vec<Emitted> = Vec::new();
+    for target in Target::ALL {
+        let e = ptx::emit(kernel, target).unwrap_or_else(|e| panic!("{target}: {e}"));
+        let same = |x: &Emitted| body(x) == body(&e) && x.launches == e.launches;
+        if !all.iter().any(same) {
+            all.push(e);
+        }
+    }
+    all
+}
+
+/// The text without the lines that name the target.
+fn body(e: &Emitted) -> String {
+    let names_it = |l: &&str| !l.starts_with(".target") && !l.starts_with(".version");
+    e.text
+        .lines()
+        .filter(names_it)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The weight of a ranged matmul, with its rows and bytes of a row.
+fn weight(kernel: &Kernel, env: &Env, args: &[Buffer]) -> Option<(Arg, usize, usize)> {
+    match kernel {
+        Kernel::Matmul(k) if k.ranged => {
+            let size = args[k.b.arg.0 as usize].dtype.size();
+            Some((k.b.arg, k.n.size(env), k.k.size(env) * size))
+        }
+        _ => None,
+    }
+}
+
+/// Launches a kernel, a ranged one on some rows that lie in tiles of `step`.
+fn launch(
+    kernel: &Kernel,
+    emitted: &Emitted,
+    env: &Env,
+    rows: Option<(Range<usize>, usize)>,
+    seed: u64,
+    args: &mut [Buffer],
+) -> Done {
+    let tiles = weight(kernel, env, args).map(|(weight, n, row)| {
+        let (rows, step) = rows.unwrap_or((0..n, n.max(1)));
+        let tile = |start: usize| {
+            let end = (start + step).min(rows.end);
+            args[weight.0 as usize].bytes[start * row..end * row].to_vec()
+        };
+        let bytes = rows.clone().step_by(step).map(tile).collect();
+        Tiles {
+            weight,
+            rows,
+            step,
+            bytes,
+        }
+    });
+    let call = Call {
+        env: *env,
+        written: kernel.written(),
+        tiles,
+        seed,
+        ..Call::default()
+    };
+    emulator::run(emitted, &call, args)
+        .unwrap_or_else(|e| panic!("{}: {e}\n{kernel}", emitted.target))
+}
+
+/// Fills the arguments that a kernel writes and does not read with what no kernel computes.
+fn poison(kernel: &Kernel, args: &mut [Buffer]) {
+    let body = match kernel {
+        Kernel::Row(k) => &k.body,
+        Kernel::Matmul(k) => &k.epilogue,
+        Kernel::Attention(k) => &k.score,
+        Kernel::Gather(k) => &k.body,
+        Kernel::Move(_) | Kernel::Group(_) => &Body::default(),
+    };
+    for arg in kernel.written() {
+        let reads = |i: &Inst| matches!(i, Inst::Load(a, _) if *a == arg);
+        if !body.insts.iter().any(reads) {
+            args[arg.0 as usize].bytes.fill(0xff);
+        }
+    }
+}
+
+/// The largest distance to the reference, over all targets and two orders of turns.
+fn distance(kernel: &Kernel, env: &Env, args: &[Buffer]) -> f64 {
+    distance_of(kernel, &emitted(kernel), env, args)
+}
+
+/// The largest distance of some emitted forms of a kernel.
+fn distance_of(kernel: &Kernel, emitted: &[Emitted], env: &Env, args: &[Buffer]) -> f64 {
+    let mut given = args.to_vec();
+    poison(kernel, &mut given);
+    let mut exact = given.clone();
+    reference::run(kernel, env, &mut exact);
+    let mut worst = 0f64;
+    for (i, e) in emitted.iter().enumerate() {
+        let mut ours = given.clone();
+        launch(kernel, e, env, None, i as u64, &mut ours);
+        for (a, b) in ours.iter().zip(&exact) {
+            let d = a.distance(b);
+            worst = if d.is_nan() { d } else { worst.max(d) };
+        }
+    }
+    worst
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    let mut b = BodyBuilder::new();
+    let space = dims(&[200, 4096]);
+    let x = b.load(Arg(0), View::contiguous(&space));
+    let y = b.unary(Unary::Gelu, x);
+    b.store(Arg(1), View::contiguous(&space), y);
+    let kernel = Kernel::Row(Row {
+        space,
+        args: vec![DType::F32; 2],
+        body: b.finish(),
+    });
+    let e = ptx::emit(&kernel, Target::Sm80).unwrap();
+    let mut args = [
+        Buffer::random(DType::F32, 200 * 4096, 1),
+        Buffer::zeros(DType::F32, 200 * 4096),
+    ];
+    let start = std::time::Instant::now();
+    let done = launch(&kernel, &e, &Env::default(), None, 0, &mut args);
+    let s = start.elapsed().as_secs_f64();
+    println!(
+        "{} warp instructions, {:.1} M thread instructions/s",
+        done.instructions,
+        done.instructions as f64 * 32.0 / s / 1e6
+    );
+}

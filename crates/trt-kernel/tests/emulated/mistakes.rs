@@ -1,0 +1,199 @@
+//! Mistakes that the emulator must find: each of these texts is wrong in one way.
+
+use super::subset::{run, why};
+use crate::emulator::Why;
+use crate::reference::Buffer;
+use trt_kernel::DType;
+
+#[test]
+fn unknown_text_is_refused() {
+    for body in [
+        "frobnicate.u32 %r0, %r0;",
+        "add.rz.f32 %f0, %f0, %f0;",
+        "ld.local.u32 %r0, [%d0];",
+        "ld.global.magic.u32 %r0, [%d0];",
+        "mov.u32 %r0, %clock;",
+        "mov.u32 %r99, 0;",
+        "bra $nowhere;",
+        "add.u32 %r0, %r0;",
+        "mov.u32 %r0, 0x1ffffffff;",
+        "mov.u32 %d0, 0;",
+    ] {
+        let why = why(32, body);
+        assert!(matches!(why, Why::Text(_)), "{body}: {why}");
+    }
+}
+
+#[test]
+fn memory_outside_of_arguments_is_out_of_bounds() {
+    for body in [
+        "ld.global.u32 %r0, [%d0+1024];",
+        "ld.global.u32 %r0, [%d0+-4];",
+        "ld.global.v4.u32 {%r0, %r1, %r2, %r3}, [%d0+1016];",
+        "mov.b64 %d2, 0; ld.global.u32 %r0, [%d2];",
+        "st.global.u32 [%d1+1024], 0;",
+        "ld.shared.u32 %r0, [s0+4096];",
+        "st.shared.u32 [dyn+1024], 0;",
+        "ld.param.u64 %d2, [a1+8];",
+    ] {
+        let why = why(32, body);
+        let found = matches!(why, Why::Bounds { .. } | Why::Misaligned { .. });
+        assert!(found, "{body}: {why}");
+    }
+}
+
+#[test]
+fn misaligned_and_read_only_accesses_are_found() {
+    let found = why(32, "ld.global.u32 %r0, [%d0+2];");
+    assert!(matches!(found, Why::Misaligned { .. }), "{found}");
+    let found = why(32, "ld.global.v4.u32 {%r0, %r1, %r2, %r3}, [%d0+8];");
+    assert!(matches!(found, Why::Misaligned { .. }), "{found}");
+    let found = why(32, "st.global.u32 [%d0], 1;");
+    assert!(matches!(found, Why::ReadOnly { .. }), "{found}");
+}
+
+#[test]
+fn reading_what_nothing_wrote_is_found() {
+    let found = why(32, "add.u32 %r0, %r1, 1;");
+    assert_eq!(
+        found,
+        Why::Register {
+            register: "%r1".into()
+        }
+    );
+    let some =
+        "mov.u32 %r0, %tid.x; setp.lt.u32 %p0, %r0, 5; @%p0 mov.u32 %r1, 3; add.u32 %r2, %r1, 1;";
+    assert_eq!(
+        why(32, some),
+        Why::Register {
+            register: "%r1".into()
+        }
+    );
+    let found = why(32, "ld.shared.u32 %r0, [s0];");
+    assert!(matches!(found, Why::Unwritten { .. }), "{found}");
+}
+
+#[test]
+fn divergence_where_the_whole_warp_is_needed_is_found() {
+    let half = "mov.u32 %r0, %tid.x; setp.lt.u32 %p0, %r0, 16;";
+    for what in ["@%p0 bar.sync 0;", "@%p0 bar.warp.sync 0xffffffff;"] {
+        let found = why(32, &format!("{half} {what}"));
+        assert!(matches!(found, Why::Divergent { .. }), "{what}: {found}");
+    }
+    let shuffle = "@%p0 shfl.sync.bfly.b32 %r1, %r0, 1, 31, 0xffffffff;";
+    assert!(matches!(
+        why(32, &format!("{half} {shuffle}")),
+        Why::Lane { .. }
+    ));
+    let shuffle = "@%p0 shfl.sync.idx.b32 %r1, %r0, 20, 31, 0x0000ffff;";
+    let found = why(32, &format!("{half} {shuffle}"));
+    assert!(matches!(found, Why::Lane { lane: 20, .. }), "{found}");
+}
+
+#[test]
+fn a_barrier_that_a_warp_never_reaches_is_a_deadlock() {
+    let body = "mov.u32 %r0, %tid.x; setp.lt.u32 %p0, %r0, 32; @%p0 bra $l; bar.sync 0, 64; $l:";
+    let found = why(64, body);
+    assert!(matches!(found, Why::Deadlock(_)), "{found}");
+}
+
+#[test]
+fn unordered_accesses_of_shared_memory_are_races() {
+    let own = "mov.u32 %r0, %tid.x; mad.lo.u32 %r1, %r0, 4, s0; xor.b32 %r2, %r0, 1; \
+               mad.lo.u32 %r2, %r2, 4, s0; xor.b32 %r3, %r0, 32; mad.lo.u32 %r3, %r3, 4, s0;";
+    for body in [
+        // Read after write within a warp, and between warps with only a warp barrier.
+        "st.shared.u32 [%r1], %r0; ld.shared.u32 %r4, [%r2];",
+        "st.shared.u32 [%r1], %r0; bar.warp.sync -1; ld.shared.u32 %r4, [%r3];",
+        // Write after read.
+        "st.shared.u32 [%r1], %r0; bar.sync 0; ld.shared.u32 %r4, [%r2]; st.shared.u32 [%r1], %r0;",
+        "st.shared.u32 [%r1], %r0; bar.sync 0; ld.shared.u32 %r4, [%r3]; bar.warp.sync -1; st.shared.u32 [%r1], %r0;",
+        // Write after write.
+        "st.shared.u32 [s0], %r0;",
+    ] {
+        let found = why(64, &format!("{own} {body}"));
+        assert!(
+            matches!(found, Why::Race { .. } | Why::Unwritten { .. }),
+            "{body}: {found}"
+        );
+    }
+    let fine = "st.shared.u32 [%r1], %r0; bar.sync 0; ld.shared.u32 %r4, [%r3]; bar.sync 0; \
+                st.shared.u32 [%r3], %r0; bar.warp.sync -1; st.shared.u32 [s0+2048], 5;";
+    let mut args = [
+        Buffer::zeros(DType::U32, 256),
+        Buffer::zeros(DType::U32, 256),
+    ];
+    run(64, 1, &format!("{own} {fine}"), &mut args).unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+fn a_copy_that_was_not_waited_for_is_found() {
+    let start = "mov.u32 %r0, %tid.x; mad.lo.u32 %r1, %r0, 16, s0; mad.wide.u32 %d2, %r0, 16, %d0; \
+                 cp.async.cg.shared.global [%r1], [%d2], 16; cp.async.commit_group;";
+    let none = why(32, &format!("{start} ld.shared.u32 %r2, [%r1];"));
+    assert!(matches!(none, Why::Pending { .. }), "{none}");
+    let one = why(
+        32,
+        &format!("{start} cp.async.wait_group 1; bar.sync 0; ld.shared.u32 %r2, [%r1];"),
+    );
+    assert!(matches!(one, Why::Pending { .. }), "{one}");
+    // Waiting makes them visible to the thread itself; others need a barrier as well.
+    let other = "xor.b32 %r3, %r1, 16; cp.async.wait_all; ld.shared.u32 %r2, [%r3];";
+    let other = why(32, &format!("{start} {other}"));
+    assert!(matches!(other, Why::Race { .. }), "{other}");
+}
+
+#[test]
+fn blocks_and_threads_that_share_global_memory_without_order_race() {
+    let mut args = [
+        Buffer::zeros(DType::U32, 256),
+        Buffer::zeros(DType::U32, 256),
+    ];
+    let body = "mov.u32 %r0, %ctaid.x; st.global.u32 [%d1], %r0;";
+    let found = run(1, 2, body, &mut args).unwrap_err();
+    assert!(matches!(found.why, Why::Race { .. }), "{found}");
+    let body = "mov.u32 %r0, %ctaid.x; mad.wide.u32 %d2, %r0, 4, %d1; \
+                ld.global.u32 %r1, [%d1]; st.global.u32 [%d2], %r0;";
+    let found = run(1, 3, body, &mut args).unwrap_err();
+    assert!(matches!(found.why, Why::Race { .. }), "{found}");
+    let body = "mov.u32 %r0, %tid.x; mad.wide.u32 %d2, %r0, 4, %d1; st.global.u32 [%d2], %r0; \
+                bar.sync 0; xor.b32 %r0, %r0, 32; mad.wide.u32 %d2, %r0, 4, %d1; ld.global.u32 %r1, [%d2];";
+    run(64, 1, body, &mut args).unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+fn the_last_block_may_read_what_the_others_released() {
+    let body = "
+        mov.u32 %r0, %ctaid.x;
+        mad.wide.u32 %d2, %r0, 4, %d1;
+        st.global.u32 [%d2+4], %r0;
+        fence.acq_rel.gpu;
+        atom.global.add.u32 %r1, [%d1], 1;
+        setp.ne.u32 %p0, %r1, 3;
+        @%p0 ret;
+        fence.acq_rel.gpu;
+        ld.global.u32 %r2, [%d1+4]; ld.global.u32 %r3, [%d1+8];
+        add.u32 %r2, %r2, %r3;
+        st.global.u32 [%d1+64], %r2;";
+    let mut args = [Buffer::zeros(DType::U32, 1), Buffer::zeros(DType::U32, 64)];
+    run(1, 4, body, &mut args).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(args[1].get(16), 1.0);
+    args[1] = Buffer::zeros(DType::U32, 64);
+    let found = run(1, 4, &body.replace("fence.acq_rel.gpu;", ""), &mut args).unwrap_err();
+    assert!(matches!(found.why, Why::Race { .. }), "{found}");
+}
+
+#[test]
+fn an_error_says_where() {
+    let mut args = [Buffer::zeros(DType::U32, 4), Buffer::zeros(DType::U32, 4)];
+    let body = "mov.u32 %r0, %tid.x;\nmad.wide.u32 %d2, %r0, 4, %d1;\n@%p0 ret;";
+    let error = run(2, 1, body, &mut args).unwrap_err();
+    assert_eq!((&*error.entry, &*error.text), ("k", "@%p0 ret;"));
+    let body = "mov.u32 %r0, %tid.x;\nmad.wide.u32 %d2, %r0, 4, %d1;\nst.global.u32 [%d2+4], %r0;";
+    let error = run(4, 2, body, &mut args).unwrap_err();
+    assert_eq!((error.block, error.thread), (Some([0, 0, 0]), Some(3)));
+    assert!(
+        error.to_string().contains("a1 (16 bytes; this is at +16)"),
+        "{error}"
+    );
+}

@@ -1,0 +1,411 @@
+//! One instruction of a warp.
+
+use super::error::Why;
+use super::inst::*;
+use super::memory::{Memory, Params, value};
+use super::ops::Fun;
+use super::warp::{Lanes, Stop, Warp, lanes};
+use super::{lanes as exchange, tensor, wgmma};
+
+/// What all warps of a block share.
+#[derive(Debug)]
+pub struct Machine<'a> {
+    pub program: &'a Program,
+    pub params: &'a Params,
+    pub global: &'a mut Memory,
+    pub shared: Memory,
+    /// Accesses of blocks up to this clock were released by an atomic.
+    pub released: u32,
+    /// For each warp, the last clock whose writes to shared memory it fenced for wgmma.
+    pub fenced: Vec<u32>,
+}
+
+/// What a block must do after a warp's instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    Nothing,
+    /// The warp arrived at a barrier of so many threads (or all).
+    Barrier {
+        id: u32,
+        threads: Option<u32>,
+        waits: bool,
+    },
+    /// The warp exited.
+    Exit,
+}
+
+impl Machine<'_> {
+    /// Runs the next instruction.
+    pub fn step(&mut self, warp: &mut Warp) -> Result<After, Stop> {
+        let program = self.program;
+        let inst = &program.code[warp.at as usize];
+        let mask = warp.guarded(program, inst.guard)?;
+        match &inst.op {
+            Op::Branch { to, uniform } => {
+                if *uniform && mask != 0 && mask != warp.active {
+                    return Err(Why::Wrong("bra.uni is not uniform".into()).into());
+                }
+                warp.branch(mask, *to);
+                return Ok(After::Nothing);
+            }
+            Op::Exit if mask != 0 => {
+                warp.exit(mask);
+                return Ok(if warp.alive == 0 {
+                    After::Exit
+                } else {
+                    After::Nothing
+                });
+            }
+            Op::Barrier { id, threads, waits } if mask != 0 => {
+                warp.together(mask, "a barrier")?;
+                let id = warp.read_uniform(program, *id, mask)? as u32;
+                let threads = match threads {
+                    Some(n) => Some(warp.read_uniform(program, *n, mask)? as u32),
+                    None => None,
+                };
+                warp.advance();
+                return Ok(After::Barrier {
+                    id,
+                    threads,
+                    waits: *waits,
+                });
+            }
+            _ if mask == 0 => {}
+            op => {
+                self.plain(warp, op, mask)?;
+                warp.registers.check(program)?;
+            }
+        }
+        warp.advance();
+        Ok(After::Nothing)
+    }
+
+    /// An instruction that neither branches nor waits for other warps.
+    fn plain(&mut self, warp: &mut Warp, op: &Op, mask: u32) -> Result<(), Stop> {
+        let program = self.program;
+        match op {
+            Op::Map {
+                fun,
+                d,
+                src,
+                divides,
+                mask: cut,
+            } => map(warp, program, *fun, *d, src, *divides, *cut, mask),
+            Op::Pack { d, bits, parts } => {
+                let mut out: Lanes = [0; 32];
+                for (i, part) in parts.iter().enumerate() {
+                    let values = warp.read(program, *part, mask)?;
+                    (0..32).for_each(|l| out[l] |= values[l] << (*bits * i as u32));
+                }
+                warp.registers.set(*d, mask, &out);
+                Ok(())
+            }
+            Op::Unpack { d, bits, a } => {
+                let values = warp.read(program, *a, mask)?;
+                for (i, d) in d.iter().enumerate() {
+                    let part = values.map(|v| v >> (*bits * i as u32) & (u64::MAX >> (64 - *bits)));
+                    d.iter().for_each(|d| warp.registers.set(*d, mask, &part));
+                }
+                Ok(())
+            }
+            Op::Setp {
+                test,
+                combine,
+                p,
+                q,
+                a,
+                b,
+            } => {
+                let (a, b) = (warp.read(program, *a, mask)?, warp.read(program, *b, mask)?);
+                let tests: Lanes = std::array::from_fn(|l| u64::from(test(a[l], b[l])));
+                let (mut yes, mut no) = (tests, tests.map(|t| t ^ 1));
+                if let Some((logic, c)) = combine {
+                    let c = warp.read(program, *c, mask)?;
+                    let with = |t: Lanes| std::array::from_fn(|l| logic.of(t[l], c[l]));
+                    (yes, no) = (with(yes), with(no));
+                }
+                warp.registers.set(*p, mask, &yes);
+                q.iter().for_each(|q| warp.registers.set(*q, mask, &no));
+                Ok(())
+            }
+            Op::Load {
+                space,
+                ty,
+                d,
+                at,
+                nc,
+            } => self.load(warp, *space, *ty, d, *at, *nc, mask),
+            Op::Store { space, ty, src, at } => self.store(warp, *space, *ty, src, *at, mask),
+            Op::Atomic { .. } => self.atomic(warp, op, mask),
+            Op::CopyAsync {
+                to,
+                from,
+                bytes,
+                valid,
+            } => self.copy(warp, *to, *from, *bytes as usize, *valid, mask),
+            Op::CopyCommit => {
+                for l in lanes(mask) {
+                    let c = &mut warp.copies[l as usize];
+                    let group = std::mem::take(&mut c.open);
+                    c.groups.push_back(group);
+                }
+                Ok(())
+            }
+            Op::CopyWait { left } => self.arrive(warp, *left as usize, false, mask),
+            Op::CopyWaitAll => self.arrive(warp, 0, true, mask),
+            Op::Fence => {
+                warp.fenced = true;
+                Ok(())
+            }
+            Op::WarpSync { mask: members } => {
+                warp.together(mask, "bar.warp.sync")?;
+                let members = warp.read_uniform(program, *members, mask)? as u32;
+                if members & mask != mask {
+                    return Err(Why::Text("bar.warp.sync of a part of the warp".into()).into());
+                }
+                warp.time.tick(warp.index);
+                Ok(())
+            }
+            Op::Shuffle { .. } | Op::Vote { .. } | Op::Redux { .. } | Op::ActiveMask { .. } => {
+                exchange::run(warp, program, op, mask)
+            }
+            Op::LoadMatrix { .. } | Op::StoreMatrix { .. } | Op::Mma { .. } => {
+                tensor::run(warp, program, &mut self.shared, op, mask)
+            }
+            Op::ProductFence | Op::ProductCommit | Op::ProductWait { .. } | Op::Product { .. } => {
+                wgmma::run(warp, program, &mut self.shared, &self.fenced, op, mask)
+            }
+            Op::ProxyFence => {
+                warp.together(mask, "fence.proxy.async")?;
+                self.fenced[warp.index] = warp.time.now;
+                warp.time.proxied = warp.time.seen.clone();
+                warp.time.proxied[warp.index] = warp.time.now;
+                warp.time.beat();
+                Ok(())
+            }
+            Op::Nop | Op::Branch { .. } | Op::Exit | Op::Barrier { .. } => Ok(()),
+        }
+    }
+
+    /// The address of each lane.
+    pub fn addresses(&self, warp: &Warp, at: Address, mask: u32) -> Result<Lanes, Stop> {
+        let base = warp.read(self.program, at.base, mask)?;
+        Ok(base.map(|b| b.wrapping_add_signed(at.offset)))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one instruction")]
+    fn load(
+        &mut self,
+        warp: &mut Warp,
+        space: Space,
+        ty: Ty,
+        d: &[Option<(Slot, u32)>],
+        at: Address,
+        nc: bool,
+        mask: u32,
+    ) -> Result<(), Stop> {
+        let addresses = self.addresses(warp, at, mask)?;
+        let size = ty.bits() as usize / 8;
+        for lane in lanes(mask) {
+            let (address, who) = (addresses[lane as usize], warp.time.who(warp.index, lane));
+            let bytes = size * d.len();
+            if nc {
+                self.global
+                    .constant(&who, address, bytes)
+                    .map_err(Stop::at(lane))?;
+            }
+            let bytes = match space {
+                Space::Param => self.params.read(address, bytes),
+                Space::Global => self.global.read(&who, address, bytes),
+                Space::Shared => self.shared.read(&who, address, bytes),
+            };
+            let bytes = bytes.map_err(Stop::at(lane))?;
+            for (d, element) in d.iter().zip(bytes.chunks_exact(size)) {
+                let Some((slot, width)) = *d else { continue };
+                let mut x = value(element);
+                if matches!(ty, Ty::S(_)) {
+                    let top = 64 - ty.bits();
+                    x = ((x << top) as i64 >> top) as u64 & (u64::MAX >> (64 - width));
+                }
+                warp.registers.set_lane(slot, lane, x);
+            }
+        }
+        Ok(())
+    }
+
+    fn store(
+        &mut self,
+        warp: &mut Warp,
+        space: Space,
+        ty: Ty,
+        src: &[Src],
+        at: Address,
+        mask: u32,
+    ) -> Result<(), Stop> {
+        let addresses = self.addresses(warp, at, mask)?;
+        let size = ty.bits() as usize / 8;
+        let mut data = [[0u8; 16]; 32];
+        for (i, s) in src.iter().enumerate() {
+            let values = warp.read(self.program, *s, mask)?;
+            for l in 0..32 {
+                let bytes = &values[l].to_le_bytes()[..size];
+                data[l][i * size..(i + 1) * size].copy_from_slice(bytes);
+            }
+        }
+        for lane in lanes(mask) {
+            let who = warp.time.who(warp.index, lane);
+            let bytes = &data[lane as usize][..size * src.len()];
+            let memory = match space {
+                Space::Shared => &mut self.shared,
+                Space::Global | Space::Param => &mut *self.global,
+            };
+            let done = memory.write(&who, addresses[lane as usize], bytes);
+            done.map_err(Stop::at(lane))?;
+        }
+        Ok(())
+    }
+
+    fn atomic(&mut self, warp: &mut Warp, op: &Op, mask: u32) -> Result<(), Stop> {
+        let Op::Atomic {
+            space,
+            ty,
+            fun,
+            order,
+            d,
+            at,
+            b,
+            c,
+        } = op
+        else {
+            return Ok(());
+        };
+        let addresses = self.addresses(warp, *at, mask)?;
+        let b = warp.read(self.program, *b, mask)?;
+        let c = warp.read(self.program, *c, mask)?;
+        if *space == Space::Global && (order.acquires || warp.fenced) {
+            warp.time.acquired = self.released;
+        }
+        for lane in lanes(mask) {
+            let l = lane as usize;
+            let who = warp.time.who(warp.index, lane);
+            let memory = match space {
+                Space::Shared => &mut self.shared,
+                Space::Global | Space::Param => &mut *self.global,
+            };
+            let change = |old| fun(old, b[l], c[l]);
+            let old = memory.update(&who, addresses[l], ty.bits() as usize / 8, change);
+            let old = old.map_err(Stop::at(lane))?;
+            d.iter()
+                .for_each(|d| warp.registers.set_lane(*d, lane, old));
+        }
+        if *space == Space::Global && (order.releases || warp.fenced) {
+            self.released = warp.time.now;
+        }
+        Ok(())
+    }
+
+    fn copy(
+        &mut self,
+        warp: &mut Warp,
+        to: Address,
+        from: Address,
+        bytes: usize,
+        valid: Option<Src>,
+        mask: u32,
+    ) -> Result<(), Stop> {
+        let (to, from) = (
+            self.addresses(warp, to, mask)?,
+            self.addresses(warp, from, mask)?,
+        );
+        let valid = match valid {
+            Some(v) => warp.read(self.program, v, mask)?,
+            None => [bytes as u64; 32],
+        };
+        for lane in lanes(mask) {
+            let (to, from) = (to[lane as usize], from[lane as usize]);
+            let n = valid[lane as usize] as usize;
+            let who = warp.time.who(warp.index, lane);
+            let mut data = [0u8; 16];
+            let mut run = || {
+                if n > bytes {
+                    return Err(Why::Wrong(format!("a copy of {n} of {bytes} bytes")));
+                }
+                if n > 0 {
+                    data[..n].copy_from_slice(self.global.read_at(&who, from, n, bytes)?);
+                }
+                self.shared.write(&who, to, &data[..bytes])?;
+                self.shared.begin(to, bytes)
+            };
+            run().map_err(Stop::at(lane))?;
+            warp.copies[lane as usize].open.push((to, bytes));
+        }
+        Ok(())
+    }
+
+    /// Waits for all but the last groups of copies of each lane, and for `open` ones.
+    fn arrive(&mut self, warp: &mut Warp, left: usize, open: bool, mask: u32) -> Result<(), Stop> {
+        for lane in lanes(mask) {
+            let who = warp.time.who(warp.index, lane);
+            let c = &mut warp.copies[lane as usize];
+            let done = c.groups.len().saturating_sub(left);
+            let rest = if open {
+                std::mem::take(&mut c.open)
+            } else {
+                Vec::new()
+            };
+            for (at, bytes) in c.groups.drain(..done).flatten().chain(rest) {
+                self.shared
+                    .finish(&who, at, bytes)
+                    .map_err(Stop::at(lane))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Logic {
+    fn of(self, a: u64, b: u64) -> u64 {
+        match self {
+            Logic::And => a & b,
+            Logic::Or => a | b,
+            Logic::Xor => a ^ b,
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "the fields of one instruction")]
+fn map(
+    warp: &mut Warp,
+    program: &Program,
+    fun: Fun,
+    d: Slot,
+    src: &[Src; 4],
+    divides: bool,
+    cut: u64,
+    mask: u32,
+) -> Result<(), Stop> {
+    let get = |i: usize| warp.read(program, src[i], mask);
+    let out: Lanes = match fun {
+        Fun::One(f) => get(0)?.map(|a| f(a) & cut),
+        Fun::Two(f) => {
+            let (a, mut b) = (get(0)?, get(1)?);
+            if divides {
+                if let Some(lane) = lanes(mask).find(|l| b[*l as usize] == 0) {
+                    return Err(Stop::at(lane)(Why::Wrong("division by zero".into())));
+                }
+                b.iter_mut().for_each(|b| *b = (*b).max(1));
+            }
+            std::array::from_fn(|l| f(a[l], b[l]) & cut)
+        }
+        Fun::Three(f) => {
+            let (a, b, c) = (get(0)?, get(1)?, get(2)?);
+            std::array::from_fn(|l| f(a[l], b[l], c[l]) & cut)
+        }
+        Fun::Four(f) => {
+            let (a, b, c, e) = (get(0)?, get(1)?, get(2)?, get(3)?);
+            std::array::from_fn(|l| f(a[l], b[l], c[l], e[l]) & cut)
+        }
+    };
+    warp.registers.set(d, mask, &out);
+    Ok(())
+}

@@ -1,0 +1,335 @@
+//! PTX without a GPU: runs what the back end emits, and checks it while it runs.
+//!
+//! This is the living definition of the subset of PTX that the back end uses. An instruction,
+//! modifier or operand that is not known here is an error, never a guess; so is every access
+//! that a device would let pass or that would only sometimes go wrong: outside of an argument,
+//! misaligned, to read-only memory, of a register or shared byte that nothing wrote, of bytes
+//! that an asynchronous copy is still to bring, or not ordered after another thread's access
+//! ([`race`]). [`EmuError`] says which line, block and thread.
+//!
+//! What it does not model: the rounding of approximate functions (it is exact), the order of
+//! sums inside of a tensor core's product (it rounds once), time.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+mod block;
+mod convert;
+mod decode;
+mod double;
+mod error;
+mod exec;
+mod float;
+mod half;
+mod inst;
+mod lanes;
+mod memory;
+mod names;
+mod ops;
+mod race;
+mod registers;
+mod tensor;
+mod text;
+mod tokens;
+mod warp;
+mod wgmma;
+
+pub use error::{EmuError, Why};
+
+use crate::reference::Buffer;
+use exec::Machine;
+use inst::Program;
+use memory::{Access, Memory, Params, Region};
+use std::ops::Range;
+use trt_kernel::ptx::{Emitted, Launch, MAX_TILES, Param, Target};
+use trt_kernel::{Arg, Env, ROW_PANEL};
+
+/// The weight rows of a ranged launch, where they lie in tiles of `step` rows.
+#[derive(Clone, Debug)]
+pub struct Tiles {
+    /// The argument whose rows these are.
+    pub weight: Arg,
+    pub rows: Range<usize>,
+    pub step: usize,
+    pub bytes: Vec<Vec<u8>>,
+}
+
+/// What a launch is given besides its arguments.
+#[derive(Clone, Debug, Default)]
+pub struct Call {
+    pub env: Env,
+    /// The arguments that may be written.
+    pub written: Vec<Arg>,
+    pub tiles: Option<Tiles>,
+    /// Arguments that lie where another one does.
+    pub shared: Vec<(Arg, Arg)>,
+    /// An argument that lies this many bytes after a multiple of 256, as a table in a file may.
+    pub skew: Option<(Arg, u64)>,
+    /// The order in which warps take turns; 0 is one after another.
+    pub seed: u64,
+}
+
+/// The fault record after a call: a mark, an id, a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fault(pub [i64; 3]);
+
+/// What a call did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done {
+    pub fault: Fault,
+    /// Instructions, counted by warp.
+    pub instructions: u64,
+}
+
+/// Where the first region starts, and what lies between two at least.
+const FIRST: u64 = 0x7f00_0000_0000;
+const GUARD: u64 = 4096;
+/// The address that a parameter has where the kernel may not read it.
+const POISON: u64 = 0xdead_0000_0000_0000;
+
+/// Runs a kernel as a device would.
+pub fn run(emitted: &Emitted, call: &Call, args: &mut [Buffer]) -> Result<Done, EmuError> {
+    let module = text::parse(&emitted.text).map_err(|e| e.with_source(&emitted.text))?;
+    if module.target != emitted.target.name() {
+        let what = format!(
+            "text for {} where {} is meant",
+            module.target, emitted.target
+        );
+        return Err(EmuError::text(0, Why::Text(what)));
+    }
+    let mut device = Device::new(emitted, call, args);
+    for launch in &emitted.launches {
+        if !launch.when.iter().all(|w| w.holds(&call.env)) {
+            continue;
+        }
+        let program = decode::program(&module, &launch.entry);
+        let run = program.and_then(|p| device.launch(emitted, launch, &p, call));
+        run.map_err(|e| e.with_source(&emitted.text))?;
+    }
+    Ok(device.finish(args, call))
+}
+
+/// Memory of a call, and its clock.
+struct Device {
+    global: Memory,
+    /// Addresses of arguments.
+    args: Vec<u64>,
+    tiles: Vec<u64>,
+    env: u64,
+    scratch: u64,
+    fault: u64,
+    clock: u32,
+    instructions: u64,
+}
+
+impl Device {
+    fn new(emitted: &Emitted, call: &Call, args: &[Buffer]) -> Device {
+        let mut d = Device {
+            global: Memory::new(inst::Space::Global),
+            args: Vec::new(),
+            tiles: Vec::new(),
+            env: 0,
+            scratch: 0,
+            fault: 0,
+            clock: 1,
+            instructions: 0,
+        };
+        for (i, buffer) in args.iter().enumerate() {
+            let same = call.shared.iter().find(|s| s.0.0 as usize == i);
+            let at = match same {
+                Some((_, with)) => d.args[with.0 as usize],
+                None => {
+                    let is = |a: &Arg| a.0 as usize == i;
+                    let over = call.shared.iter().any(|s| is(&s.1));
+                    let written = over || call.written.iter().any(is);
+                    let access = if written { Access::Write } else { Access::Read };
+                    d.place(&format!("a{i}"), buffer.bytes.clone(), access)
+                }
+            };
+            let skew = call.skew.filter(|s| s.0.0 as usize == i).map_or(0, |s| s.1);
+            if let (1.., Some(r)) = (skew, d.global.regions.last_mut()) {
+                r.base += skew;
+            }
+            let at = at + skew;
+            d.args.push(at);
+        }
+        for (i, tile) in call.tiles.iter().flat_map(|t| &t.bytes).enumerate() {
+            let at = d.place(&format!("tile {i}"), tile.clone(), Access::Read);
+            d.tiles.push(at);
+        }
+        let vars = (0..trt_kernel::Var::MAX as u8).map(|v| call.env.get(trt_kernel::Var(v)));
+        let vars = vars.flat_map(i64::to_le_bytes).collect();
+        d.env = d.place("env", vars, Access::Read);
+        let scratch = vec![0xff; emitted.scratch.size(&call.env)];
+        d.scratch = d.place("scratch", scratch, Access::Scratch);
+        d.fault = d.place("fault", vec![0; 24], Access::Write);
+        d
+    }
+
+    /// Lays bytes out after all others, behind a guard.
+    fn place(&mut self, name: &str, bytes: Vec<u8>, access: Access) -> u64 {
+        let end = |r: &Region| r.base + r.bytes.len() as u64;
+        let last = self.global.regions.last().map_or(FIRST, end);
+        let at = (last + GUARD).next_multiple_of(256);
+        self.global
+            .regions
+            .push(Region::new(name, at, bytes, access));
+        at
+    }
+
+    fn params(&self, emitted: &Emitted, program: &Program, call: &Call) -> Result<Params, Why> {
+        let mut bytes = Vec::new();
+        for (param, (name, at, size)) in emitted.params.iter().zip(&program.params) {
+            let mut value = match param {
+                Param::Arg(a) => self.address(*a, call).to_le_bytes().to_vec(),
+                Param::Env => self.env.to_le_bytes().to_vec(),
+                Param::Scratch => self.scratch.to_le_bytes().to_vec(),
+                Param::Fault => self.fault.to_le_bytes().to_vec(),
+                Param::Tiles(0) => self.table(call)?,
+                Param::Tiles(i) => {
+                    let what = format!("tiles of weight {i}: one weight is supported");
+                    return Err(Why::Launch(what));
+                }
+            };
+            if value.len() != *size {
+                let what = format!("{name} has {size} bytes where {} are given", value.len());
+                return Err(Why::Launch(what));
+            }
+            bytes.resize(*at, 0);
+            bytes.append(&mut value);
+        }
+        if emitted.params.len() != program.params.len() {
+            let (a, b) = (emitted.params.len(), program.params.len());
+            return Err(Why::Launch(format!("{a} parameters given, {b} declared")));
+        }
+        Ok(Params {
+            bytes,
+            fields: program.params.clone(),
+        })
+    }
+
+    /// The address of an argument; a ranged weight is only read through its tiles.
+    fn address(&self, arg: Arg, call: &Call) -> u64 {
+        match &call.tiles {
+            Some(t) if t.weight == arg => POISON,
+            _ => self.args.get(arg.0 as usize).copied().unwrap_or(POISON),
+        }
+    }
+
+    /// The table of tiles as the kernel gets it; what lies behind its end is poison.
+    fn table(&self, call: &Call) -> Result<Vec<u8>, Why> {
+        let Some(t) = &call.tiles else {
+            return Err(Why::Launch("a ranged kernel without tiles".into()));
+        };
+        let tiles = t.rows.len().div_ceil(t.step.max(1));
+        let lawful = tiles <= 1 || t.step % ROW_PANEL == 0;
+        if tiles != t.bytes.len() || tiles > MAX_TILES || !lawful {
+            let what = format!("rows {:?} in {} tiles of {}", t.rows, t.bytes.len(), t.step);
+            return Err(Why::Launch(what));
+        }
+        let head = [t.rows.start as u32, t.rows.end as u32, t.step as u32, 0];
+        let mut out: Vec<u8> = head.iter().flat_map(|x| x.to_le_bytes()).collect();
+        for i in 0..MAX_TILES {
+            out.extend(self.tiles.get(i).copied().unwrap_or(POISON).to_le_bytes());
+        }
+        Ok(out)
+    }
+
+    fn launch(
+        &mut self,
+        emitted: &Emitted,
+        launch: &Launch,
+        program: &Program,
+        call: &Call,
+    ) -> Result<(), EmuError> {
+        let rows = call.tiles.as_ref().map_or(0, |t| t.rows.len());
+        let grid = [0, 1, 2].map(|i| launch.grid[i].blocks(&call.env, &[rows]));
+        let params = self.params(emitted, program, call);
+        let checked =
+            params.and_then(|p| limits(emitted.target, launch, program, grid).map(|()| p));
+        let params = checked.map_err(|why| {
+            let mut e = EmuError::text(0, why);
+            e.entry = launch.entry.as_str().into();
+            e
+        })?;
+        let size = grid.map(|n| n as u32);
+        let (launch_clock, block) = (self.clock, launch.block);
+        let mut machine = Machine {
+            program,
+            params: &params,
+            global: &mut self.global,
+            shared: Memory::shared(program, launch.shared as usize),
+            released: 0,
+            fenced: Vec::new(),
+        };
+        let mut warps: Vec<warp::Warp> = (0..block.div_ceil(32) as usize)
+            .map(|i| warp::Warp::new(program, i, block, size))
+            .collect();
+        let mut turns = block::Turns::new(call.seed);
+        for z in 0..size[2] {
+            for y in 0..size[1] {
+                for x in 0..size[0] {
+                    let clock = self.clock;
+                    warps
+                        .iter_mut()
+                        .for_each(|w| w.begin([x, y, z], clock, launch_clock));
+                    let (last, steps) = block::run(&mut machine, &mut warps, &mut turns)?;
+                    self.clock = last + 1;
+                    self.instructions += steps;
+                    assert!(
+                        self.clock < race::LAST_CLOCK,
+                        "more synchronisation than tags hold"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, args: &mut [Buffer], call: &Call) -> Done {
+        for (i, buffer) in args.iter_mut().enumerate() {
+            let here = |r: &&Region| r.base == self.args[i];
+            // An empty argument may lie where another one starts; it has nothing to copy.
+            if let Some(r) = self.global.regions.iter().find(here)
+                && call.written.iter().any(|a| a.0 as usize == i)
+            {
+                buffer.bytes.copy_from_slice(&r.bytes);
+            }
+        }
+        let fault = self.global.regions.iter().find(|r| r.base == self.fault);
+        let words = fault.map_or(&[][..], |r| &r.bytes).chunks_exact(8);
+        let mut record = [0; 3];
+        record
+            .iter_mut()
+            .zip(words)
+            .for_each(|(r, w)| *r = memory::value(w) as i64);
+        Done {
+            fault: Fault(record),
+            instructions: self.instructions,
+        }
+    }
+}
+
+/// What a device allows.
+fn limits(target: Target, launch: &Launch, program: &Program, grid: [u64; 3]) -> Result<(), Why> {
+    let statics: usize = program.shared.iter().map(|s| s.2).sum();
+    let shared = statics + launch.shared as usize;
+    // The smallest of the family: 64 KiB on 7.5, 99 KiB on 8.6 and 12.0, 227 KiB on 9.0.
+    let most = match target {
+        Target::Sm75 => 64 << 10,
+        Target::Sm80 | Target::Sm90 => 99 << 10,
+        Target::Sm90a => 227 << 10,
+    };
+    let refuse = |what: String| Err(Why::Launch(what));
+    if statics > 48 << 10 || shared > most {
+        return refuse(format!(
+            "{statics} + {} bytes of shared memory",
+            launch.shared
+        ));
+    }
+    if launch.block == 0 || launch.block > program.max_threads.unwrap_or(1024).min(1024) {
+        return refuse(format!("{} threads in a block", launch.block));
+    }
+    if grid[0] > i32::MAX as u64 || grid[1] > 65535 || grid[2] > 65535 {
+        return refuse(format!("a grid of {grid:?} blocks"));
+    }
+    Ok(())
+}

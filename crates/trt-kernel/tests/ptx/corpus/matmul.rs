@@ -1,0 +1,178 @@
+//! Matrix products: linear layers of the models in use, and products of activations.
+
+use super::{dims, past, seq, view};
+use trt_kernel::*;
+
+const FLOATS: [DType; 3] = [DType::BF16, DType::F16, DType::F32];
+
+/// Weights (`n x k`) of a Llama of 8B and of SmolLM2.
+const LLAMA: [[i64; 2]; 5] = [
+    [4096, 4096],
+    [1024, 4096],
+    [14336, 4096],
+    [4096, 14336],
+    [128_256, 4096],
+];
+const SMOLLM2: [[i64; 2]; 5] = [
+    [576, 576],
+    [192, 576],
+    [1536, 576],
+    [576, 1536],
+    [49_152, 576],
+];
+
+pub fn kernels() -> Vec<(String, Kernel)> {
+    let mut all = Vec::new();
+    let one = || Dim::from(1);
+    let name = |m: &str, [n, k]: [i64; 2]| format!("linear_{m}x{n}x{k}_bf16");
+    for shape @ [n, k] in LLAMA.into_iter().chain(SMOLLM2) {
+        all.push((name("1", shape), linear(one(), n, k, DType::BF16)));
+    }
+    for shape @ [n, k] in [[4096, 14336], [128_256, 4096], [576, 576]] {
+        all.push((name("seq", shape), linear(seq(), n, k, DType::BF16)));
+    }
+    for d in FLOATS {
+        all.push((format!("residual_1_{d}"), residual(one(), d)));
+        all.push((format!("residual_seq_{d}"), residual(seq(), d)));
+        all.push((format!("gated_1_{d}"), gated(one(), d)));
+        all.push((format!("gated_seq_{d}"), gated(seq(), d)));
+        all.push((format!("biased_seq_{d}"), biased(d)));
+        all.push((format!("scores_{d}"), scores(d)));
+        all.push((format!("weighted_{d}"), weighted(d)));
+        for m in [2, 3, 5, 8, 64, 512] {
+            let kernel = linear(Dim::from(m), 4096, 4096, d);
+            all.push((format!("linear_{m}x4096x4096_{d}"), kernel));
+        }
+        // Rows that no wide access can read, and a number of them that no pair divides.
+        all.push((format!("odd_seq_{d}"), linear(seq(), 51, 33, d)));
+    }
+    all
+}
+
+/// `[batch, m, n]` row-major.
+fn whole(m: &Dim, n: i64) -> View {
+    View::contiguous(&[Dim::from(1), m.clone(), Dim::from(n)])
+}
+
+/// A weight `[n, k]` and activations `[m, k]`, with what is done to each sum.
+fn weighty(
+    m: Dim,
+    [n, k]: [i64; 2],
+    args: &[DType],
+    body: impl FnOnce(&mut BodyBuilder, Reg),
+) -> Kernel {
+    let mut b = BodyBuilder::new();
+    let sum = b.push(Inst::Input);
+    body(&mut b, sum);
+    Kernel::Matmul(Matmul {
+        batch: Dim::from(1),
+        a: Operand {
+            arg: Arg(0),
+            view: whole(&m, k),
+        },
+        b: Operand {
+            arg: Arg(1),
+            view: view(0, &[0, k, 1]),
+        },
+        m,
+        n: Dim::from(n),
+        k: Dim::from(k),
+        args: args.to_vec(),
+        ranged: true,
+        epilogue: b.finish(),
+    })
+}
+
+fn linear(m: Dim, n: i64, k: i64, d: DType) -> Kernel {
+    let out = whole(&m, n);
+    weighty(m, [n, k], &[d; 3], |b, sum| b.store(Arg(2), out, sum))
+}
+
+/// `x += a w^T`, in place.
+fn residual(m: Dim, d: DType) -> Kernel {
+    let out = whole(&m, 576);
+    weighty(m, [576, 1536], &[d; 3], |b, sum| {
+        let x = b.load(Arg(2), out.clone());
+        let y = b.binary(Binary::Add, x, sum);
+        b.store(Arg(2), out, y);
+    })
+}
+
+/// `silu(gate) * (a w^T)`.
+fn gated(m: Dim, d: DType) -> Kernel {
+    let out = whole(&m, 1536);
+    weighty(m, [1536, 576], &[d; 4], |b, sum| {
+        let gate = b.load(Arg(2), out.clone());
+        let gate = b.unary(Unary::Silu, gate);
+        let y = b.binary(Binary::Mul, gate, sum);
+        b.store(Arg(3), out, y);
+    })
+}
+
+/// `gelu(a w^T + bias)`.
+fn biased(d: DType) -> Kernel {
+    let out = whole(&seq(), 3072);
+    weighty(seq(), [3072, 768], &[d; 4], |b, sum| {
+        let bias = b.load(Arg(2), view(0, &[0, 0, 1]));
+        let y = b.binary(Binary::Add, sum, bias);
+        let y = b.unary(Unary::GeluErf, y);
+        b.store(Arg(3), out, y);
+    })
+}
+
+/// `q k^T / 8` of 12 heads of 64, side by side in `[seq, heads, 64]`.
+fn scores(d: DType) -> Kernel {
+    let keys = &past() + &seq();
+    let space = [Dim::from(12), seq(), keys.clone()];
+    let heads = view(0, &[64, 12 * 64, 1]);
+    let mut b = BodyBuilder::new();
+    let sum = b.push(Inst::Input);
+    let scale = b.push(Inst::F32(0.125));
+    let y = b.binary(Binary::Mul, sum, scale);
+    b.store(Arg(2), View::contiguous(&space), y);
+    let [batch, m, n] = space;
+    Kernel::Matmul(Matmul {
+        batch,
+        m,
+        n,
+        k: Dim::from(64),
+        args: vec![d; 3],
+        a: Operand {
+            arg: Arg(0),
+            view: heads.clone(),
+        },
+        b: Operand {
+            arg: Arg(1),
+            view: heads,
+        },
+        ranged: false,
+        epilogue: b.finish(),
+    })
+}
+
+/// `p v` of the same: values are strided along the keys.
+fn weighted(d: DType) -> Kernel {
+    let keys = &past() + &seq();
+    let space = [Dim::from(12), seq(), Dim::from(64)];
+    let mut b = BodyBuilder::new();
+    let sum = b.push(Inst::Input);
+    b.store(Arg(2), view(0, &[64, 12 * 64, 1]), sum);
+    let [batch, m, n] = space;
+    Kernel::Matmul(Matmul {
+        a: Operand {
+            arg: Arg(0),
+            view: View::contiguous(&dims([batch.clone(), m.clone(), keys.clone()])),
+        },
+        b: Operand {
+            arg: Arg(1),
+            view: view(0, &[64, 1, 12 * 64]),
+        },
+        batch,
+        m,
+        n,
+        k: keys,
+        args: vec![d; 3],
+        ranged: false,
+        epilogue: b.finish(),
+    })
+}
