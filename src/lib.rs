@@ -32,9 +32,9 @@
 //! kernel computes).
 
 pub use trt_engine::{
-    Allocation, Applied, Class, ClassReport, CompileReport, Compiler, Engine, Error, MemoryReport,
-    Percent, Profile, Request, ResourceAllocation, Session, Shared, TileTarget, Traffic,
-    WeightStreaming, Weights,
+    Allocation, Applied, Class, ClassReport, CompileLimits, CompileReport, Compiler, Engine, Error,
+    FromTensors, MemoryReport, Percent, Profile, Request, ResourceAllocation, SavedError, Session,
+    Shared, TileTarget, Traffic, WeightStreaming, Weights, trim_host_memory,
 };
 pub use trt_graph::{Call, Step, candle, candle_nn};
 pub use trt_models as models;

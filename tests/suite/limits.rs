@@ -7,7 +7,7 @@
 use crate::common::random::{self, Random};
 use candle_trt::device::{AnonPeak, Host, HostMode, ProcessMemory};
 use candle_trt::models::{Config, Llama, LoadOptions};
-use candle_trt::{Compiler, Profile, Request, Weights};
+use candle_trt::{CompileLimits, Compiler, FromTensors, Profile, Request, Weights};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,6 +26,10 @@ const BESIDES: u64 = 80 * MIB;
 struct Case {
     dir: PathBuf,
     discrete: bool,
+    /// Whether the weights are given as tensors.
+    tensors: bool,
+    /// The limit of compiling on the host.
+    compile_limit: Option<u64>,
     /// `None` for all weights.
     budget: Option<u64>,
     prompt: usize,
@@ -43,6 +47,12 @@ struct Held {
     anon_peak: u64,
     /// Peak before the first call: compiling, loading, a session.
     anon_peak_loaded: u64,
+    /// What the report says of compiling, on the host and on the device.
+    compile_peaks: (u64, u64),
+    /// If the weights came as tensors.
+    copied: Option<Copied>,
+    /// Of files in memory, mapped in the end.
+    shared: u64,
     applied: u64,
     activations: u64,
     states: u64,
@@ -53,6 +63,14 @@ struct Held {
     streamed: u64,
     /// Of the bits of each call's logits.
     hashes: Vec<u64>,
+}
+
+/// Anonymous memory around the copying of tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Copied {
+    before: u64,
+    peak: u64,
+    after: u64,
 }
 
 impl Held {
@@ -80,6 +98,7 @@ fn run(case: &Case) -> Held {
         let pid = std::process::id().to_string();
         std::fs::write(group.join("cgroup.procs"), pid).expect("the group takes this process");
     }
+    let (weights, copied) = weights(case);
     let anon = AnonPeak::start().expect("the system tells");
     let config = Config::from_file(case.dir.join("config.json")).expect("a config");
     let mode = match case.discrete {
@@ -89,8 +108,12 @@ fn run(case: &Case) -> Held {
     let options = LoadOptions {
         max_positions: Some(CONTEXT),
     };
-    let engine = Compiler::new(Weights::open(&case.dir).expect("it opens"))
+    let engine = Compiler::new(weights)
         .device(Host::new(mode))
+        .limits(CompileLimits {
+            host_bytes: case.compile_limit,
+            device_bytes: None,
+        })
         .profile(Profile::decoder(CONTEXT, 512).expect("a profile"))
         .weight_streaming(true)
         .budget(case.budget.map_or(Request::Full, Request::Bytes))
@@ -107,11 +130,16 @@ fn run(case: &Case) -> Held {
         let logits = session.decode(token(case.prompt + i)).expect("a token");
         hashes.push(hash(&logits));
     }
-    let memory = engine.memory();
+    let (memory, report) = (engine.memory(), engine.report());
+    let process = ProcessMemory::now().expect("the system tells");
     Held {
-        resident_peak: ProcessMemory::now()
-            .expect("the system tells")
-            .resident_peak,
+        resident_peak: process.resident_peak,
+        compile_peaks: (
+            report.host_peak_bytes.expect("the system tells"),
+            report.device_peak_bytes,
+        ),
+        copied,
+        shared: process.shared,
         anon_peak: anon.peak(),
         anon_peak_loaded,
         applied: engine.device_budget().expect("a budget").applied,
@@ -123,6 +151,25 @@ fn run(case: &Case) -> Held {
         streamed: engine.last_traffic().bytes,
         hashes,
     }
+}
+
+fn weights(case: &Case) -> (Weights, Option<Copied>) {
+    if !case.tensors {
+        return (Weights::open(&case.dir).expect("it opens"), None);
+    }
+    let file = case.dir.join("model.safetensors");
+    let tensors = candle_core::safetensors::load(file, &candle_core::Device::Cpu);
+    let tensors = tensors.expect("candle loads it");
+    let now = || ProcessMemory::now().expect("the system tells").anonymous;
+    let before = now();
+    let anon = AnonPeak::start().expect("the system tells");
+    let weights = Weights::from_tensors(tensors).expect("they are copied");
+    let copied = Copied {
+        before,
+        peak: anon.peak(),
+        after: now(),
+    };
+    (weights, Some(copied))
 }
 
 fn hash(logits: &[f32]) -> u64 {
@@ -171,7 +218,7 @@ fn held(case: &Case) -> Held {
     println!(
         "{:9} {:4} tokens, limit {:?}: VmHWM {:.1}, anon {:.1} (loaded {:.1}), budget {:.1}, \
          activations {:.1}, states {:.1}, constants {:.1}, pool peak {:.1}, streamed {:.1} MiB; \
-         bound {:.1} MiB",
+         bound {:.1} MiB; compiling: host {:.1}, device {:.1} MiB; in memory {:.1} MiB {:?}",
         if case.discrete { "discrete" } else { "unified" },
         case.prompt,
         case.data_limit.map(mib),
@@ -185,6 +232,10 @@ fn held(case: &Case) -> Held {
         mib(held.high_water),
         mib(held.streamed),
         mib(held.bound()),
+        mib(held.compile_peaks.0),
+        mib(held.compile_peaks.1),
+        mib(held.shared),
+        held.copied,
     );
     held
 }
@@ -201,6 +252,8 @@ fn case(dir: &Path, discrete: bool, prompt: usize) -> Case {
     Case {
         dir: dir.into(),
         discrete,
+        tensors: false,
+        compile_limit: None,
         budget: Some(BUDGET),
         prompt,
         decode: 4,
@@ -240,9 +293,29 @@ fn a_model_of_538_mb_stays_within_64_mib_and_gives_the_same_bits() {
             ..case(dir.path(), false, prompt)
         });
         assert_eq!(full.streamed, 0);
+        if prompt == 24 {
+            hashes.push(tensors_are_copied_once(dir.path(), bytes));
+        }
         let same = hashes.iter().all(|h| *h == full.hashes);
         assert!(same, "{prompt} tokens: {hashes:?} {full:?}");
     }
+}
+
+/// The same weights as tensors: one copy that is not anonymous, of which the budget bounds what is
+/// mapped, and nothing else of their size.
+fn tensors_are_copied_once(dir: &Path, bytes: u64) -> Vec<u64> {
+    let held = held(&Case {
+        tensors: true,
+        ..case(dir, false, 24)
+    });
+    let copied = held.copied.as_ref().expect("they came as tensors");
+    assert!(copied.before >= bytes, "{held:?}");
+    assert!(copied.peak <= copied.before + 16 * MIB, "{held:?}");
+    assert!(copied.after + bytes <= copied.before + 16 * MIB, "{held:?}");
+    assert!(held.anon_peak <= bytes / 10, "{held:?}");
+    let slots = 4 * 4 * MIB; // what a budget may be exceeded by
+    assert!(held.shared <= BUDGET + slots, "{held:?}");
+    held.hashes
 }
 
 #[test]
@@ -251,18 +324,30 @@ fn a_model_of_2_gb_runs_under_hard_limits() {
     assert!(bytes > 2_000_000_000, "{bytes}");
     let mut all = Vec::new();
     for discrete in [false, true] {
-        let free = case(dir.path(), discrete, 24);
+        let free = Case {
+            compile_limit: Some(bytes / 10),
+            ..case(dir.path(), discrete, 24)
+        };
         let first = held(&free);
         keeps_its_budget(&first, discrete);
         assert!(first.anon_peak_loaded <= bytes / 10, "{first:?}");
+        let (host, device) = first.compile_peaks;
+        let plan = first.activations + first.constants;
+        assert!(host <= bytes / 10, "{first:?}");
+        assert!(device <= first.applied + plan, "{first:?}");
         let limited = Case {
             data_limit: Some(first.bound()),
+            // So the estimate that is checked first is not twice what is taken.
+            compile_limit: Some(2 * host),
             ..free
         };
         let second = held(&limited);
         keeps_its_budget(&second, discrete);
         match discrete {
-            false => in_a_group(dir.path(), &first),
+            false => {
+                in_a_group(dir.path(), &first);
+                is_refused_on_the_host(&limited, host / 2);
+            }
             true => is_refused_at_full_budget(&limited),
         }
         all.extend([first.hashes, second.hashes]);
@@ -279,6 +364,20 @@ fn is_refused_at_full_budget(limited: &Case) {
     assert!(!success, "{out}");
     let text = out + &err;
     assert!(text.contains("OutOfMemory"), "{text}");
+}
+
+/// That half of what compiling takes is known to be too little.
+fn is_refused_on_the_host(limited: &Case, bytes: u64) {
+    let (out, err, success) = in_a_child(&Case {
+        compile_limit: Some(bytes),
+        ..limited.clone()
+    });
+    assert!(!success, "{out}");
+    let text = out + &err;
+    assert!(
+        text.contains("CompileLimit") && text.contains("host"),
+        "{text}"
+    );
 }
 
 /// The same in a control group that counts everything, page cache included: the files are written

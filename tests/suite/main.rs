@@ -3,9 +3,12 @@
 
 mod allocation;
 mod allocation_memory;
+mod by_host;
 mod common;
+mod compile_limits;
 mod engine;
 mod families;
 mod layers;
 mod limits;
+mod saved;
 mod smollm2;

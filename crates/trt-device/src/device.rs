@@ -1,5 +1,6 @@
 //! The contract between the engine and a place to run.
 
+use crate::by_host::ByHost;
 use crate::cuda::{CudaEvent, CudaExecutable, CudaGraph};
 use crate::host::{HostEvent, HostExecutable};
 use crate::{Error, Memory, Slice};
@@ -52,14 +53,25 @@ pub struct Executable(pub(crate) ExecutableOf);
 #[derive(Clone, Debug)]
 pub(crate) enum ExecutableOf {
     Host(Arc<HostExecutable>),
+    /// The device has no kernel for it.
+    ByHost(Arc<ByHost>),
     Cuda(Arc<CudaExecutable>),
 }
 
 impl Executable {
+    /// Why the host computes this for the device, which has no kernel for it; nothing if the
+    /// device does.
+    pub fn by_host(&self) -> Option<&str> {
+        match &self.0 {
+            ExecutableOf::Host(_) | ExecutableOf::Cuda(_) => None,
+            ExecutableOf::ByHost(own) => Some(own.why()),
+        }
+    }
+
     /// Bytes of working memory that a launch needs.
     pub fn scratch(&self) -> Dim {
         match &self.0 {
-            ExecutableOf::Host(_) => Dim::from(0),
+            ExecutableOf::Host(_) | ExecutableOf::ByHost(_) => Dim::from(0),
             ExecutableOf::Cuda(own) => own.scratch().clone(),
         }
     }
@@ -68,7 +80,7 @@ impl Executable {
     /// calls that agree in them with the call that it was recorded for.
     pub fn grid_vars(&self) -> Vec<Var> {
         match &self.0 {
-            ExecutableOf::Host(_) => Vec::new(),
+            ExecutableOf::Host(_) | ExecutableOf::ByHost(_) => Vec::new(),
             ExecutableOf::Cuda(own) => own.grid_vars().to_vec(),
         }
     }
@@ -220,6 +232,11 @@ impl Work {
     /// Whether it can be recorded.
     pub(crate) fn recordable(&self) -> Result<(), Error> {
         match self {
+            Work::Launch { executable, .. } if executable.by_host().is_some() => {
+                Err(Error::NotRecordable {
+                    work: "a launch by the host",
+                })
+            }
             Work::Launch { .. } | Work::Copy { .. } => Ok(()),
             other => Err(Error::NotRecordable { work: other.name() }),
         }

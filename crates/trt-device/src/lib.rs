@@ -35,6 +35,7 @@
 //! # Ok::<(), trt_device::Error>(())
 //! ```
 
+mod by_host;
 mod cuda;
 mod device;
 mod error;
@@ -42,6 +43,7 @@ mod host;
 mod memory;
 mod open;
 mod process;
+mod shared;
 
 pub use cuda::{Cuda, CudaInfo, Transfers};
 pub use device::{Device, Event, Executable, Graph, Info, Paging, Residency, Stream, Tiles, Work};
@@ -49,4 +51,5 @@ pub use error::Error;
 pub use host::{Host, HostMode};
 pub use memory::{ALIGN, Memory, Slice};
 pub use open::open;
-pub use process::{AnonPeak, ProcessMemory};
+pub use process::{AnonPeak, ProcessMemory, trim_host_memory};
+pub use shared::{memory_file, seal_size};

@@ -141,7 +141,9 @@ fn launch_all(
     let id = ProgramId(index as u32);
     let generation = run.streamer.settled(id)?;
     let submit = |work| Ok(inner.device.submit(inner.compute, work)?);
-    let records = run.recorded.enabled() && run.seat.hold() == Hold::Member;
+    // What the host computes for a device cannot be recorded.
+    let by_host = p.executables.iter().any(|e| e.by_host().is_some());
+    let records = run.recorded.enabled() && run.seat.hold() == Hold::Member && !by_host;
     let Some(generation) = generation.filter(|_| records) else {
         let mut pass = run.streamer.begin(id)?;
         for launch in 0..p.program.launches.len() {

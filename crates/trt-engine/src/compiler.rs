@@ -4,25 +4,20 @@
 //! weights and constants. What a weight is used for decides where it lives: operands of ranged
 //! matmuls stream, tables that are only gathered stay on the host, the rest is pinned.
 
-use crate::engine::{Compiled, Engine, Parts, WeightUse};
-use crate::loading::load_all;
-use crate::memory::{ArenaShape, is_written};
+use crate::engine::{Compiled, Engine, Parts};
+use crate::limits::{CompileLimits, Watch};
+use crate::ready::{Lowered, agree, large_pinned, ready};
 use crate::report::{ClassReport, CompileReport};
+use crate::saved;
 use crate::source::Source;
 use crate::{Allocation, Error, Profile, Request, TileTarget, Weights};
 use candle_core::DType;
-use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 use trt_device::{Device, Host};
+use trt_graph::Step;
 use trt_graph::candle_nn::VarBuilder;
-use trt_graph::program::{Program, Source as ArgSource};
-use trt_graph::{Graph, Step};
-use trt_kernel::{Dim, Interval, Var};
-use trt_stream::WeightId;
-
-/// Pinned weights larger than this are mentioned in the report.
-const LARGE_PINNED: usize = 8 << 20;
 
 /// Compiles models; see the crate's documentation for an example.
 #[derive(Debug)]
@@ -37,6 +32,7 @@ pub struct Compiler {
     tile_target: TileTarget,
     replay: bool,
     allocation: Allocation,
+    limits: CompileLimits,
 }
 
 impl Compiler {
@@ -55,6 +51,7 @@ impl Compiler {
             tile_target: TileTarget::default(),
             replay: true,
             allocation: Allocation::Static,
+            limits: CompileLimits::default(),
         }
     }
 
@@ -175,20 +172,28 @@ impl Compiler {
         self
     }
 
+    /// Bounds what compiling and loading may take. What cannot be done within the limits is
+    /// [`Error::CompileLimit`], which names the shortfall: for the device before any of its memory
+    /// is asked for, for the host before work starts as far as that can be told from the weight
+    /// index and the profile, else after the class of calls that took more. What was taken is in
+    /// the report.
+    pub fn limits(mut self, limits: CompileLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Traces and compiles a model. `load` builds it from a variable builder; it runs a few times
     /// for each class of the profile, and reads no weight.
     pub fn compile<S: Step>(
         self,
         mut load: impl FnMut(VarBuilder) -> candle_core::Result<S>,
     ) -> Result<Engine, Error> {
-        let device = self
-            .device
-            .clone()
-            .unwrap_or_else(|| Arc::new(Host::unified()));
         let profile = match &self.profile {
             Some(p) => p.clone(),
             None => Profile::decoder(2048, 512)?,
         };
+        let watch = Watch::start(self.limits.host_bytes, &self.weights, &profile)?;
+        let device = self.device_or_host();
         let dtype = self.dtype.unwrap_or_else(|| common_dtype(&self.weights));
         let vb = VarBuilder::new(Arc::new(Source(self.weights.clone())), dtype);
         let mut report = CompileReport::default();
@@ -198,9 +203,18 @@ impl Compiler {
             let graph = trt_graph::trace(&mut load, &vb, class)?;
             report.trace_seconds += start.elapsed().as_secs_f64();
             let start = Instant::now();
-            let compiled = self.lower(graph, class.clone(), &*device, &mut report)?;
+            let mut of_class = ClassReport::of_trace(class, &graph);
+            let (program, notes) = trt_graph::compile(graph)?;
+            of_class.add(notes);
+            let lowered = Lowered {
+                class: class.clone(),
+                program,
+                offsets: None,
+            };
+            programs.push(ready(lowered, &self.weights, &*device, &mut of_class)?);
+            report.classes.push(of_class);
             report.compile_seconds += start.elapsed().as_secs_f64();
-            programs.push(compiled);
+            watch.check(&format!("class {}", class.name))?;
         }
         agree(&programs)?;
         for (name, bytes) in large_pinned(&programs, &self.weights) {
@@ -208,6 +222,60 @@ impl Compiler {
                 "weight {name} ({bytes} bytes) is not streamed: no matmul reads it by rows"
             ));
         }
+        self.engine(device, dtype, profile, programs, report, watch)
+    }
+
+    /// Loads what [`Engine::save`] saved, which takes a fraction of the time of compiling. The
+    /// weights must be those that it was compiled for: names, shapes, dtypes and places in the
+    /// files are compared, contents are not. The device, budgets and everything else that is set
+    /// here is as for [`compile`](Self::compile), but a profile or dtype is the file's, and one
+    /// that was set here must agree with it.
+    ///
+    /// A file that is damaged, cut short, of another kind or of another version is
+    /// [`Error::Saved`].
+    pub fn load(self, path: impl AsRef<Path>) -> Result<Engine, Error> {
+        let start = Instant::now();
+        let path = path.as_ref();
+        let refuse = |source| Error::saved(path, source);
+        let saved = saved::read(path, self.weights.fingerprint())?;
+        let dtype = saved.dtype().map_err(refuse)?;
+        let profile = saved.profile();
+        saved
+            .agrees(self.dtype, self.profile.as_ref())
+            .map_err(refuse)?;
+        let watch = Watch::start(None, &self.weights, &profile)?;
+        let device = self.device_or_host();
+        let mut report = CompileReport {
+            loaded: true,
+            notes: saved.notes,
+            ..CompileReport::default()
+        };
+        let mut programs = Vec::with_capacity(saved.classes.len());
+        for mut of_class in saved.classes {
+            let lowered = of_class.lowered().map_err(refuse)?;
+            let mut class = of_class.report;
+            programs.push(ready(lowered, &self.weights, &*device, &mut class)?);
+            report.classes.push(class);
+        }
+        agree(&programs)?;
+        report.compile_seconds = start.elapsed().as_secs_f64();
+        self.engine(device, dtype, profile, programs, report, watch)
+    }
+
+    fn device_or_host(&self) -> Arc<dyn Device> {
+        let given = self.device.clone();
+        given.unwrap_or_else(|| Arc::new(Host::unified()))
+    }
+
+    fn engine(
+        self,
+        device: Arc<dyn Device>,
+        dtype: DType,
+        profile: Profile,
+        programs: Vec<Compiled>,
+        report: CompileReport,
+        watch: Watch,
+    ) -> Result<Engine, Error> {
         let (budget, streaming) = match self.streaming {
             true => (self.budget, true),
             false => (Request::Full, false),
@@ -215,77 +283,20 @@ impl Compiler {
         let parts = Parts {
             device,
             weights: self.weights,
+            dtype,
             profile,
             programs,
             report,
             streaming,
             budget,
             limit: self.limit,
+            compile_limit: self.limits.device_bytes,
             tile_target: self.tile_target,
             replay: self.replay,
             allocation: self.allocation,
         };
-        Engine::new(parts)
-    }
-
-    fn lower(
-        &self,
-        graph: Graph,
-        class: trt_graph::Class,
-        device: &dyn Device,
-        report: &mut CompileReport,
-    ) -> Result<Compiled, Error> {
-        let traced_nodes = graph.nodes.len();
-        let (program, notes) = trt_graph::compile(graph)?;
-        let weights = self.resolve(&program)?;
-        let executables = load_all(device, &program)?;
-        let ranges: Vec<Interval> = class.ints.iter().map(|i| i.range).collect();
-        let most = |bytes: &Dim| u64::try_from(bytes.bounds(&ranges).max).unwrap_or(0);
-        let scratch = executables.iter().map(|e| e.scratch());
-        let scratch: Vec<(Dim, u64)> = scratch.map(|s| (s.clone(), most(&s))).collect();
-        let shape = ArenaShape::new(&program, &scratch, &class.name);
-        let arena = Arc::new(shape.largest()?);
-        let mut shape_vars: Vec<Var> = executables.iter().flat_map(|e| e.grid_vars()).collect();
-        shape_vars.sort();
-        shape_vars.dedup();
-        report.classes.push(ClassReport {
-            class: class.name.clone(),
-            traced_nodes,
-            nodes: notes.passes.last().map_or(traced_nodes, |p| p.after),
-            passes: notes
-                .passes
-                .iter()
-                .map(|p| (p.pass.to_string(), p.before, p.after))
-                .collect(),
-            launches: notes
-                .kernels
-                .iter()
-                .map(|k| (k.kind.to_string(), k.ops.clone()))
-                .collect(),
-            stored: notes.stored,
-            arena_bytes: arena.bytes,
-            largest_live_bytes: arena.largest_live,
-        });
-        let uses = (0..program.launches.len())
-            .map(|i| launch_uses(&program, i))
-            .collect::<Result<_, _>>()?;
-        Ok(Compiled {
-            class,
-            program,
-            executables,
-            shape_vars,
-            shape,
-            arena,
-            weights,
-            uses,
-        })
-    }
-
-    /// The weight index's ids of a program's weights.
-    fn resolve(&self, program: &Program) -> Result<Vec<WeightId>, Error> {
-        let find =
-            |w: &trt_graph::program::Weight| self.weights.require(&w.name, &w.shape, Some(w.dtype));
-        Ok(program.weights.iter().map(find).collect::<Result<_, _>>()?)
+        let engine = Engine::new(parts, watch)?;
+        Ok(engine)
     }
 }
 
@@ -306,74 +317,4 @@ fn common_dtype(weights: &Weights) -> DType {
     sums.into_iter()
         .max_by_key(|s| s.1)
         .map_or(DType::F32, |s| s.0)
-}
-
-/// How each argument of a launch is found.
-fn launch_uses(program: &Program, launch: usize) -> Result<Vec<WeightUse>, Error> {
-    let l = &program.launches[launch];
-    let streamed: Vec<usize> = l.kernel.streamed().iter().map(|a| a.0 as usize).collect();
-    let table = match &l.kernel {
-        trt_kernel::Kernel::Gather(g) => Some(g.table.0 as usize),
-        _ => None,
-    };
-    let uses = l.args.iter().enumerate().map(|(i, source)| match source {
-        ArgSource::Buffer(b) => Ok(WeightUse::Buffer(*b)),
-        ArgSource::Weight(_) if is_written(program, launch, i) => Err(Error::lower(format!(
-            "launch {} writes to a weight",
-            l.label
-        ))),
-        ArgSource::Weight(_) if streamed.contains(&i) => Ok(WeightUse::Ranged),
-        ArgSource::Weight(w) if table == Some(i) && !program.weight(*w).whole => {
-            Ok(WeightUse::Rows(*w))
-        }
-        ArgSource::Weight(w) => Ok(WeightUse::Whole(*w)),
-    });
-    uses.collect()
-}
-
-/// Checks that all classes keep the same states.
-fn agree(programs: &[Compiled]) -> Result<(), Error> {
-    let Some(first) = programs.first() else {
-        return Ok(());
-    };
-    for other in &programs[1..] {
-        let differ = |what: String| {
-            Err(Error::Classes {
-                a: first.class.name.clone(),
-                b: other.class.name.clone(),
-                what,
-            })
-        };
-        let (a, b) = (&first.program.states, &other.program.states);
-        if a.len() != b.len() {
-            return differ(format!("states: {} and {}", a.len(), b.len()));
-        }
-        if let Some(i) =
-            (0..a.len()).find(|i| a[*i].dtype != b[*i].dtype || a[*i].capacity != b[*i].capacity)
-        {
-            return differ(format!(
-                "state {i}: {}{:?} and {}{:?}",
-                a[i].dtype, a[i].capacity, b[i].dtype, b[i].capacity
-            ));
-        }
-        if first.program.inputs.len() != other.program.inputs.len() {
-            return differ(format!(
-                "inputs: {} and {}",
-                first.program.inputs.len(),
-                other.program.inputs.len()
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn large_pinned(programs: &[Compiled], weights: &Weights) -> Vec<(String, usize)> {
-    let whole = programs
-        .iter()
-        .flat_map(|p| p.program.weights.iter().zip(&p.weights));
-    let ids: BTreeSet<WeightId> = whole.filter(|(w, _)| w.whole).map(|(_, id)| *id).collect();
-    let sized = ids
-        .into_iter()
-        .map(|id| (weights.info(id).name.clone(), weights.info(id).bytes()));
-    sized.filter(|(_, bytes)| *bytes > LARGE_PINNED).collect()
 }

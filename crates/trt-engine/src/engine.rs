@@ -3,17 +3,19 @@
 //! Calls of all sessions take turns: whoever runs holds the `Run` lock, which owns the streamer.
 //! Budget changes take the same lock, so they fall between two calls.
 
+use crate::contents::{Roles, constant_bytes, constants, state_bytes};
 use crate::guard::WeightStreaming;
+use crate::limits::{DeviceNeeds, Watch};
 use crate::memory::{ArenaLayout, ArenaShape, Layouts};
 use crate::recorded::Recorded;
 use crate::report::{CompileReport, MemoryReport};
 use crate::seat::Seat;
 use crate::{Allocation, Applied, Error, Profile, Request, Session, TileTarget, Traffic, Weights};
-use std::collections::BTreeSet;
+use candle_core::DType;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trt_alloc::{Lease, Pool, Purpose};
-use trt_device::{Device, Executable, Stream, Work};
-use trt_graph::program::{BufferId, BufferKind, Program, State, WeightId as ProgramWeight};
+use trt_device::{Device, Executable, Stream};
+use trt_graph::program::{BufferId, Program, State, WeightId as ProgramWeight};
 use trt_kernel::Var;
 use trt_stream::{Config, Rates, Streamer, WeightId};
 
@@ -52,12 +54,16 @@ pub(crate) struct Compiled {
 pub(crate) struct Parts {
     pub device: Arc<dyn Device>,
     pub weights: Arc<Weights>,
+    /// The dtype in which weights appear to the model.
+    pub dtype: DType,
     pub profile: Profile,
     pub programs: Vec<Compiled>,
     pub report: CompileReport,
     pub streaming: bool,
     pub budget: Request,
     pub limit: Option<u64>,
+    /// What the device may hold until the engine is made.
+    pub compile_limit: Option<u64>,
     pub tile_target: TileTarget,
     pub replay: bool,
     pub allocation: Allocation,
@@ -71,6 +77,7 @@ pub struct Engine(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub device: Arc<dyn Device>,
     pub pool: Pool,
+    pub dtype: DType,
     pub profile: Profile,
     pub programs: Vec<Compiled>,
     /// For each program and buffer, the constant's memory.
@@ -94,40 +101,38 @@ pub(crate) struct Run {
 }
 
 impl Engine {
-    pub(crate) fn new(parts: Parts) -> Result<Engine, Error> {
+    pub(crate) fn new(parts: Parts, watch: Watch) -> Result<Engine, Error> {
         let Parts {
             device,
             weights,
+            dtype,
             profile,
             programs,
-            report,
+            mut report,
             streaming,
             budget,
             limit,
+            compile_limit,
             tile_target,
             replay,
             allocation,
         } = parts;
-        let pool = Pool::new(device.clone(), u64::MAX);
+        let pool = Pool::new(device.clone(), compile_limit.unwrap_or(u64::MAX));
         let compute = device.stream("compute")?;
-        let constants = constants(&pool, compute, &programs)?;
         let arena = programs.iter().map(|p| p.arena.bytes).max().unwrap_or(1);
-        let seat = Seat::new(allocation, &pool, arena)?;
         let roles = Roles::of(&programs);
         let mapped_only = roles
             .mapped
             .iter()
             .filter(|id| !roles.streamed.contains(id));
         let mapped_tables = mapped_only.map(|id| weights.info(*id).bytes() as u64).sum();
-        let held = pool.in_use() - pool.in_use_by(Purpose::Activations) + arena;
-        let free = device.info().total_memory.saturating_sub(held);
         // With a limit the first budget is only known once the floor is: start with the least.
         let request = if limit.is_some() {
             Request::Minimum
         } else {
             budget
         };
-        let streamer = Streamer::new(Config {
+        let mut config = Config {
             pool: pool.clone(),
             weights,
             compute,
@@ -137,11 +142,38 @@ impl Engine {
             mapped: roles.mapped.into_iter().collect(),
             tile_target,
             request,
-            free,
-        })?;
+            free: 0,
+        };
+        let needs = DeviceNeeds {
+            weights: DeviceNeeds::weights(request, &config.limits())?,
+            activations: arena,
+            constants: constant_bytes(&programs),
+            states: programs
+                .first()
+                .map_or(0, |p| state_bytes(&p.program.states)),
+        };
+        needs.check(compile_limit)?;
+        let constants = constants(&pool, compute, &programs)?;
+        let seat = Seat::new(allocation, &pool, arena)?;
+        config.free = match compile_limit {
+            Some(most) => {
+                let room = most.min(device.info().total_memory);
+                room.saturating_sub(needs.beside_weights())
+            }
+            None => {
+                let held = pool.in_use() - pool.in_use_by(Purpose::Activations) + arena;
+                device.info().total_memory.saturating_sub(held)
+            }
+        };
+        let streamer = Streamer::new(config)?;
+        pool.set_limit(u64::MAX)?;
+        report.device_peak_bytes = pool.high_water();
+        report.host_peak_bytes = watch.peak();
+        watch.check("making the engine")?;
         let engine = Engine(Arc::new(Inner {
             device,
             pool,
+            dtype,
             profile,
             programs,
             constants,
@@ -314,9 +346,7 @@ impl Engine {
     }
 
     fn state_bytes(&self) -> u64 {
-        let bytes =
-            |s: &State| (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1) as u64;
-        self.states().iter().map(bytes).sum()
+        state_bytes(self.states())
     }
 
     /// What the device holds, or will hold with one session in its largest call, beside weights.
@@ -353,74 +383,4 @@ impl Compiled {
             .map(|w| self.weights[w.0 as usize])
             .collect()
     }
-}
-
-/// What the weights of all programs are used for.
-struct Roles {
-    streamed: BTreeSet<WeightId>,
-    pinned: BTreeSet<WeightId>,
-    mapped: BTreeSet<WeightId>,
-}
-
-impl Roles {
-    fn of(programs: &[Compiled]) -> Roles {
-        let mut roles = Roles {
-            streamed: BTreeSet::new(),
-            pinned: BTreeSet::new(),
-            mapped: BTreeSet::new(),
-        };
-        for (w, id) in programs
-            .iter()
-            .flat_map(|p| p.program.weights.iter().zip(&p.weights))
-        {
-            let sets = [
-                (w.ranged, &mut roles.streamed),
-                (w.whole, &mut roles.pinned),
-                (w.rows, &mut roles.mapped),
-            ];
-            sets.into_iter()
-                .filter(|(used, _)| *used)
-                .for_each(|(_, set)| {
-                    set.insert(*id);
-                });
-        }
-        roles
-    }
-}
-
-/// Puts every constant on the device, equal ones once.
-fn constants(
-    pool: &Pool,
-    compute: Stream,
-    programs: &[Compiled],
-) -> Result<Vec<Vec<Option<Arc<Lease>>>>, Error> {
-    let mut known: Vec<(trt_graph::Literal, Arc<Lease>)> = Vec::new();
-    let mut all = Vec::with_capacity(programs.len());
-    for p in programs {
-        let mut leases = Vec::with_capacity(p.program.buffers.len());
-        for buffer in &p.program.buffers {
-            let BufferKind::Const(literal) = &buffer.kind else {
-                leases.push(None);
-                continue;
-            };
-            if let Some((_, lease)) = known.iter().find(|(l, _)| l == literal) {
-                leases.push(Some(lease.clone()));
-                continue;
-            }
-            let lease =
-                Arc::new(pool.acquire(literal.bytes.len().max(1) as u64, Purpose::Constants)?);
-            let dst = lease.whole().slice(0..literal.bytes.len())?;
-            pool.device().submit(
-                compute,
-                Work::Write {
-                    dst,
-                    bytes: literal.bytes.to_vec(),
-                },
-            )?;
-            known.push((literal.clone(), lease.clone()));
-            leases.push(Some(lease));
-        }
-        all.push(leases);
-    }
-    Ok(all)
 }

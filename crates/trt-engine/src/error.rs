@@ -1,5 +1,7 @@
 //! What compiling and running can fail with.
 
+use crate::SavedError;
+use std::path::{Path, PathBuf};
 use trt_graph::NodeId;
 
 /// An error of an engine. After any of them the engine is as it was before the call.
@@ -87,6 +89,39 @@ pub enum Error {
         /// On what.
         what: String,
     },
+    /// Compiling would take, or has taken, more memory than it may.
+    #[error(
+        "compiling needs {needed} bytes of {memory} memory ({parts}): {short} more than the limit \
+         of {limit} bytes"
+    )]
+    CompileLimit {
+        /// Which memory: `host` or `device`.
+        memory: &'static str,
+        /// What is needed.
+        needed: u64,
+        /// The limit.
+        limit: u64,
+        /// The shortfall.
+        short: u64,
+        /// What it is needed for.
+        parts: String,
+    },
+    /// A saved engine could not be written or read.
+    #[error("{}: {source}", path.display())]
+    Saved {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SavedError,
+    },
+    /// A weight was given as a tensor on another device than the CPU.
+    #[error("tensor '{name}' is on {device}; weights are taken from the CPU and never moved")]
+    NotOnHost {
+        /// The tensor.
+        name: String,
+        /// Where it is.
+        device: String,
+    },
     /// The memory plan failed its check: a defect of the planner.
     #[error("the memory plan of class {class} is wrong: {what}")]
     Plan {
@@ -99,21 +134,15 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn outside(call: String, profile: &trt_graph::Profile) -> Error {
-        let class = |c: &trt_graph::Class| {
-            let ints: Vec<String> = c
-                .ints
-                .iter()
-                .map(|i| format!("{} in {}..={}", i.name, i.range.min, i.range.max))
-                .collect();
-            format!("{} ({})", c.name, ints.join(", "))
-        };
-        let profile = profile
-            .classes
-            .iter()
-            .map(class)
-            .collect::<Vec<_>>()
-            .join("; ");
+        let profile = classes(profile);
         Error::OutsideProfile { call, profile }
+    }
+
+    pub(crate) fn saved(path: &Path, source: SavedError) -> Error {
+        Error::Saved {
+            path: path.to_path_buf(),
+            source,
+        }
     }
 
     pub(crate) fn lower(what: String) -> Error {
@@ -124,4 +153,18 @@ impl Error {
         }
         .into()
     }
+}
+
+/// The classes of a profile with the ranges of their integers.
+pub(crate) fn classes(profile: &trt_graph::Profile) -> String {
+    let class = |c: &trt_graph::Class| {
+        let ints: Vec<String> = c
+            .ints
+            .iter()
+            .map(|i| format!("{} in {}..={}", i.name, i.range.min, i.range.max))
+            .collect();
+        format!("{} ({})", c.name, ints.join(", "))
+    };
+    let all: Vec<String> = profile.classes.iter().map(class).collect();
+    all.join("; ")
 }

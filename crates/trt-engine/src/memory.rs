@@ -8,7 +8,7 @@
 use crate::Error;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use trt_alloc::{Lifetime, Value, check, largest_live, plan};
+use trt_alloc::{Lifetime, Plan, Value, check, largest_live, plan};
 use trt_graph::program::{BufferId, BufferKind, Program, Source};
 use trt_kernel::{Arg, Dim, Env};
 
@@ -57,6 +57,8 @@ pub(crate) struct ArenaLayout {
     pub bytes: u64,
     /// Bytes of the largest live set: no plan can be smaller.
     pub largest_live: u64,
+    /// The offset of each value, in the order of [`ArenaShape`].
+    pub offsets: Vec<u64>,
 }
 
 impl ArenaShape {
@@ -98,10 +100,12 @@ impl ArenaShape {
         }
     }
 
-    /// The layout that serves every call.
-    pub fn largest(&self) -> Result<ArenaLayout, Error> {
+    /// The layout that serves every call. Offsets that were planned before, perhaps for another
+    /// device, are taken if they prove right.
+    pub fn largest(&self, offsets: Option<&[u64]>) -> Result<ArenaLayout, Error> {
         let most = |v: &LivingValue| bytes(v.max_len, v.size);
-        self.layout(&self.values.iter().map(most).collect::<Vec<_>>())
+        let sizes: Vec<u64> = self.values.iter().map(most).collect();
+        self.layout(&sizes, offsets)
     }
 
     /// Bytes of each value in a call.
@@ -110,7 +114,7 @@ impl ArenaShape {
         self.values.iter().map(size).collect()
     }
 
-    fn layout(&self, sizes: &[u64]) -> Result<ArenaLayout, Error> {
+    fn layout(&self, sizes: &[u64], offsets: Option<&[u64]>) -> Result<ArenaLayout, Error> {
         let lives = self.values.iter().zip(&self.in_place_of).zip(sizes);
         let lifetimes: Vec<Lifetime> = lives
             .map(|((v, in_place_of), bytes)| Lifetime {
@@ -121,7 +125,9 @@ impl ArenaShape {
                 in_place_of: *in_place_of,
             })
             .collect();
-        let plan = plan(&lifetimes);
+        let largest_live = largest_live(&lifetimes);
+        let known = offsets.and_then(|o| proven(&lifetimes, o, largest_live));
+        let plan = known.unwrap_or_else(|| plan(&lifetimes));
         check(&lifetimes, &plan).map_err(|e| Error::Plan {
             class: self.class.clone(),
             what: e.to_string(),
@@ -130,7 +136,8 @@ impl ArenaShape {
             places: vec![None; self.buffers],
             scratch: vec![None; self.launches],
             bytes: plan.peak.max(1),
-            largest_live: largest_live(&lifetimes),
+            largest_live,
+            offsets: Vec::new(),
         };
         for ((value, offset), bytes) in self.values.iter().zip(&plan.offsets).zip(sizes) {
             let place = match value.what {
@@ -139,8 +146,22 @@ impl ArenaShape {
             };
             *place = Some((*offset, *bytes));
         }
+        layout.offsets = plan.offsets;
         Ok(layout)
     }
+}
+
+/// The plan with these offsets, if it is right and wastes little.
+fn proven(lifetimes: &[Lifetime], offsets: &[u64], largest_live: u64) -> Option<Plan> {
+    let ends = lifetimes.iter().zip(offsets);
+    let ends = ends.map(|(l, offset)| offset.checked_add(l.bytes));
+    let peak = ends.collect::<Option<Vec<u64>>>()?.into_iter().max();
+    let plan = Plan {
+        offsets: offsets.to_vec(),
+        peak: peak.unwrap_or(0),
+    };
+    let fits = plan.peak <= largest_live.saturating_mul(2) && check(lifetimes, &plan).is_ok();
+    fits.then_some(plan)
 }
 
 fn bytes(len: usize, size: usize) -> u64 {
@@ -213,7 +234,7 @@ impl Layouts {
             Some(known) => known,
             None => Known {
                 program,
-                layout: Arc::new(shape.layout(&sizes)?),
+                layout: Arc::new(shape.layout(&sizes, None)?),
                 sizes,
             },
         };

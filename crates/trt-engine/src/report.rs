@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use trt_graph::{Class, Graph, Report};
 
 /// What compiling did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -10,6 +11,19 @@ pub struct CompileReport {
     pub trace_seconds: f64,
     /// Seconds spent on passes, lowering, planning and loading kernels.
     pub compile_seconds: f64,
+    /// Whether the programs were loaded rather than compiled; then nothing was traced, and
+    /// [`compile_seconds`](Self::compile_seconds) were spent on reading and preparing them.
+    #[serde(default)]
+    pub loaded: bool,
+    /// Most anonymous host memory held beyond what the process held before, in bytes, sampled
+    /// every few milliseconds; nothing where the system does not tell. It counts what other
+    /// threads of the process took meanwhile.
+    #[serde(default)]
+    pub host_peak_bytes: Option<u64>,
+    /// Most device memory held until the engine was made, in bytes: constants, the arena, and the
+    /// first budget.
+    #[serde(default)]
+    pub device_peak_bytes: u64,
     /// One entry for each class of the profile.
     pub classes: Vec<ClassReport>,
     /// Things to know, e.g. large weights that cannot stream.
@@ -35,6 +49,32 @@ pub struct ClassReport {
     pub arena_bytes: u64,
     /// Bytes of the largest set of them that lives at one time.
     pub largest_live_bytes: u64,
+    /// Launches for which the device has no kernel, as `(fused ops, why)`: the host computes them.
+    #[serde(default)]
+    pub by_host: Vec<(String, String)>,
+}
+
+impl ClassReport {
+    pub(crate) fn of_trace(class: &Class, graph: &Graph) -> ClassReport {
+        ClassReport {
+            class: class.name.clone(),
+            traced_nodes: graph.nodes.len(),
+            nodes: graph.nodes.len(),
+            ..ClassReport::default()
+        }
+    }
+
+    /// What passes and lowering did.
+    pub(crate) fn add(&mut self, notes: Report) {
+        let passes = notes.passes.iter();
+        self.passes = passes
+            .map(|p| (p.pass.to_string(), p.before, p.after))
+            .collect();
+        self.nodes = self.passes.last().map_or(self.traced_nodes, |p| p.2);
+        let launches = notes.kernels.into_iter();
+        self.launches = launches.map(|k| (k.kind.to_string(), k.ops)).collect();
+        self.stored = notes.stored;
+    }
 }
 
 /// What an engine holds on its device, in bytes.
@@ -64,10 +104,21 @@ pub struct MemoryReport {
 
 impl fmt::Display for CompileReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.loaded {
+            true => writeln!(f, "loaded in {:.3} s", self.compile_seconds)?,
+            false => writeln!(
+                f,
+                "traced in {:.3} s, compiled in {:.3} s",
+                self.trace_seconds, self.compile_seconds
+            )?,
+        }
+        if let Some(host) = self.host_peak_bytes {
+            write!(f, "peak of {host} bytes of host memory, ")?;
+        }
         writeln!(
             f,
-            "traced in {:.3} s, compiled in {:.3} s",
-            self.trace_seconds, self.compile_seconds
+            "peak of {} bytes of device memory",
+            self.device_peak_bytes
         )?;
         for c in &self.classes {
             writeln!(
@@ -85,6 +136,9 @@ impl fmt::Display for CompileReport {
             }
             for (op, why) in &c.stored {
                 writeln!(f, "  not fused: {op}: {why}")?;
+            }
+            for (op, why) in &c.by_host {
+                writeln!(f, "  computed by the host: {op}: {why}")?;
             }
         }
         for note in &self.notes {

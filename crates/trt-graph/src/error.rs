@@ -100,6 +100,9 @@ pub enum Error {
         /// Why.
         what: String,
     },
+    /// A program that breaks its invariants, such as one that was read from a damaged file.
+    #[error("the program is broken: {0}")]
+    Program(String),
     /// The reference evaluator was given something it cannot run.
     #[error("reference: {0}")]
     Reference(String),

@@ -4,6 +4,7 @@
 //! ([`Dim`]); a freshly traced graph simply has constant ones. The op set is closed and small:
 //! candle's richer methods are spelled in these ops when they are traced.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 use trt_kernel::{Binary, Compare, DType, Dim, Env, Interval, Reduce, Unary};
@@ -126,7 +127,7 @@ pub struct Node {
 }
 
 /// A runtime integer of the profile.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntVar {
     /// Its name, e.g. `past`.
     pub name: String,
@@ -135,7 +136,7 @@ pub struct IntVar {
 }
 
 /// An input of the call.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InputDecl {
     /// Its name.
     pub name: String,
@@ -219,31 +220,40 @@ impl Graph {
 
     /// The largest value of a dim in any call.
     pub fn bound(&self, dim: &Dim) -> i64 {
-        let free = dim.bounds(&self.ranges()).max;
-        let find = |name: &str| self.ints.iter().position(|i| i.name == name);
-        let (Some(limit), Some(past), Some(seq)) = (self.max_context, find("past"), find("seq"))
-        else {
-            return free;
-        };
-        // Where both occur with one coefficient, their sum is what is bounded.
-        let linear = |v: usize| {
-            let only = Dim::var(trt_kernel::Var(v as u8));
-            let unit = only.terms()[0].0;
-            dim.terms().iter().find(|t| t.0 == unit).map_or(0, |t| t.1)
-        };
-        let k = linear(past);
-        if k <= 0 || linear(seq) != k {
-            return free;
-        }
-        let pair = &Dim::var(trt_kernel::Var(past as u8)) + &Dim::var(trt_kernel::Var(seq as u8));
-        let rest = dim - &(&pair * &Dim::from(k));
-        free.min(rest.bounds(&self.ranges()).max + k * limit)
+        bound(&self.ints, self.max_context, dim)
     }
 
     /// The runtime integers at the top of their ranges.
     pub fn max_env(&self) -> Env {
         Env::new(&self.ints.iter().map(|i| i.range.max).collect::<Vec<_>>())
     }
+}
+
+/// The largest value of a dim in any call with these integers.
+pub(crate) fn bound(ints: &[IntVar], max_context: Option<i64>, dim: &Dim) -> i64 {
+    let ranges: Vec<Interval> = ints.iter().map(|i| i.range).collect();
+    let free = dim.bounds(&ranges).max;
+    let find = |name: &str| ints.iter().position(|i| i.name == name);
+    let (Some(limit), Some(past), Some(seq)) = (max_context, find("past"), find("seq")) else {
+        return free;
+    };
+    // Where both occur with one coefficient, their sum is what is bounded.
+    let linear = |v: usize| {
+        let only = Dim::var(trt_kernel::Var(v as u8));
+        let unit = only.terms()[0].0;
+        dim.terms().iter().find(|t| t.0 == unit).map_or(0, |t| t.1)
+    };
+    let k = linear(past);
+    if k <= 0 || linear(seq) != k {
+        return free;
+    }
+    let pair = &Dim::var(trt_kernel::Var(past as u8)) + &Dim::var(trt_kernel::Var(seq as u8));
+    let rest = dim - &(&pair * &Dim::from(k));
+    let joint = rest
+        .bounds(&ranges)
+        .max
+        .saturating_add(k.saturating_mul(limit));
+    free.min(joint)
 }
 
 impl Literal {
@@ -271,5 +281,28 @@ impl fmt::Debug for Literal {
             self.bytes.len(),
             self.hash()
         )
+    }
+}
+
+impl Serialize for Literal {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.bytes)
+    }
+}
+
+impl<'de> Deserialize<'de> for Literal {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl serde::de::Visitor<'_> for Bytes {
+            type Value = Literal;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Literal, E> {
+                let bytes = bytes.into();
+                Ok(Literal { bytes })
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
     }
 }

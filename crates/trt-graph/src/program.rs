@@ -4,21 +4,24 @@
 //! call fixes the runtime integers. Buffers say what they are for, so that someone who knows
 //! memory can place them: this crate does not.
 
+mod check;
+
 use crate::graph::{InputDecl, IntVar, Literal};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 use trt_kernel::{DType, Dim, Kernel};
 
 /// A buffer of a [`Program`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BufferId(pub u32);
 
 /// A weight of a [`Program`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WeightId(pub u32);
 
 /// What a buffer holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum BufferKind {
     /// An input of the call, by index.
     Input(usize),
@@ -33,7 +36,7 @@ pub enum BufferKind {
 }
 
 /// A range of device memory.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Buffer {
     /// What it holds.
     pub kind: BufferKind,
@@ -46,7 +49,7 @@ pub struct Buffer {
 }
 
 /// A weight and how it is read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Weight {
     /// Its name in the files.
     pub name: Arc<str>,
@@ -63,7 +66,7 @@ pub struct Weight {
 }
 
 /// An argument of a launch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// A buffer.
     Buffer(BufferId),
@@ -72,7 +75,7 @@ pub enum Source {
 }
 
 /// One launch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Launch {
     /// What it computes, from the ops that were fused, e.g. `matmul+silu+mul`.
     pub label: String,
@@ -85,7 +88,7 @@ pub struct Launch {
 }
 
 /// A state: where it lives and how it grows.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Shape before a call.
     pub shape: Vec<Dim>,
@@ -96,7 +99,7 @@ pub struct State {
 }
 
 /// A model's computation for one class of calls.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct Program {
     /// The runtime integers.
     pub ints: Vec<IntVar>,

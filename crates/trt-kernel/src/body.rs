@@ -8,17 +8,18 @@
 //! [`Body::check`] is the invariant.
 
 use crate::{DType, Dim, Var};
+use serde::{Deserialize, Serialize};
 
 /// The index of a kernel argument (a pointer given at launch).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Arg(pub u16);
 
 /// A register: the value of the instruction with this index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Reg(pub u16);
 
 /// The type of a register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Ty {
     /// A float; loaded from and rounded to any float dtype.
     F32,
@@ -30,7 +31,7 @@ pub enum Ty {
 
 /// How an index-space point maps to an element: `offset + Σ index[axis] * strides[axis]`, in
 /// elements. A broadcast axis has stride 0.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct View {
     /// Element offset of the point at the origin.
     pub offset: Dim,
@@ -53,7 +54,7 @@ impl View {
 }
 
 /// One-operand functions, with candle's names and definitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Unary {
     Neg,
@@ -79,7 +80,7 @@ pub enum Unary {
 }
 
 /// Two-operand functions, with candle's names. Integers support all but `Pow`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Binary {
     Add,
@@ -92,7 +93,7 @@ pub enum Binary {
 }
 
 /// Comparisons; the result is [`Ty::Bool`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Compare {
     Eq,
@@ -104,7 +105,7 @@ pub enum Compare {
 }
 
 /// Folds over the columns of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Reduce {
     Sum,
@@ -113,7 +114,7 @@ pub enum Reduce {
 }
 
 /// One instruction; its value is the register with its index.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Inst {
     /// Reads an element: a float dtype gives [`Ty::F32`], an integer dtype [`Ty::I64`].
     Load(Arg, View),
@@ -198,7 +199,7 @@ pub enum BodyError {
 }
 
 /// A straight-line SSA program. Build one with [`BodyBuilder`].
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct Body {
     /// The instructions; register `i` is the value of `insts[i]`.
     pub insts: Vec<Inst>,

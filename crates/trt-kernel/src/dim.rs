@@ -4,6 +4,7 @@
 //! kept in normal form (monomials sorted, no zero coefficients), so equality of values is
 //! equality of `Dim`s, which is what lets passes compare symbolic shapes with `==`.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::{Add, Mul, Sub};
 
@@ -21,13 +22,14 @@ type Monomial = [u8; Var::MAX];
 const ONE: Monomial = [0; Var::MAX];
 
 /// An integer polynomial in the runtime integers, in normal form.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(Monomial, i64)>", into = "Vec<(Monomial, i64)>")]
 pub struct Dim {
     terms: Vec<(Monomial, i64)>,
 }
 
 /// Inclusive bounds of a runtime integer or of a [`Dim`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Interval {
     /// Smallest value.
     pub min: i64,

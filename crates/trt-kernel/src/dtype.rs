@@ -1,9 +1,10 @@
 //! Element types: a closed set, with candle's names.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The type of a stored element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum DType {
     /// 8-bit unsigned integer; masks are stored as 0 or 1 of this.
     U8,

@@ -4,10 +4,11 @@
 //! pointers given at launch, in the order of `args`; views are in elements from the pointer.
 
 use crate::{Arg, Body, BodyError, DType, Dim, View};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Everything the back ends can run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Kernel {
     /// A body over rows and columns, with reductions along the columns.
     Row(Row),
@@ -34,7 +35,7 @@ pub struct Group {
 /// A body over `space`; the last axis are the columns. Reductions fold over the columns, so a
 /// body with reductions needs at least one column at run time (a fold over none is its neutral
 /// element). Rows are independent of each other.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Sizes of the axes, columns last; at least one axis.
     pub space: Vec<Dim>,
@@ -45,7 +46,7 @@ pub struct Row {
 }
 
 /// A tensor argument of a template: which pointer, and how the template's axes address it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Operand {
     /// The argument.
     pub arg: Arg,
@@ -55,7 +56,7 @@ pub struct Operand {
 
 /// `sum[batch, m, n] = Σ_k a[batch, m, k] * b[batch, n, k]`, then the epilogue at each
 /// `[batch, m, n]` with the sum as [`crate::Inst::Input`]. Sums are f32.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Matmul {
     /// Independent products.
     pub batch: Dim,
@@ -79,7 +80,7 @@ pub struct Matmul {
 }
 
 /// Which keys a query may see.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Causal {
     /// Key `j` is visible to query `i` only if `j <= i + offset`.
     pub offset: Dim,
@@ -89,7 +90,7 @@ pub struct Causal {
 
 /// `out[b, h, i] = Σ_j softmax_j(score(q[b, h, i] · k[b, h / group, j])) v[b, h / group, j]`,
 /// everything in f32. A query that sees no key gives zeros.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attention {
     /// Batch size.
     pub batch: Dim,
@@ -124,7 +125,7 @@ pub struct Attention {
 
 /// `body(table[ids[row], col])` at each `[row, col]`; an id outside the table is an error of the
 /// launch. The table is row-major `[entries, cols]`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gather {
     /// Number of ids.
     pub rows: Dim,
@@ -143,7 +144,7 @@ pub struct Gather {
 }
 
 /// `dst[i...] = src[i...]` over `space`, both of one dtype; the last axis is innermost.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Move {
     /// Sizes of the axes.
     pub space: Vec<Dim>,

@@ -1,6 +1,6 @@
 //! What a streamer is told, and the checks that need no device work.
 
-use crate::{Error, Request, Sheet, TileTarget, WeightId, Weights};
+use crate::{Error, Layout, Limits, Request, Sheet, TileTarget, Tiling, WeightId, Weights};
 use std::collections::HashSet;
 use std::sync::Arc;
 use trt_alloc::Pool;
@@ -34,6 +34,37 @@ pub struct Config {
     pub request: Request,
     /// Bytes that [`Request::Automatic`] may take at first.
     pub free: u64,
+}
+
+impl Config {
+    /// What will bound the budget: needs no device.
+    pub fn limits(&self) -> Limits {
+        let (lists, _) = distinct(&self.programs);
+        self.layout(&lists).limits()
+    }
+
+    /// Tiles and order of the streamed weights, given the distinct lists of uses.
+    pub(crate) fn layout(&self, lists: &[Vec<WeightId>]) -> Layout {
+        let sheets = sheets(&self.weights, lists, &self.whole);
+        let tiling = Tiling::cut(&sheets, self.tile_target);
+        let pinned: HashSet<WeightId> = self.pinned.iter().copied().collect();
+        let bytes = |id: &WeightId| self.weights.get(*id).map_or(0, |w| w.bytes() as u64);
+        Layout::new(tiling, lists, pinned.iter().map(bytes).sum())
+    }
+}
+
+/// The distinct lists of uses, and which of them each program has.
+pub(crate) fn distinct(programs: &[Vec<WeightId>]) -> (Vec<Vec<WeightId>>, Vec<usize>) {
+    let mut lists: Vec<Vec<WeightId>> = Vec::new();
+    let mut list_of = Vec::with_capacity(programs.len());
+    for program in programs {
+        let known = lists.iter().position(|l| l == program);
+        list_of.push(known.unwrap_or(lists.len()));
+        if known.is_none() {
+            lists.push(program.clone());
+        }
+    }
+    (lists, list_of)
 }
 
 /// Bytes and number of fetches.

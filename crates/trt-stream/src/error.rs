@@ -18,6 +18,9 @@ pub enum WeightsError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// No file in memory could be made.
+    #[error(transparent)]
+    Device(#[from] trt_device::Error),
     /// A directory without weights.
     #[error("{path} holds no safetensors file")]
     Empty {

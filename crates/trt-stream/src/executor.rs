@@ -5,12 +5,12 @@
 //! slot. The host only submits; it never waits inside a pass. The bits that kernels read are
 //! the same at every budget, since a budget only decides where they lie.
 
-use crate::config::{check_roles, sheets};
+use crate::config::{check_roles, distinct};
 use crate::pass::{Cursor, Pass};
 use crate::places::{Load, Places};
 use crate::{
-    Applied, Config, Cycle, Error, Layout, ProgramId, Request, Runs, Slot, Split, TileId, Tiling,
-    Traffic, WeightId, Weights,
+    Applied, Config, Cycle, Error, Layout, ProgramId, Request, Runs, Slot, Split, TileId, Traffic,
+    WeightId, Weights,
 };
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -48,22 +48,10 @@ impl Streamer {
     /// pass but the pinned weights, and those asynchronously.
     pub fn new(config: Config) -> Result<Streamer, Error> {
         check_roles(&config)?;
+        let (lists, list_of) = distinct(&config.programs);
+        let layout = config.layout(&lists);
         let Config { pool, weights, .. } = config;
         let device = pool.device().clone();
-        let mut lists: Vec<Vec<WeightId>> = Vec::new();
-        let mut list_of = Vec::with_capacity(config.programs.len());
-        for program in config.programs {
-            let known = lists.iter().position(|l| *l == program);
-            list_of.push(known.unwrap_or(lists.len()));
-            if known.is_none() {
-                lists.push(program);
-            }
-        }
-        let sheets = sheets(&weights, &lists, &config.whole);
-        let tiling = Tiling::cut(&sheets, config.tile_target);
-        let pinned: HashSet<WeightId> = config.pinned.iter().copied().collect();
-        let pinned = pinned.iter().map(|&id| weights.info(id).bytes() as u64);
-        let layout = Layout::new(tiling, &lists, pinned.sum());
         let places = Places::new(&pool, &weights, &config.pinned, &layout)?;
         let mut streamer = Streamer {
             copy: device.stream("weights")?,

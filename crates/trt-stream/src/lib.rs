@@ -93,6 +93,7 @@
 
 mod budget;
 mod config;
+mod copies;
 mod error;
 mod executor;
 mod header;
@@ -110,6 +111,7 @@ mod tile;
 
 pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};
 pub use config::{Config, ProgramId, Traffic};
+pub use copies::Copies;
 pub use error::{Error, WeightsError};
 pub use executor::Streamer;
 pub use index::{FileId, TensorInfo, WeightFile, WeightId, Weights};

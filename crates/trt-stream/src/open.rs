@@ -126,10 +126,6 @@ fn open_index(dir: &Path, path: &Path) -> Result<Weights, WeightsError> {
     Ok(weights)
 }
 
-#[allow(
-    unsafe_code,
-    reason = "mapping a file is unsafe; this is the one place"
-)]
 fn open_file(path: &Path) -> Result<File, WeightsError> {
     let file = std::fs::File::open(path).map_err(|e| WeightsError::io("open", path, &e))?;
     let len = file
@@ -144,17 +140,28 @@ fn open_file(path: &Path) -> Result<File, WeightsError> {
             found: len,
         });
     }
-    // SAFETY: the mapping is read-only and shared, and is only ever read as plain bytes. The
-    // one hazard left, another process truncating the file, is documented on `Weights::open`.
-    let map = unsafe { Mmap::map(&file) }.map_err(|e| WeightsError::io("map", path, &e))?;
-    // SAFETY: as above.
-    let passing = unsafe { Mmap::map(&file) }.map_err(|e| WeightsError::io("map", path, &e))?;
+    let [map, passing] = map(path, &file)?;
     let tensors = header::parse(path, &map)?;
     Ok(File {
         path: path.to_path_buf(),
         file: Arc::new(file),
-        map: Arc::new(map),
-        passing: Arc::new(passing),
+        map,
+        passing,
         tensors,
     })
+}
+
+/// Maps a file twice: for what stays and for what passes.
+#[allow(
+    unsafe_code,
+    reason = "mapping a file is unsafe; this is the one place"
+)]
+pub(crate) fn map(path: &Path, file: &std::fs::File) -> Result<[Arc<Mmap>; 2], WeightsError> {
+    let once = || {
+        // SAFETY: the mapping is read-only and shared, and is only ever read as plain bytes. The
+        // one hazard left, another process truncating the file, is documented on `Weights::open`.
+        let map = unsafe { Mmap::map(file) };
+        map.map_err(|e| WeightsError::io("map", path, &e))
+    };
+    Ok([Arc::new(once()?), Arc::new(once()?)])
 }

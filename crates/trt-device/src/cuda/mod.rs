@@ -32,6 +32,7 @@ pub(crate) use launch::CudaExecutable;
 pub(crate) use memory::DeviceMemory;
 pub(crate) use stream::CudaEvent;
 
+use crate::by_host::ByHost;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
 use crate::{
     Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream, Work,
@@ -47,7 +48,7 @@ use std::fs::File;
 use std::sync::{Arc, PoisonError, RwLock};
 use stream::{CudaStream, Kept};
 use trt_kernel::Kernel;
-use trt_kernel::ptx::Target;
+use trt_kernel::ptx::{PtxError, Target};
 
 /// A CUDA device. Dropping it waits for everything that was submitted.
 ///
@@ -68,6 +69,8 @@ pub struct Cuda {
     modules: Modules,
     slots: Slots,
     context: Arc<Context>,
+    /// Kinds of kernels that it claims not to have.
+    lacks: Vec<String>,
 }
 
 /// A device that the driver shows.
@@ -130,7 +133,15 @@ impl Cuda {
             modules: Modules::new(context.clone(), target),
             slots: Slots::default(),
             context,
+            lacks: Vec::new(),
         })
+    }
+
+    /// The same device, but without its kernels of a [kind](Kernel::kind): the host computes
+    /// them, as it does those for which there is no PTX. For rehearsal and tests.
+    pub fn without(mut self, kind: &str) -> Self {
+        self.lacks.push(kind.into());
+        self
     }
 
     /// How bytes of mapped files reached the device so far.
@@ -214,7 +225,23 @@ impl Device for Cuda {
     }
 
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error> {
-        Ok(Executable(ExecutableOf::Cuda(self.modules.load(kernel)?)))
+        let kind = kernel.kind();
+        let loaded = match self.lacks.iter().any(|l| l == kind) {
+            false => self.modules.load(kernel),
+            true => Err(Error::Ptx(PtxError::Unsupported {
+                kernel: kind,
+                what: "the device was told to have none".into(),
+            })),
+        };
+        let executable = match loaded {
+            Ok(own) => ExecutableOf::Cuda(own),
+            Err(Error::Ptx(why @ PtxError::Unsupported { .. })) => {
+                let own = ByHost::new(kernel, why.to_string())?;
+                ExecutableOf::ByHost(Arc::new(own))
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Executable(executable))
     }
 
     fn stream(&self, name: &str) -> Result<Stream, Error> {
@@ -248,6 +275,9 @@ impl Device for Cuda {
     }
 
     fn submit(&self, stream: Stream, work: Work) -> Result<(), Error> {
+        if let Some(done) = self.launch_by_host(stream, &work) {
+            return done;
+        }
         let bound = self.context.bind()?;
         let on = self.on(stream)?;
         // SAFETY: the work is kept below, whatever became of it.

@@ -6,9 +6,11 @@ use super::driver::Bound;
 use super::graph::CudaGraph;
 use super::launch::{Call, CudaExecutable};
 use super::stream::{CudaEvent, CudaStream};
+use crate::by_host::OverStream;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
 use crate::{Error, Event, Executable, Graph, Slice, Stream, Work};
 use std::sync::Arc;
+use trt_kernel::host::Team;
 
 impl Cuda {
     fn wrong(&self, what: &'static str) -> Error {
@@ -58,6 +60,31 @@ impl Cuda {
                 distance,
             }),
         }
+    }
+
+    /// Launches what the host computes for this device. It waits for the stream, and what it read
+    /// and wrote is done with when it returns, or kept by the stream.
+    pub(super) fn launch_by_host(&self, stream: Stream, work: &Work) -> Option<Result<(), Error>> {
+        let Work::Launch {
+            executable,
+            env,
+            args,
+            tiles,
+            ..
+        } = work
+        else {
+            return None;
+        };
+        let ExecutableOf::ByHost(own) = &executable.0 else {
+            return None;
+        };
+        let name = match self.on(stream) {
+            Ok(on) => on.name.clone(),
+            Err(error) => return Some(Err(error)),
+        };
+        let device = self;
+        let ferry = OverStream { device, stream };
+        Some(own.run(env, args, tiles, Team::global(), &name, &ferry))
     }
 
     /// Hands work to the driver.
@@ -146,7 +173,9 @@ impl Cuda {
     ) -> Result<&'a CudaExecutable, Error> {
         match &executable.0 {
             ExecutableOf::Cuda(own) if own.is_of(&self.context) => Ok(own),
-            ExecutableOf::Cuda(_) | ExecutableOf::Host(_) => Err(self.wrong("an executable")),
+            ExecutableOf::Cuda(_) | ExecutableOf::Host(_) | ExecutableOf::ByHost(_) => {
+                Err(self.wrong("an executable"))
+            }
         }
     }
 

@@ -21,16 +21,37 @@ pub(crate) struct HostExecutable {
 
 /// A kernel, or one of a group.
 #[derive(Debug)]
-struct Part {
-    prepared: Prepared,
+pub(crate) struct Part {
+    pub(crate) prepared: Prepared,
     /// Its arguments among those of the launch.
-    args: Range<usize>,
+    pub(crate) args: Range<usize>,
     /// The one of its own arguments that tiles stand for.
-    weight: Option<usize>,
+    pub(crate) weight: Option<usize>,
+}
+
+/// Why a launch failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// In the kernel.
+    Kernel(HostError),
+    /// Around it.
+    Other(Error),
+}
+
+impl From<HostError> for Failure {
+    fn from(source: HostError) -> Failure {
+        Failure::Kernel(source)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Other(error)
+    }
 }
 
 impl HostExecutable {
-    pub(super) fn new(kernel: &Kernel) -> Result<Self, Error> {
+    pub(crate) fn new(kernel: &Kernel) -> Result<Self, Error> {
         kernel.check()?;
         let part = |(first, part): (u16, &Kernel)| -> Result<Part, Error> {
             let first = first as usize;
@@ -53,7 +74,7 @@ impl HostExecutable {
     }
 
     /// Whether a launch may take these arguments.
-    pub(super) fn check(&self, args: &[Slice], tiles: &[Tiles]) -> Result<(), Error> {
+    pub(crate) fn check(&self, args: &[Slice], tiles: &[Tiles]) -> Result<(), Error> {
         tiles.iter().try_for_each(Tiles::check)?;
         if !tiles.is_empty() && tiles.len() != self.streamed {
             return Err(Error::Weights {
@@ -78,6 +99,23 @@ impl HostExecutable {
         }
     }
 
+    /// Its kernels, in order.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// What a launch on a stream failed with.
+    pub(crate) fn named(&self, stream: &str, failure: Failure) -> Error {
+        match failure {
+            Failure::Kernel(source) => Error::Launch {
+                kernel: self.kind,
+                stream: stream.into(),
+                source,
+            },
+            Failure::Other(error) => error,
+        }
+    }
+
     /// Runs the kernel and returns when it is done.
     pub(super) fn run(
         &self,
@@ -95,11 +133,7 @@ impl HostExecutable {
             let rows: Vec<_> = tiles.iter().map(|t| t.rows.clone()).collect();
             tracing::trace!(stream, kernel, ?rows, ?env, micros, "launch");
         }
-        result.map_err(|source| Error::Launch {
-            kernel: self.kind,
-            stream: timeline.name.clone(),
-            source,
-        })
+        result.map_err(|source| self.named(&timeline.name, source.into()))
     }
 
     fn run_parts(

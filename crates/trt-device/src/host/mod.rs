@@ -13,13 +13,14 @@ mod queue;
 mod reserved;
 mod worker;
 
+use crate::by_host::ByHost;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
 use crate::{
     Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream, Work,
 };
 pub(crate) use event::HostEvent;
 use event::Timeline;
-pub(crate) use launch::HostExecutable;
+pub(crate) use launch::{Failure, HostExecutable, Part};
 use memmap2::Mmap;
 pub(crate) use pages::{read_ahead, total_memory};
 use queue::Queue;
@@ -46,6 +47,8 @@ pub struct Host {
     /// Shared by all streams; the team of all processors if none was asked for.
     team: Option<Arc<Team>>,
     streams: RwLock<Vec<Worker>>,
+    /// Kinds of kernels that it claims not to have.
+    lacks: Vec<String>,
 }
 
 struct Worker {
@@ -68,6 +71,7 @@ impl Host {
             },
             team: None,
             streams: RwLock::default(),
+            lacks: Vec::new(),
         }
     }
 
@@ -85,6 +89,14 @@ impl Host {
     /// now on.
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.team = Some(Arc::new(Team::new(threads.max(1))));
+        self
+    }
+
+    /// The same device, but pretending to have no kernels of a [kind](Kernel::kind), as a GPU may
+    /// lack some: the host then computes them in the way it does for a GPU, on copies of their
+    /// arguments. For rehearsal and tests.
+    pub fn without(mut self, kind: &str) -> Self {
+        self.lacks.push(kind.into());
         self
     }
 
@@ -136,6 +148,12 @@ impl Device for Host {
     }
 
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error> {
+        let kind = kernel.kind();
+        if self.lacks.iter().any(|l| l == kind) {
+            let why = format!("{} was told to have no {kind} kernels", self.info.name);
+            let own = Arc::new(ByHost::new(kernel, why)?);
+            return Ok(Executable(ExecutableOf::ByHost(own)));
+        }
         let own = Arc::new(HostExecutable::new(kernel)?);
         Ok(Executable(ExecutableOf::Host(own)))
     }
@@ -199,6 +217,7 @@ fn check(work: &Work) -> Result<(), Error> {
             ..
         } => match &executable.0 {
             ExecutableOf::Host(own) => own.check(args, tiles),
+            ExecutableOf::ByHost(own) => own.check(args, tiles),
             ExecutableOf::Cuda(_) => Err(wrong("an executable")),
         },
         Work::Copy { dst, src } => {

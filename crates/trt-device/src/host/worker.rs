@@ -76,6 +76,9 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
             scratch: _,
         } => match &executable.0 {
             ExecutableOf::Host(own) => own.run(env, args, tiles, team, timeline),
+            ExecutableOf::ByHost(own) => {
+                own.run(env, args, tiles, team, &timeline.name, &copy::Here)
+            }
             ExecutableOf::Cuda(_) => Err(super::wrong("an executable")),
         },
         Work::Replay { graph, env } => match &graph.0 {

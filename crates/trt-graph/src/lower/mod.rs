@@ -63,13 +63,7 @@ pub fn lower(graph: &Graph) -> Result<(Program, Report), Error> {
         match writer::write(graph, &groups)? {
             writer::Outcome::Done(mut program, mut report) => {
                 side::arrange(&mut program, &mut report.kernels);
-                for launch in &program.launches {
-                    launch.kernel.check().map_err(|e| Error::Lower {
-                        node: NodeId(0),
-                        op: launch.label.clone(),
-                        what: e.to_string(),
-                    })?;
-                }
+                program.verify()?;
                 report.stored = groups.stored(graph, &forced);
                 return Ok((*program, report));
             }

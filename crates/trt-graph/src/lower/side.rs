@@ -30,22 +30,33 @@ pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
         .map(|(level, (launch, note))| (level, launch, note))
         .collect();
     all.sort_by_key(|(level, ..)| *level);
-    let mut groups: Vec<(usize, Class, Vec<(Launch, KernelNote)>)> = Vec::new();
+    let mut groups: Vec<Open> = Vec::new();
     for (level, launch, note) in all {
         let class = Class::of(&launch.kernel);
-        let open = groups.iter_mut().rev().take_while(|(l, ..)| *l == level);
-        let mut open = open
-            .filter(|(_, c, parts)| *c == class && class != Class::Alone && parts.len() < PARTS);
-        match open.next() {
-            Some((.., parts)) => parts.push((launch, note)),
-            None => groups.push((level, class, vec![(launch, note)])),
+        let of_level = groups.iter_mut().rev().take_while(|g| g.level == level);
+        let mut fitting =
+            of_level.filter(|g| g.class == class && class != Class::Alone && g.parts.len() < PARTS);
+        match fitting.next() {
+            Some(group) => group.parts.push((launch, note)),
+            None => groups.push(Open {
+                level,
+                class,
+                parts: vec![(launch, note)],
+            }),
         }
     }
-    for (.., parts) in groups {
-        let (launch, note) = join(parts);
+    for group in groups {
+        let (launch, note) = join(group.parts);
         program.launches.push(launch);
         notes.push(note);
     }
+}
+
+/// A group in the making.
+struct Open {
+    level: usize,
+    class: Class,
+    parts: Vec<(Launch, KernelNote)>,
 }
 
 /// What may share a launch.

@@ -4,12 +4,13 @@ use crate::Error;
 use crate::graph::IntVar;
 use crate::mirror::Tensor;
 use candle_core::DType;
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use trt_kernel::{Interval, Var};
 
 /// One class of calls: all runtime integers with their ranges, within which the model's control
 /// flow is the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Class {
     /// A name for reports, e.g. `decode`.
     pub name: String,
@@ -123,9 +124,10 @@ impl Class {
                 .all(|(i, v)| (i.range.min..=i.range.max).contains(v))
     }
 
-    /// Points that determine every affine function of the varying integers, one more that
-    /// verifies it, and the corners of the profile where bounds and windows show.
-    pub(crate) fn sample_points(&self) -> Result<Vec<Vec<i64>>, Error> {
+    /// The calls at which a model is traced: points that determine every affine function of the
+    /// varying integers, one more that verifies it, and the corners of the profile where bounds
+    /// and windows show.
+    pub fn sample_points(&self) -> Result<Vec<Vec<i64>>, Error> {
         let past = self.past();
         let seq_min = self.seq().map_or(0, |s| self.ints[s].range.min);
         // A state is only visible if an earlier call of the same class made it.

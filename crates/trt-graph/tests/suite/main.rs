@@ -4,6 +4,7 @@ mod mirror;
 mod passes;
 mod programs;
 mod random;
+mod stored;
 mod support;
 mod text;
 mod tracing;

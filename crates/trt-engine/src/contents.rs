@@ -1,0 +1,100 @@
+//! What an engine holds beside its arena, read off its programs: the roles of weights, constants,
+//! and the size of states.
+
+use crate::Error;
+use crate::engine::Compiled;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use trt_alloc::{Lease, Pool, Purpose};
+use trt_device::{Stream, Work};
+use trt_graph::program::{BufferKind, State};
+use trt_stream::WeightId;
+
+/// What the weights of all programs are used for.
+pub(crate) struct Roles {
+    pub streamed: BTreeSet<WeightId>,
+    pub pinned: BTreeSet<WeightId>,
+    pub mapped: BTreeSet<WeightId>,
+}
+
+impl Roles {
+    pub fn of(programs: &[Compiled]) -> Roles {
+        let mut roles = Roles {
+            streamed: BTreeSet::new(),
+            pinned: BTreeSet::new(),
+            mapped: BTreeSet::new(),
+        };
+        for (w, id) in programs
+            .iter()
+            .flat_map(|p| p.program.weights.iter().zip(&p.weights))
+        {
+            let sets = [
+                (w.ranged, &mut roles.streamed),
+                (w.whole, &mut roles.pinned),
+                (w.rows, &mut roles.mapped),
+            ];
+            sets.into_iter()
+                .filter(|(used, _)| *used)
+                .for_each(|(_, set)| {
+                    set.insert(*id);
+                });
+        }
+        roles
+    }
+}
+
+/// Bytes of the states of one session.
+pub(crate) fn state_bytes(states: &[State]) -> u64 {
+    let bytes = |s: &State| (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1) as u64;
+    states.iter().map(bytes).sum()
+}
+
+/// Bytes of all constants, equal ones once.
+pub(crate) fn constant_bytes(programs: &[Compiled]) -> u64 {
+    let mut known: Vec<&trt_graph::Literal> = Vec::new();
+    for buffer in programs.iter().flat_map(|p| &p.program.buffers) {
+        if let BufferKind::Const(literal) = &buffer.kind
+            && !known.contains(&literal)
+        {
+            known.push(literal);
+        }
+    }
+    known.iter().map(|l| l.bytes.len().max(1) as u64).sum()
+}
+
+/// Puts every constant on the device, equal ones once.
+pub(crate) fn constants(
+    pool: &Pool,
+    compute: Stream,
+    programs: &[Compiled],
+) -> Result<Vec<Vec<Option<Arc<Lease>>>>, Error> {
+    let mut known: Vec<(trt_graph::Literal, Arc<Lease>)> = Vec::new();
+    let mut all = Vec::with_capacity(programs.len());
+    for p in programs {
+        let mut leases = Vec::with_capacity(p.program.buffers.len());
+        for buffer in &p.program.buffers {
+            let BufferKind::Const(literal) = &buffer.kind else {
+                leases.push(None);
+                continue;
+            };
+            if let Some((_, lease)) = known.iter().find(|(l, _)| l == literal) {
+                leases.push(Some(lease.clone()));
+                continue;
+            }
+            let lease =
+                Arc::new(pool.acquire(literal.bytes.len().max(1) as u64, Purpose::Constants)?);
+            let dst = lease.whole().slice(0..literal.bytes.len())?;
+            pool.device().submit(
+                compute,
+                Work::Write {
+                    dst,
+                    bytes: literal.bytes.to_vec(),
+                },
+            )?;
+            known.push((literal.clone(), lease.clone()));
+            leases.push(Some(lease));
+        }
+        all.push(leases);
+    }
+    Ok(all)
+}

@@ -1,0 +1,149 @@
+//! A program made ready for one device: kernels loaded, arena laid out, weights found.
+//!
+//! Programs that were just lowered and programs that were read from a file come through here
+//! alike, after both were verified.
+
+use crate::engine::{Compiled, WeightUse};
+use crate::memory::{ArenaShape, is_written};
+use crate::report::ClassReport;
+use crate::{Error, Weights};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use trt_device::Device;
+use trt_graph::Class;
+use trt_graph::program::{Program, Source as ArgSource};
+use trt_kernel::{Dim, Interval, Var};
+use trt_stream::WeightId;
+
+/// Pinned weights larger than this are mentioned in the report.
+const LARGE_PINNED: usize = 8 << 20;
+
+/// A program and what is known of it without a device.
+pub(crate) struct Lowered {
+    pub class: Class,
+    pub program: Program,
+    /// Offsets in the arena that were planned before, if any.
+    pub offsets: Option<Vec<u64>>,
+}
+
+/// Makes a program ready; what the device decides is noted in `report`.
+pub(crate) fn ready(
+    lowered: Lowered,
+    weights: &Weights,
+    device: &dyn Device,
+    report: &mut ClassReport,
+) -> Result<Compiled, Error> {
+    let Lowered {
+        class,
+        program,
+        offsets,
+    } = lowered;
+    let find = |w: &trt_graph::program::Weight| weights.require(&w.name, &w.shape, Some(w.dtype));
+    let found = program.weights.iter().map(find);
+    let weights = found.collect::<Result<Vec<_>, _>>()?;
+    let executables = program
+        .launches
+        .iter()
+        .map(|l| device.load(&l.kernel))
+        .collect::<Result<Vec<_>, _>>()?;
+    let ranges: Vec<Interval> = class.ints.iter().map(|i| i.range).collect();
+    let most = |bytes: &Dim| u64::try_from(bytes.bounds(&ranges).max).unwrap_or(0);
+    let scratch = executables.iter().map(|e| e.scratch());
+    let scratch: Vec<(Dim, u64)> = scratch.map(|s| (s.clone(), most(&s))).collect();
+    let shape = ArenaShape::new(&program, &scratch, &class.name);
+    let arena = Arc::new(shape.largest(offsets.as_deref())?);
+    report.arena_bytes = arena.bytes;
+    report.largest_live_bytes = arena.largest_live;
+    let labels = program.launches.iter().map(|l| &l.label);
+    let by_host = executables.iter().zip(labels);
+    report.by_host = by_host
+        .filter_map(|(e, label)| Some((label.clone(), e.by_host()?.to_string())))
+        .collect();
+    let mut shape_vars: Vec<Var> = executables.iter().flat_map(|e| e.grid_vars()).collect();
+    shape_vars.sort();
+    shape_vars.dedup();
+    let uses = (0..program.launches.len())
+        .map(|i| launch_uses(&program, i))
+        .collect::<Result<_, _>>()?;
+    Ok(Compiled {
+        class,
+        program,
+        executables,
+        shape_vars,
+        shape,
+        arena,
+        weights,
+        uses,
+    })
+}
+
+/// How each argument of a launch is found.
+fn launch_uses(program: &Program, launch: usize) -> Result<Vec<WeightUse>, Error> {
+    let l = &program.launches[launch];
+    let streamed: Vec<usize> = l.kernel.streamed().iter().map(|a| a.0 as usize).collect();
+    let table = match &l.kernel {
+        trt_kernel::Kernel::Gather(g) => Some(g.table.0 as usize),
+        _ => None,
+    };
+    let uses = l.args.iter().enumerate().map(|(i, source)| match source {
+        ArgSource::Buffer(b) => Ok(WeightUse::Buffer(*b)),
+        ArgSource::Weight(_) if is_written(program, launch, i) => Err(Error::lower(format!(
+            "launch {} writes to a weight",
+            l.label
+        ))),
+        ArgSource::Weight(_) if streamed.contains(&i) => Ok(WeightUse::Ranged),
+        ArgSource::Weight(w) if table == Some(i) && !program.weight(*w).whole => {
+            Ok(WeightUse::Rows(*w))
+        }
+        ArgSource::Weight(w) => Ok(WeightUse::Whole(*w)),
+    });
+    uses.collect()
+}
+
+/// Checks that all classes keep the same states.
+pub(crate) fn agree(programs: &[Compiled]) -> Result<(), Error> {
+    let Some(first) = programs.first() else {
+        return Ok(());
+    };
+    for other in &programs[1..] {
+        let differ = |what: String| {
+            Err(Error::Classes {
+                a: first.class.name.clone(),
+                b: other.class.name.clone(),
+                what,
+            })
+        };
+        let (a, b) = (&first.program.states, &other.program.states);
+        if a.len() != b.len() {
+            return differ(format!("states: {} and {}", a.len(), b.len()));
+        }
+        if let Some(i) =
+            (0..a.len()).find(|i| a[*i].dtype != b[*i].dtype || a[*i].capacity != b[*i].capacity)
+        {
+            return differ(format!(
+                "state {i}: {}{:?} and {}{:?}",
+                a[i].dtype, a[i].capacity, b[i].dtype, b[i].capacity
+            ));
+        }
+        if first.program.inputs.len() != other.program.inputs.len() {
+            return differ(format!(
+                "inputs: {} and {}",
+                first.program.inputs.len(),
+                other.program.inputs.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Weights that are on the device whole although they are large, with their bytes.
+pub(crate) fn large_pinned(programs: &[Compiled], weights: &Weights) -> Vec<(String, usize)> {
+    let whole = programs
+        .iter()
+        .flat_map(|p| p.program.weights.iter().zip(&p.weights));
+    let ids: BTreeSet<WeightId> = whole.filter(|(w, _)| w.whole).map(|(_, id)| *id).collect();
+    let sized = ids
+        .into_iter()
+        .map(|id| (weights.info(id).name.clone(), weights.info(id).bytes()));
+    sized.filter(|(_, bytes)| *bytes > LARGE_PINNED).collect()
+}

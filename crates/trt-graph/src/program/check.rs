@@ -1,0 +1,248 @@
+//! The invariants of a program, whether it was just lowered or read from a file.
+//!
+//! Whoever runs a program indexes by its ids and multiplies its sizes without asking again:
+//! after [`Program::verify`] every id exists, every size fits, operands have the dtype that
+//! their kernel expects, nothing is read before it is written, and what weights are said to be
+//! used for is what they are used for.
+
+use super::{Buffer, BufferId, BufferKind, Launch, Program, Source};
+use crate::Error;
+use crate::graph::bound;
+use std::collections::BTreeSet;
+use trt_kernel::{DType, Dim, Interval, Kernel, Var};
+
+/// No size, stride or offset is larger: products with an element's size and sums of many still
+/// fit 64 bits.
+const LARGEST: i64 = 1 << 48;
+/// The most axes of a tensor.
+const AXES: usize = 16;
+/// The most arguments of a launch.
+const ARGUMENTS: usize = 1 << 10;
+
+type Checked = Result<(), String>;
+
+fn ensure(ok: bool, what: impl FnOnce() -> String) -> Checked {
+    if ok { Ok(()) } else { Err(what()) }
+}
+
+impl Program {
+    /// Checks everything that running a program relies on.
+    pub fn verify(&self) -> Result<(), Error> {
+        let all = || {
+            self.check_integers()?;
+            let ranges: Vec<Interval> = self.ints.iter().map(|i| i.range).collect();
+            self.check_declarations(&ranges)?;
+            for (i, buffer) in self.buffers.iter().enumerate() {
+                let checked = self.check_buffer(buffer, &ranges);
+                checked.map_err(|what| format!("buffer b{i}: {what}"))?;
+            }
+            for (i, launch) in self.launches.iter().enumerate() {
+                let checked = self.check_launch(launch, &ranges);
+                checked.map_err(|what| format!("launch {i} ({}): {what}", launch.label))?;
+            }
+            self.check_order()?;
+            self.check_weights()
+        };
+        all().map_err(Error::Program)
+    }
+
+    fn check_integers(&self) -> Checked {
+        ensure(self.ints.len() <= Var::MAX, || {
+            format!("{} runtime integers", self.ints.len())
+        })?;
+        let broken = |r: Interval| r.min < 0 || r.min > r.max || r.max > LARGEST;
+        match self.ints.iter().find(|i| broken(i.range)) {
+            Some(i) => Err(format!(
+                "{} is in {}..={}",
+                i.name, i.range.min, i.range.max
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Inputs, outputs and states, each of the shape and dtype of its buffer. The buffers come in
+    /// this order, before all others.
+    fn check_declarations(&self, ranges: &[Interval]) -> Checked {
+        let inputs = self.inputs.iter().map(|d| (d.shape.clone(), d.dtype));
+        let outputs = self.outputs.iter().cloned();
+        let mut declared: Vec<(BufferKind, Vec<Dim>, DType)> = Vec::new();
+        let of = |kind: fn(usize) -> BufferKind| {
+            move |(i, (shape, dtype)): (usize, (Vec<Dim>, DType))| (kind(i), shape, dtype)
+        };
+        declared.extend(inputs.enumerate().map(of(BufferKind::Input)));
+        declared.extend(outputs.enumerate().map(of(BufferKind::Output)));
+        for (i, state) in self.states.iter().enumerate() {
+            count(&state.shape, ranges)?;
+            let capacity = state.capacity.iter().map(|c| Dim::from(*c)).collect();
+            declared.push((BufferKind::State(i), capacity, state.dtype));
+        }
+        for (i, (kind, shape, dtype)) in declared.iter().enumerate() {
+            let len = count(shape, ranges)?;
+            let found = self.buffers.get(i);
+            let fits = |b: &Buffer| b.kind == *kind && b.dtype == *dtype && b.len == len;
+            ensure(found.is_some_and(fits), || {
+                format!("buffer b{i} is not {kind:?}, {len} of {dtype}")
+            })?;
+        }
+        let rest = self.buffers.iter().skip(declared.len());
+        let own = |b: &Buffer| matches!(b.kind, BufferKind::Const(_) | BufferKind::Temp);
+        ensure(rest.into_iter().all(own), || {
+            "more inputs, outputs or states than are declared".into()
+        })
+    }
+
+    fn check_buffer(&self, buffer: &Buffer, ranges: &[Interval]) -> Checked {
+        small(&buffer.len, ranges)?;
+        let max = usize::try_from(bound(&self.ints, self.max_context, &buffer.len)).unwrap_or(0);
+        ensure(buffer.max_len == max, || {
+            format!("{} elements at most, not {max}", buffer.max_len)
+        })?;
+        let BufferKind::Const(literal) = &buffer.kind else {
+            return Ok(());
+        };
+        let bytes = buffer.len.constant_size().map(|n| n * buffer.dtype.size());
+        ensure(bytes == Some(literal.bytes.len()), || {
+            format!("{} bytes for {}", literal.bytes.len(), buffer.len)
+        })
+    }
+
+    fn check_launch(&self, launch: &Launch, ranges: &[Interval]) -> Checked {
+        let dtypes = launch.kernel.args();
+        let fits = launch.args.len() == dtypes.len() && dtypes.len() <= ARGUMENTS;
+        ensure(fits, || {
+            format!("{} arguments for {}", launch.args.len(), dtypes.len())
+        })?;
+        launch.kernel.check().map_err(|e| e.to_string())?;
+        for dim in launch.kernel.dims() {
+            small(dim, ranges)?;
+        }
+        for (i, (source, dtype)) in launch.args.iter().zip(&dtypes).enumerate() {
+            let found = match source {
+                Source::Buffer(b) => self.buffers.get(b.0 as usize).map(|b| b.dtype),
+                Source::Weight(w) => self.weights.get(w.0 as usize).map(|w| w.dtype),
+            };
+            ensure(found == Some(*dtype), || {
+                format!("argument a{i} is {source} of {found:?}, not {dtype}")
+            })?;
+        }
+        let written = written(launch);
+        for source in &written {
+            let constant = match source {
+                Source::Weight(_) => true,
+                Source::Buffer(b) => {
+                    let kind = &self.buffer(*b).kind;
+                    matches!(kind, BufferKind::Input(_) | BufferKind::Const(_))
+                }
+            };
+            ensure(!constant, || format!("it writes to {source}"))?;
+        }
+        check_apart(launch)?;
+        let temp = |b: BufferId| {
+            let buffer = self.buffers.get(b.0 as usize);
+            buffer.is_some_and(|b| b.kind == BufferKind::Temp)
+        };
+        for (out, read) in &launch.in_place {
+            let (w, r) = (Source::Buffer(*out), Source::Buffer(*read));
+            let fits = temp(*out) && temp(*read) && written.contains(&w);
+            ensure(fits && launch.args.contains(&r), || {
+                format!("{w} cannot take the place of {r}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Intermediate results and outputs are written before they are read.
+    fn check_order(&self) -> Checked {
+        let mut known: BTreeSet<BufferId> = BTreeSet::new();
+        for (i, launch) in self.launches.iter().enumerate() {
+            let written = written(launch);
+            for source in &launch.args {
+                let Source::Buffer(b) = source else { continue };
+                let made = matches!(
+                    self.buffer(*b).kind,
+                    BufferKind::Temp | BufferKind::Output(_)
+                );
+                let ready = !made || known.contains(b) || written.contains(source);
+                ensure(ready, || {
+                    format!("launch {i} ({}) reads {source} too early", launch.label)
+                })?;
+            }
+            known.extend(written.iter().filter_map(|s| match s {
+                Source::Buffer(b) => Some(*b),
+                Source::Weight(_) => None,
+            }));
+        }
+        Ok(())
+    }
+
+    fn check_weights(&self) -> Checked {
+        let mut uses = vec![[false; 3]; self.weights.len()];
+        for launch in &self.launches {
+            let streamed = launch.kernel.streamed();
+            for (i, source) in launch.args.iter().enumerate() {
+                let Source::Weight(w) = source else { continue };
+                let way = match &launch.kernel {
+                    _ if streamed.iter().any(|a| a.0 as usize == i) => 0,
+                    Kernel::Gather(g) if g.table.0 as usize == i => 1,
+                    _ => 2,
+                };
+                uses[w.0 as usize][way] = true;
+            }
+        }
+        for (w, found) in self.weights.iter().zip(uses) {
+            let shape: Vec<Dim> = w.shape.iter().map(|d| Dim::from(*d)).collect();
+            count(&shape, &[]).map_err(|what| format!("weight {}: {what}", w.name))?;
+            ensure([w.ranged, w.rows, w.whole] == found, || {
+                format!("weight {} is used otherwise than it says", w.name)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Parts of a group run in any order: none touches what another writes.
+fn check_apart(launch: &Launch) -> Checked {
+    let source = |first: u16, i: usize| launch.args.get(first as usize + i);
+    for (first, part) in launch.kernel.numbered_parts() {
+        for written in part.written() {
+            let out = source(first, written.0 as usize);
+            let others = launch.kernel.numbered_parts().filter(|o| o.0 != first);
+            let mut touched = others.flat_map(|(f, o)| (0..o.args().len()).map(move |i| (f, i)));
+            let shared = touched.any(|(f, i)| out.is_some() && source(f, i) == out);
+            ensure(!shared, || {
+                let out = out.map_or_else(String::new, Source::to_string);
+                format!("one part writes {out}, which another uses")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// What a launch writes. Its arguments are as many as its kernel's.
+fn written(launch: &Launch) -> Vec<Source> {
+    let args = launch.kernel.written();
+    let sources = args.iter().map(|a| launch.args.get(a.0 as usize).copied());
+    sources.flatten().collect()
+}
+
+/// The elements of a shape, if there are not too many in any call.
+fn count(shape: &[Dim], ranges: &[Interval]) -> Result<Dim, String> {
+    ensure(shape.len() <= AXES, || format!("{} axes", shape.len()))?;
+    let mut total: i64 = 1;
+    for dim in shape {
+        let size = dim.magnitude(ranges).unwrap_or(i64::MAX).max(1);
+        total = total.saturating_mul(size);
+    }
+    let elements = || shape.iter().map(Dim::to_string).collect::<Vec<_>>();
+    ensure(total <= LARGEST, || {
+        format!("[{}] has too many elements", elements().join(", "))
+    })?;
+    Ok(Dim::product(shape))
+}
+
+fn small(dim: &Dim, ranges: &[Interval]) -> Checked {
+    let fits = |m: i64| m <= LARGEST;
+    ensure(dim.magnitude(ranges).is_some_and(fits), || {
+        format!("{dim} is too large, or depends on what the calls do not have")
+    })
+}
