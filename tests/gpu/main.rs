@@ -4,12 +4,15 @@
 //! failure. `cargo test --release --test gpu` runs it; the binary alone runs too, on a machine
 //! without Rust.
 
+mod allocation;
 #[path = "../../crates/trt-kernel/tests/ptx/corpus/mod.rs"]
 #[allow(missing_docs, reason = "shared with the tests of the crate")]
 mod corpus;
 mod errors;
 mod extent;
 mod kernels;
+#[path = "../suite/common/matrix.rs"]
+mod matrix;
 mod models;
 #[path = "../suite/common/tiny.rs"]
 #[allow(dead_code, reason = "the other suite uses more of it")]

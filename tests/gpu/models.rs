@@ -27,7 +27,7 @@ fn wide(head_dim: usize) -> Tiny {
     model
 }
 
-fn compile(
+pub fn compile(
     dir: &Path,
     model: &Tiny,
     dtype: DType,
@@ -49,7 +49,7 @@ fn compile(
         .unwrap_or_else(|e| panic!("{} {dtype:?} compiles: {e}", model.name))
 }
 
-fn tokens(n: usize) -> Vec<u32> {
+pub fn tokens(n: usize) -> Vec<u32> {
     (0..n as u32).map(|i| (i * 31 + 7) % 90).collect()
 }
 

@@ -152,21 +152,24 @@ fn a_smaller_budget_returns_weights_that_recorded_calls_used() {
 fn a_scope_restores_the_previous_allocation_on_every_exit() {
     let shared = Shared::new();
     let engine = compile(&shared);
-    let scope = || engine.resource_allocation(Allocation::Dynamic);
-    let early = || -> Result<(), Error> {
-        let _scope = scope()?;
-        Err(Error::NoTokens)
+    let scope = || {
+        let scope = engine.resource_allocation(Allocation::Dynamic);
+        scope.expect("a scope")
     };
-    assert!(early().is_err());
+    let early = || -> Option<()> {
+        let _scope = scope();
+        None
+    };
+    assert!(early().is_none());
     assert_eq!(engine.allocation(), Allocation::from(&shared));
     let panics = AssertUnwindSafe(|| {
-        let _scope = scope().expect("a scope");
+        let _scope = scope();
         panic!("in a scope");
     });
     assert!(catch_unwind(panics).is_err());
     assert_eq!(engine.allocation(), Allocation::from(&shared));
     {
-        let _outer = scope().expect("a scope");
+        let _outer = scope();
         {
             let _inner = engine
                 .resource_allocation(Allocation::Static)
@@ -353,7 +356,6 @@ fn a_limit_leaves_room_for_the_arena_of_a_dynamic_engine() {
     session
         .prefill(&tokens(CONTEXT - 4))
         .expect("the longest prompt");
-    assert_eq!(engine.memory().high_water, limit);
     let error = engine.set_device_limit(limit - 1).expect_err("too little");
     assert!(matches!(error, Error::LimitTooSmall { .. }), "{error}");
 }

@@ -172,8 +172,9 @@ fn down(v: u64) -> u128 {
     u128::MAX - u128::from(v)
 }
 
-/// Moves whatever reaches the peak earlier in the order, as long as that helps or at least does
-/// no harm, within a bounded effort.
+/// Moves whatever reaches the peak earlier in the order, or exchanges any two, as long as that
+/// helps or at least does no harm, within a bounded effort. The exchanges lead out of orders that
+/// no move to the front makes better.
 fn improve(
     chains: &[Chain],
     conflicts: &Conflicts,
@@ -184,7 +185,7 @@ fn improve(
 ) {
     const EFFORT: usize = 400_000;
     let rounds = (EFFORT / (conflicts.pairs() + chains.len() + 1)).min(500);
-    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut current = starts.clone();
     let mut current_peak = *peak;
     for _ in 0..rounds {
@@ -192,15 +193,12 @@ fn improve(
             return;
         }
         let reaches = |i: &usize| current[*i].saturating_add(chains[*i].bytes()) == current_peak;
-        let Some(position) = order.iter().position(reaches).filter(|p| *p > 0) else {
-            return;
-        };
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let to = (random % position as u64) as usize;
+        let position = order.iter().position(reaches).unwrap_or(0);
         let mut candidate = order.clone();
-        candidate[to..=position].rotate_right(1);
+        match position > 0 && random.below(2) == 0 {
+            true => candidate[random.below(position)..=position].rotate_right(1),
+            false => candidate.swap(random.below(order.len()), random.below(order.len())),
+        }
         let (offsets, reached) = place(chains, conflicts, &candidate);
         if reached <= current_peak {
             (order, current, current_peak) = (candidate, offsets, reached);
@@ -209,5 +207,18 @@ fn improve(
             *peak = current_peak;
             starts.clone_from(&current);
         }
+    }
+}
+
+/// The same numbers every time.
+struct Random(u64);
+
+impl Random {
+    /// A number below `end`, which is not 0.
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
     }
 }

@@ -320,3 +320,33 @@ proptest! {
         prop_assert_eq!(largest_live(&plain), (0..80).map(live).max().unwrap_or(0u64));
     }
 }
+
+/// A decoder of three layers whose keys are normalised: no first order reaches the bound, and
+/// neither do moves to the front of what reaches the peak.
+#[test]
+fn orders_that_only_an_exchange_improves_are_improved() {
+    #[rustfmt::skip]
+    let lives = [
+        (8, 0, 0, None), (2, 47, 48, None), (384, 0, 11, None), (384, 1, 4, None),
+        (768, 2, 5, None), (768, 5, 8, None), (768, 8, 10, None), (256, 3, 6, None),
+        (256, 6, 9, None), (256, 4, 7, None), (768, 10, 11, None), (384, 11, 15, Some(2)),
+        (384, 12, 14, None), (640, 13, 14, None), (640, 14, 15, Some(13)),
+        (384, 15, 26, Some(11)), (384, 16, 19, None), (768, 17, 20, None), (768, 20, 23, None),
+        (768, 23, 25, None), (256, 18, 21, None), (256, 21, 24, None), (256, 19, 22, None),
+        (768, 25, 26, None), (384, 26, 30, Some(15)), (384, 27, 29, None), (640, 28, 29, None),
+        (640, 29, 30, Some(26)), (384, 30, 41, Some(24)), (384, 31, 34, None),
+        (768, 32, 35, None), (768, 35, 38, None), (768, 38, 40, None), (256, 33, 36, None),
+        (256, 36, 39, None), (256, 34, 37, None), (768, 40, 41, None), (384, 41, 46, Some(28)),
+        (384, 42, 44, None), (640, 43, 44, None), (640, 44, 45, Some(39)), (384, 45, 46, None),
+        (1, 46, 47, None),
+    ];
+    let lifetimes = lives.map(
+        |(size, first, last, old): (u64, u32, u32, Option<u32>)| Lifetime {
+            in_place_of: old.map(Value),
+            ..value(size * 256, first, last)
+        },
+    );
+    let plan = plan(&lifetimes);
+    check(&lifetimes, &plan).unwrap();
+    assert_eq!(plan.peak, largest_live(&lifetimes));
+}

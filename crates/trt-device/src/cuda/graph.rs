@@ -5,7 +5,7 @@
 //! so its integers are never changed under a running launch; and it is replayed only with
 //! integers that decide the same grids as those that it was recorded with.
 
-use super::driver::{Bound, Capture, Context, RawEvent, RawGraph, RawStream};
+use super::driver::{Bound, Capture, Context, Grid, RawEvent, RawGraph, RawStream};
 use super::launch::{Call, Ready};
 use super::params::Surroundings;
 use super::slots::{Fault, Slot};
@@ -190,17 +190,22 @@ impl Plan {
 fn capture(context: &Arc<Context>, steps: &mut [Step]) -> Result<RawGraph, Error> {
     let capture = Capture::begin(context)?;
     let bound = capture.bound();
+    // Only a launch may be overlapped with.
+    let mut after_launch = false;
     for step in steps {
         match step {
             Step::Launch(Ready { words, launches }) => {
                 for (function, grid, part) in launches.iter() {
+                    let overlap = grid.overlap && after_launch;
+                    after_launch = true;
+                    let grid = Grid { overlap, ..*grid };
                     // SAFETY: `prepare` made the words by the entry's parameters; the graph keeps
                     // executables and memory.
                     unsafe {
                         capture.stream().launch(
                             &bound,
                             *function,
-                            *grid,
+                            grid,
                             &mut words[part.clone()],
                         )?
                     };
@@ -208,6 +213,7 @@ fn capture(context: &Arc<Context>, steps: &mut [Step]) -> Result<RawGraph, Error
             }
             Step::Copy { len: 0, .. } => {}
             Step::Copy { dst, src, len } => {
+                after_launch = false;
                 // SAFETY: the addresses are those of slices that the graph keeps.
                 unsafe { capture.stream().copy(&bound, *dst, *src, *len)? };
             }

@@ -209,7 +209,15 @@ impl Device for Cuda {
             return Err(Error::Range { start, end, len });
         }
         let device = memory.on_device().ok_or(Error::NotReserved)?;
-        self.take(|| device.commit(bytes))
+        self.take(|| device.commit(bytes)).map_err(|e| match e {
+            // What was refused is one step; what was asked is what matters.
+            Error::OutOfMemory { device, reason, .. } => Error::OutOfMemory {
+                device,
+                bytes,
+                reason,
+            },
+            other => other,
+        })
     }
 
     fn map(&self, file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Result<Memory, Error> {

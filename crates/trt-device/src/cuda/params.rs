@@ -5,12 +5,8 @@
 
 use super::driver::Grid;
 use crate::{Error, Tiles};
-use trt_kernel::ptx::{Launch, Param, TilesParam};
+use trt_kernel::ptx::{Launch, MAX_TILES, Param, TilesParam};
 use trt_kernel::{Env, ROW_PANEL};
-
-/// Whether launches may start before the one before has ended, on devices that can: kernels must
-/// then wait for what they read by themselves.
-const OVERLAP: bool = false;
 
 /// What a launch is given beside its arguments.
 #[derive(Clone, Copy, Debug)]
@@ -50,9 +46,7 @@ pub(super) fn pack(
         match param {
             Param::Arg(arg) => words.push(address(arg.0 as usize)?),
             Param::Tiles(weight) => {
-                let Some(tiles) = tiles.get(*weight as usize) else {
-                    continue;
-                };
+                let tiles = tiles.get(*weight as usize).unwrap_or(&NO_ROWS);
                 let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
                 words.push(pair(tiles.first, tiles.end));
                 words.push(pair(tiles.step, tiles.reserved));
@@ -66,12 +60,26 @@ pub(super) fn pack(
     Ok(())
 }
 
+/// Nothing of a weight.
+pub(super) const NO_ROWS: TilesParam = TilesParam {
+    first: 0,
+    end: 0,
+    step: 1,
+    reserved: 0,
+    address: [0; MAX_TILES],
+};
+
 /// The most blocks along x, y and z.
 const MOST_BLOCKS: [u64; 3] = [(1 << 31) - 1, 65535, 65535];
 
-/// The grid of a launch in a call; none where nothing is launched. The blocks, where there are
+/// The grid of a launch in a call on so many `rows` of each weight; none where nothing is launched. The blocks, where there are
 /// too many.
-pub(super) fn grid(launch: &Launch, env: &Env, rows: &[usize]) -> Result<Option<Grid>, [u64; 3]> {
+pub(super) fn grid(
+    launch: &Launch,
+    env: &Env,
+    rows: &[usize],
+    overlap: bool,
+) -> Result<Option<Grid>, [u64; 3]> {
     if !launch.when.iter().all(|w| w.holds(env)) {
         return Ok(None);
     }
@@ -86,14 +94,14 @@ pub(super) fn grid(launch: &Launch, env: &Env, rows: &[usize]) -> Result<Option<
         blocks: blocks.map(|b| b as u32),
         threads: launch.block,
         shared: launch.shared,
-        overlap: OVERLAP,
+        overlap,
     }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trt_kernel::ptx::{Extent, MAX_TILES, When};
+    use trt_kernel::ptx::{Extent, When};
     use trt_kernel::{Arg, Dim, Var};
 
     fn launch(x: Extent) -> Launch {
@@ -164,9 +172,9 @@ mod tests {
     #[test]
     fn nothing_is_launched_without_blocks_or_where_a_condition_fails() {
         let rows = launch(Extent::Rows { weight: 0, per: 64 });
-        assert_eq!(grid(&rows, &Env::new(&[1]), &[0]), Ok(None));
-        assert_eq!(grid(&rows, &Env::new(&[9]), &[64]), Ok(None));
-        let some = grid(&rows, &Env::new(&[8]), &[65]).unwrap().unwrap();
+        assert_eq!(grid(&rows, &Env::new(&[1]), &[], false), Ok(None));
+        assert_eq!(grid(&rows, &Env::new(&[9]), &[64], false), Ok(None));
+        let some = grid(&rows, &Env::new(&[8]), &[65], true).unwrap().unwrap();
         assert_eq!(
             (some.blocks, some.threads, some.shared),
             ([2, 2, 1], 128, 64)
@@ -177,7 +185,7 @@ mod tests {
     fn a_grid_beyond_the_device_is_refused_with_its_blocks() {
         let huge = launch(Extent::Fixed(u32::MAX));
         assert_eq!(
-            grid(&huge, &Env::new(&[1]), &[0]),
+            grid(&huge, &Env::new(&[1]), &[], false),
             Err([u64::from(u32::MAX), 2, 1])
         );
     }

@@ -9,12 +9,12 @@ use super::bounds::Bounds;
 use super::driver::{Function, Module};
 use super::launch::{Call, Ready};
 use super::modules::Text;
-use super::params::{Surroundings, grid, pack, row_range_law};
+use super::params::{NO_ROWS, Surroundings, grid, pack, row_range_law};
 use crate::{Error, Slice, Tiles};
 use std::ops::Range;
 use std::sync::Arc;
 use trt_kernel::host::HostError;
-use trt_kernel::ptx::{Emitted, Launch, MAX_TILES, Param, TilesParam};
+use trt_kernel::ptx::{Emitted, Launch, Param, TilesParam};
 use trt_kernel::{Dim, Env, Kernel};
 
 /// A part of an executable.
@@ -26,6 +26,8 @@ pub(super) struct Part {
     params: Vec<Param>,
     entries: Vec<Entry>,
     pub scratch: Dim,
+    /// Whether its launches may start before the one ahead has ended.
+    overlaps: bool,
     weights: Vec<Weight>,
     bounds: Bounds,
     /// Holds the functions of the entries.
@@ -79,6 +81,7 @@ impl Part {
                 .map(entry)
                 .collect::<Result<_, Error>>()?,
             scratch: emitted.scratch.clone(),
+            overlaps: emitted.overlaps(),
             weights: weights(kernel),
             bounds: Bounds::new(kernel),
             _text: text,
@@ -137,11 +140,12 @@ impl Part {
         )?;
         let words = start..ready.words.len();
         for Entry { function, launch } in &self.entries {
-            let grid = grid(launch, call.env, &rows).map_err(|blocks| Error::Grid {
-                kernel: self.kind,
-                blocks,
-                threads: launch.block,
-            })?;
+            let grid =
+                grid(launch, call.env, &rows, self.overlaps).map_err(|blocks| Error::Grid {
+                    kernel: self.kind,
+                    blocks,
+                    threads: launch.block,
+                })?;
             let launch = grid.map(|grid| (*function, grid, words.clone()));
             ready.launches.extend(launch);
         }
@@ -182,14 +186,6 @@ fn weights(kernel: &Kernel) -> Vec<Weight> {
     });
     of.collect()
 }
-
-const NO_ROWS: TilesParam = TilesParam {
-    first: 0,
-    end: 0,
-    step: 1,
-    reserved: 0,
-    address: [0; MAX_TILES],
-};
 
 impl Weight {
     /// All rows, in one piece.

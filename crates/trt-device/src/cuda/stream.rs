@@ -5,7 +5,7 @@
 //! the latest launch that was put on the stream, written in the stream's order. What kernels find
 //! wrong is reported when the stream, or one that waited for it, is next waited for.
 
-use super::driver::{Bound, Context, Pinned, RawEvent, RawStream};
+use super::driver::{Bound, Context, Grid, Pinned, RawEvent, RawStream};
 use super::graph::CudaGraph;
 use super::launch::{Call, CudaExecutable, Ready};
 use super::params::Surroundings;
@@ -133,11 +133,16 @@ impl CudaStream {
         }
         let Ready { words, launches } = &mut state.ready;
         launches.iter().try_for_each(|(function, grid, part)| {
+            // What comes through a ring is awaited by events, which an early start would not heed.
+            let grid = Grid {
+                overlap: false,
+                ..*grid
+            };
             // SAFETY: `prepare` made the words by the entry's parameters, of memory of this
             // device that is long enough and that the caller keeps, as it does the executable.
             unsafe {
                 self.raw
-                    .launch(bound, *function, *grid, &mut words[part.clone()])
+                    .launch(bound, *function, grid, &mut words[part.clone()])
             }
         })
     }

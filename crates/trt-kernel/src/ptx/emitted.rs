@@ -34,6 +34,14 @@ impl Target {
         }
     }
 
+    /// Whether launches can overlap (`griddepcontrol`).
+    pub(super) const fn overlaps(self) -> bool {
+        match self {
+            Target::Sm75 | Target::Sm80 => false,
+            Target::Sm90 | Target::Sm90a => true,
+        }
+    }
+
     /// The name that PTX and its assembler use.
     pub const fn name(self) -> &'static str {
         match self {
@@ -173,6 +181,13 @@ pub struct Emitted {
 }
 
 impl Emitted {
+    /// Whether a launch may start before the one ahead of it in its stream has ended: the text
+    /// waits by itself before it touches what other launches write. Streamed weights are read
+    /// before that, so they must be there when the launch ahead starts.
+    pub fn overlaps(&self) -> bool {
+        self.target.overlaps()
+    }
+
     /// The runtime integers that decide what is launched: calls that agree in these launch the
     /// same entries with the same grids.
     pub fn grid_vars(&self) -> Vec<Var> {

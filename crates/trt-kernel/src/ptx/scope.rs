@@ -37,8 +37,20 @@ pub(super) fn params(args: usize, ranged: usize) -> Vec<Param> {
 }
 
 impl Scope {
-    /// Starts an entry: loads the addresses of `args` arguments and the runtime integers `vars`.
+    /// Starts an entry: loads the addresses of `args` arguments and the runtime integers `vars`,
+    /// and waits for the launch ahead.
     pub fn begin(asm: &mut Asm, target: Target, args: usize, vars: &[Var]) -> Scope {
+        let scope = Scope::begin_early(asm, target, args, vars);
+        scope.wait(asm);
+        scope
+    }
+
+    /// As [`Scope::begin`], but does not wait yet: until [`Scope::wait`] the entry may touch no
+    /// memory but streamed weights. (Runtime integers are written between whole calls.)
+    pub fn begin_early(asm: &mut Asm, target: Target, args: usize, vars: &[Var]) -> Scope {
+        if target.overlaps() {
+            asm.put("griddepcontrol.launch_dependents");
+        }
         let pointer = |asm: &mut Asm, name: &str| {
             let generic = asm.op(
                 "ld.param.u64",
@@ -66,6 +78,13 @@ impl Scope {
             }
         }
         scope
+    }
+
+    /// Waits until the launch ahead, which may still run, has ended.
+    pub fn wait(&self, asm: &mut Asm) {
+        if self.target.overlaps() {
+            asm.put("griddepcontrol.wait");
+        }
     }
 
     /// The global address of an argument.

@@ -164,7 +164,16 @@ fn windows_hide_old_keys() {
 
 #[test]
 fn head_sizes_need_not_fit_a_vector() {
-    for (dim, value) in [(1, 1), (7, 5), (80, 96), (130, 65), (128, 128), (256, 256)] {
+    for (dim, value) in [
+        (1, 1),
+        (7, 5),
+        (40, 40),
+        (80, 96),
+        (130, 65),
+        (128, 128),
+        (136, 8),
+        (256, 256),
+    ] {
         for queries in [1, 9] {
             for dtype in [DType::F32, DType::BF16] {
                 let case = Case {
@@ -233,6 +242,59 @@ fn a_query_that_sees_no_key_gives_zeros() {
             let case = Case { keys: 0, ..case };
             assert_eq!(case.distance(), 0.0, "{queries}");
         }
+    }
+}
+
+#[test]
+fn queries_and_results_may_lie_by_position() {
+    for dtype in [DType::F32, DType::BF16] {
+        for queries in [1, 6, 70] {
+            let case = Case {
+                batch: 2,
+                queries,
+                keys: queries + 5,
+                causal: true,
+                dtype,
+                ..Case::default()
+            };
+            let Kernel::Attention(mut k) = case.kernel(false, case.scaled()) else {
+                unreachable!("the case makes an attention");
+            };
+            let row = case.heads * case.dim;
+            k.q.view.strides = dims(&[queries * row, case.dim, row, 1]);
+            k.out.view = k.q.view.clone();
+            let d = distance(&Kernel::Attention(k), &Env::default(), &case.args());
+            assert!(d <= 3.0, "{queries} {dtype}: {d}");
+        }
+    }
+}
+
+#[test]
+fn many_heads_need_no_splits() {
+    for dtype in [DType::F32, DType::BF16] {
+        let case = Case {
+            heads: 150,
+            kv_heads: 150,
+            dim: 16,
+            value: 16,
+            dtype,
+            ..Case::default()
+        };
+        let kernel = case.kernel(false, case.scaled());
+        let launches = ptx::emit(&kernel, Target::Sm80).unwrap().launches;
+        assert_eq!(launches.len(), 1, "{launches:?}");
+        assert!(case.distance() <= 3.0, "{dtype}");
+    }
+}
+
+#[test]
+fn the_number_of_keys_changes_no_launch() {
+    let case = Case::default();
+    let kernel = case.kernel(true, case.scaled());
+    for target in Target::ALL {
+        let emitted = ptx::emit(&kernel, target).unwrap();
+        // The first runtime integer is the number of queries.
+        assert_eq!(emitted.grid_vars(), [Var(0)], "{target}");
     }
 }
 

@@ -6,10 +6,14 @@ mod emulator;
 mod reference;
 
 mod attention;
+mod corpus;
+mod group;
 mod matmul;
+mod matrices;
 mod mistakes;
 mod moves;
 mod row;
+mod special;
 mod subset;
 mod wide;
 
@@ -47,28 +51,31 @@ fn body(e: &Emitted) -> String {
         .join("\n")
 }
 
-/// The weight of a ranged matmul, with its rows and bytes of a row.
-fn weight(kernel: &Kernel, env: &Env, args: &[Buffer]) -> Option<(Arg, usize, usize)> {
-    match kernel {
-        Kernel::Matmul(k) if k.ranged => {
-            let size = args[k.b.arg.0 as usize].dtype.size();
-            Some((k.b.arg, k.n.size(env), k.k.size(env) * size))
-        }
+/// The rows and bytes of a row of each ranged weight.
+fn weights(kernel: &Kernel, env: &Env) -> Vec<(Arg, usize, usize)> {
+    let dtypes = kernel.args();
+    let sizes = kernel.parts().iter().filter_map(|part| match part {
+        Kernel::Matmul(k) if k.ranged => Some((k.n.size(env), k.k.size(env))),
         _ => None,
-    }
+    });
+    let each = kernel.streamed().into_iter().zip(sizes);
+    each.map(|(arg, (n, k))| (arg, n, k * dtypes[arg.0 as usize].size()))
+        .collect()
 }
 
-/// Launches a kernel, a ranged one on some rows that lie in tiles of `step`.
+/// Launches a kernel, its ranged weights on some rows that lie in tiles of so many; all rows in
+/// one tile where none are given.
 fn launch(
     kernel: &Kernel,
     emitted: &Emitted,
     env: &Env,
-    rows: Option<(Range<usize>, usize)>,
+    rows: &[(Range<usize>, usize)],
     seed: u64,
     args: &mut [Buffer],
 ) -> Done {
-    let tiles = weight(kernel, env, args).map(|(weight, n, row)| {
-        let (rows, step) = rows.unwrap_or((0..n, n.max(1)));
+    let each = weights(kernel, env).into_iter().enumerate();
+    let tiles = each.map(|(i, (weight, n, row))| {
+        let (rows, step) = rows.get(i).cloned().unwrap_or((0..n, n.max(1)));
         let tile = |start: usize| {
             let end = (start + step).min(rows.end);
             args[weight.0 as usize].bytes[start * row..end * row].to_vec()
@@ -81,9 +88,10 @@ fn launch(
             bytes,
         }
     });
+    let (tiles, written) = (tiles.collect(), kernel.written());
     let call = Call {
         env: *env,
-        written: kernel.written(),
+        written,
         tiles,
         seed,
         ..Call::default()
@@ -94,17 +102,20 @@ fn launch(
 
 /// Fills the arguments that a kernel writes and does not read with what no kernel computes.
 fn poison(kernel: &Kernel, args: &mut [Buffer]) {
-    let body = match kernel {
-        Kernel::Row(k) => &k.body,
-        Kernel::Matmul(k) => &k.epilogue,
-        Kernel::Attention(k) => &k.score,
-        Kernel::Gather(k) => &k.body,
-        Kernel::Move(_) | Kernel::Group(_) => &Body::default(),
-    };
-    for arg in kernel.written() {
-        let reads = |i: &Inst| matches!(i, Inst::Load(a, _) if *a == arg);
-        if !body.insts.iter().any(reads) {
-            args[arg.0 as usize].bytes.fill(0xff);
+    let none = Body::default();
+    for (first, part) in kernel.numbered_parts() {
+        let body = match part {
+            Kernel::Row(k) => &k.body,
+            Kernel::Matmul(k) => &k.epilogue,
+            Kernel::Attention(k) => &k.score,
+            Kernel::Gather(k) => &k.body,
+            Kernel::Move(_) | Kernel::Group(_) => &none,
+        };
+        for arg in part.written() {
+            let reads = |i: &Inst| matches!(i, Inst::Load(a, _) if *a == arg);
+            if !body.insts.iter().any(reads) {
+                args[(first + arg.0) as usize].bytes.fill(0xff);
+            }
         }
     }
 }
@@ -123,39 +134,11 @@ fn distance_of(kernel: &Kernel, emitted: &[Emitted], env: &Env, args: &[Buffer])
     let mut worst = 0f64;
     for (i, e) in emitted.iter().enumerate() {
         let mut ours = given.clone();
-        launch(kernel, e, env, None, i as u64, &mut ours);
+        launch(kernel, e, env, &[], i as u64, &mut ours);
         for (a, b) in ours.iter().zip(&exact) {
             let d = a.distance(b);
             worst = if d.is_nan() { d } else { worst.max(d) };
         }
     }
     worst
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let mut b = BodyBuilder::new();
-    let space = dims(&[200, 4096]);
-    let x = b.load(Arg(0), View::contiguous(&space));
-    let y = b.unary(Unary::Gelu, x);
-    b.store(Arg(1), View::contiguous(&space), y);
-    let kernel = Kernel::Row(Row {
-        space,
-        args: vec![DType::F32; 2],
-        body: b.finish(),
-    });
-    let e = ptx::emit(&kernel, Target::Sm80).unwrap();
-    let mut args = [
-        Buffer::random(DType::F32, 200 * 4096, 1),
-        Buffer::zeros(DType::F32, 200 * 4096),
-    ];
-    let start = std::time::Instant::now();
-    let done = launch(&kernel, &e, &Env::default(), None, 0, &mut args);
-    let s = start.elapsed().as_secs_f64();
-    println!(
-        "{} warp instructions, {:.1} M thread instructions/s",
-        done.instructions,
-        done.instructions as f64 * 32.0 / s / 1e6
-    );
 }

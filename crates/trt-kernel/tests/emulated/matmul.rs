@@ -235,8 +235,8 @@ fn by_ranges(
     poison(kernel, &mut given);
     let mut start = 0;
     for &(end, step) in cuts {
-        let rows = Some((start..end, step));
-        launch(kernel, e, env, rows, start as u64, &mut given);
+        let rows = [(start..end, step)];
+        launch(kernel, e, env, &rows, start as u64, &mut given);
         start = end;
     }
     given[3].bytes.clone()

@@ -33,7 +33,7 @@ fn memory_outside_of_arguments_is_out_of_bounds() {
         "mov.b64 %d2, 0; ld.global.u32 %r0, [%d2];",
         "st.global.u32 [%d1+1024], 0;",
         "ld.shared.u32 %r0, [s0+4096];",
-        "st.shared.u32 [dyn+1024], 0;",
+        "st.shared.u32 [dyn+9216], 0;",
         "ld.param.u64 %d2, [a1+8];",
     ] {
         let why = why(32, body);
@@ -196,4 +196,53 @@ fn an_error_says_where() {
         error.to_string().contains("a1 (16 bytes; this is at +16)"),
         "{error}"
     );
+}
+
+/// A product of a warp group over ones, from its parts: the fence of shared memory, that of
+/// registers, and what stands between its start and the wait.
+fn product(proxy: &str, fence: &str, between: &str) -> String {
+    format!(
+        "mov.u32 %r0, %tid.x;
+        mad.wide.u32 %d2, %r0, 4, %d1;
+        mad.lo.u32 %r1, %r0, 4, dyn;
+        mov.u32 %r2, 0;
+    $fill:
+        st.shared.u32 [%r1], 0x3f803f80;
+        add.u32 %r1, %r1, 512;
+        add.u32 %r2, %r2, 1;
+        setp.lt.u32 %p0, %r2, 18;
+        @%p0 bra $fill;
+        {proxy}
+        bar.sync 0;
+        shr.u32 %r1, dyn, 4;
+        cvt.u64.u32 %d3, %r1;
+        or.b64 %d3, %d3, 0x4000004000010000;
+        add.s64 %d4, %d3, 512;
+        mov.f32 %f0, 0f3F800000; mov.f32 %f1, %f0; mov.f32 %f2, %f0; mov.f32 %f3, %f0;
+        {fence}
+        wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {{%f0, %f1, %f2, %f3}}, %d3, %d4, 1, 1, 1, 0, 0;
+        wgmma.commit_group.sync.aligned;
+        {between}
+        wgmma.wait_group.sync.aligned 0;
+        st.global.f32 [%d2], %f3;"
+    )
+}
+
+#[test]
+fn products_of_warp_groups_are_fenced_and_waited_for() {
+    let (proxy, fence) = ("fence.proxy.async;", "wgmma.fence.sync.aligned;");
+    let mut args = [Buffer::zeros(DType::F32, 1), Buffer::zeros(DType::F32, 128)];
+    run(128, 1, &product(proxy, fence, ""), &mut args).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(args[1].values(), [17.0; 128]);
+    for (proxy, fence, between) in [
+        ("", fence, ""),
+        (proxy, "", ""),
+        (proxy, fence, "st.global.f32 [%d2], %f3;"),
+        (proxy, fence, "mov.f32 %f3, 0f00000000;"),
+        (proxy, fence, "bar.sync 0; st.shared.u32 [dyn], 0;"),
+    ] {
+        let found = why(128, &product(proxy, fence, between));
+        let known = matches!(found, Why::Wrong(_) | Why::Pending { .. });
+        assert!(known, "{proxy} {fence} {between}: {found}");
+    }
 }

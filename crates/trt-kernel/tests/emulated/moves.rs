@@ -97,7 +97,7 @@ fn an_id_outside_of_the_table_is_recorded_and_its_row_is_zero() {
         ];
         for e in emitted(&kernel) {
             let mut ours = given.clone();
-            let done = launch(&kernel, &e, &Env::default(), None, 0, &mut ours);
+            let done = launch(&kernel, &e, &Env::default(), &[], 0, &mut ours);
             let [mark, id, row] = done.fault.0;
             assert!(mark != 0);
             assert_eq!((id, row), (bad as i64, 1));
@@ -119,7 +119,7 @@ fn of_several_bad_ids_one_is_recorded_whole() {
         Buffer::zeros(DType::F32, 40),
     ];
     for e in emitted(&kernel) {
-        let done = launch(&kernel, &e, &Env::default(), None, 3, &mut given.to_vec());
+        let done = launch(&kernel, &e, &Env::default(), &[], 3, &mut given.to_vec());
         let [mark, id, row] = done.fault.0;
         assert!(mark != 0 && id == row + 10, "{:?}", done.fault);
     }
@@ -168,7 +168,7 @@ fn a_copy_keeps_every_bit() {
     from.bytes = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
     for e in emitted(&kernel) {
         let mut args = [from.clone(), Buffer::zeros(DType::BF16, 65536)];
-        launch(&kernel, &e, &Env::default(), None, 0, &mut args);
+        launch(&kernel, &e, &Env::default(), &[], 0, &mut args);
         assert_eq!(args[1].bytes, from.bytes);
     }
 }

@@ -13,7 +13,7 @@ fn module(args: usize, threads: u32, blocks: u32, body: &str) -> Emitted {
         .collect();
     let text = format!(
         ".version 7.0\n.target sm_80\n.address_size 64\n\
-         .extern .shared .align 128 .b8 dyn[];\n\
+         .extern .shared .align 1024 .b8 dyn[];\n\
          .visible .entry k(\n{}\n)\n.maxntid {threads}, 1, 1\n{{\n\
          .reg .pred %p<8>;\n.reg .b16 %h<8>;\n.reg .b32 %r<32>;\n.reg .b64 %d<16>;\n.reg .f32 %f<16>;\n\
          .shared .align 16 .b8 s0[4096];\n{loads}{body}\nret;\n}}\n",
@@ -28,7 +28,7 @@ fn module(args: usize, threads: u32, blocks: u32, body: &str) -> Emitted {
             when: vec![],
             grid: [Extent::Fixed(blocks), Extent::Fixed(1), Extent::Fixed(1)],
             block: threads,
-            shared: 1024,
+            shared: 9216,
         }],
         scratch: Dim::from(0),
     }
@@ -297,84 +297,6 @@ fn atomics_of_many_threads_add_up() {
     assert_eq!(each(64, body)[0], 64 + 63 * 32);
 }
 
-/// A product of one warp through shared memory, against the obvious one.
-#[test]
-fn ldmatrix_and_mma_make_a_product() {
-    let body = "
-        mov.u32 %r0, %tid.x;
-        // 16 x 16 of A to s0, 8 x 16 of B (by columns) to s0+512: 16 bytes a thread.
-        mad.lo.u32 %r1, %r0, 16, s0;
-        mad.wide.u32 %d3, %r0, 16, %d0;
-        ld.global.v4.u32 {%r2, %r3, %r4, %r5}, [%d3];
-        st.shared.v4.u32 [%r1], {%r2, %r3, %r4, %r5};
-        mad.wide.u32 %d3, %r0, 16, %d1;
-        setp.lt.u32 %p0, %r0, 16;
-        @%p0 ld.global.v4.u32 {%r2, %r3, %r4, %r5}, [%d3];
-        @%p0 st.shared.v4.u32 [%r1+512], {%r2, %r3, %r4, %r5};
-        bar.warp.sync 0xffffffff;
-        and.b32 %r6, %r0, 15;
-        shr.u32 %r7, %r0, 4;
-        mad.lo.u32 %r8, %r6, 32, s0;
-        mad.lo.u32 %r8, %r7, 16, %r8;
-        ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r10, %r11, %r12, %r13}, [%r8];
-        and.b32 %r6, %r0, 7;
-        shr.u32 %r7, %r0, 3;
-        and.b32 %r7, %r7, 1;
-        mad.lo.u32 %r8, %r6, 32, s0;
-        mad.lo.u32 %r8, %r7, 16, %r8;
-        ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%r14, %r15}, [%r8+512];
-        mov.f32 %f0, 0f3F800000; mov.f32 %f1, %f0; mov.f32 %f2, %f0; mov.f32 %f3, %f0;
-        mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f0, %f1, %f2, %f3}, {%r10, %r11, %r12, %r13}, {%r14, %r15}, {%f0, %f1, %f2, %f3};
-        shr.u32 %r6, %r0, 2;
-        and.b32 %r7, %r0, 3;
-        mad.lo.u32 %r6, %r6, 32, 0;
-        mad.lo.u32 %r6, %r7, 8, %r6;
-        cvt.u64.u32 %d3, %r6;
-        add.s64 %d3, %d3, %d2;
-        st.global.v2.f32 [%d3], {%f0, %f1};
-        st.global.v2.f32 [%d3+256], {%f2, %f3};";
-    let mut args = [
-        Buffer::random(DType::BF16, 256, 1),
-        Buffer::random(DType::BF16, 128, 2),
-        Buffer::zeros(DType::F32, 128),
-    ];
-    run(32, 1, body, &mut args).unwrap_or_else(|e| panic!("{e}"));
-    for row in 0..16 {
-        for col in 0..8 {
-            let product = |k: i64| args[0].get(row * 16 + k) * args[1].get(col * 16 + k);
-            let exact: f64 = 1.0 + (0..16).map(product).sum::<f64>();
-            assert!(
-                (args[2].get(row * 8 + col) - exact).abs() < 1e-6,
-                "{row} {col}"
-            );
-        }
-    }
-}
-
-#[test]
-fn a_transposed_matrix_load_swaps_rows_and_columns() {
-    let body = "
-        mov.u32 %r0, %tid.x;
-        mad.lo.u32 %r1, %r0, 4, s0;
-        mad.wide.u32 %d3, %r0, 4, %d0;
-        ld.global.u32 %r2, [%d3];
-        st.shared.u32 [%r1], %r2;
-        bar.warp.sync 0xffffffff;
-        and.b32 %r2, %r0, 7;
-        mad.lo.u32 %r2, %r2, 16, s0;
-        ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%r3}, [%r2];
-        mad.wide.u32 %d3, %r0, 4, %d1;
-        st.global.u32 [%d3], %r3;";
-    let values: Vec<f64> = (0..64).map(f64::from).collect();
-    let mut args = [
-        Buffer::new(DType::BF16, values),
-        Buffer::zeros(DType::BF16, 64),
-    ];
-    run(32, 1, body, &mut args).unwrap_or_else(|e| panic!("{e}"));
-    let expected: Vec<f64> = (0..64).map(|i| f64::from(i % 8 * 8 + i / 8)).collect();
-    assert_eq!(args[1].values(), expected);
-}
-
 #[test]
 fn shared_memory_starts_afresh_in_each_block() {
     let body = "
@@ -388,4 +310,30 @@ fn shared_memory_starts_afresh_in_each_block() {
     let mut args = [Buffer::zeros(DType::U32, 4), Buffer::zeros(DType::U32, 3)];
     run(1, 3, body, &mut args).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(args[1].values(), [0.0, 1.0, 2.0]);
+}
+
+#[test]
+fn names_in_a_scope_are_its_own() {
+    let body = "
+        mov.u32 %r1, 1;
+        {
+            .reg .b32 %r<2>;
+            .shared .align 4 .b8 s0[4];
+            mov.u32 %r1, 5;
+            bra $end;
+            mov.u32 %r1, 6;
+        $end:
+            st.shared.u32 [s0], %r1;
+        }
+        {
+            .reg .b32 %r<2>;
+            mov.u32 %r1, 7;
+        $end:
+            st.shared.u32 [s0+4], %r1;
+        }
+        bar.sync 0;
+        ld.shared.u32 %r2, [s0+4];
+        add.u32 %r1, %r1, %r2;
+        st.global.u32 [%d2], %r1;";
+    assert_eq!(each(1, body), [8]);
 }

@@ -49,8 +49,8 @@ fn distance_of_rows(
     let start = rows.start * k * dtype.size();
     whole.bytes[start..start + weight.bytes.len()].copy_from_slice(&weight.bytes);
     let mut ours = [a.clone(), whole, Buffer::zeros(DType::F32, m * N)];
-    let (env, part) = (Env::default(), Some((rows.clone(), step)));
-    launch(&kernel, &emitted, &env, part, 1, &mut ours);
+    let (env, part) = (Env::default(), [(rows.clone(), step)]);
+    launch(&kernel, &emitted, &env, &part, 1, &mut ours);
 
     let n = rows.len();
     let mut exact = [a, weight, Buffer::zeros(DType::F32, m * n)];

@@ -4,8 +4,8 @@ use super::error::{EmuError, Why};
 use super::inst::*;
 use super::memory::Params;
 use super::names::Names;
-use super::ops;
 use super::text::{Entry, Module, Operand, Statement};
+use super::{ops, reaches};
 
 type Result<T> = std::result::Result<T, Why>;
 
@@ -74,12 +74,12 @@ fn operation(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Op> {
             pack(names, parts, o)?
         }
         "setp" => compare(names, parts, o)?,
-        "ld" | "ldu" | "st" => access(names, parts, o)?,
-        "atom" | "red" => atomic(names, parts, o)?,
+        "ld" | "ldu" | "st" => reaches::access(names, parts, o)?,
+        "atom" | "red" => reaches::atomic(names, parts, o)?,
         "bra" | "ret" | "exit" | "bar" | "barrier" | "membar" | "fence" | "griddepcontrol" => {
             control(names, parts, o)?
         }
-        "cp" => copy(names, parts, o)?,
+        "cp" => reaches::copy(names, parts, o)?,
         "shfl" | "vote" | "redux" | "activemask" => super::lanes::decode(names, parts, o)?,
         "ldmatrix" | "stmatrix" | "mma" => super::tensor::decode(names, parts, o)?,
         "wgmma" => super::wgmma::decode(names, parts, o)?,
@@ -204,135 +204,6 @@ fn compare(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>> {
     }))
 }
 
-/// Cache hints, which change no result.
-fn is_hint(part: &str) -> bool {
-    let caches = ["ca", "cg", "cs", "lu", "wb", "wt"];
-    let allocate = part.strip_prefix("L1::");
-    let evict = [
-        "no_allocate",
-        "evict_normal",
-        "evict_unchanged",
-        "evict_first",
-        "evict_last",
-    ];
-    caches.contains(&part)
-        || allocate.is_some_and(|a| evict.contains(&a))
-        || ["L2::64B", "L2::128B", "L2::256B"].contains(&part)
-}
-
-fn access(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>> {
-    let [kind, space, middle @ .., ty] = parts else {
-        return Ok(None);
-    };
-    let space = match *space {
-        "param" => Space::Param,
-        "global" => Space::Global,
-        "shared" | "shared::cta" => Space::Shared,
-        _ => return Ok(None),
-    };
-    let (mut count, mut nc) = (1, false);
-    for part in middle {
-        match *part {
-            "v2" => count = 2,
-            "v4" => count = 4,
-            "nc" if *kind == "ld" && space == Space::Global => nc = true,
-            hint if space != Space::Param && is_hint(hint) => {}
-            _ => return Ok(None),
-        }
-    }
-    let Some(ty) = Ty::parse(ty) else {
-        return Ok(None);
-    };
-    let (value, at) = match (o, *kind) {
-        ([v, at], "ld") | ([at, v], "st") => (v, names.address(at, space)?),
-        _ => return Ok(None),
-    };
-    let values = match value {
-        Operand::Vector(v) if v.len() == count => v.as_slice(),
-        one if count == 1 => std::slice::from_ref(one),
-        _ => return Ok(None),
-    };
-    if *kind == "st" {
-        let part = |v: &Operand| match v {
-            Operand::Name(r) if names.is_register(r) => Ok(Src::Reg(names.at_least(r, ty)?.0)),
-            other => names.source(other, ty),
-        };
-        let src = values.iter().map(part).collect::<Result<_>>()?;
-        return Ok((space != Space::Param).then_some(Op::Store { space, ty, src, at }));
-    }
-    let mut d = Vec::new();
-    for v in values {
-        d.push(match v {
-            Operand::Name(r) => Some(names.at_least(r, ty)?),
-            Operand::Sink if count > 1 => None,
-            _ => return Ok(None),
-        });
-    }
-    Ok(Some(Op::Load {
-        space,
-        ty,
-        d,
-        at,
-        nc,
-    }))
-}
-
-fn atomic(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>> {
-    let [kind, middle @ .., name, ty] = parts else {
-        return Ok(None);
-    };
-    let (mut space, mut order) = (
-        None,
-        Order {
-            acquires: false,
-            releases: false,
-        },
-    );
-    for part in middle {
-        match *part {
-            "global" => space = Some(Space::Global),
-            "shared" | "shared::cta" => space = Some(Space::Shared),
-            "relaxed" | "gpu" | "sys" => {}
-            "acquire" => order.acquires = true,
-            "release" => order.releases = true,
-            "acq_rel" => {
-                order = Order {
-                    acquires: true,
-                    releases: true,
-                }
-            }
-            _ => return Ok(None),
-        }
-    }
-    let (Some(space), Some(ty)) = (space, Ty::parse(ty)) else {
-        return Ok(None);
-    };
-    let Some(fun) = ops::atomic(name, ty) else {
-        return Ok(None);
-    };
-    let (d, rest) = match (*kind, o) {
-        ("atom", [d, rest @ ..]) => (names.target(d, ty)?, rest),
-        ("red", rest) => (None, rest),
-        _ => return Ok(None),
-    };
-    let (at, b, c) = match (rest, *name) {
-        ([at, b, c], "cas") => (at, b, names.source(c, ty)?),
-        ([at, b], n) if n != "cas" => (at, b, Src::Imm(0)),
-        _ => return Ok(None),
-    };
-    let (at, b) = (names.address(at, space)?, names.source(b, ty)?);
-    Ok(Some(Op::Atomic {
-        space,
-        ty,
-        fun,
-        order,
-        d,
-        at,
-        b,
-        c,
-    }))
-}
-
 fn control(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>> {
     let u32s = |o: &Operand| names.source(o, Ty::U(32));
     Ok(Some(match (parts, o) {
@@ -367,43 +238,6 @@ fn control(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>> {
             Op::ProxyFence
         }
         (["griddepcontrol", "wait" | "launch_dependents"], []) => Op::Nop,
-        _ => return Ok(None),
-    }))
-}
-
-fn copy(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>> {
-    Ok(Some(match (parts, o) {
-        (["cp", "async", "commit_group"], []) => Op::CopyCommit,
-        (["cp", "async", "wait_all"], []) => Op::CopyWaitAll,
-        (["cp", "async", "wait_group"], [Operand::Imm(n)]) => Op::CopyWait { left: *n as u32 },
-        (
-            [
-                "cp",
-                "async",
-                cache @ ("ca" | "cg"),
-                "shared" | "shared::cta",
-                "global",
-                hints @ ..,
-            ],
-            [to, from, Operand::Imm(bytes), valid @ ..],
-        ) if hints.iter().all(|h| h.starts_with("L2::") && is_hint(h)) => {
-            let bytes = *bytes as u32;
-            let right = matches!((*cache, bytes), ("ca", 4 | 8 | 16) | ("cg", 16));
-            let valid = match valid {
-                [] => None,
-                [v] => Some(names.source(v, Ty::U(32))?),
-                _ => return Ok(None),
-            };
-            if !right {
-                return Ok(None);
-            }
-            Op::CopyAsync {
-                to: names.address(to, Space::Shared)?,
-                from: names.address(from, Space::Global)?,
-                bytes,
-                valid,
-            }
-        }
         _ => return Ok(None),
     }))
 }

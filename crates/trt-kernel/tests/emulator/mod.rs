@@ -7,8 +7,14 @@
 //! that an asynchronous copy is still to bring, or not ordered after another thread's access
 //! ([`race`]). [`EmuError`] says which line, block and thread.
 //!
+//! How a block runs: lanes of a warp that stand at the lowest instruction go together ([`warp`]),
+//! warps take turns in a fixed order or one drawn from a seed ([`block`]). Asynchronous copies
+//! and products are done when they start; until they are waited for, what they write may not be
+//! touched and what they read may not be overwritten.
+//!
 //! What it does not model: the rounding of approximate functions (it is exact), the order of
-//! sums inside of a tensor core's product (it rounds once), time.
+//! sums inside of a tensor core's product (it rounds once), a product and sum without `.rn` that
+//! the driver makes one instruction, caches, time.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 mod block;
@@ -25,7 +31,9 @@ mod memory;
 mod names;
 mod ops;
 mod race;
+mod reaches;
 mod registers;
+mod scopes;
 mod tensor;
 mod text;
 mod tokens;
@@ -58,7 +66,8 @@ pub struct Call {
     pub env: Env,
     /// The arguments that may be written.
     pub written: Vec<Arg>,
-    pub tiles: Option<Tiles>,
+    /// For each ranged weight, in order.
+    pub tiles: Vec<Tiles>,
     /// Arguments that lie where another one does.
     pub shared: Vec<(Arg, Arg)>,
     /// An argument that lies this many bytes after a multiple of 256, as a table in a file may.
@@ -112,7 +121,8 @@ struct Device {
     global: Memory,
     /// Addresses of arguments.
     args: Vec<u64>,
-    tiles: Vec<u64>,
+    /// Of the tiles of each ranged weight.
+    tiles: Vec<Vec<u64>>,
     env: u64,
     scratch: u64,
     fault: u64,
@@ -151,9 +161,16 @@ impl Device {
             let at = at + skew;
             d.args.push(at);
         }
-        for (i, tile) in call.tiles.iter().flat_map(|t| &t.bytes).enumerate() {
-            let at = d.place(&format!("tile {i}"), tile.clone(), Access::Read);
-            d.tiles.push(at);
+        for (w, tiles) in call.tiles.iter().enumerate() {
+            let place = |(i, tile): (usize, &Vec<u8>)| {
+                d.place(
+                    &format!("tile {i} of weight {w}"),
+                    tile.clone(),
+                    Access::Read,
+                )
+            };
+            let places = tiles.bytes.iter().enumerate().map(place).collect();
+            d.tiles.push(places);
         }
         let vars = (0..trt_kernel::Var::MAX as u8).map(|v| call.env.get(trt_kernel::Var(v)));
         let vars = vars.flat_map(i64::to_le_bytes).collect();
@@ -183,11 +200,7 @@ impl Device {
                 Param::Env => self.env.to_le_bytes().to_vec(),
                 Param::Scratch => self.scratch.to_le_bytes().to_vec(),
                 Param::Fault => self.fault.to_le_bytes().to_vec(),
-                Param::Tiles(0) => self.table(call)?,
-                Param::Tiles(i) => {
-                    let what = format!("tiles of weight {i}: one weight is supported");
-                    return Err(Why::Launch(what));
-                }
+                Param::Tiles(i) => self.table(call, *i as usize)?,
             };
             if value.len() != *size {
                 let what = format!("{name} has {size} bytes where {} are given", value.len());
@@ -208,15 +221,15 @@ impl Device {
 
     /// The address of an argument; a ranged weight is only read through its tiles.
     fn address(&self, arg: Arg, call: &Call) -> u64 {
-        match &call.tiles {
-            Some(t) if t.weight == arg => POISON,
-            _ => self.args.get(arg.0 as usize).copied().unwrap_or(POISON),
+        match call.tiles.iter().any(|t| t.weight == arg) {
+            true => POISON,
+            false => self.args.get(arg.0 as usize).copied().unwrap_or(POISON),
         }
     }
 
     /// The table of tiles as the kernel gets it; what lies behind its end is poison.
-    fn table(&self, call: &Call) -> Result<Vec<u8>, Why> {
-        let Some(t) = &call.tiles else {
+    fn table(&self, call: &Call, weight: usize) -> Result<Vec<u8>, Why> {
+        let (Some(t), Some(places)) = (call.tiles.get(weight), self.tiles.get(weight)) else {
             return Err(Why::Launch("a ranged kernel without tiles".into()));
         };
         let tiles = t.rows.len().div_ceil(t.step.max(1));
@@ -228,7 +241,7 @@ impl Device {
         let head = [t.rows.start as u32, t.rows.end as u32, t.step as u32, 0];
         let mut out: Vec<u8> = head.iter().flat_map(|x| x.to_le_bytes()).collect();
         for i in 0..MAX_TILES {
-            out.extend(self.tiles.get(i).copied().unwrap_or(POISON).to_le_bytes());
+            out.extend(places.get(i).copied().unwrap_or(POISON).to_le_bytes());
         }
         Ok(out)
     }
@@ -240,8 +253,8 @@ impl Device {
         program: &Program,
         call: &Call,
     ) -> Result<(), EmuError> {
-        let rows = call.tiles.as_ref().map_or(0, |t| t.rows.len());
-        let grid = [0, 1, 2].map(|i| launch.grid[i].blocks(&call.env, &[rows]));
+        let rows: Vec<usize> = call.tiles.iter().map(|t| t.rows.len()).collect();
+        let grid = [0, 1, 2].map(|i| launch.grid[i].blocks(&call.env, &rows));
         let params = self.params(emitted, program, call);
         let checked =
             params.and_then(|p| limits(emitted.target, launch, program, grid).map(|()| p));

@@ -3,6 +3,7 @@
 //! Only the forms that the back end writes are read; anything else is an error with its line.
 
 use super::error::{EmuError, Why};
+use super::scopes::Scope;
 use super::tokens::{Token, float, number, tokens};
 
 /// A module, as written.
@@ -26,6 +27,8 @@ pub struct Entry {
     /// Names and the statement that each stands before.
     pub labels: Vec<(String, usize)>,
     pub body: Vec<Statement>,
+    /// Scopes that were closed.
+    scopes: usize,
 }
 
 /// A declaration of bytes.
@@ -227,9 +230,22 @@ impl Reader {
         Ok(entry)
     }
 
-    /// A declaration, a label or an instruction.
+    fn scope(&mut self, entry: &mut Entry) -> Result<()> {
+        let scope = Scope::open(entry);
+        while !self.accept('}') {
+            self.item(entry)?;
+        }
+        entry.scopes += 1;
+        scope.close(entry, entry.scopes);
+        Ok(())
+    }
+
+    /// A declaration, a label, an instruction or a scope.
     fn item(&mut self, entry: &mut Entry) -> Result<()> {
         let line = self.line();
+        if self.accept('{') {
+            return self.scope(entry);
+        }
         if self.accept('@') {
             let wanted = !self.accept('!');
             let p = self.word()?;

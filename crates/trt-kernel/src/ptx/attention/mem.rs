@@ -65,10 +65,10 @@ pub(super) fn reference(asm: &mut Asm, max: R) -> R {
     asm.op("selp.f32", Class::F32, &[&imm(0.0), &max, &none])
 }
 
-/// `2 ^ (x - reference)`; zero for minus infinity.
+/// `2 ^ (x - reference)`; zero for minus infinity, and below the smallest normal number.
 pub(super) fn weight(asm: &mut Asm, x: R, reference: R) -> R {
     let d = asm.op("sub.f32", Class::F32, &[&x, &reference]);
-    asm.op("ex2.approx.f32", Class::F32, &[&d])
+    asm.op("ex2.approx.ftz.f32", Class::F32, &[&d])
 }
 
 /// `1 / sum`, or zero where nothing was summed.

@@ -125,7 +125,11 @@ impl Cut {
 pub(super) fn emit(kernel: &Matmul, target: Target, m: usize) -> Block {
     let cut = Cut::new(kernel, m);
     let mut asm = Asm::default();
-    let frame = Frame::begin(&mut asm, kernel, target);
+    // Pieces of a streamed weight are on their way before the launch ahead has ended.
+    let frame = match kernel.ranged {
+        true => Frame::begin_early(&mut asm, kernel, target),
+        false => Frame::begin(&mut asm, kernel, target),
+    };
     body(&mut asm, &frame, cut);
     Block {
         name: format!("few{m}"),
@@ -151,7 +155,7 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut) {
     let lane = asm.op("and.b32", Class::B32, &[&frame.tid, &(cut.team - 1)]);
     let acc: Vec<R> = (0..cut.m * cut.rows).map(|_| asm.f32(0.0)).collect();
     let reader = Reader::begin(asm, frame, cut, n0, team, lane);
-    reader.multiply(asm, lane, &acc);
+    reader.multiply(asm, frame, lane, &acc);
 
     let bytes = cut.parts() * cut.m * cut.block_rows() * 4;
     let array = asm.shared(bytes, 16);

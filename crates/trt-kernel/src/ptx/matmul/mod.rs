@@ -198,7 +198,14 @@ struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     fn begin(asm: &mut Asm, kernel: &'a Matmul, target: Target) -> Frame<'a> {
-        let scope = Scope::begin(asm, target, kernel.args.len(), &vars(kernel));
+        let frame = Frame::begin_early(asm, kernel, target);
+        frame.scope.wait(asm);
+        frame
+    }
+
+    /// As [`Frame::begin`], but does not wait for the launch ahead.
+    fn begin_early(asm: &mut Asm, kernel: &'a Matmul, target: Target) -> Frame<'a> {
+        let scope = Scope::begin_early(asm, target, kernel.args.len(), &vars(kernel));
         let tiles = kernel.ranged.then(|| Tiles::begin(asm));
         let (first, end) = match &tiles {
             Some(t) => (Int::Reg(t.first), Int::Reg(t.end)),

@@ -20,6 +20,8 @@ pub(super) struct Reader {
     b_row: i64,
     /// The thread's place in each row of `a`: a pointer that walks along `k`, and bytes.
     a_at: Vec<(R, i64)>,
+    /// Whether no launch writes `b`.
+    constant: bool,
 }
 
 impl Reader {
@@ -61,6 +63,7 @@ impl Reader {
             b_at,
             b_row: stride * b.size() as i64,
             a_at,
+            constant: frame.kernel.ranged,
         }
     }
 
@@ -69,7 +72,14 @@ impl Reader {
     /// With many pieces, a register that has been multiplied is loaded again at once, so that
     /// always as many loads are in flight. The last round, the rest and a ragged piece, which
     /// not all threads have, are straight code.
-    pub fn multiply(&self, asm: &mut Asm, lane: R, acc: &[R]) {
+    ///
+    /// The first pieces of a streamed weight start before the wait for the launch ahead.
+    pub fn multiply(&self, asm: &mut Asm, frame: &Frame<'_>, lane: R, acc: &[R]) {
+        let wait = |asm: &mut Asm| {
+            if self.constant {
+                frame.scope.wait(asm);
+            }
+        };
         let Cut {
             team,
             ahead,
@@ -81,6 +91,7 @@ impl Reader {
         let mut rest = whole;
         if whole >= 2 * ahead {
             flying = (0..ahead).map(|i| self.start(asm, i, None)).collect();
+            wait(asm);
             let rounds = whole / ahead - 1;
             let i = asm.op("mov.b32", Class::B32, &[&0]);
             asm.count_rolled(i, Int::Imm(rounds as i64), Int::Imm(1), |asm| {
@@ -98,6 +109,9 @@ impl Reader {
         if ragged > 0 {
             let inside = asm.op("setp.lt.s32", Class::Pred, &[&lane, &ragged]);
             flying.push(self.start(asm, flying.len(), Some(inside)));
+        }
+        if whole < 2 * ahead {
+            wait(asm);
         }
         for f in &flying {
             self.meet(asm, acc, f);
@@ -118,7 +132,12 @@ impl Reader {
         let at = (piece * self.cut.team * PIECE) as i64;
         for (r, words) in to.rows.iter().enumerate() {
             let place = (self.b_at, at + r as i64 * self.b_row);
-            load(asm, "ld.global.nc.L1::no_allocate", words, place, to.guard);
+            // What another launch may have written must not come through the constant cache.
+            let name = match self.constant {
+                true => "ld.global.nc.L1::no_allocate",
+                false => "ld.global.L1::no_allocate",
+            };
+            load(asm, name, words, place, to.guard);
         }
     }
 
@@ -130,13 +149,7 @@ impl Reader {
         for (m, sums) in acc.chunks(self.cut.rows).enumerate() {
             let (base, offset) = self.a_at[m];
             let words = asm.regs(Class::B32, a_piece / 4);
-            load(
-                asm,
-                "ld.global.nc",
-                &words,
-                (base, at + offset),
-                piece.guard,
-            );
+            load(asm, "ld.global", &words, (base, at + offset), piece.guard);
             let x = unpack(asm, &words, self.a);
             for (j, x) in x.iter().enumerate() {
                 for (row, sum) in rows.iter().zip(sums) {

@@ -189,7 +189,7 @@ impl Side {
             let (bits, from) = (item.bits, item.from);
             let wide = 8 * self.dtype.size();
             asm.put(format_args!("mov.b{wide} {bits}, 0"));
-            asm.put(format_args!("@{p} ld.global.nc.b{wide} {bits}, [{from}]"));
+            asm.put(format_args!("@{p} ld.global.b{wide} {bits}, [{from}]"));
             asm.op_to("add.s64", from, &[&from, &self.step]);
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! `v0` is the number of positions before a call (`past`), `v1` the number in it (`seq`).
 
+pub mod attention;
 pub mod matmul;
 pub mod moves;
 pub mod row;
@@ -10,10 +11,15 @@ use trt_kernel::*;
 
 /// Every kernel, by a name that says what it is.
 pub fn kernels() -> Vec<(String, Kernel)> {
-    [row::kernels(), moves::kernels(), matmul::kernels()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        row::kernels(),
+        moves::kernels(),
+        matmul::kernels(),
+        attention::kernels(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 pub fn past() -> Dim {

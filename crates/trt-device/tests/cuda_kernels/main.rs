@@ -1,16 +1,17 @@
 //! Launches on the CUDA device, against the host device. Without a GPU nothing runs, unless
 //! `TRT_REQUIRE_CUDA=1` says that there must be one.
 
+mod by_host;
+mod kernels;
+
+use kernels::{COLS, ENTRIES, K, N, gate, pick, project};
 use std::io::Write;
 use std::sync::Arc;
 use trt_device::{
     Cuda, Device, Error, Executable, Graph, Host, Memory, Paging, Slice, Stream, Tiles, Work,
 };
 use trt_kernel::host::HostError;
-use trt_kernel::{
-    Arg, Binary, BodyBuilder, DType, Dim, Env, Gather, Group, Inst, Kernel, Matmul, Operand, Row,
-    Unary, Var, View,
-};
+use trt_kernel::{Env, Group, Kernel};
 
 fn cuda() -> Option<Cuda> {
     match Cuda::new(0) {
@@ -23,76 +24,6 @@ fn cuda() -> Option<Cuda> {
             None
         }
     }
-}
-
-/// `a2[i] = silu(a0[i]) * a1[i]` over `v0` elements.
-fn gate() -> Kernel {
-    let space = vec![Dim::var(Var(0))];
-    let whole = View::contiguous(&space);
-    let mut body = BodyBuilder::new();
-    let a = body.load(Arg(0), whole.clone());
-    let b = body.load(Arg(1), whole.clone());
-    let s = body.unary(Unary::Silu, a);
-    let p = body.binary(Binary::Mul, s, b);
-    body.store(Arg(2), whole, p);
-    Kernel::Row(Row {
-        space,
-        args: vec![DType::F32; 3],
-        body: body.finish(),
-    })
-}
-
-const K: usize = 96;
-const N: usize = 200;
-
-/// `a2[n] = Σ_k a0[k] * a1[n, k]`, by row ranges of `a1`.
-fn project() -> Kernel {
-    let view = |strides: [usize; 3]| View {
-        offset: Dim::from(0),
-        strides: strides.map(Dim::from).to_vec(),
-    };
-    let operand = |arg: u16, strides| Operand {
-        arg: Arg(arg),
-        view: view(strides),
-    };
-    let mut body = BodyBuilder::new();
-    let sum = body.push(Inst::Input);
-    body.store(Arg(2), view([N, N, 1]), sum);
-    Kernel::Matmul(Matmul {
-        batch: Dim::from(1),
-        m: Dim::from(1),
-        n: Dim::from(N),
-        k: Dim::from(K),
-        args: vec![DType::F32; 3],
-        a: operand(0, [K, K, 1]),
-        b: operand(1, [0, K, 1]),
-        ranged: true,
-        epilogue: body.finish(),
-    })
-}
-
-const ENTRIES: usize = 50;
-const COLS: usize = 64;
-
-/// `a2[r, c] = a1[a0[r], c]` for `v0` rows.
-fn pick() -> Kernel {
-    let rows = Dim::var(Var(0));
-    let space = [rows.clone(), Dim::from(COLS)];
-    let mut body = BodyBuilder::new();
-    let element = body.push(Inst::Input);
-    body.store(Arg(2), View::contiguous(&space), element);
-    Kernel::Gather(Gather {
-        ids: Operand {
-            arg: Arg(0),
-            view: View::contiguous(std::slice::from_ref(&rows)),
-        },
-        rows,
-        cols: COLS,
-        entries: ENTRIES,
-        args: vec![DType::U32, DType::F32, DType::F32],
-        table: Arg(1),
-        body: body.finish(),
-    })
 }
 
 fn bytes(values: &[f32]) -> Vec<u8> {
@@ -249,40 +180,39 @@ fn tiles_of_a_mapped_weight_give_the_bits_of_the_whole() {
 fn of_a_group_with_tiles_only_the_products_with_rows_run() {
     let Some(device) = cuda() else { return };
     let stream = device.stream("s").unwrap();
-    let parts = vec![project(), gate(), project()];
+    let parts = vec![project(), project()];
     let executable = device.load(&Kernel::Group(Group { parts })).unwrap();
     let weights = [7, 9].map(|seed| place(&device, stream, bytes(&values(N * K, seed))));
     let x = place(&device, stream, bytes(&values(K, 8)));
     let run = |tiles: Vec<Tiles>| {
         let [y, z] = [0; 2].map(|_| device.allocate(4 * N).unwrap().whole());
-        let gated = device.allocate(4 * K).unwrap().whole();
         let [v, w] = &weights;
-        let args = [&x, v, &y, &x, &x, &gated, &x, w, &z];
-        let mut work = launch(&device, &executable, K as i64, &args);
+        let mut work = launch(&device, &executable, 0, &[&x, v, &y, &x, w, &z]);
         if let Work::Launch { tiles: t, .. } = &mut work {
             *t = tiles;
         }
         device.submit(stream, work)?;
-        [y, gated, z]
+        [y, z]
             .iter()
             .map(|s| read(&device, stream, s))
             .collect::<Result<Vec<_>, _>>()
     };
     let all = run(Vec::new()).unwrap();
-    let whole = |w: &Slice| Tiles {
-        rows: 0..N,
-        step: N,
-        places: vec![w.clone()],
+    let tiles = |w: &Slice, step: usize| {
+        let cut = |start: usize| {
+            w.slice(4 * K * start..4 * K * (start + step).min(N))
+                .unwrap()
+        };
+        Tiles {
+            rows: 0..N,
+            step,
+            places: (0..N).step_by(step).map(cut).collect(),
+        }
     };
-    let second = run(vec![Tiles::default(), whole(&weights[1])]).unwrap();
-    assert_eq!(second, [vec![0.; N], vec![0.; K], all[2].clone()]);
-    let both = run(vec![whole(&weights[0]), whole(&weights[1])]).unwrap();
-    assert_eq!(both, [all[0].clone(), vec![0.; K], all[2].clone()]);
-    let gate = |v: f32| v / (1. + (-v).exp()) * v;
-    close(
-        &all[1],
-        &values(K, 8).into_iter().map(gate).collect::<Vec<f32>>(),
-    );
+    let second = run(vec![Tiles::default(), tiles(&weights[1], 64)]).unwrap();
+    assert_eq!(second, [vec![0.; N], all[1].clone()]);
+    let both = run(vec![tiles(&weights[0], 128), tiles(&weights[1], N)]).unwrap();
+    assert_eq!(both, all);
     let few = run(vec![Tiles::default()]);
     assert!(matches!(
         few,
@@ -295,66 +225,21 @@ fn of_a_group_with_tiles_only_the_products_with_rows_run() {
 }
 
 #[test]
-fn what_the_device_lacks_the_host_computes_on_copies() {
+fn parts_of_a_group_compute_what_they_would_alone() {
     let Some(device) = cuda() else { return };
-    let device = device.without("matmul").without("row").without("gather");
     let stream = device.stream("s").unwrap();
-    let x = place(&device, stream, bytes(&values(K, 8)));
-    let weight = values(N * K, 7);
-    let on_device = place(&device, stream, bytes(&weight));
-    let product = device.load(&project()).unwrap();
-    assert!(product.by_host().is_some_and(|why| why.contains("matmul")));
-    let out = device.allocate(4 * N).unwrap().whole();
-    let mut work = launch(&device, &product, 0, &[&x, &on_device, &out]);
-    device.submit(stream, work.clone()).unwrap();
-    let whole = read(&device, stream, &out).unwrap();
-    let dot = |row: &[f32]| row.iter().zip(&values(K, 8)).map(|(a, b)| a * b).sum();
-    close(
-        &whole,
-        &weight.chunks_exact(K).map(dot).collect::<Vec<f32>>(),
-    );
-    // Row ranges, each over its own tile; what comes before on the stream is done first.
-    write(&device, stream, &out, vec![0; 4 * N]);
-    for rows in [0..128, 128..N] {
-        let place = on_device
-            .slice(4 * K * rows.start..4 * K * rows.end)
-            .unwrap();
-        let (step, places) = (rows.len(), vec![place]);
-        if let Work::Launch { tiles, .. } = &mut work {
-            *tiles = vec![Tiles { rows, step, places }];
-        }
-        device.submit(stream, work.clone()).unwrap();
+    let parts = vec![gate(), gate()];
+    let executable = device.load(&Kernel::Group(Group { parts })).unwrap();
+    let inputs = [1, 2].map(|seed| place(&device, stream, bytes(&values(1000, seed))));
+    let [y, z] = [0; 2].map(|_| device.allocate(4000).unwrap().whole());
+    let [a, b] = &inputs;
+    let work = launch(&device, &executable, 1000, &[a, a, &y, b, b, &z]);
+    device.submit(stream, work).unwrap();
+    let gate = |v: &f32| v / (1. + (-v).exp()) * v;
+    for (seed, out) in [(1, y), (2, z)] {
+        let expected: Vec<f32> = values(1000, seed).iter().map(gate).collect();
+        close(&read(&device, stream, &out).unwrap(), &expected);
     }
-    assert_eq!(read(&device, stream, &out).unwrap(), whole);
-    // The result of one is the operand of the next, in place, and then of the device's own.
-    let gated = device.load(&gate()).unwrap();
-    let twice = launch(&device, &gated, N as i64, &[&out, &out, &out]);
-    device.submit(stream, twice).unwrap();
-    let own = cuda().unwrap();
-    let (stream_of_own, copy) = (own.stream("s").unwrap(), bytes(&whole));
-    let copy = place(&own, stream_of_own, copy);
-    let executable = own.load(&gate()).unwrap();
-    let expected = launch(&own, &executable, N as i64, &[&copy, &copy, &copy]);
-    own.submit(stream_of_own, expected).unwrap();
-    let expected = read(&own, stream_of_own, &copy).unwrap();
-    close(&read(&device, stream, &out).unwrap(), &expected);
-    // A table is read in its mapping; a bad id is an error of the launch.
-    let table = mapped(&device, &bytes(&values(ENTRIES * COLS, 3)));
-    let picked = device.load(&pick()).unwrap();
-    let rows = device.allocate(4 * 2 * COLS).unwrap().whole();
-    for (ids, fine) in [([7u32, 49], true), ([7, 50], false)] {
-        let ids = ids.iter().flat_map(|i| i.to_le_bytes()).collect();
-        let ids = place(&device, stream, ids);
-        let work = launch(&device, &picked, 2, &[&ids, &table.whole(), &rows]);
-        match device.submit(stream, work) {
-            Ok(()) => assert!(fine),
-            Err(error) => assert!(!fine && error.to_string().contains("50"), "{error}"),
-        }
-    }
-    let last = &values(ENTRIES * COLS, 3)[49 * COLS..];
-    assert_eq!(&read(&device, stream, &rows).unwrap()[COLS..], last);
-    let recorded = device.record(vec![launch(&device, &product, 0, &[&x, &on_device, &out])]);
-    assert!(matches!(recorded, Err(Error::NotRecordable { .. })));
 }
 
 #[test]

@@ -17,12 +17,14 @@
 //! Limit: memory bandwidth for long contexts (each key and value is read once for the whole
 //! group), latency for short ones: about two dependent reads, the merge, and a second launch.
 
+mod merge;
+
 use super::fragment::{self, from_lane, halves};
 use super::frame::{Frame, Keys, Row};
 use super::mem::{self, over_lanes};
 use super::{FEW, Plan, combine, extent, int};
 use crate::ptx::access;
-use crate::ptx::asm::{Asm, Class, Int, R, imm};
+use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::emitted::Extent;
 use crate::ptx::scope;
 
@@ -145,24 +147,24 @@ impl<'a> Block<'a> {
             self.read_values(asm, first, &values, Some(some));
         }
         let step = Int::Imm((KEYS * WARPS) as i64);
-        asm.count(key, self.keys.end, step, |asm| {
+        asm.count_rolled(key, self.keys.end, step, |asm| {
             let next = int::add(asm, key, step);
             let more = asm.op("setp.lt.s32", Class::Pred, &[&next, &self.keys.end]);
             if !ahead {
                 self.read_keys(asm, key.into(), &keys, None);
             }
             let scores = self.scores(asm, &queries, &keys);
-            match ahead {
-                true => self.read_keys(asm, next, &keys, Some(more)),
-                false => {
-                    // Keeps these reads from moving up to where keys take the registers.
-                    asm.put("bar.warp.sync 0xffffffff");
-                    self.read_values(asm, key.into(), &values, None);
-                }
+            if ahead {
+                self.read_keys(asm, next, &keys, Some(more));
             }
             let weights: Vec<[R; 2]> = (tiles.iter().enumerate())
                 .map(|(i, tile)| self.softmax(asm, key, tile, i, &scores))
                 .collect();
+            if !ahead {
+                // Keeps these reads from moving up to where keys take the registers.
+                asm.put("bar.warp.sync 0xffffffff");
+                self.read_values(asm, key.into(), &values, None);
+            }
             self.add_values(asm, &tiles, &weights, &values);
             if ahead {
                 self.read_values(asm, next, &values, Some(more));
@@ -304,102 +306,15 @@ impl<'a> Block<'a> {
     /// (as rows `g`) and the next ones (as rows `g + 8`).
     fn add_values(&self, asm: &mut Asm, tiles: &[Tile], weights: &[[R; 2]], values: &Read) {
         let dtype = self.f.plan.dtype(&self.f.plan.k.v);
-        for h in 0..values[0].len() {
-            for i in 0..4 {
-                let mut half =
-                    |a: usize, upper| halves(asm, values[a][h][i], values[a + 1][h][i], upper);
-                let a = [half(0, false), half(0, true), half(2, false), half(2, true)];
-                for (tile, weights) in tiles.iter().zip(weights) {
-                    fragment::multiply(asm, dtype, &tile.values[4 * h + i], a, *weights);
-                }
+        for n in 0..4 * values[0].len() {
+            let (h, i) = (n / 4, n % 4);
+            let mut half =
+                |a: usize, upper| halves(asm, values[a][h][i], values[a + 1][h][i], upper);
+            let a = [half(0, false), half(0, true), half(2, false), half(2, true)];
+            for (tile, weights) in tiles.iter().zip(weights) {
+                fragment::multiply(asm, dtype, &tile.values[n], a, *weights);
             }
         }
-    }
-
-    /// Merges the warps' sums in shared memory, in their order, and writes.
-    fn merge(&self, asm: &mut Asm, tiles: &[Tile]) {
-        let rows = 8 * tiles.len();
-        // Padded, so that lanes of different rows hit different banks.
-        let pitch = (self.f.plan.k.value_dim + 4) * 4;
-        let values = mem::array(asm, WARPS * rows * pitch);
-        let sums = mem::array(asm, WARPS * rows * 8);
-        let mine = mem::cell(asm, values, self.warp, rows * pitch);
-        let mine_sums = mem::cell(asm, sums, self.warp, rows * 8);
-        // The four lanes of a row have the same.
-        let one = asm.op("setp.eq.u32", Class::Pred, &[&self.t, &0]);
-        for (i, tile) in tiles.iter().enumerate() {
-            let sum = over_lanes(asm, "add.f32", tile.sum, &[1, 2]);
-            let at = mem::cell(asm, mine_sums, self.g, 8);
-            let max = tile.max;
-            asm.put(format_args!(
-                "@{one} st.shared.v2.f32 [{at}+{}], {{{max}, {sum}}}",
-                i * 64
-            ));
-            self.share(asm, tile, mine, i * 8 * pitch, pitch);
-        }
-        asm.put("bar.sync 0");
-        let columns = self.f.plan.k.value_dim / 4;
-        for from in (0..rows * columns).step_by(THREADS as usize) {
-            let item = int::add(asm, self.f.tid, Int::Imm(from as i64));
-            let row = int::div(asm, item, Int::Imm(columns as i64));
-            let column = int::rem(asm, item, Int::Imm(columns as i64));
-            let index = int::add(asm, self.first, row);
-            let p = asm.op("setp.lt.s32", Class::Pred, &[&index, &self.f.rows]);
-            let p = asm.op("setp.lt.and.s32", Class::Pred, &[&row, &rows, &p]);
-            asm.when(p, true, |asm| {
-                let [row, column] = [row, column].map(|i| asm.op("mov.b32", Class::B32, &[&i]));
-                let at = mem::cell(asm, values, row, pitch);
-                let at = mem::cell(asm, at, column, 16);
-                let sums = mem::cell(asm, sums, row, 8);
-                let merged = merged(asm, (at, rows * pitch), (sums, rows * 8));
-                self.write(asm, index, column, merged);
-            });
-        }
-    }
-
-    /// Writes a tile's values to shared memory.
-    fn share(&self, asm: &mut Asm, tile: &Tile, to: R, offset: usize, pitch: usize) {
-        let to = mem::cell(asm, to, self.t, 2 * pitch);
-        let to = mem::cell(asm, to, self.g, 32);
-        for (h, part) in tile.values.chunks(4).enumerate() {
-            let inside = inside(asm, (self.g, 64, self.f.plan.k.value_dim), h);
-            let guard = inside.map(|p| format!("@{p} ")).unwrap_or_default();
-            for row in 0..2 {
-                for (i, two) in part.chunks(2).enumerate() {
-                    let v = [two[0][row], two[0][2 + row], two[1][row], two[1][2 + row]];
-                    let at = offset + row * pitch + h * 256 + i * 16;
-                    asm.put(format_args!(
-                        "{guard}st.shared.v4.f32 [{to}+{at}], {{{}, {}, {}, {}}}",
-                        v[0], v[1], v[2], v[3]
-                    ));
-                }
-            }
-        }
-    }
-
-    /// Writes four columns of a row: finished, or into the record of the split.
-    fn write(&self, asm: &mut Asm, index: Int, column: R, (max, sum, values): (R, R, [R; 4])) {
-        let first = asm.op("mul.lo.u32", Class::B32, &[&column, &4]);
-        if self.f.plan.splits == 1 {
-            let row = self.f.row(asm, self.kv_head, index);
-            let inverse = mem::inverse(asm, sum);
-            for (i, v) in values.iter().enumerate() {
-                let x = asm.op("mul.f32", Class::F32, &[v, &inverse]);
-                let column = int::add(asm, first, Int::Imm(i as i64));
-                combine::write(asm, self.f, &row, column, x);
-            }
-            return;
-        }
-        let record = combine::at(asm, self.f, self.kv_head, index, self.split);
-        let at = asm.op("mad.wide.u32", Class::B64, &[&column, &16, &record]);
-        let [a, b, c, d] = values;
-        asm.put(format_args!(
-            "st.global.v4.f32 [{at}], {{{a}, {b}, {c}, {d}}}"
-        ));
-        let once = asm.op("setp.eq.u32", Class::Pred, &[&column, &0]);
-        asm.when(once, true, |asm| {
-            combine::write_sums(asm, self.f.plan, record, max, sum);
-        });
     }
 }
 
@@ -419,7 +334,7 @@ fn inside(asm: &mut Asm, (part, size, all): (R, usize, usize), block: usize) -> 
     (left < size / 8).then(|| asm.op("setp.lt.u32", Class::Pred, &[&part, &left]))
 }
 
-/// Reads a lane's part of a row, where `when` holds.
+/// Reads a lane's part of a row, where `when` holds; nobody reads it again.
 fn read_row(
     asm: &mut Asm,
     address: R,
@@ -436,40 +351,7 @@ fn read_row(
         let guard = guard.map(|p| format!("@{p} ")).unwrap_or_default();
         let offset = i * size * 2;
         asm.put(format_args!(
-            "{guard}ld.global.v4.b32 {{{a}, {b}, {c}, {d}}}, [{address}+{offset}]"
+            "{guard}ld.global.L1::no_allocate.v4.b32 {{{a}, {b}, {c}, {d}}}, [{address}+{offset}]"
         ));
     }
-}
-
-/// Maximum, sum and four values of a row over all warps.
-fn merged(
-    asm: &mut Asm,
-    (values, next_values): (R, usize),
-    (sums, next_sums): (R, usize),
-) -> (R, R, [R; 4]) {
-    let parts: Vec<[R; 2]> = (0..WARPS)
-        .map(|w| {
-            let [max, sum] = [asm.reg(Class::F32), asm.reg(Class::F32)];
-            let at = w * next_sums;
-            asm.put(format_args!(
-                "ld.shared.v2.f32 {{{max}, {sum}}}, [{sums}+{at}]"
-            ));
-            [max, sum]
-        })
-        .collect();
-    let max = asm.op("mov.f32", Class::F32, &[&imm(f32::NEG_INFINITY)]);
-    for [m, _] in &parts {
-        asm.op_to("max.f32", max, &[&max, m]);
-    }
-    let reference = mem::reference(asm, max);
-    let (sum, total) = (asm.f32(0.0), fragment::zeros(asm));
-    for (w, [m, s]) in parts.iter().enumerate() {
-        let weight = mem::weight(asm, *m, reference);
-        asm.op_to("fma.rn.f32", sum, &[s, &weight, &sum]);
-        let part = mem::load4(asm, values, w * next_values);
-        for (t, p) in total.iter().zip(&part) {
-            asm.op_to("fma.rn.f32", *t, &[p, &weight, t]);
-        }
-    }
-    (max, sum, total)
 }

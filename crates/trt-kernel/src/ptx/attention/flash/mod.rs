@@ -8,18 +8,23 @@
 //! its edge, the diagonal or a window crosses it. Rows beyond the last query (key) repeat it.
 //!
 //! Limit: tensor cores, by what `mma.sync` gets of them; under a score body that does more than
-//! scale, that body. The exponentials take about a third of the time of the products.
+//! scale, that body. Weights are rounded to the dtype of the values, their sum is not. The
+//! exponentials take about a third of the time of the products.
+
+mod copy;
+mod softmax;
 
 use super::fragment::{self, load4x};
 use super::frame::{Frame, Keys, Row};
 use super::mem::{self, over_lanes};
 use super::{Plan, combine, extent, int};
 use crate::ptx::access;
-use crate::ptx::asm::{Asm, Class, Int, R, imm};
+use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::emitted::Extent;
 use crate::ptx::scope;
-use crate::{Dim, Operand};
-use std::f32::consts::LOG2_E;
+use crate::{Attention, Dim};
+use copy::{Copy, arrived};
+use softmax::Running;
 
 /// Threads of a block.
 pub(super) const THREADS: u32 = 128;
@@ -93,6 +98,9 @@ pub(super) fn entry(plan: &Plan, name: &str) -> String {
     scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
 }
 
+/// Fragments of four registers.
+type Fragments = Vec<[R; 4]>;
+
 /// One block's part of the work.
 struct Block<'a> {
     f: &'a Frame<'a>,
@@ -110,28 +118,6 @@ struct Block<'a> {
     q_copy: Copy<'a>,
     k_copy: Copy<'a>,
     v_copy: Copy<'a>,
-}
-
-/// The running softmax of a row. A lane has rows `g`, `g + 8`, `g + 16`, …: two of a fragment.
-struct Running {
-    max: R,
-    /// Of the keys that this lane had.
-    sum: R,
-}
-
-/// A thread's part in copying rows to shared memory: one piece of every few rows.
-struct Copy<'a> {
-    operand: &'a Operand,
-    /// Rows `per` apart, from the thread's on, as far as `rows`.
-    per: usize,
-    rows: usize,
-    row: R,
-    /// Whether the thread has a piece at all.
-    some: Option<R>,
-    /// The piece in row 0, and in the thread's first row in shared memory.
-    from: R,
-    to: R,
-    pitch: usize,
 }
 
 impl<'a> Block<'a> {
@@ -152,27 +138,8 @@ impl<'a> Block<'a> {
         let lane = asm.op("and.b32", Class::B32, &[&f.tid, &31]);
         let warp = asm.op("shr.u32", Class::B32, &[&f.tid, &5]);
 
-        let (wide, tall) = (pitch(k.head_dim), pitch(k.value_dim));
-        let q = asm.op("mov.u32", Class::B32, &[&"dynamic"]);
-        let keys = asm.op("add.u32", Class::B32, &[&q, &(shape.queries() * wide)]);
-        let values = asm.op("add.u32", Class::B32, &[&keys, &(shape.tile * wide)]);
-        // Lanes 8i .. 8i + 7 name the rows of the i-th of four 8 x 8 matrices. Left sides and
-        // values have the next rows in the second one, keys the next columns.
-        let low = asm.op("and.b32", Class::B32, &[&lane, &15]);
-        let high = asm.op("shr.u32", Class::B32, &[&lane, &4]);
-        let row = asm.op("and.b32", Class::B32, &[&lane, &7]);
-        let row = asm.op("mad.lo.u32", Class::B32, &[&high, &8, &row]);
-        let column = asm.op("bfe.u32", Class::B32, &[&lane, &3, &1]);
-        let own = mem::cell(asm, q, warp, shape.own() * wide);
-        let mut place = |base, row, pitch, column| {
-            let at = mem::cell(asm, base, row, pitch);
-            mem::cell(asm, at, column, 16)
-        };
-        let at = [
-            place(own, low, wide, high),
-            place(keys, row, wide, column),
-            place(values, low, tall, high),
-        ];
+        let (bases, at) = places(asm, k, shape, (lane, warp));
+        let [q, keys, values] = bases;
         let g = asm.op("shr.u32", Class::B32, &[&lane, &2]);
         let of_warp = asm.op("mad.lo.u32", Class::B32, &[&warp, &shape.own(), &first]);
         Block {
@@ -215,7 +182,7 @@ impl<'a> Block<'a> {
         let rows: Vec<Running> = (0..2 * self.shape.parts)
             .map(|_| Running::new(asm))
             .collect();
-        let sums: Vec<Vec<[R; 4]>> = (0..self.shape.parts)
+        let sums: Vec<Fragments> = (0..self.shape.parts)
             .map(|_| {
                 (0..padded(k.value_dim) / 8)
                     .map(|_| fragment::zeros(asm))
@@ -263,7 +230,7 @@ impl<'a> Block<'a> {
     }
 
     /// The `i`-th sixteen elements of the warp's queries, as left sides.
-    fn queries(&self, asm: &mut Asm, i: usize) -> Vec<[R; 4]> {
+    fn queries(&self, asm: &mut Asm, i: usize) -> Fragments {
         let pitch = pitch(self.f.plan.k.head_dim);
         (0..self.shape.parts)
             .map(|p| load4x(asm, false, self.q, p * 16 * pitch + i * 32))
@@ -272,11 +239,11 @@ impl<'a> Block<'a> {
 
     /// Dot products of the warp's queries with a tile of keys: for each part, eight keys a
     /// fragment.
-    fn scores(&self, asm: &mut Asm, kept: Option<&[Vec<[R; 4]>]>) -> Vec<Vec<[R; 4]>> {
+    fn scores(&self, asm: &mut Asm, kept: Option<&[Fragments]>) -> Vec<Fragments> {
         let plan = self.f.plan;
         let dtype = plan.dtype(&plan.k.q);
         let pitch = pitch(plan.k.head_dim);
-        let sums: Vec<Vec<[R; 4]>> = (0..self.shape.parts)
+        let sums: Vec<Fragments> = (0..self.shape.parts)
             .map(|_| {
                 (0..self.shape.tile / 8)
                     .map(|_| fragment::zeros(asm))
@@ -299,122 +266,8 @@ impl<'a> Block<'a> {
         sums
     }
 
-    /// Takes a tile's scores into maxima and sums; the weights are left sides of 16 keys each.
-    fn softmax(
-        &self,
-        asm: &mut Asm,
-        key: R,
-        rows: &[Running],
-        sums: &[Vec<[R; 4]>],
-        scores: &[Vec<[R; 4]>],
-    ) -> Vec<Vec<[R; 4]>> {
-        let first = asm.op("mad.lo.s32", Class::B32, &[&self.t, &2, &key]);
-        let factor = self.factor();
-        if factor.is_none() {
-            self.score_body(asm, first, scores);
-        }
-        let edge = self.edge(asm, key);
-        asm.when(edge, true, |asm| self.mask(asm, first, scores));
-        let factor = imm(factor.unwrap_or(1.0));
-        for (i, row) in rows.iter().enumerate() {
-            let mine: Vec<R> = (scores[i / 2].iter())
-                .flat_map(|s| [s[i % 2 * 2], s[i % 2 * 2 + 1]])
-                .collect();
-            let fade = self.weights(asm, row, &mine, &factor);
-            for sum in &sums[i / 2] {
-                for s in &sum[i % 2 * 2..][..2] {
-                    asm.op_to("mul.f32", *s, &[s, &fade]);
-                }
-            }
-        }
-        let plan = self.f.plan;
-        let dtype = plan.dtype(&plan.k.v);
-        let mut pack = |s: &[R]| access::encode_halves(asm, plan.target, dtype, [s[0], s[1]]);
-        (scores.iter())
-            .map(|part| {
-                (part.chunks_exact(2))
-                    .map(|s| [&s[0][..2], &s[0][2..], &s[1][..2], &s[1][2..]].map(&mut pack))
-                    .collect()
-            })
-            .collect()
-    }
-
-    /// The factor that turns dot products into scores times log2(e), where that is all and does
-    /// not turn the largest into the smallest.
-    fn factor(&self) -> Option<f32> {
-        self.f.plan.factor.filter(|f| *f > 0.0).map(|f| f * LOG2_E)
-    }
-
-    /// Turns dot products into scores.
-    fn score_body(&self, asm: &mut Asm, first: R, scores: &[Vec<[R; 4]>]) {
-        for i in 0..2 * self.shape.parts {
-            let (_, row) = self.row(asm, i);
-            for (n, sums) in scores[i / 2].iter().enumerate() {
-                let key = asm.op("add.s32", Class::B32, &[&first, &(8 * n)]);
-                let dots = &sums[i % 2 * 2..][..2];
-                let scores = self.f.scores(asm, &row, key, dots);
-                for (to, score) in dots.iter().zip(scores) {
-                    asm.op_to("mov.f32", *to, &[&score]);
-                }
-            }
-        }
-    }
-
-    /// Whether some query of the warp does not see all keys of a tile.
-    fn edge(&self, asm: &mut Asm, key: R) -> R {
-        let first = self.f.query(asm, self.head, self.first[1].into());
-        let last = int::add(asm, self.first[1], Int::Imm(self.shape.own() as i64 - 1));
-        let last = self.f.query(asm, self.head, last);
-        let horizon = self.f.horizon(asm, &first, self.keys.end);
-        let end = asm.op("add.s32", Class::B32, &[&key, &self.shape.tile]);
-        let edge = asm.op("setp.gt.s32", Class::Pred, &[&end, &horizon]);
-        match last.low {
-            None => edge,
-            Some(low) => asm.op("setp.lt.or.s32", Class::Pred, &[&key, &low, &edge]),
-        }
-    }
-
-    fn mask(&self, asm: &mut Asm, first: R, scores: &[Vec<[R; 4]>]) {
-        for i in 0..2 * self.shape.parts {
-            let (_, row) = self.row(asm, i);
-            let horizon = self.f.horizon(asm, &row, self.keys.end);
-            for (n, sums) in scores[i / 2].iter().enumerate() {
-                for (j, score) in sums[i % 2 * 2..][..2].iter().enumerate() {
-                    let key = int::add(asm, first, Int::Imm((8 * n + j) as i64));
-                    let masked = self.f.mask(asm, &row, horizon, key, *score);
-                    asm.op_to("mov.f32", *score, &[&masked]);
-                }
-            }
-        }
-    }
-
-    /// Turns a row's scores into weights; returns what its sums so far weigh.
-    fn weights(&self, asm: &mut Asm, row: &Running, scores: &[R], factor: &str) -> R {
-        let max = asm.op("mov.f32", Class::F32, &[&row.max]);
-        for s in scores {
-            asm.op_to("max.f32", max, &[&max, s]);
-        }
-        let max = over_lanes(asm, "max.f32", max, &[1, 2]);
-        let reference = mem::reference(asm, max);
-        let reference = asm.op("mul.f32", Class::F32, &[&reference, &factor]);
-        let minus = asm.op("neg.f32", Class::F32, &[&reference]);
-        let weight = |asm: &mut Asm, to: R, x: R| {
-            let power = asm.op("fma.rn.f32", Class::F32, &[&x, &factor, &minus]);
-            asm.op_to("ex2.approx.f32", to, &[&power]);
-        };
-        let fade = asm.reg(Class::F32);
-        weight(asm, fade, row.max);
-        asm.op_to("mov.f32", row.max, &[&max]);
-        asm.op_to("mul.f32", row.sum, &[&row.sum, &fade]);
-        for s in scores {
-            weight(asm, *s, *s);
-            asm.op_to("add.f32", row.sum, &[&row.sum, s]);
-        }
-        fade
-    }
-
     /// Adds up the weighted values of a tile.
-    fn add_values(&self, asm: &mut Asm, sums: &[Vec<[R; 4]>], weights: &[Vec<[R; 4]>]) {
+    fn add_values(&self, asm: &mut Asm, sums: &[Fragments], weights: &[Fragments]) {
         let plan = self.f.plan;
         let dtype = plan.dtype(&plan.k.v);
         let pitch = pitch(plan.k.value_dim);
@@ -462,13 +315,31 @@ impl<'a> Block<'a> {
     }
 }
 
-impl Running {
-    fn new(asm: &mut Asm) -> Running {
-        Running {
-            max: asm.f32(f32::NEG_INFINITY),
-            sum: asm.f32(0.0),
-        }
-    }
+/// Where queries, keys and values lie in shared memory, and of each the row that a lane names to
+/// `ldmatrix`.
+fn places(asm: &mut Asm, k: &Attention, shape: Shape, (lane, warp): (R, R)) -> ([R; 3], [R; 3]) {
+    let (wide, tall) = (pitch(k.head_dim), pitch(k.value_dim));
+    let q = asm.op("mov.u32", Class::B32, &[&"dynamic"]);
+    let keys = asm.op("add.u32", Class::B32, &[&q, &(shape.queries() * wide)]);
+    let values = asm.op("add.u32", Class::B32, &[&keys, &(shape.tile * wide)]);
+    // Lanes 8i .. 8i + 7 name the rows of the i-th of four 8 x 8 matrices. Left sides and
+    // values have the next rows in the second one, keys the next columns.
+    let low = asm.op("and.b32", Class::B32, &[&lane, &15]);
+    let high = asm.op("shr.u32", Class::B32, &[&lane, &4]);
+    let row = asm.op("and.b32", Class::B32, &[&lane, &7]);
+    let row = asm.op("mad.lo.u32", Class::B32, &[&high, &8, &row]);
+    let column = asm.op("bfe.u32", Class::B32, &[&lane, &3, &1]);
+    let own = mem::cell(asm, q, warp, shape.own() * wide);
+    let mut place = |base, row, pitch, column| {
+        let at = mem::cell(asm, base, row, pitch);
+        mem::cell(asm, at, column, 16)
+    };
+    let at = [
+        place(own, low, wide, high),
+        place(keys, row, wide, column),
+        place(values, low, tall, high),
+    ];
+    ([q, keys, values], at)
 }
 
 /// Whether two neighbouring columns from an even one on are one aligned access.
@@ -478,66 +349,5 @@ fn pairs(strides: &[Dim], offset: &Dim) -> bool {
             last.is(1) && (outer.iter().chain([offset])).all(|d| access::multiple(d, 2))
         }
         None => false,
-    }
-}
-
-/// Waits for this thread's copies, then for all threads'.
-fn arrived(asm: &mut Asm) {
-    asm.put("cp.async.wait_all");
-    asm.put("bar.sync 0");
-}
-
-impl<'a> Copy<'a> {
-    fn begin(
-        asm: &mut Asm,
-        f: &Frame,
-        (operand, head): (&'a Operand, Int),
-        (rows, elements): (usize, usize),
-        to: R,
-    ) -> Copy<'a> {
-        let pieces = elements / 8;
-        let threads = (padded(elements) / 8).next_power_of_two();
-        let row = int::div(asm, f.tid, Int::Imm(threads as i64));
-        let row = asm.op("mov.b32", Class::B32, &[&row]);
-        let piece = asm.op("and.b32", Class::B32, &[&f.tid, &(threads - 1)]);
-        let column = asm.op("mul.lo.u32", Class::B32, &[&piece, &8]);
-        let to = mem::cell(asm, to, row, pitch(elements));
-        let to = mem::cell(asm, to, piece, 16);
-        let per = THREADS as usize / threads;
-        if padded(elements) > elements {
-            let beyond = asm.op("setp.eq.u32", Class::Pred, &[&piece, &pieces]);
-            for i in (0..rows).step_by(per) {
-                let offset = i * pitch(elements);
-                asm.put(format_args!(
-                    "@{beyond} st.shared.v4.b32 [{to}+{offset}], {{0, 0, 0, 0}}"
-                ));
-            }
-        }
-        Copy {
-            operand,
-            per,
-            rows,
-            row,
-            some: (pieces < threads)
-                .then(|| asm.op("setp.lt.u32", Class::Pred, &[&piece, &pieces])),
-            from: f.at(asm, operand, head, Int::Imm(0), column.into()),
-            to,
-            pitch: pitch(elements),
-        }
-    }
-
-    /// Starts copying the rows from `first` on; those beyond `last` are `last` again.
-    fn rows(&self, asm: &mut Asm, f: &Frame, first: Int, last: Int) {
-        let guard = self.some.map(|p| format!("@{p} ")).unwrap_or_default();
-        let mine = int::add(asm, first, self.row);
-        for i in (0..self.rows).step_by(self.per) {
-            let row = int::add(asm, mine, Int::Imm(i as i64));
-            let row = int::min(asm, row, last);
-            let from = f.step(asm, self.operand, self.from, 2, row);
-            let (to, offset) = (self.to, i * self.pitch);
-            asm.put(format_args!(
-                "{guard}cp.async.cg.shared.global [{to}+{offset}], [{from}], 16"
-            ));
-        }
     }
 }

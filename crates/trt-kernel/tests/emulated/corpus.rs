@@ -1,0 +1,160 @@
+//! Every kernel that is assembled also runs, where it is small enough, and equals the host.
+
+use super::*;
+
+#[path = "../ptx/corpus/mod.rs"]
+mod kernels;
+
+/// Instructions of bodies, or products, that a kernel may take here.
+const WORK: usize = 17_000_000;
+
+/// The runtime integers to try: `past` and `seq`.
+const ENVS: [[i64; 2]; 4] = [[0, 1], [5, 3], [37, 8], [3, 21]];
+
+/// The views through which a kernel addresses each argument, with the sizes of their axes.
+fn accesses(kernel: &Kernel, env: &Env) -> Vec<(Arg, View, Vec<usize>)> {
+    let size = |d: &Dim| d.size(env);
+    let operand = |o: &Operand, sizes: &[usize]| (o.arg, o.view.clone(), sizes.to_vec());
+    let of_body = |body: &Body, sizes: &[usize]| -> Vec<(Arg, View, Vec<usize>)> {
+        let access = |i: &Inst| match i {
+            Inst::Load(a, v) | Inst::Store(a, v, _) => Some((*a, v.clone(), sizes.to_vec())),
+            _ => None,
+        };
+        body.insts.iter().filter_map(access).collect()
+    };
+    match kernel {
+        Kernel::Row(k) => {
+            let space: Vec<usize> = k.space.iter().map(size).collect();
+            of_body(&k.body, &space)
+        }
+        Kernel::Matmul(k) => {
+            let [b, m, n, inner] = [&k.batch, &k.m, &k.n, &k.k].map(size);
+            let mut all = of_body(&k.epilogue, &[b, m, n]);
+            all.extend([operand(&k.a, &[b, m, inner]), operand(&k.b, &[b, n, inner])]);
+            all
+        }
+        Kernel::Attention(k) => {
+            let [b, q, keys] = [&k.batch, &k.queries, &k.keys].map(size);
+            let mut all = of_body(&k.score, &[b, k.heads, q, keys]);
+            all.extend([
+                operand(&k.q, &[b, k.heads, q, k.head_dim]),
+                operand(&k.k, &[b, k.kv_heads, keys, k.head_dim]),
+                operand(&k.v, &[b, k.kv_heads, keys, k.value_dim]),
+                operand(&k.out, &[b, k.heads, q, k.value_dim]),
+            ]);
+            all
+        }
+        Kernel::Gather(k) => {
+            let rows = size(&k.rows);
+            let mut all = of_body(&k.body, &[rows, k.cols]);
+            let table = [Dim::from(k.entries), Dim::from(k.cols)];
+            let whole = View::contiguous(&table);
+            all.push((k.table, whole, vec![k.entries, k.cols]));
+            all.push(operand(&k.ids, &[rows]));
+            all
+        }
+        Kernel::Move(k) => {
+            let space: Vec<usize> = k.space.iter().map(size).collect();
+            let both = [(Arg(0), k.src.clone()), (Arg(1), k.dst.clone())];
+            both.into_iter()
+                .map(|(a, v)| (a, v, space.clone()))
+                .collect()
+        }
+        Kernel::Group(_) => {
+            let parts = kernel.numbered_parts();
+            let of = |(first, part): (u16, &Kernel)| {
+                let own = accesses(part, env).into_iter();
+                own.map(move |(a, v, s)| (Arg(first + a.0), v, s))
+                    .collect::<Vec<_>>()
+            };
+            parts.flat_map(of).collect()
+        }
+    }
+}
+
+/// One past the last element that a kernel addresses in each argument.
+fn extents(kernel: &Kernel, env: &Env) -> Vec<usize> {
+    let mut lens = vec![0; kernel.args().len()];
+    for (arg, view, sizes) in accesses(kernel, env) {
+        let step = |(n, s): (&usize, &Dim)| (*n as i64 - 1).max(0) * s.eval(env).max(0);
+        let last = view.offset.eval(env) + sizes.iter().zip(&view.strides).map(step).sum::<i64>();
+        let len = if sizes.contains(&0) {
+            0
+        } else {
+            last as usize + 1
+        };
+        lens[arg.0 as usize] = len.max(lens[arg.0 as usize]);
+    }
+    lens
+}
+
+/// About how much a kernel computes.
+fn work(kernel: &Kernel, env: &Env) -> usize {
+    let product = |dims: &[&Dim]| dims.iter().map(|d| d.size(env)).product::<usize>();
+    match kernel {
+        Kernel::Row(k) => product(&k.space.iter().collect::<Vec<_>>()) * k.body.insts.len(),
+        Kernel::Matmul(k) => product(&[&k.batch, &k.m, &k.n, &k.k]),
+        Kernel::Attention(k) => {
+            let pairs = product(&[&k.batch, &k.queries, &k.keys]) * k.heads;
+            // Instructions: softmax, masks and the merging of splits come on top of products.
+            pairs * (k.head_dim + k.value_dim) * 8
+        }
+        Kernel::Gather(k) => k.rows.size(env) * k.cols * 10,
+        Kernel::Move(k) => product(&k.space.iter().collect::<Vec<_>>()) * 10,
+        Kernel::Group(k) => k.parts.iter().map(|p| work(p, env)).sum(),
+    }
+}
+
+/// How far two results may lie apart, in what the dtype resolves near 1: sums have thousands of
+/// terms between -1 and 1.
+fn allowed(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 60.0,
+        DType::BF16 | DType::F16 => 4.0,
+        DType::U8 | DType::U32 | DType::I64 => 0.0,
+    }
+}
+
+/// Random values, which repeat themselves in a large buffer.
+fn repeated(dtype: DType, len: usize, seed: u64) -> Buffer {
+    let some = Buffer::random(dtype, len.min(65_521), seed);
+    let bytes = some.bytes.iter().copied().cycle();
+    let bytes = bytes.take(len * dtype.size()).collect();
+    Buffer { dtype, bytes }
+}
+
+#[test]
+fn every_small_kernel_of_the_corpus_equals_the_host() {
+    let (mut ran, mut seed) = (0, 0);
+    for (name, kernel) in kernels::kernels() {
+        let forms = emitted(&kernel);
+        let constant =
+            extents(&kernel, &Env::new(&ENVS[0])) == extents(&kernel, &Env::new(&ENVS[1]));
+        let envs = if constant { &ENVS[..1] } else { &ENVS[..] };
+        for env in envs.iter().map(|e| Env::new(e)) {
+            let lens = extents(&kernel, &env);
+            if work(&kernel, &env) > WORK || lens.iter().sum::<usize>() > WORK {
+                continue;
+            }
+            let dtypes = kernel.args();
+            let random = |(i, (d, n)): (usize, (&DType, &usize))| repeated(*d, *n, i as u64 + 1);
+            let mut given: Vec<Buffer> = dtypes.iter().zip(&lens).enumerate().map(random).collect();
+            poison(&kernel, &mut given);
+            let mut exact = given.clone();
+            reference::host(&kernel, &env, None, &mut exact)
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
+            // One form for each call, in turn: together they run all of them.
+            seed += 1;
+            let e = &forms[seed as usize % forms.len()];
+            let mut ours = given.clone();
+            launch(&kernel, e, &env, &[], seed, &mut ours);
+            for arg in kernel.written() {
+                let (a, b) = (&ours[arg.0 as usize], &exact[arg.0 as usize]);
+                let (d, most) = (a.distance(b), allowed(a.dtype));
+                assert!(d <= most, "{name} {} {env:?} a{}: {d}", e.target, arg.0);
+            }
+            ran += 1;
+        }
+    }
+    assert!(ran > 200, "{ran}");
+}
