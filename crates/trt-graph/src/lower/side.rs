@@ -19,6 +19,9 @@ const FEW: i64 = 8;
 /// Points of a small row kernel or move.
 const SMALL: i64 = 1 << 16;
 
+/// Launches that share one, each with its note.
+type Parts = Vec<(Launch, KernelNote)>;
+
 /// Orders the launches of a program by level and groups them; `notes` describes each launch.
 pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
     let levels = levels(&program.launches);
@@ -30,7 +33,7 @@ pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
         .map(|(level, (launch, note))| (level, launch, note))
         .collect();
     all.sort_by_key(|(level, ..)| *level);
-    let mut groups: Vec<(usize, Class, Vec<(Launch, KernelNote)>)> = Vec::new();
+    let mut groups: Vec<(usize, Class, Parts)> = Vec::new();
     for (level, launch, note) in all {
         let class = Class::of(&launch.kernel);
         let open = groups.iter_mut().rev().take_while(|(l, ..)| *l == level);
@@ -122,7 +125,7 @@ fn touched(launch: &Launch) -> (Vec<BufferId>, Vec<BufferId>) {
     (read, written)
 }
 
-fn join(mut parts: Vec<(Launch, KernelNote)>) -> (Launch, KernelNote) {
+fn join(mut parts: Parts) -> (Launch, KernelNote) {
     if parts.len() == 1
         && let Some(only) = parts.pop()
     {
