@@ -163,9 +163,9 @@ fn sizes(args: &Args) -> Result<Sizes> {
     if [s.hidden, s.ffn, s.layers, s.heads, s.kv_heads, s.vocab].contains(&0) {
         bail!("every size must be above 0: {s:?}");
     }
-    if s.hidden % s.heads != 0
+    if !s.hidden.is_multiple_of(s.heads)
         || !(s.hidden / s.heads).is_multiple_of(2)
-        || s.heads % s.kv_heads != 0
+        || !s.heads.is_multiple_of(s.kv_heads)
     {
         bail!(
             "hidden {} must be an even multiple of {} heads, and heads a multiple of {} key heads",

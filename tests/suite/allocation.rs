@@ -8,11 +8,12 @@ use candle_trt::alloc::{Arena, Pool, Strategy};
 use candle_trt::device::{Device, Host, HostMode};
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{
-    Allocation, Compiler, Engine, Error, Profile, Request, ResourceAllocation, Shared, Weights,
+    Allocation, Compiler, Engine, Error, Profile, Request, ResourceAllocation, Shared, TileTarget,
+    Weights,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 const CONTEXT: usize = 256;
 
@@ -35,6 +36,7 @@ fn on(device: Arc<dyn Device>, context: usize, allocation: impl Into<Allocation>
         .profile(Profile::decoder(context, context - 4).expect("a profile"))
         .weight_streaming(true)
         .budget(Request::Full)
+        .tile_target(TileTarget::Bytes(8 << 10))
         .allocation(allocation)
         .compile(|vb| Llama::load_with(vb, &config, &options))
         .expect("it compiles")
@@ -140,12 +142,50 @@ fn a_dynamic_scope_returns_the_static_arena_and_what_was_recorded_in_it() {
 fn a_smaller_budget_returns_weights_that_recorded_calls_used() {
     let engine = compile(Allocation::Static);
     let wanted = bits(&engine);
+    let mut session = engine.session().expect("a session");
+    for token in tokens(6) {
+        session.decode(token).expect("a token");
+    }
     assert!(engine.replayed_calls() > 0);
     let applied = engine
         .set_device_budget(Request::Minimum)
         .expect("a budget");
-    assert!(engine.memory().weights <= applied.applied);
+    assert!(applied.applied < applied.total);
+    let held = engine.memory().weights;
+    assert!(held <= applied.applied, "{held} of {}", applied.applied);
     assert!(bits(&engine) == wanted);
+}
+
+/// Lends the same memory for each call, and promises nothing about the next.
+#[derive(Debug, Default)]
+struct SameAgain(Mutex<Option<Arena>>);
+
+impl Strategy for SameAgain {
+    fn name(&self) -> &'static str {
+        "same again"
+    }
+
+    fn begin(&self, pool: &Pool, _bytes: u64) -> Result<Arena, candle_trt::alloc::Error> {
+        let kept = self.0.lock().expect("no panic").take();
+        kept.map_or_else(|| Arena::acquire(pool, 4 << 20), Ok)
+    }
+
+    fn end(&self, arena: Arena) {
+        *self.0.lock().expect("no panic") = Some(arena);
+    }
+}
+
+/// Each call is laid out for its own lengths, so a recording would use the wrong bytes even where
+/// the memory is the same.
+#[test]
+fn calls_whose_memory_is_theirs_alone_are_not_recorded() {
+    let engine = compile(Arc::new(SameAgain::default()));
+    let mut session = engine.session().expect("a session");
+    for length in [5, 5, 5, 9, 9, 30, 1, 1, 1] {
+        session.prefill(&tokens(length)).expect("tokens");
+    }
+    assert_eq!(engine.replayed_calls(), 0);
+    assert!(bits(&engine) == bits(&compile(Allocation::Static)));
 }
 
 #[test]

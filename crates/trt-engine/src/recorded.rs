@@ -3,7 +3,7 @@
 //! A recorded call is right for another call only if everything but the runtime integers is the
 //! same: the program, the memory of its arena and states, the places of its weights, and the
 //! integers that decide how launches are made. All of that is the [`Key`]. A key is recorded
-//! when it comes a second time, since most lengths of a prompt come once.
+//! when it comes again soon, since most lengths of a prompt come once.
 //!
 //! What is recorded keeps the memory that it uses. So it is forgotten before that memory is to
 //! go: with its session, with the budget that placed its weights, with the arena. Where an arena
@@ -43,7 +43,8 @@ pub(crate) struct Key {
 pub(crate) struct Recorded {
     enabled: bool,
     graphs: VecDeque<(Key, Graph)>,
-    seen: Option<Key>,
+    /// What came lately and is not recorded.
+    seen: VecDeque<Key>,
     replayed: u64,
 }
 
@@ -55,7 +56,7 @@ impl Recorded {
         Recorded {
             enabled,
             graphs: VecDeque::new(),
-            seen: None,
+            seen: VecDeque::new(),
             replayed: 0,
         }
     }
@@ -73,7 +74,7 @@ impl Recorded {
         }
     }
 
-    /// Recorded calls that were found since the start.
+    /// Calls that were submitted as recorded work since the start.
     pub fn replayed(&self) -> u64 {
         self.replayed
     }
@@ -88,15 +89,22 @@ impl Recorded {
         Some(graph)
     }
 
-    /// Whether a call with this key should be recorded: it comes a second time running.
+    /// Whether a call with this key should be recorded: one came lately.
     pub fn due(&mut self, key: &Key) -> bool {
-        let again = self.seen.as_ref() == Some(key);
-        self.seen = Some(key.clone());
-        again
+        if let Some(at) = self.seen.iter().position(|k| k == key) {
+            self.seen.remove(at);
+            return true;
+        }
+        if self.seen.len() == KEPT {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(key.clone());
+        false
     }
 
-    /// Keeps a recorded call.
+    /// Keeps a recorded call, which is submitted for the first time now.
     pub fn keep(&mut self, key: Key, graph: Graph) {
+        self.replayed += 1;
         self.graphs.retain(|(k, _)| k.generation == key.generation);
         if self.graphs.len() == KEPT {
             self.graphs.pop_front();
@@ -106,7 +114,7 @@ impl Recorded {
 
     /// Forgets what uses memory at one of these addresses, or everything if none is given.
     pub fn forget(&mut self, memory: Option<&[u64]>) {
-        self.seen = None;
+        self.seen.clear();
         match memory {
             None => self.graphs.clear(),
             Some(gone) => self

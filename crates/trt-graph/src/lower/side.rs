@@ -19,9 +19,6 @@ const FEW: i64 = 8;
 /// Points of a small row kernel or move.
 const SMALL: i64 = 1 << 16;
 
-/// Launches that share one, each with its note.
-type Parts = Vec<(Launch, KernelNote)>;
-
 /// Orders the launches of a program by level and groups them; `notes` describes each launch.
 pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
     let levels = levels(&program.launches);
@@ -33,22 +30,33 @@ pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
         .map(|(level, (launch, note))| (level, launch, note))
         .collect();
     all.sort_by_key(|(level, ..)| *level);
-    let mut groups: Vec<(usize, Class, Parts)> = Vec::new();
+    let mut groups: Vec<Open> = Vec::new();
     for (level, launch, note) in all {
         let class = Class::of(&launch.kernel);
-        let open = groups.iter_mut().rev().take_while(|(l, ..)| *l == level);
-        let mut open = open
-            .filter(|(_, c, parts)| *c == class && class != Class::Alone && parts.len() < PARTS);
-        match open.next() {
-            Some((.., parts)) => parts.push((launch, note)),
-            None => groups.push((level, class, vec![(launch, note)])),
+        let of_level = groups.iter_mut().rev().take_while(|g| g.level == level);
+        let mut fitting =
+            of_level.filter(|g| g.class == class && class != Class::Alone && g.parts.len() < PARTS);
+        match fitting.next() {
+            Some(group) => group.parts.push((launch, note)),
+            None => groups.push(Open {
+                level,
+                class,
+                parts: vec![(launch, note)],
+            }),
         }
     }
-    for (.., parts) in groups {
-        let (launch, note) = join(parts);
+    for group in groups {
+        let (launch, note) = join(group.parts);
         program.launches.push(launch);
         notes.push(note);
     }
+}
+
+/// A group in the making.
+struct Open {
+    level: usize,
+    class: Class,
+    parts: Vec<(Launch, KernelNote)>,
 }
 
 /// What may share a launch.
@@ -125,7 +133,7 @@ fn touched(launch: &Launch) -> (Vec<BufferId>, Vec<BufferId>) {
     (read, written)
 }
 
-fn join(mut parts: Parts) -> (Launch, KernelNote) {
+fn join(mut parts: Vec<(Launch, KernelNote)>) -> (Launch, KernelNote) {
     if parts.len() == 1
         && let Some(only) = parts.pop()
     {
