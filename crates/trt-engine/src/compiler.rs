@@ -295,8 +295,7 @@ impl Compiler {
             replay: self.replay,
             allocation: self.allocation,
         };
-        let engine = Engine::new(parts, watch)?;
-        Ok(engine)
+        Engine::new(parts, watch)
     }
 }
 

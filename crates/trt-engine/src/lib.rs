@@ -51,6 +51,7 @@ mod engine;
 mod error;
 mod guard;
 mod limits;
+mod loading;
 mod memory;
 mod ready;
 mod recorded;
