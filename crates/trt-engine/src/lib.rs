@@ -51,7 +51,6 @@ mod engine;
 mod error;
 mod guard;
 mod limits;
-mod loading;
 mod memory;
 mod ready;
 mod recorded;

@@ -4,7 +4,6 @@
 //! alike, after both were verified.
 
 use crate::engine::{Compiled, WeightUse};
-use crate::loading::load_all;
 use crate::memory::{ArenaShape, is_written};
 use crate::report::ClassReport;
 use crate::{Error, Weights};
@@ -42,7 +41,9 @@ pub(crate) fn ready(
     let find = |w: &trt_graph::program::Weight| weights.require(&w.name, &w.shape, Some(w.dtype));
     let found = program.weights.iter().map(find);
     let weights = found.collect::<Result<Vec<_>, _>>()?;
-    let executables = load_all(device, &program)?;
+    // In turn: a GPU's driver assembles one kernel at a time whoever asks.
+    let loads = program.launches.iter().map(|l| device.load(&l.kernel));
+    let executables = loads.collect::<Result<Vec<_>, _>>()?;
     let ranges: Vec<Interval> = class.ints.iter().map(|i| i.range).collect();
     let most = |bytes: &Dim| u64::try_from(bytes.bounds(&ranges).max).unwrap_or(0);
     let scratch = executables.iter().map(|e| e.scratch());
