@@ -40,7 +40,6 @@
 //! assert!((out[0] - 0.7310586).abs() < 1e-6);
 //! ```
 #![deny(unsafe_code)]
-#![allow(dead_code)]
 
 mod body;
 mod dim;

@@ -185,11 +185,6 @@ impl Asm {
         let _ = writeln!(self.body, "{label}:");
     }
 
-    /// A comment on a line of its own.
-    pub fn note(&mut self, text: impl Display) {
-        let _ = writeln!(self.body, "\t// {text}");
-    }
-
     /// A static array in shared memory; the name is its address.
     pub fn shared(&mut self, bytes: usize, align: usize) -> String {
         self.arrays += 1;

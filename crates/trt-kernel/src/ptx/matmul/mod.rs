@@ -267,11 +267,6 @@ impl<'a> Frame<'a> {
         let block = asm.op("mov.u32", Class::B32, &[&format_args!("%ctaid.{axis}")]);
         asm.op("mad.lo.s32", Class::B32, &[&block, &per, &self.first])
     }
-
-    /// The last row of `b` of the launch.
-    fn last(&self, asm: &mut Asm) -> R {
-        asm.op("add.s32", Class::B32, &[&self.end, &-1])
-    }
 }
 
 /// A grid axis over the rows of `b`.

@@ -105,7 +105,6 @@ type Fragments = Vec<[R; 4]>;
 struct Block<'a> {
     f: &'a Frame<'a>,
     head: Int,
-    kv_head: Int,
     /// First query of the block, of the warp, of the lane.
     first: [R; 3],
     keys: Keys,
@@ -145,7 +144,6 @@ impl<'a> Block<'a> {
         Block {
             f,
             head: head.into(),
-            kv_head,
             first: [
                 first,
                 of_warp,
