@@ -71,8 +71,8 @@ fn main() -> Result<()> {
     let device = device::open(&args.device)?;
     let opened = start.elapsed().as_secs_f64();
     let mut bench = measure::Bench::new(device, weights, &config, &args)?;
-    if let Some(budget) = args.first_token {
-        let first = bench.first_token(budget, args.context, start, opened)?;
+    if args.first_token.is_some() {
+        let first = bench.first_token(args.context, start, opened)?;
         println!("{}", serde_json::to_string_pretty(&first)?);
         return Ok(());
     }

@@ -141,20 +141,13 @@ impl Bench {
         })
     }
 
-    /// From the start of the program to the first token.
-    pub fn first_token(
-        &mut self,
-        budget: Request,
-        context: usize,
-        start: Instant,
-        opened: f64,
-    ) -> Result<First> {
+    /// From the start of the program to the first token, at the budget that it was compiled with.
+    pub fn first_token(&mut self, context: usize, start: Instant, opened: f64) -> Result<First> {
         let compiled = start.elapsed().as_secs_f64();
         let mut session = self.engine.session()?;
         session.prefill(&prompt(context))?;
         let first_token = start.elapsed().as_secs_f64();
         session.decode(1)?;
-        let _ = budget;
         Ok(First {
             opened,
             compiled,
