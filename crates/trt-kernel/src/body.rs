@@ -53,7 +53,7 @@ impl View {
     }
 }
 
-/// One-operand functions, with candle's names and definitions.
+/// One-operand functions, with candle's names and definitions: `Relu` of NaN is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Unary {
@@ -79,7 +79,8 @@ pub enum Unary {
     Sign,
 }
 
-/// Two-operand functions, with candle's names. Integers support all but `Pow`.
+/// Two-operand functions, with candle's names. Integers support all but `Pow`. Where an operand is
+/// NaN, `Maximum` and `Minimum` give the first, as candle does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Binary {

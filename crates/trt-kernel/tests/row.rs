@@ -118,6 +118,32 @@ fn every_unary_function_equals_the_reference() {
 }
 
 #[test]
+fn of_a_nan_maxima_and_minima_take_the_first_and_relu_makes_zero() {
+    let nan = f64::NAN;
+    let args = [
+        Buffer::new(DType::F32, [nan, 2.0, nan].into_iter()),
+        Buffer::new(DType::F32, [1.0, nan, nan].into_iter()),
+        Buffer::zeros(DType::F32, 9),
+    ];
+    let mut b = BodyBuilder::new();
+    let [x, y] = [0, 1].map(|a| b.load(Arg(a), view(0, &[1])));
+    let results = [
+        b.binary(Binary::Maximum, x, y),
+        b.binary(Binary::Minimum, x, y),
+        b.unary(Unary::Relu, x),
+    ];
+    for (i, r) in results.into_iter().enumerate() {
+        b.store(Arg(2), view(3 * i, &[1]), r);
+    }
+    let kernel = row(&[3], &[DType::F32; 3], b);
+    assert_eq!(compare(&kernel, &Env::default(), &args), 0.0);
+    let mut ours = args.to_vec();
+    host(&kernel, &Env::default(), None, &mut ours).unwrap();
+    let found: Vec<String> = ours[2].values().iter().map(f64::to_string).collect();
+    assert_eq!(found, ["NaN", "2", "NaN", "NaN", "2", "NaN", "0", "2", "0"]);
+}
+
+#[test]
 fn views_may_broadcast_transpose_and_start_anywhere() {
     // out[i, j, k] = a^T + b[j] over [3, 5, 7], a stored as [7, 5, 3] after 4 elements.
     let mut b = BodyBuilder::new();

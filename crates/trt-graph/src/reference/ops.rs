@@ -78,8 +78,10 @@ pub fn binary(f: Binary, a: f64, b: f64, dtype: DType) -> f64 {
         Binary::Mul => a * b,
         Binary::Div if dtype.is_float() => a / b,
         Binary::Div => (a / b).trunc(),
-        Binary::Maximum => a.max(b),
-        Binary::Minimum => a.min(b),
+        // With a NaN, the first.
+        Binary::Maximum if a < b => b,
+        Binary::Minimum if a > b => b,
+        Binary::Maximum | Binary::Minimum => a,
         Binary::Pow => a.powf(b),
     }
 }

@@ -158,6 +158,16 @@ cases! { arithmetic: |x y z v s p ids i u|
     &x + &v; &x + &i; x.mul(&z); x.maximum(&v); x.pow(&v);
 }
 
+cases! { maxima_of_nan: |x y z v s p ids i u|
+    (x.zeros_like()? / x.zeros_like()?)?.maximum(&x); x.maximum(&(x.zeros_like()? / x.zeros_like()?)?);
+    (x.zeros_like()? / x.zeros_like()?)?.minimum(&x); x.minimum(&(x.zeros_like()? / x.zeros_like()?)?);
+    (x.zeros_like()? / x.zeros_like()?)?.maximum(0.5f32); (x.zeros_like()? / x.zeros_like()?)?.minimum(0.5f32);
+    (x.zeros_like()? / x.zeros_like()?)?.relu(); (x.zeros_like()? / x.zeros_like()?)?.clamp(-0.5f32, 0.5f32);
+    (x.zeros_like()? / x.zeros_like()?)?.to_dtype(DType::BF16)?.relu();
+    x.to_dtype(DType::F16)?.maximum(&(x.zeros_like()? / x.zeros_like()?)?.to_dtype(DType::F16)?);
+    (x.zeros_like()? / x.zeros_like()?)?.to_dtype(DType::BF16)?.minimum(&x.to_dtype(DType::BF16)?);
+}
+
 cases! { broadcasting: |x y z v s p ids i u|
     x.broadcast_add(&v); x.broadcast_sub(&z); x.broadcast_mul(&s); x.broadcast_div(&v); s.broadcast_sub(&x);
     z.broadcast_mul(&v); v.broadcast_add(&z); x.broadcast_maximum(&z); x.broadcast_minimum(&v); p.broadcast_pow(&p.narrow(0, 0, 1)?);

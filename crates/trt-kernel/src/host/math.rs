@@ -105,7 +105,7 @@ pub(super) fn unary_f32<S: Simd>(f: Unary, x: &[f32], out: &mut [f32]) {
         Unary::Sqrt => map(x, out, |x: f32| x.sqrt()),
         Unary::Recip => map(x, out, |x: f32| 1.0 / x),
         Unary::Erf => map(x, out, |x| erf::<S>(x)),
-        Unary::Relu => map(x, out, |x: f32| if x < 0.0 { 0.0 } else { x }),
+        Unary::Relu => map(x, out, |x: f32| if x > 0.0 { x } else { 0.0 }),
         Unary::Silu => map(x, out, |x: f32| x / (1.0 + exp::<S>(-x))),
         Unary::Gelu => map(x, out, |x: f32| {
             let inner = SQRT_2_OVER_PI * x * (1.0 + 0.044715 * x * x);

@@ -28,9 +28,9 @@ pub(super) fn unary_f32(asm: &mut Asm, f: Unary, x: R) -> R {
         Unary::Recip => plain(asm, "rcp.rn.f32"),
         Unary::Erf => erf(asm, x),
         Unary::Relu => {
-            // Not a maximum, which would take zero for NaN.
-            let below = test(asm, "lt", x, &imm(0.0));
-            pick(asm, below, &imm(0.0), &x)
+            // Zero for NaN.
+            let above = test(asm, "gt", x, &imm(0.0));
+            pick(asm, above, &x, &imm(0.0))
         }
         Unary::Silu => {
             let s = sigmoid(asm, x);
@@ -61,18 +61,24 @@ pub(super) fn unary_f32(asm: &mut Asm, f: Unary, x: R) -> R {
     }
 }
 
-/// A function of two floats. Of a number and NaN, the number is the larger and the smaller.
+/// A function of two floats. With a NaN, the first is the larger and the smaller.
 pub(super) fn binary_f32(asm: &mut Asm, f: Binary, x: R, y: R) -> R {
     let name = match f {
         Binary::Add => "add.rn.f32",
         Binary::Sub => "sub.rn.f32",
         Binary::Mul => "mul.rn.f32",
         Binary::Div => "div.rn.f32",
-        Binary::Maximum => "max.f32",
-        Binary::Minimum => "min.f32",
+        Binary::Maximum => return either(asm, "lt", x, y),
+        Binary::Minimum => return either(asm, "gt", x, y),
         Binary::Pow => return pow(asm, x, y),
     };
     asm.op(name, Class::F32, &[&x, &y])
+}
+
+/// `y` if the comparison of `x` with it holds, else `x`.
+fn either(asm: &mut Asm, comparison: &str, x: R, y: R) -> R {
+    let holds = test(asm, comparison, x, &y);
+    pick(asm, holds, &y, &x)
 }
 
 /// A function of one integer. Overflow wraps; functions that integers lack do not pass the check

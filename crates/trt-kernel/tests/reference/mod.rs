@@ -212,8 +212,9 @@ fn body(
                     Binary::Mul => a * b,
                     Binary::Div if integer(x) => (a / b).trunc(),
                     Binary::Div => a / b,
-                    Binary::Maximum => a.max(b),
-                    Binary::Minimum => a.min(b),
+                    Binary::Maximum if a < b => b,
+                    Binary::Minimum if a > b => b,
+                    Binary::Maximum | Binary::Minimum => a,
                     Binary::Pow => a.powf(b),
                 }
             }),
