@@ -121,8 +121,8 @@ fn every_unary_function_equals_the_reference() {
 fn of_a_nan_maxima_and_minima_take_the_first_and_relu_makes_zero() {
     let nan = f64::NAN;
     let args = [
-        Buffer::new(DType::F32, [nan, 2.0, nan].into_iter()),
-        Buffer::new(DType::F32, [1.0, nan, nan].into_iter()),
+        Buffer::new(DType::F32, [nan, 2.0, nan]),
+        Buffer::new(DType::F32, [1.0, nan, nan]),
         Buffer::zeros(DType::F32, 9),
     ];
     let mut b = BodyBuilder::new();
