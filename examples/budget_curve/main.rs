@@ -4,15 +4,18 @@
 //! One run measures everything: the rates of the device, each budget on one engine, prefill, and
 //! a change of budget between two tokens. It prints a table, and writes JSON and an SVG plot.
 
+mod device_memory;
 mod measure;
+mod open;
 mod plot;
 mod table;
 
 use anyhow::{Context, Result, bail};
 use candle_trt::models::Config;
-use candle_trt::{Request, Weights, device};
+use candle_trt::{Request, Weights};
 use clap::Parser;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Measure the time of a token at several budgets.
@@ -46,6 +49,14 @@ pub struct Args {
     /// process started.
     #[arg(long, value_name = "BUDGET")]
     first_token: Option<Request>,
+    /// With CUDA: bytes of mapped files that may be locked in host memory, as a size or as a share
+    /// of the checkpoint's files. Half of the host's memory if not given.
+    #[arg(long, value_name = "SIZE")]
+    host_budget: Option<Request>,
+    /// Only say what each step of a run takes of the device's memory by the driver's count. Nothing
+    /// else may use the device meanwhile.
+    #[arg(long)]
+    memory: bool,
     /// Write what was measured as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -67,10 +78,15 @@ fn main() -> Result<()> {
             .init();
     }
     let config = Config::from_file(args.model.join("config.json"))?;
-    let weights = Weights::open(&args.model)?;
-    let device = device::open(&args.device)?;
+    let weights = Arc::new(Weights::open(&args.model)?);
+    let opened_device = open::device(&args, &weights)?;
+    if args.memory {
+        return device_memory::print(&opened_device, weights, &config, &args);
+    }
     let opened = start.elapsed().as_secs_f64();
-    let mut bench = measure::Bench::new(device, weights, &config, &args)?;
+    let first = args.first_token.unwrap_or(Request::Minimum);
+    let mut bench =
+        measure::Bench::new(opened_device.device.clone(), weights, &config, &args, first)?;
     if args.first_token.is_some() {
         let first = bench.first_token(args.context, start, opened)?;
         println!("{}", serde_json::to_string_pretty(&first)?);

@@ -87,7 +87,7 @@ pub struct First {
 }
 
 pub struct Bench {
-    engine: Engine,
+    pub engine: Engine,
     model: String,
     weights_per_token: u64,
     multiplied: f64,
@@ -99,9 +99,10 @@ pub struct Bench {
 impl Bench {
     pub fn new(
         device: Arc<dyn Device>,
-        weights: Weights,
+        weights: Arc<Weights>,
         config: &Config,
         args: &Args,
+        first: Request,
     ) -> Result<Bench> {
         let bare_free = device.free_memory();
         let bare_anonymous = anonymous();
@@ -119,7 +120,6 @@ impl Bench {
         let options = LoadOptions {
             max_positions: Some(positions),
         };
-        let first = args.first_token.unwrap_or(Request::Minimum);
         let engine = Compiler::new(weights)
             .shared_device(device)
             .profile(Profile::decoder(positions, longest)?)
@@ -299,7 +299,8 @@ impl Bench {
     }
 }
 
-fn prompt(tokens: usize) -> Vec<u32> {
+/// Some tokens.
+pub fn prompt(tokens: usize) -> Vec<u32> {
     (0..tokens as u32).map(|i| i * 37 % 1000).collect()
 }
 
