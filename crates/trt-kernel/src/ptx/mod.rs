@@ -32,7 +32,7 @@ mod scope;
 mod space;
 mod stages;
 
-pub use emitted::{Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
+pub use emitted::{COUNTERS, Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
 
 use crate::Kernel;
 

@@ -30,6 +30,19 @@ pub(super) struct Keys {
     pub end: Int,
 }
 
+/// One split of the keys of a call.
+pub(super) struct Split {
+    /// May be empty.
+    pub keys: Keys,
+    /// How many splits have keys; at least one.
+    pub used: Int,
+    /// Whether that is one.
+    pub alone: R,
+}
+
+/// Splits start at multiples of this many keys after the first.
+const ALIGN: i64 = 64;
+
 /// A query of a head; inside of the space.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
@@ -42,9 +55,18 @@ pub(super) struct Row {
 }
 
 impl<'a> Frame<'a> {
+    /// Starts an entry, and waits for the launch ahead.
     pub fn begin(asm: &mut Asm, plan: &'a Plan<'a>) -> Frame<'a> {
+        let frame = Frame::begin_early(asm, plan);
+        frame.scope.wait(asm);
+        frame
+    }
+
+    /// As [`Frame::begin`], but without the wait: the entry touches no argument, working memory
+    /// or counter until it waits itself.
+    pub fn begin_early(asm: &mut Asm, plan: &'a Plan<'a>) -> Frame<'a> {
         let k = plan.k;
-        let scope = Scope::begin(asm, plan.target, k.args.len(), &plan.vars);
+        let scope = Scope::begin_early(asm, plan.target, k.args.len(), &plan.vars);
         let (queries, keys) = (scope.size(asm, &k.queries), scope.size(asm, &k.keys));
         let high = (k.causal.as_ref()).map(|c| scope.size(asm, &c.offset));
         let window = (k.causal.as_ref()).and_then(|c| i32::try_from(c.window?).ok());
@@ -85,26 +107,39 @@ impl<'a> Frame<'a> {
         Keys { start, end }
     }
 
-    /// All keys that the call sees, and how many of them one split takes: a multiple of `align`.
-    pub fn splits(&self, asm: &mut Asm, align: i64) -> (Keys, Int) {
+    /// One split of the keys: all of them are the first one's where there are at most `whole` (a
+    /// multiple of 64), else it takes an equal part of them. Depends on nothing but the keys.
+    pub fn split(&self, asm: &mut Asm, split: Int, whole: i64) -> Split {
         let last = int::sub(asm, self.queries, Int::Imm(1));
-        let all = self.seen(asm, Int::Imm(0), last, align);
+        let all = self.seen(asm, Int::Imm(0), last, ALIGN);
         let count = int::sub(asm, all.end, all.start);
         let count = int::max(asm, count, Int::Imm(1));
-        let tile = align * self.plan.splits as i64;
-        let count = int::add(asm, count, Int::Imm(tile - 1));
-        let tiles = int::div(asm, count, Int::Imm(tile));
-        (all, int::mul(asm, tiles, Int::Imm(align)))
-    }
-
-    /// The keys of one split.
-    pub fn split(&self, asm: &mut Asm, split: Int, align: i64) -> Keys {
-        let (all, chunk) = self.splits(asm, align);
+        let part = ALIGN * self.plan.splits as i64;
+        let parts = int::add(asm, count, Int::Imm(part - 1));
+        let parts = int::div(asm, parts, Int::Imm(part));
+        let equal = int::mul(asm, parts, Int::Imm(ALIGN));
+        let chunk = match count {
+            Int::Imm(n) if n <= whole => Int::Imm(whole),
+            Int::Imm(_) => equal,
+            Int::Reg(_) if whole <= ALIGN => equal,
+            Int::Reg(n) => {
+                let few = asm.op("setp.le.s32", Class::Pred, &[&n, &whole]);
+                Int::Reg(asm.op("selp.b32", Class::B32, &[&whole, &equal, &few]))
+            }
+        };
         let skip = int::mul(asm, split, chunk);
         let start = int::add(asm, all.start, skip);
         let end = int::add(asm, start, chunk);
         let end = int::min(asm, end, all.end);
-        Keys { start, end }
+        let used = int::add(asm, count, chunk);
+        let used = int::sub(asm, used, Int::Imm(1));
+        let used = int::div(asm, used, chunk);
+        let count = asm.op("mov.b32", Class::B32, &[&count]);
+        Split {
+            keys: Keys { start, end },
+            used,
+            alone: asm.op("setp.le.s32", Class::Pred, &[&count, &chunk]),
+        }
     }
 
     /// A row of a key head; an index beyond the last gives the last.
