@@ -8,6 +8,7 @@ mod allocation;
 #[path = "../../crates/trt-kernel/tests/ptx/corpus/mod.rs"]
 #[allow(missing_docs, reason = "shared with the tests of the crate")]
 mod corpus;
+mod engines;
 mod errors;
 mod extent;
 mod kernels;

@@ -9,10 +9,10 @@ use candle_trt::{Compiler, Engine, Profile, Request, TileTarget, Weights};
 use std::path::Path;
 use std::sync::Arc;
 
-const CONTEXT: usize = 640;
+pub const CONTEXT: usize = 640;
 
 /// Sizes for which the kernels of tensor cores and vector loads are chosen.
-fn wide(head_dim: usize) -> Tiny {
+pub fn wide(head_dim: usize) -> Tiny {
     let mut model = tiny::llama3();
     model.name = "wide";
     for (name, value) in [
@@ -54,7 +54,7 @@ pub fn tokens(n: usize) -> Vec<u32> {
 }
 
 /// Logits of a prompt and some single tokens.
-fn logits(engine: &Engine, prompt: usize) -> Vec<Vec<f32>> {
+pub fn logits(engine: &Engine, prompt: usize) -> Vec<Vec<f32>> {
     let all = tokens(prompt + 8);
     let mut session = engine.session().expect("a session");
     let mut out = vec![session.prefill(&all[..prompt]).expect("a prompt")];
@@ -64,12 +64,12 @@ fn logits(engine: &Engine, prompt: usize) -> Vec<Vec<f32>> {
     out
 }
 
-fn bits(all: &[Vec<f32>]) -> Vec<Vec<u32>> {
+pub fn bits(all: &[Vec<f32>]) -> Vec<Vec<u32>> {
     let each = |v: &Vec<f32>| v.iter().map(|x| x.to_bits()).collect();
     all.iter().map(each).collect()
 }
 
-fn largest_error(want: &[Vec<f32>], got: &[Vec<f32>]) -> f32 {
+pub fn largest_error(want: &[Vec<f32>], got: &[Vec<f32>]) -> f32 {
     let scale = want.iter().flatten().fold(0f32, |a, v| a.max(v.abs()));
     let pairs = want.iter().flatten().zip(got.iter().flatten());
     let worst = pairs.fold(0f32, |a, (w, g)| match (w - g).is_nan() {

@@ -42,6 +42,7 @@ mod error;
 mod host;
 mod memory;
 mod open;
+mod owned;
 mod process;
 mod shared;
 
@@ -51,5 +52,6 @@ pub use error::Error;
 pub use host::{Host, HostMode};
 pub use memory::{ALIGN, Memory, Slice};
 pub use open::open;
+pub use owned::OwnedStream;
 pub use process::{AnonPeak, ProcessMemory, trim_host_memory};
 pub use shared::{memory_file, seal_size};

@@ -15,6 +15,7 @@ mod worker;
 
 use crate::by_host::ByHost;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
+use crate::owned::Idle;
 use crate::{
     Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream, Work,
 };
@@ -27,7 +28,7 @@ use queue::Queue;
 pub(crate) use reserved::Reserved;
 use std::fmt;
 use std::fs::File;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use trt_kernel::Kernel;
 use trt_kernel::host::Team;
@@ -47,6 +48,7 @@ pub struct Host {
     /// Shared by all streams; the team of all processors if none was asked for.
     team: Option<Arc<Team>>,
     streams: RwLock<Vec<Worker>>,
+    idle: Mutex<Idle>,
     /// Kinds of kernels that it claims not to have.
     lacks: Vec<String>,
 }
@@ -71,6 +73,7 @@ impl Host {
             },
             team: None,
             streams: RwLock::default(),
+            idle: Mutex::default(),
             lacks: Vec::new(),
         }
     }
@@ -159,6 +162,12 @@ impl Device for Host {
     }
 
     fn stream(&self, name: &str) -> Result<Stream, Error> {
+        let idle = event::lock(&self.idle).take();
+        if let Some(stream) = idle {
+            // Errors of its last owner's work are nobody's any more.
+            let _ = self.synchronize(stream);
+            return Ok(stream);
+        }
         let mut workers = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         let queue = Arc::new(Queue::new(Arc::new(Timeline::new(name))));
         let (theirs, team) = (queue.clone(), self.team.clone());
@@ -171,6 +180,12 @@ impl Device for Host {
             thread: Some(thread),
         });
         Ok(Stream(workers.len() as u32 - 1))
+    }
+
+    fn retire(&self, stream: Stream) {
+        if self.with_queue(stream, |_| ()).is_ok() {
+            event::lock(&self.idle).put(stream);
+        }
     }
 
     fn event(&self) -> Result<Event, Error> {
