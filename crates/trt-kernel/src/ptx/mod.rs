@@ -16,6 +16,7 @@ mod access;
 mod asm;
 mod attention;
 mod block;
+mod divide;
 mod emitted;
 mod fold;
 mod functions;

@@ -18,6 +18,8 @@ pub struct Machine<'a> {
     pub shared: Memory,
     /// What goes with the values that atomics left, by address.
     pub published: HashMap<u64, Knowledge>,
+    /// Atomics on global memory so far, counted by thread.
+    pub atomics: u64,
     /// For each warp, the last clock whose writes to shared memory it fenced for wgmma.
     pub fenced: Vec<u32>,
 }
@@ -155,6 +157,10 @@ impl Machine<'_> {
             }
             Op::CopyWait { left } => self.arrive(warp, *left as usize, false, mask),
             Op::CopyWaitAll => self.arrive(warp, 0, true, mask),
+            Op::GridWait => {
+                warp.time.waited |= mask;
+                Ok(())
+            }
             Op::Fence => {
                 lanes(mask).for_each(|lane| warp.fence(lane));
                 Ok(())

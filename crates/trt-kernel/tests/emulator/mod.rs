@@ -87,6 +87,8 @@ pub struct Done {
     pub fault: Fault,
     /// Instructions, counted by warp.
     pub instructions: u64,
+    /// Atomics on global memory, counted by thread.
+    pub atomics: u64,
 }
 
 /// Where the first region starts, and what lies between two at least.
@@ -130,6 +132,7 @@ struct Device {
     counters: u64,
     clock: u32,
     instructions: u64,
+    atomics: u64,
 }
 
 impl Device {
@@ -144,6 +147,7 @@ impl Device {
             counters: 0,
             clock: 1,
             instructions: 0,
+            atomics: 0,
         };
         for (i, buffer) in args.iter().enumerate() {
             let same = call.shared.iter().find(|s| s.0.0 as usize == i);
@@ -164,6 +168,8 @@ impl Device {
             let at = at + skew;
             d.args.push(at);
         }
+        // Weights and runtime integers are there before the launch ahead has ended.
+        let first = d.global.regions.len();
         for (w, tiles) in call.tiles.iter().enumerate() {
             let place = |(i, tile): (usize, &Vec<u8>)| {
                 d.place(
@@ -178,6 +184,9 @@ impl Device {
         let vars = (0..trt_kernel::Var::MAX as u8).map(|v| call.env.get(trt_kernel::Var(v)));
         let vars = vars.flat_map(i64::to_le_bytes).collect();
         d.env = d.place("env", vars, Access::Read);
+        d.global.regions[first..]
+            .iter_mut()
+            .for_each(|r| r.early = true);
         let scratch = vec![0xff; emitted.scratch.size(&call.env)];
         d.scratch = d.place("scratch", scratch, Access::Scratch);
         d.fault = d.place("fault", vec![0; 24], Access::Write);
@@ -276,6 +285,7 @@ impl Device {
             global: &mut self.global,
             shared: Memory::shared(program, launch.shared as usize),
             published: Default::default(),
+            atomics: 0,
             fenced: Vec::new(),
         };
         let mut warps: Vec<warp::Warp> = (0..block.div_ceil(32) as usize)
@@ -295,6 +305,7 @@ impl Device {
                 "more synchronisation than tags hold"
             );
         }
+        self.atomics += machine.atomics;
         self.counted(&launch.entry)
     }
 
@@ -334,6 +345,7 @@ impl Device {
         Done {
             fault: Fault(record),
             instructions: self.instructions,
+            atomics: self.atomics,
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Who<'a> {
     /// What other blocks of the launch did before (through atomics): all lanes of the warp know,
     /// and this one does.
     pub acquired: [&'a [Rc<Released>]; 2],
+    /// Whether it has waited for the launch ahead, or need not.
+    pub waited: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -285,6 +285,7 @@ impl Machine<'_> {
             let l = lane as usize;
             if *space == Space::Global {
                 self.publish(warp, lane, addresses[l], *order);
+                self.atomics += 1;
             }
             let who = warp.time.who(warp.index, lane);
             let memory = match space {

@@ -4,7 +4,7 @@
 //! paths do. A register that a lane never wrote may not be read by it.
 
 use super::error::Why;
-use super::inst::{Program, Slot, Special, Src};
+use super::inst::{Op, Program, Slot, Special, Src};
 use super::order::{Knowledge, Orders, Released, learn};
 use super::race::Who;
 use super::registers::Registers;
@@ -57,6 +57,8 @@ pub struct Time {
     pub orders: Orders,
     /// As `seen`, at the last `fence.proxy.async`.
     pub proxied: Vec<u32>,
+    /// Lanes that have waited for the launch ahead, or need not.
+    pub waited: u32,
 }
 
 impl Time {
@@ -93,6 +95,7 @@ impl Time {
             launch: self.launch,
             acquired: [&self.orders.all, &self.orders.lanes[lane as usize].acquired],
             proxied: &self.proxied,
+            waited: self.waited & 1 << lane != 0,
         }
     }
 }
@@ -129,6 +132,8 @@ pub struct Warp {
     others: u32,
     pub copies: Vec<Copies>,
     pub products: Products,
+    /// Whether the entry waits for the launch ahead.
+    waits: bool,
     /// What special registers hold: threads of a block, block, grid.
     threads: u32,
     block: [u32; 3],
@@ -150,6 +155,7 @@ impl Warp {
             pc: [0; 32],
             others: u32::MAX,
             copies: (0..32).map(|_| Copies::default()).collect(),
+            waits: program.code.iter().any(|i| matches!(i.op, Op::GridWait)),
             threads,
             block: [0; 3],
             grid,
@@ -170,6 +176,7 @@ impl Warp {
             launch,
             orders: Orders::default(),
             proxied: Vec::new(),
+            waited: if self.waits { 0 } else { u32::MAX },
         };
         (self.state, self.active, self.at) = (State::Ready, self.alive, 0);
         (self.others, self.block) = (u32::MAX, block);

@@ -151,18 +151,19 @@ impl Share {
         let known = f.plan.rows().constant_size().unwrap_or(self.rows);
         let units = known.min(self.rows) * beside;
         let unit = asm.op("shr.u32", Class::B32, &[&f.tid, &5]);
-        asm.count(
-            unit,
-            Int::Imm(units as i64),
-            Int::Imm(self.warps as i64),
-            |asm| {
-                let row = int::div(asm, unit, Int::Imm(beside as i64));
-                let row = int::add(asm, row, self.first);
-                let block = int::rem(asm, unit, Int::Imm(beside as i64));
-                let inside = asm.op("setp.lt.s32", Class::Pred, &[&row, &f.rows]);
-                asm.when(inside, true, |asm| self.merge_row(asm, f, row, block));
-            },
-        );
+        let merge = |asm: &mut Asm| {
+            let row = int::div(asm, unit, Int::Imm(beside as i64));
+            let row = int::add(asm, row, self.first);
+            let block = int::rem(asm, unit, Int::Imm(beside as i64));
+            let inside = asm.op("setp.lt.s32", Class::Pred, &[&row, &f.rows]);
+            asm.when(inside, true, |asm| self.merge_row(asm, f, row, block));
+        };
+        let [end, step] = [units, self.warps].map(|n| Int::Imm(n as i64));
+        if units > self.warps {
+            return asm.count(unit, end, step, merge);
+        }
+        let some = asm.op("setp.lt.u32", Class::Pred, &[&unit, &end]);
+        asm.when(some, true, merge);
     }
 
     fn merge_row(&self, asm: &mut Asm, f: &Frame, row: Int, block: Int) {

@@ -40,7 +40,7 @@ pub(super) struct Split {
     pub alone: R,
 }
 
-/// Splits start at multiples of this many keys after the first.
+/// Keys of a tile; splits are whole tiles.
 const ALIGN: i64 = 64;
 
 /// A query of a head; inside of the space.
@@ -107,38 +107,41 @@ impl<'a> Frame<'a> {
         Keys { start, end }
     }
 
-    /// One split of the keys: all of them are the first one's where there are at most `whole` (a
-    /// multiple of 64), else it takes an equal part of them. Depends on nothing but the keys.
+    /// One split of the keys, which go by tiles of 64: all of them are the first one's where there
+    /// are at most `whole`, each has one tile where there are no more tiles than splits, else it
+    /// has an equal part of them. Depends on nothing but the keys.
     pub fn split(&self, asm: &mut Asm, split: Int, whole: i64) -> Split {
+        let splits = self.plan.splits as i64;
         let last = int::sub(asm, self.queries, Int::Imm(1));
         let all = self.seen(asm, Int::Imm(0), last, ALIGN);
         let count = int::sub(asm, all.end, all.start);
         let count = int::max(asm, count, Int::Imm(1));
-        let part = ALIGN * self.plan.splits as i64;
-        let parts = int::add(asm, count, Int::Imm(part - 1));
-        let parts = int::div(asm, parts, Int::Imm(part));
-        let equal = int::mul(asm, parts, Int::Imm(ALIGN));
-        let chunk = match count {
-            Int::Imm(n) if n <= whole => Int::Imm(whole),
-            Int::Imm(_) => equal,
-            Int::Reg(_) if whole <= ALIGN => equal,
-            Int::Reg(n) => {
-                let few = asm.op("setp.le.s32", Class::Pred, &[&n, &whole]);
-                Int::Reg(asm.op("selp.b32", Class::B32, &[&whole, &equal, &few]))
-            }
+        let tiles = int::add(asm, count, Int::Imm(ALIGN - 1));
+        let tiles = int::div(asm, tiles, Int::Imm(ALIGN));
+        let [count, tiles] = [count, tiles].map(|i| asm.op("mov.b32", Class::B32, &[&i]));
+        let alone = asm.op("setp.le.s32", Class::Pred, &[&count, &whole.max(ALIGN)]);
+        let few = asm.op("setp.le.s32", Class::Pred, &[&tiles, &splits]);
+        let pick = |asm: &mut Asm, a: &Int, b: &Int, p: R| {
+            Int::Reg(asm.op("selp.b32", Class::B32, &[a, b, &p]))
         };
-        let skip = int::mul(asm, split, chunk);
-        let start = int::add(asm, all.start, skip);
-        let end = int::add(asm, start, chunk);
-        let end = int::min(asm, end, all.end);
-        let used = int::add(asm, count, chunk);
-        let used = int::sub(asm, used, Int::Imm(1));
-        let used = int::div(asm, used, chunk);
-        let count = asm.op("mov.b32", Class::B32, &[&count]);
+        let next = int::add(asm, split, Int::Imm(1));
+        let [start, end] = [split, next].map(|i| {
+            let part = int::mul(asm, i, tiles);
+            let part = int::div(asm, part, Int::Imm(splits));
+            let tile = pick(asm, &i, &part, few);
+            let key = int::mul(asm, tile, Int::Imm(ALIGN));
+            let first = int::mul(asm, i, Int::Imm(whole.max(ALIGN)));
+            let key = pick(asm, &first, &key, alone);
+            int::add(asm, all.start, key)
+        });
+        let used = int::min(asm, tiles, Int::Imm(splits));
         Split {
-            keys: Keys { start, end },
-            used,
-            alone: asm.op("setp.le.s32", Class::Pred, &[&count, &chunk]),
+            keys: Keys {
+                start,
+                end: int::min(asm, end, all.end),
+            },
+            used: pick(asm, &Int::Imm(1), &used, alone),
+            alone,
         }
     }
 

@@ -185,7 +185,11 @@ impl<'a> Block<'a> {
         let places = self.query_places(asm, &tiles);
         let ahead = k.head_dim + k.value_dim <= AHEAD;
         let at = ahead.then(|| (self.key_places(asm, first), self.value_places(asm, first)));
-        self.f.scope.wait(asm);
+        let all = at
+            .iter()
+            .flat_map(|(k, v)| k.iter().chain(v))
+            .chain(&places);
+        self.wait(asm, all);
         let queries = self.queries(asm, &places);
         if let Some((key_places, value_places)) = at {
             let some = asm.op("setp.lt.s32", Class::Pred, &[&key, &self.keys.end]);
@@ -234,6 +238,23 @@ impl<'a> Block<'a> {
             max: asm.f32(f32::NEG_INFINITY),
             sum: asm.f32(0.0),
             values: (0..fragments).map(|_| fragment::zeros(asm)).collect(),
+        }
+    }
+
+    /// Waits for the launch ahead with these addresses made: the wait hangs on them, else the
+    /// assembler would move what makes them behind it. They are never all zero.
+    fn wait<'r>(&self, asm: &mut Asm, addresses: impl Iterator<Item = &'r R>) {
+        if !self.f.scope.target.overlaps() {
+            return;
+        }
+        let any = addresses.copied();
+        let any = any.reduce(|a, b| asm.op("or.b64", Class::B64, &[&a, &b]));
+        match any {
+            None => self.f.scope.wait(asm),
+            Some(any) => {
+                let some = asm.op("setp.ne.s64", Class::Pred, &[&any, &0]);
+                asm.when(some, true, |asm| self.f.scope.wait(asm));
+            }
         }
     }
 
