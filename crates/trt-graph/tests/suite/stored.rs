@@ -169,7 +169,7 @@ fn every_kernel() -> Vec<Kernel> {
         n: Dim::from(8),
         k: Dim::from(4),
         args: vec![k::DType::F16, k::DType::F32],
-        a: operand(0, 3),
+        a: operand(0, 3).into(),
         b: operand(1, 3),
         ranged: true,
         epilogue: yields(),

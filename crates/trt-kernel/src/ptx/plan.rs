@@ -70,6 +70,27 @@ impl Plan {
         }
     }
 
+    /// The plan where all `threads` threads of a block compute all rows together, and `carry`
+    /// registers of each may carry values from pass to pass.
+    pub fn within(row: &Row, stages: &Stages, threads: u32, carry: usize) -> Plan {
+        let columns = row.space.last().cloned().unwrap_or(Dim::from(1));
+        let views = space::accesses(&row.body, &row.args);
+        let lanes = access::lanes(&columns, views.filter(|(v, _)| !fixed_along_lanes(v)));
+        let size = |d: &Dim| d.constant_size().unwrap_or(0);
+        let rows: usize = row.space.iter().rev().skip(1).map(size).product();
+        let chunks = (size(&columns) / lanes).div_ceil(threads as usize);
+        let cost = rows * chunks * lanes * stages.carried.max(1);
+        Plan {
+            lanes,
+            team: Team { threads },
+            rows: 1,
+            passes: match cost <= carry {
+                true => Passes::Keep { chunks },
+                false => Passes::Again,
+            },
+        }
+    }
+
     /// Threads for a row of this many chunks, each of which carries `cost` registers.
     fn row(chunks: usize, cost: usize) -> (u32, Passes) {
         if chunks <= 64 {
