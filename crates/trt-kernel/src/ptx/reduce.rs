@@ -14,7 +14,7 @@ use super::block::Block;
 use super::emitted::{Extent, Target};
 use super::fold;
 use super::lanes::{Lanes, Point, Value};
-use super::plan::{Passes, Plan, UNROLL};
+use super::plan::{Passes, Plan};
 use super::row::vars;
 use super::scope::Scope;
 use super::space::{self, Columns};
@@ -72,7 +72,7 @@ pub(super) fn rows(
     let plan = |s: &Stages| Plan::within(&row, s, threads, carry);
     let [early, late] = [Loads::First, Loads::Late].map(stages);
     let (stages, plan) = match plan(&early) {
-        plan if plan.passes != Passes::Again => (early, plan),
+        plan if matches!(plan.passes, Passes::Keep { .. }) => (early, plan),
         _ => {
             let plan = plan(&late);
             (late, plan)
@@ -185,7 +185,7 @@ impl<'a> Job<'a> {
     fn run(&self, asm: &mut Asm) {
         match self.plan.passes {
             Passes::Keep { chunks } => self.keep(asm, chunks),
-            Passes::Again => self.again(asm),
+            Passes::Again { unroll } => self.again(asm, unroll),
         }
     }
 
@@ -270,7 +270,7 @@ impl<'a> Job<'a> {
     }
 
     /// Each pass loops over the columns.
-    fn again(&self, asm: &mut Asm) {
+    fn again(&self, asm: &mut Asm, unroll: usize) {
         let mut all: Vec<Lanes> = self.places.iter().map(|_| self.lanes()).collect();
         for (s, stage) in self.stages.list.iter().enumerate() {
             let last = s + 1 == self.stages.list.len();
@@ -282,7 +282,7 @@ impl<'a> Job<'a> {
                 }
                 let own = accumulators(asm, stage);
                 self.inside(asm, place.inside, |asm| {
-                    self.pass(asm, place, stage, &own, shared, last)
+                    self.pass(asm, place, stage, &own, shared, (unroll, last))
                 });
                 accs.extend(own);
             }
@@ -305,7 +305,7 @@ impl<'a> Job<'a> {
         stage: &Stage,
         accs: &[(Reduce, R)],
         shared: &Lanes<'a>,
-        last: bool,
+        (unroll, last): (usize, bool),
     ) {
         let threads = self.plan.team.threads as i64;
         let counter = asm.op("mov.u32", Class::B32, &[&place.member]);
@@ -327,13 +327,15 @@ impl<'a> Job<'a> {
                 }
             }
         };
-        let ahead = (UNROLL as i64 - 1) * threads;
+        let ahead = (unroll as i64 - 1) * threads;
         let full = match place.chunks {
             Int::Imm(c) => Int::Imm(c - ahead),
             Int::Reg(c) => Int::Reg(asm.op("sub.s32", Class::B32, &[&c, &ahead])),
         };
         let step = |n: usize| Int::Imm(n as i64 * threads);
-        asm.count(counter, full, step(UNROLL), |asm| turn(asm, UNROLL));
+        if unroll > 1 {
+            asm.count(counter, full, step(unroll), |asm| turn(asm, unroll));
+        }
         asm.count(counter, place.chunks, step(1), |asm| turn(asm, 1));
     }
 

@@ -68,7 +68,7 @@ impl Prologue {
         let scope = frame.scope.with_shared(asm, self.base);
         // What a multiprocessor should hold leaves few registers to products of one or two rows.
         let carry = match self.row.space[1].constant() {
-            Some(..=2) => 24,
+            Some(..=2) => 16,
             _ => 64,
         };
         let threads = (frame.tid, self.threads);
