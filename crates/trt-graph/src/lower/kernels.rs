@@ -146,7 +146,7 @@ pub(super) fn matmul(
         n,
         k,
         args: args.dtypes.clone(),
-        a: a_op,
+        a: a_op.into(),
         b: b_op,
         ranged: weight.is_some(),
         epilogue: e.body.finish(),

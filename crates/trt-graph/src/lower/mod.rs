@@ -12,6 +12,7 @@ mod emit;
 mod group;
 mod kernels;
 mod place;
+mod prologue;
 mod side;
 mod storage;
 mod writer;

@@ -253,8 +253,9 @@ impl<'a> Writer<'a> {
             }
         };
         let operand = |arg: trt_kernel::Arg| match kernel {
-            Kernel::Matmul(k) => [k.a.arg, k.b.arg]
-                .iter()
+            Kernel::Matmul(k) => (k.a.stored().into_iter())
+                .chain([&k.b])
+                .map(|o| o.arg)
                 .any(|o| args.sources[o.0 as usize] == args.sources[arg.0 as usize]),
             _ => false,
         };
