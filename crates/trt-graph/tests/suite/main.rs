@@ -1,6 +1,7 @@
 //! What `trt-graph` promises, by area.
 
 mod fused;
+mod conv;
 mod mirror;
 mod passes;
 mod programs;
