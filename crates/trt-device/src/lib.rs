@@ -43,6 +43,7 @@ mod host;
 mod memory;
 mod open;
 mod process;
+mod room;
 mod shared;
 
 pub use cuda::{Cuda, CudaInfo, Transfers};
@@ -52,4 +53,5 @@ pub use host::{Host, HostMode};
 pub use memory::{ALIGN, Memory, Slice};
 pub use open::open;
 pub use process::{AnonPeak, ProcessMemory, trim_host_memory};
+pub use room::Claim;
 pub use shared::{memory_file, seal_size};
