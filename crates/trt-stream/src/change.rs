@@ -85,6 +85,19 @@ impl Streamer {
         Ok(self.note(bytes, why(bytes, granted)))
     }
 
+    /// Goes back to a budget that was in force, or as near to it from the present one as the device
+    /// has memory.
+    pub fn restore(&mut self, before: &Applied) -> Result<Applied, Error> {
+        let least = self.applied.map_or(before.floor, |now| now.applied);
+        let bytes = self.settle(before.applied, least.min(before.applied))?;
+        self.requested = before.requested;
+        let granted = Granted {
+            bytes: before.applied,
+            why: before.why,
+        };
+        Ok(self.note(bytes, why(bytes, granted)))
+    }
+
     /// The budget in force.
     pub fn applied(&self) -> Result<Applied, Error> {
         self.applied.ok_or(Error::Starved)
@@ -150,12 +163,15 @@ impl Streamer {
         }
     }
 
-    /// The next budget to try below `bytes`.
+    /// The next budget to try below `bytes`: what the device says it has, or an eighth less.
     fn lower(&self, bytes: u64, least: u64) -> u64 {
-        let spare = bytes.saturating_sub(least);
-        match spare <= self.layout.limits().slot_bytes {
-            true => least,
-            false => least + spare / 4 * 3,
+        let slot = self.layout.limits().slot_bytes;
+        let used = self.applied.map_or(0, |a| a.used());
+        let told = self.device.free_memory().map(|free| used + free);
+        match told {
+            Some(told) if told < bytes => told.max(least),
+            _ if bytes.saturating_sub(least) <= slot => least,
+            _ => bytes - ((bytes - least) / 8).max(slot),
         }
     }
 

@@ -154,6 +154,11 @@ impl Streamer {
         self.layout.limits().floor()
     }
 
+    /// Bytes of device memory that nobody holds, if the device tells.
+    pub fn free_memory(&self) -> Option<u64> {
+        self.device.free_memory()
+    }
+
     /// The weights that it streams.
     pub fn weights(&self) -> &Weights {
         &self.weights
