@@ -46,8 +46,8 @@ pub use trt_graph as graph;
 /// Devices to run on, and what the process holds.
 pub mod device {
     pub use trt_device::{
-        AnonPeak, Cuda, Device, Error, Executable, Graph, Host, HostMode, Info, Memory,
-        ProcessMemory, Residency, Slice, Stream, Tiles, Work, open,
+        AnonPeak, Claim, Cuda, Device, Error, Event, Executable, Graph, Host, HostMode, Info,
+        Memory, Paging, ProcessMemory, Residency, Slice, Stream, Tiles, Work, open,
     };
 }
 

@@ -38,14 +38,14 @@ impl Engine {
         Ok(applied?)
     }
 
-    /// Grows the budget towards what was asked for last, as far as the device has memory now:
-    /// after [memory pressure](crate::Pressure), when others have given memory back. It never
-    /// becomes smaller.
+    /// Grows the budget towards what was asked for last, as far as the device has memory now beside
+    /// what calls will take: after [memory pressure](crate::Pressure), when others have given
+    /// memory back. It never becomes smaller.
     pub fn regrow(&self) -> Result<Applied, Error> {
         self.require_streaming()?;
         let room = match self.0.automatic.load(Ordering::Relaxed) {
             true => neighbours::take_share(&self.0),
-            false => 0,
+            false => neighbours::all_room(&self.0.device, std::slice::from_ref(&self.0)),
         };
         let mut run = self.run();
         let free = room.min(self.0.within_limit(&run.seat));

@@ -25,7 +25,7 @@ pub(crate) enum Newcomer<'a> {
 
 /// The part of the device's memory that is left alone, for what the driver and others take without
 /// being asked: kernels, streams, pieces that are rounded up.
-pub(crate) fn reserve(device: &dyn Device) -> u64 {
+fn reserve(device: &dyn Device) -> u64 {
     device.info().total_memory / 64
 }
 
@@ -60,8 +60,13 @@ fn planned(engine: &Inner) -> u64 {
     arena + engine.state_bytes.saturating_sub(usage.of(Purpose::States))
 }
 
-/// What the weights of these engines may take together.
+/// What the weights of these engines may take together without the reserve.
 pub(crate) fn room(device: &Arc<dyn Device>, sharing: &[Arc<Inner>]) -> u64 {
+    all_room(device, sharing).saturating_sub(reserve(&**device))
+}
+
+/// What the weights of these engines may take together.
+pub(crate) fn all_room(device: &Arc<dyn Device>, sharing: &[Arc<Inner>]) -> u64 {
     let all = on(device);
     let free = device.free_memory().unwrap_or_else(|| {
         let held = all.iter().map(|e| e.pool.in_use()).sum();
@@ -69,7 +74,7 @@ pub(crate) fn room(device: &Arc<dyn Device>, sharing: &[Arc<Inner>]) -> u64 {
     });
     let held: u64 = sharing.iter().map(|e| weights(e)).sum();
     let planned: u64 = all.iter().map(|e| planned(e)).sum();
-    (free + held).saturating_sub(planned + reserve(&**device))
+    (free + held).saturating_sub(planned)
 }
 
 /// The shares of engines in `room` bytes; if that is too little, the floors.

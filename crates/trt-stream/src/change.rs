@@ -68,8 +68,9 @@ impl Streamer {
         Ok(self.note(bytes, Why::Pressure { from }))
     }
 
-    /// Changes the budget towards what was requested last, as far as the device has memory. It
-    /// never becomes smaller, and nothing happens where it is that already.
+    /// Changes the budget towards what was requested last, but to no more than `free`, which must
+    /// include what the weights hold now, and as far as the device has memory. It never becomes
+    /// smaller, and nothing happens where it is that already.
     pub fn regrow(&mut self, free: u64) -> Result<Applied, Error> {
         let limits = self.layout.limits();
         let granted = match self.requested.grant(free, &limits) {
@@ -81,7 +82,7 @@ impl Streamer {
             Some(now) => now.applied,
             None => limits.floor(),
         };
-        let bytes = self.settle(granted.bytes, least)?;
+        let bytes = self.settle(granted.bytes.min(free.max(least)), least)?;
         Ok(self.note(bytes, why(bytes, granted)))
     }
 
