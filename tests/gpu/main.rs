@@ -15,6 +15,7 @@ mod kernels;
 #[path = "../suite/common/matrix.rs"]
 mod matrix;
 mod models;
+mod pressure;
 #[path = "../suite/common/tiny.rs"]
 #[allow(dead_code, reason = "the other suite uses more of it")]
 mod tiny;

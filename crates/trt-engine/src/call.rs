@@ -7,8 +7,11 @@
 use crate::Error;
 use crate::engine::{Compiled, Inner, Run, WeightUse};
 use crate::memory::ArenaLayout;
+use crate::pressure::Failed;
 use crate::recorded::Key;
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use trt_alloc::{Arena, Hold, Lease};
 use trt_device::{Slice, Tiles, Work};
 use trt_graph::program::BufferKind;
@@ -19,6 +22,8 @@ use trt_stream::{Pass, ProgramId};
 struct Laid<'a> {
     arena: &'a Arena,
     layout: &'a ArenaLayout,
+    /// Whether a launch of the call was submitted.
+    launched: &'a Cell<bool>,
 }
 
 impl Laid<'_> {
@@ -58,7 +63,8 @@ impl Buffers {
     }
 }
 
-/// Runs a program and reads its outputs. `inputs` are the bytes of each input.
+/// Runs a program and reads its outputs. `inputs` are the bytes of each input. Where the device has
+/// no memory for the call, resident weights make room.
 pub(crate) fn call(
     inner: &Inner,
     run: &mut Run,
@@ -66,6 +72,27 @@ pub(crate) fn call(
     env: Env,
     inputs: Vec<Vec<u8>>,
     states: &[Arc<Lease>],
+) -> Result<Vec<Vec<u8>>, Error> {
+    inner.calls.fetch_add(1, Ordering::Relaxed);
+    inner.giving_way(run, |run| {
+        let launched = Cell::new(false);
+        let result = attempt(inner, run, index, env, &inputs, states, &launched);
+        // What was launched may have changed states: such a call is not made again.
+        result.map_err(|error| match launched.get() {
+            true => Failed::For(error),
+            false => Failed::Yet(error),
+        })
+    })
+}
+
+fn attempt(
+    inner: &Inner,
+    run: &mut Run,
+    index: usize,
+    env: Env,
+    inputs: &[Vec<u8>],
+    states: &[Arc<Lease>],
+    launched: &Cell<bool>,
 ) -> Result<Vec<Vec<u8>>, Error> {
     let p = &inner.programs[index];
     let layout = match run.seat.hold() {
@@ -76,6 +103,7 @@ pub(crate) fn call(
     let laid = Laid {
         arena: loan.arena()?,
         layout: &layout,
+        launched,
     };
     let result = submit(inner, run, index, env, inputs, states, &laid);
     if result.is_err() {
@@ -93,16 +121,17 @@ fn submit(
     run: &mut Run,
     index: usize,
     env: Env,
-    inputs: Vec<Vec<u8>>,
+    inputs: &[Vec<u8>],
     states: &[Arc<Lease>],
     arena: &Laid<'_>,
 ) -> Result<Vec<Vec<u8>>, Error> {
     let p = &inner.programs[index];
     let buffers = Buffers::bind(inner, index, arena, states)?;
-    for (i, bytes) in inputs.into_iter().enumerate() {
+    for (i, bytes) in inputs.iter().enumerate() {
         // Inputs come first among a program's buffers.
         let place = buffers.get(i)?;
         let dst = part(place, bytes.len())?;
+        let bytes = bytes.clone();
         inner
             .device
             .submit(inner.compute, Work::Write { dst, bytes })?;
@@ -140,7 +169,10 @@ fn launch_all(
     let p = &inner.programs[index];
     let id = ProgramId(index as u32);
     let generation = run.streamer.settled(id)?;
-    let submit = |work| Ok(inner.device.submit(inner.compute, work)?);
+    let submit = |work| {
+        arena.launched.set(true);
+        Ok(inner.device.submit(inner.compute, work)?)
+    };
     // What the host computes for a device cannot be recorded.
     let by_host = p.executables.iter().any(|e| e.by_host().is_some());
     let records = run.recorded.enabled() && run.seat.hold() == Hold::Member && !by_host;

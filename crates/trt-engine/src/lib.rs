@@ -44,14 +44,18 @@
 //! ```
 
 mod allocation;
+mod budget;
 mod call;
 mod compiler;
 mod contents;
+mod device_budget;
 mod engine;
 mod error;
 mod guard;
 mod limits;
 mod memory;
+mod neighbours;
+mod pressure;
 mod ready;
 mod recorded;
 mod report;
@@ -63,10 +67,12 @@ mod tensors;
 
 pub use allocation::ResourceAllocation;
 pub use compiler::Compiler;
+pub use device_budget::{DeviceBudget, DeviceShares, EngineShare, Priority};
 pub use engine::Engine;
 pub use error::Error;
 pub use guard::WeightStreaming;
 pub use limits::CompileLimits;
+pub use pressure::{Pressure, Shrink};
 pub use report::{ClassReport, CompileReport, MemoryReport};
 pub use saved::SavedError;
 pub use session::Session;

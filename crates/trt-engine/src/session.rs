@@ -1,6 +1,7 @@
 //! One conversation with an engine: its states and position.
 
 use crate::call::call;
+use crate::pressure::Failed;
 use crate::{Engine, Error};
 use candle_core::{Device as CandleDevice, Tensor};
 use std::sync::Arc;
@@ -19,13 +20,24 @@ pub struct Session {
 
 impl Session {
     pub(crate) fn new(engine: Engine) -> Result<Session, Error> {
-        let mut states = Vec::with_capacity(engine.states().len());
-        for s in engine.states() {
-            let bytes = (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1);
-            states.push(Arc::new(
-                engine.0.pool.acquire(bytes as u64, Purpose::States)?,
-            ));
-        }
+        let pool = &engine.0.pool;
+        let acquire = || {
+            let states = engine.states().iter().map(|s| {
+                let bytes = (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1);
+                pool.acquire(bytes as u64, Purpose::States).map(Arc::new)
+            });
+            states.collect::<Result<Vec<_>, _>>().map_err(Error::from)
+        };
+        // What was acquired before a refusal is given back, so all of it is asked for again.
+        let states = match acquire() {
+            Err(e) if e.out_of_memory().is_some() => {
+                let mut run = engine.run();
+                engine
+                    .0
+                    .giving_way(&mut run, |_| acquire().map_err(Failed::Yet))?
+            }
+            other => other?,
+        };
         Ok(Session {
             engine,
             states,

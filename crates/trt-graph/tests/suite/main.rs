@@ -1,7 +1,7 @@
 //! What `trt-graph` promises, by area.
 
-mod fused;
 mod conv;
+mod fused;
 mod mirror;
 mod passes;
 mod programs;
