@@ -32,9 +32,10 @@
 //! kernel computes).
 
 pub use trt_engine::{
-    Allocation, Applied, Class, ClassReport, CompileLimits, CompileReport, Compiler, Engine, Error,
-    FromTensors, MemoryReport, Percent, Profile, Request, ResourceAllocation, SavedError, Session,
-    Shared, TileTarget, Traffic, WeightStreaming, Weights, trim_host_memory,
+    Allocation, Applied, Class, ClassReport, CompileLimits, CompileReport, Compiler, Costs, Engine,
+    Error, FromTensors, MemoryReport, Percent, Prediction, Profile, Rates, Request,
+    ResourceAllocation, SavedError, Session, Shared, TileTarget, Traffic, WeightStreaming, Weights,
+    trim_host_memory,
 };
 pub use trt_graph::{Call, Step, candle, candle_nn};
 pub use trt_models as models;

@@ -10,5 +10,6 @@ mod engine;
 mod families;
 mod layers;
 mod limits;
+mod predict;
 mod saved;
 mod smollm2;

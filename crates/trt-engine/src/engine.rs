@@ -7,6 +7,7 @@ use crate::contents::{Roles, constant_bytes, constants, state_bytes};
 use crate::guard::WeightStreaming;
 use crate::limits::{DeviceNeeds, Watch};
 use crate::memory::{ArenaLayout, ArenaShape, Layouts};
+use crate::predict::Known;
 use crate::recorded::Recorded;
 use crate::report::{CompileReport, MemoryReport};
 use crate::seat::Seat;
@@ -87,6 +88,8 @@ pub(crate) struct Inner {
     streaming: bool,
     mapped_tables: u64,
     run: Mutex<Run>,
+    /// What calls cost, once it was measured.
+    pub known: Mutex<Option<Known>>,
 }
 
 /// What one call at a time may use.
@@ -187,6 +190,7 @@ impl Engine {
                 layouts: Layouts::default(),
                 seat,
             }),
+            known: Mutex::new(None),
         }));
         match limit {
             Some(bytes) if streaming => engine.set_device_limit(bytes).map(|_| ())?,
@@ -359,7 +363,7 @@ impl Engine {
         states + activations + rest
     }
 
-    fn free_for_weights(&self, seat: &Seat) -> u64 {
+    pub(crate) fn free_for_weights(&self, seat: &Seat) -> u64 {
         let room = self.0.device.info().total_memory.min(self.0.pool.limit());
         room.saturating_sub(self.other_bytes(seat))
     }
@@ -367,7 +371,11 @@ impl Engine {
 
 impl Run {
     /// Changes the budget. What was recorded keeps the weights that it uses, so it goes first.
-    fn set_budget(&mut self, request: Request, free: u64) -> Result<Applied, trt_stream::Error> {
+    pub fn set_budget(
+        &mut self,
+        request: Request,
+        free: u64,
+    ) -> Result<Applied, trt_stream::Error> {
         if self.streamer.would_move(request, free)? {
             self.recorded.forget(None);
         }
@@ -377,7 +385,7 @@ impl Run {
 
 impl Compiled {
     /// The streamed weights in launch order.
-    fn streamed(&self) -> Vec<WeightId> {
+    pub fn streamed(&self) -> Vec<WeightId> {
         self.program
             .ranged_uses()
             .map(|w| self.weights[w.0 as usize])

@@ -52,6 +52,7 @@ mod error;
 mod guard;
 mod limits;
 mod memory;
+mod predict;
 mod ready;
 mod recorded;
 mod report;
@@ -74,4 +75,6 @@ pub use tensors::FromTensors;
 pub use trt_alloc::{Allocation, Shared};
 pub use trt_device::trim_host_memory;
 pub use trt_graph::{Class, Profile};
-pub use trt_stream::{Applied, Percent, Request, TileTarget, Traffic, Weights};
+pub use trt_stream::{
+    Applied, Costs, Percent, Prediction, Rates, Request, TileTarget, Traffic, Weights,
+};

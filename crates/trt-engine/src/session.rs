@@ -6,6 +6,7 @@ use candle_core::{Device as CandleDevice, Tensor};
 use std::sync::Arc;
 use trt_alloc::{Lease, Purpose};
 use trt_graph::InputDecl;
+use trt_graph::program::State;
 use trt_kernel::{DType, Dim, Env, Var};
 
 /// States of their own on a shared engine. The states are device memory until the session is
@@ -19,18 +20,21 @@ pub struct Session {
 
 impl Session {
     pub(crate) fn new(engine: Engine) -> Result<Session, Error> {
-        let mut states = Vec::with_capacity(engine.states().len());
-        for s in engine.states() {
-            let bytes = (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1);
-            states.push(Arc::new(
-                engine.0.pool.acquire(bytes as u64, Purpose::States)?,
-            ));
-        }
         Ok(Session {
+            states: Session::states(&engine)?,
             engine,
-            states,
             position: 0,
         })
+    }
+
+    /// Memory for the states of one conversation.
+    pub(crate) fn states(engine: &Engine) -> Result<Vec<Arc<Lease>>, Error> {
+        let acquire = |s: &State| {
+            let bytes = (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1);
+            let lease = engine.0.pool.acquire(bytes as u64, Purpose::States)?;
+            Ok(Arc::new(lease))
+        };
+        engine.states().iter().map(acquire).collect()
     }
 
     /// The engine.

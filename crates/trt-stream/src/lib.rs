@@ -108,6 +108,7 @@ mod schedule;
 mod simulate;
 mod stack;
 mod tile;
+mod timing;
 
 pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};
 pub use config::{Config, ProgramId, Traffic};
@@ -120,3 +121,4 @@ pub use rates::Rates;
 pub use schedule::{Cycle, Layout, MIN_SLOTS, Runs, Slot, Split, Step, UseIndex};
 pub use simulate::{Account, Violation, simulate};
 pub use tile::{Sheet, Tile, TileId, TileTarget, Tiling};
+pub use timing::{Costs, Prediction, Timed};
