@@ -13,6 +13,7 @@ mod families;
 mod guards;
 mod layers;
 mod limits;
+mod predict;
 mod pressure;
 mod saved;
 mod smollm2;
