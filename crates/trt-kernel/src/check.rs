@@ -1,6 +1,6 @@
 //! What a kernel must be for the back ends to run it, as far as that can be said without a launch.
 
-use crate::{Body, BodyError, DType, Kernel, Left, Operand};
+use crate::{Body, BodyError, DType, Kernel, Left, Operand, Order};
 
 /// What [`Kernel::check`] can find wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,6 +118,11 @@ impl Kernel {
                 ensure(k.parts.len() > 1, format!("{} parts", k.parts.len()))?;
                 let products = |part: &Kernel| matches!(part, Kernel::Matmul(m) if m.ranged);
                 let all = k.parts.iter().all(products);
+                let chained = k.parts.windows(2).all(|pair| chained(&pair[0], &pair[1]));
+                ensure(
+                    k.order == Order::Side || all && chained,
+                    "a chain of products that differ in shape or left operand".into(),
+                )?;
                 k.parts.iter().try_for_each(|part| match part {
                     Kernel::Matmul(_) if all => part.check(),
                     Kernel::Row(_) | Kernel::Move(_) => part.check(),
@@ -129,4 +134,13 @@ impl Kernel {
             }
         }
     }
+}
+
+/// Whether two products have one shape and the same left operand.
+fn chained(one: &Kernel, other: &Kernel) -> bool {
+    let (Kernel::Matmul(a), Kernel::Matmul(b)) = (one, other) else {
+        return false;
+    };
+    let shapes = [a, b].map(|k| [&k.batch, &k.m, &k.n, &k.k]);
+    shapes[0] == shapes[1] && a.left_dtype() == b.left_dtype() && a.a.same(&b.a)
 }

@@ -19,16 +19,28 @@ pub enum Kernel {
     Gather(Gather),
     /// A strided copy without arithmetic.
     Move(Move),
-    /// Independent kernels in one launch.
+    /// Several kernels in one launch.
     Group(Group),
 }
 
-/// Kernels side by side in one launch: none reads or writes what another writes. Its arguments
-/// are those of the parts, one part after another.
+/// Kernels in one launch. Its arguments are those of the parts, one part after another.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     /// At least two: either ranged products, or row kernels and moves.
     pub parts: Vec<Kernel>,
+    /// How the parts depend on each other.
+    pub order: Order,
+}
+
+/// How the parts of a group depend on each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Not at all: none reads or writes what another writes.
+    Side,
+    /// They are ranged products of one shape, with the same left operand. The epilogue of each may
+    /// load what epilogues of earlier ones have stored, at the point where it was stored. A launch
+    /// is on the same rows of all weights, or on rows of one.
+    Chain,
 }
 
 /// A body over `space`; the last axis are the columns. Reductions fold over the columns, so a
@@ -178,6 +190,52 @@ impl From<Operand> for Left {
 }
 
 impl Left {
+    /// The arguments that it is made of, in order of first use.
+    pub fn args(&self) -> Vec<Arg> {
+        let body = match self {
+            Left::Stored(a) => return vec![a.arg],
+            Left::Computed { body, .. } => body,
+        };
+        let mut args = Vec::new();
+        for inst in &body.insts {
+            if let Inst::Load(a, _) = inst
+                && !args.contains(a)
+            {
+                args.push(*a);
+            }
+        }
+        args
+    }
+
+    /// Whether another one is the same, given the same arguments in order of first use.
+    pub fn same(&self, other: &Left) -> bool {
+        self.numbered() == other.numbered()
+    }
+
+    /// With its arguments numbered in order of first use.
+    fn numbered(&self) -> Left {
+        let args = self.args();
+        let number = |arg: &Arg| args.iter().position(|a| a == arg).unwrap_or(0);
+        match self {
+            Left::Stored(a) => Left::Stored(Operand {
+                arg: Arg(0),
+                view: a.view.clone(),
+            }),
+            Left::Computed { dtype, body } => {
+                let insts = body.insts.iter().map(|inst| match inst {
+                    Inst::Load(a, v) => Inst::Load(Arg(number(a) as u16), v.clone()),
+                    other => other.clone(),
+                });
+                Left::Computed {
+                    dtype: *dtype,
+                    body: Body {
+                        insts: insts.collect(),
+                    },
+                }
+            }
+        }
+    }
+
     /// Where it is, if it is in memory.
     pub fn stored(&self) -> Option<&Operand> {
         match self {

@@ -57,7 +57,9 @@ pub use body::{
 pub use check::KernelError;
 pub use dim::{Dim, Env, Interval, Var};
 pub use dtype::DType;
-pub use kernel::{Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Row};
+pub use kernel::{
+    Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Order, Row,
+};
 
 /// Row ranges of a streamed [`Matmul`] start and end on multiples of this many weight rows
 /// (or at the weight's end).

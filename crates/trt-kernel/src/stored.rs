@@ -5,7 +5,7 @@
 //! it is computed. Everything else about a kernel is [`Kernel::check`]'s.
 
 use crate::{
-    Body, Dim, Group, Inst, Interval, Kernel, Left, Matmul, Move, Operand, Row, Var, View,
+    Body, Dim, Group, Inst, Interval, Kernel, Left, Matmul, Move, Operand, Order, Row, Var, View,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
@@ -55,9 +55,8 @@ impl Serialize for Group {
             }
         };
         let parts = self.parts.iter().map(part);
-        parts
-            .collect::<Result<Vec<Part>, _>>()?
-            .serialize(serializer)
+        let parts = parts.collect::<Result<Vec<Part>, _>>()?;
+        (self.order, parts).serialize(serializer)
     }
 }
 
@@ -68,8 +67,9 @@ impl<'de> Deserialize<'de> for Group {
             Part::Matmul(k) => Kernel::Matmul(k),
             Part::Move(k) => Kernel::Move(k),
         };
-        let parts = Vec::<Part>::deserialize(deserializer)?;
+        let (order, parts) = <(Order, Vec<Part>)>::deserialize(deserializer)?;
         Ok(Group {
+            order,
             parts: parts.into_iter().map(kernel).collect(),
         })
     }

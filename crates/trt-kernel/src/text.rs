@@ -1,6 +1,6 @@
 //! Kernels as text: one line an instruction, as golden files and errors show them.
 
-use crate::{Body, DType, Dim, Inst, Kernel, Left, Operand, View};
+use crate::{Body, DType, Dim, Inst, Kernel, Left, Operand, Order, View};
 use std::fmt;
 
 impl fmt::Display for View {
@@ -136,7 +136,11 @@ impl fmt::Display for Kernel {
                 )
             }
             Kernel::Group(k) => {
-                writeln!(f, "group of {}", k.parts.len())?;
+                let name = match k.order {
+                    Order::Side => "group",
+                    Order::Chain => "chain",
+                };
+                writeln!(f, "{name} of {}", k.parts.len())?;
                 k.parts.iter().try_for_each(|part| write!(f, "  {part}"))
             }
         }

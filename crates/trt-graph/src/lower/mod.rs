@@ -8,6 +8,7 @@
 //! [`side`] then puts small kernels that do not depend on each other into one launch.
 
 mod access;
+mod chain;
 mod emit;
 mod group;
 mod kernels;

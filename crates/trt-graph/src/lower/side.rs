@@ -9,10 +9,11 @@
 //! afterwards, so the programs of all classes use their weights in one order.
 
 use super::KernelNote;
+use super::chain;
 use super::prologue::{self, Leveled};
 use crate::program::{BufferId, Launch, Program, Source};
 use std::collections::HashMap;
-use trt_kernel::{Dim, Kernel};
+use trt_kernel::{Dim, Group, Kernel, Order};
 
 /// Parts of a group at most: a launch takes few parameters.
 const PARTS: usize = 4;
@@ -33,6 +34,7 @@ pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
         .collect();
     all.sort_by_key(|(level, ..)| *level);
     prologue::fuse(program, &mut all);
+    chain::link(&mut all);
     let mut groups: Vec<Open> = Vec::new();
     for (level, launch, note) in all {
         let class = Class::of(&launch.kernel);
@@ -49,7 +51,7 @@ pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
         }
     }
     for group in groups {
-        let (launch, note) = join(group.parts);
+        let (launch, note) = join(group.parts, Order::Side);
         program.launches.push(launch);
         notes.push(note);
     }
@@ -136,7 +138,7 @@ pub(super) fn touched(launch: &Launch) -> (Vec<BufferId>, Vec<BufferId>) {
     (read, written)
 }
 
-fn join(mut parts: Vec<(Launch, KernelNote)>) -> (Launch, KernelNote) {
+pub(super) fn join(mut parts: Vec<(Launch, KernelNote)>, order: Order) -> (Launch, KernelNote) {
     if parts.len() == 1
         && let Some(only) = parts.pop()
     {
@@ -146,7 +148,10 @@ fn join(mut parts: Vec<(Launch, KernelNote)>) -> (Launch, KernelNote) {
     let reads: Vec<Vec<BufferId>> = parts.iter().map(|(l, _)| touched(l).0).collect();
     let mut launch = Launch {
         label: String::new(),
-        kernel: Kernel::Group(trt_kernel::Group { parts: Vec::new() }),
+        kernel: Kernel::Group(Group {
+            parts: Vec::new(),
+            order,
+        }),
         args: Vec::new(),
         in_place: Vec::new(),
     };
@@ -164,8 +169,14 @@ fn join(mut parts: Vec<(Launch, KernelNote)>) -> (Launch, KernelNote) {
         kernels.push(part.kernel);
         ops.extend(note.ops);
     }
-    launch.label = labels.join(" | ");
-    launch.kernel = Kernel::Group(trt_kernel::Group { parts: kernels });
+    launch.label = labels.join(match order {
+        Order::Side => " | ",
+        Order::Chain => " > ",
+    });
+    launch.kernel = Kernel::Group(Group {
+        parts: kernels,
+        order,
+    });
     let note = KernelNote { kind: "group", ops };
     (launch, note)
 }

@@ -215,7 +215,10 @@ fn every_kernel() -> Vec<Kernel> {
         Kernel::Attention(attention),
         Kernel::Gather(gather),
         Kernel::Move(copy),
-        Kernel::Group(k::Group { parts }),
+        Kernel::Group(k::Group {
+            parts,
+            order: k::Order::Chain,
+        }),
     ]
 }
 

@@ -34,6 +34,7 @@ fn product(m: usize, n: usize, k: usize, dtype: DType) -> Kernel {
 fn group(parts: &[Kernel]) -> Kernel {
     Kernel::Group(Group {
         parts: parts.to_vec(),
+        order: Order::Side,
     })
 }
 

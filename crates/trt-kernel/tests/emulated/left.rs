@@ -125,6 +125,7 @@ fn a_group_computes_the_operand_for_each_part() {
         let parts = widths.map(|n| Kernel::Matmul(product(What::RmsNorm, [m, n, k], dtype, dtype)));
         let kernel = Kernel::Group(Group {
             parts: parts.to_vec(),
+            order: Order::Side,
         });
         let given = widths.map(|n| args([m, n, k], dtype, dtype)).concat();
         let d = distance(&kernel, &Env::default(), &given);

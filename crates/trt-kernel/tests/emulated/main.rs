@@ -6,6 +6,7 @@ mod emulator;
 mod reference;
 
 mod attention;
+mod chain;
 mod corpus;
 mod group;
 mod left;

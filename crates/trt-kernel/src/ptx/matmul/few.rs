@@ -14,7 +14,7 @@
 
 use super::left::{self, Prologue};
 use super::out::{self, Sums};
-use super::pieces::{PIECE, Reader};
+use super::pieces::{self, PIECE, Reader};
 use super::{Frame, aligned_rows, over, over_rows, right_dtype};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
@@ -123,6 +123,14 @@ impl Cut {
         }
     }
 
+    /// A thread's team and its place in that.
+    fn place(&self, asm: &mut Asm, tid: R) -> [R; 2] {
+        let bits = self.team.trailing_zeros();
+        let team = asm.op("shr.u32", Class::B32, &[&tid, &bits]);
+        let lane = asm.op("and.b32", Class::B32, &[&tid, &(self.team - 1)]);
+        [team, lane]
+    }
+
     /// Warps of a team, each with sums of its own.
     fn parts(&self) -> usize {
         self.team.div_ceil(32)
@@ -131,6 +139,27 @@ impl Cut {
 
 /// An entry for up to `m` rows of `a`.
 pub(super) fn emit(kernel: &Matmul, target: Target, m: usize) -> Block {
+    assemble(kernel, target, m, false)
+}
+
+/// The same as a part of a chain.
+pub(super) fn link(kernel: &Matmul, target: Target, m: usize) -> Block {
+    assemble(kernel, target, m, true)
+}
+
+/// Brings the first pieces of `b` of a block to the second-level cache, before the wait for the
+/// launch ahead: those of a later part of a chain. The weight is streamed.
+pub(in crate::ptx) fn prefetch(kernel: &Matmul, target: Target) -> Asm {
+    let cut = Cut::new(kernel, kernel.m.constant_size().unwrap_or(1));
+    let mut asm = Asm::default();
+    let frame = Frame::begin_early(&mut asm, kernel, target);
+    let n0 = frame.block_row(&mut asm, "x", cut.block_rows());
+    let place = cut.place(&mut asm, frame.tid);
+    pieces::prefetch(&mut asm, &frame, cut, n0, place);
+    asm
+}
+
+fn assemble(kernel: &Matmul, target: Target, m: usize, chain: bool) -> Block {
     let cut = Cut::new(kernel, m);
     let mut asm = Asm::default();
     // Pieces of a streamed weight are on their way before the launch ahead has ended.
@@ -138,7 +167,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, m: usize) -> Block {
         true => Frame::begin_early(&mut asm, kernel, target),
         false => Frame::begin(&mut asm, kernel, target),
     };
-    body(&mut asm, &frame, cut);
+    body(&mut asm, &frame, cut, chain);
     let shared = left::bytes(kernel) as u32;
     Block {
         name: format!("few{m}"),
@@ -154,16 +183,11 @@ pub(super) fn emit(kernel: &Matmul, target: Target, m: usize) -> Block {
     }
 }
 
-fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut) {
+fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, chain: bool) {
     let n0 = frame.block_row(asm, "x", cut.block_rows());
-    let team = asm.op(
-        "shr.u32",
-        Class::B32,
-        &[&frame.tid, &cut.team.trailing_zeros()],
-    );
-    let lane = asm.op("and.b32", Class::B32, &[&frame.tid, &(cut.team - 1)]);
+    let [team, lane] = cut.place(asm, frame.tid);
     let acc: Vec<R> = (0..cut.m * cut.rows).map(|_| asm.f32(0.0)).collect();
-    let prologue = Prologue::begin(asm, frame.kernel, cut.threads as u32);
+    let prologue = Prologue::begin(asm, frame.kernel, cut.threads as u32, chain);
     let reader = Reader::begin(asm, frame, cut, n0, [team, lane], prologue);
     reader.multiply(asm, frame, lane, &acc);
 

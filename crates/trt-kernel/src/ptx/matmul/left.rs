@@ -40,6 +40,9 @@ pub(super) fn fits(kernel: &Matmul) -> bool {
         && bytes.is_some_and(|b| b <= BYTES)
 }
 
+/// In a chain: whether the block has computed the left operand already.
+pub(in crate::ptx) const STAGED: &str = "%staged";
+
 /// A left operand to be computed.
 pub(super) struct Prologue {
     row: Row,
@@ -47,11 +50,13 @@ pub(super) struct Prologue {
     /// The shared address of the operand, row-major (u32).
     pub base: R,
     threads: u32,
+    /// Whether it is a chain's.
+    chain: bool,
 }
 
 impl Prologue {
     /// None for a product whose left operand is in memory.
-    pub fn begin(asm: &mut Asm, kernel: &Matmul, threads: u32) -> Option<Prologue> {
+    pub fn begin(asm: &mut Asm, kernel: &Matmul, threads: u32, chain: bool) -> Option<Prologue> {
         let (row, _) = kernel.split()?;
         // The kernel was checked, so its bodies have types.
         let types = row.body.types(&row.args).ok()?;
@@ -60,6 +65,7 @@ impl Prologue {
             types,
             base: asm.op("mov.u32", Class::B32, &[&"dynamic"]),
             threads,
+            chain,
         })
     }
 
@@ -72,7 +78,14 @@ impl Prologue {
             _ => 64,
         };
         let threads = (frame.tid, self.threads);
+        let staged = self.chain.then(|| asm.label());
+        if let Some(end) = &staged {
+            asm.put(format_args!("@{STAGED} bra {end}"));
+        }
         reduce::rows(asm, &scope, &self.row, &self.types, threads, carry);
         asm.put("bar.sync 0");
+        if let Some(end) = &staged {
+            asm.place(end);
+        }
     }
 }

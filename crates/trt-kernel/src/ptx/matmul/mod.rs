@@ -22,6 +22,9 @@ mod ring;
 mod tile;
 mod wgmma;
 
+pub(super) use few::prefetch;
+pub(super) use left::STAGED;
+
 use super::PtxError;
 use super::access::multiple;
 use super::asm::{Asm, Class, Int, R};
@@ -77,6 +80,18 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
         });
     }
     Ok(emitted)
+}
+
+/// A part of a chain: the product by few rows, whose left operand may be there already.
+pub(super) fn link(kernel: &Matmul, target: Target) -> Result<Block, PtxError> {
+    supported(kernel)?;
+    match choose(kernel, target).as_slice() {
+        [(Variant::Few(m), when)] if when.is_empty() => Ok(few::link(kernel, target, *m)),
+        _ => Err(PtxError::Unsupported {
+            kernel: "matmul",
+            what: format!("a chain of {} rows", kernel.m),
+        }),
+    }
 }
 
 /// The one entry of a product whose `m` is a constant.

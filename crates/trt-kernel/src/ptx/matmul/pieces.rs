@@ -37,14 +37,7 @@ impl Reader {
         prologue: Option<Prologue>,
     ) -> Reader {
         let [a, b] = frame.dtypes();
-        // A team beyond the range reads the last rows instead, and its sums are not used.
-        let row = asm.op("mad.lo.s32", Class::B32, &[&team, &cut.rows, &n0]);
-        let last = asm.op("sub.s32", Class::B32, &[&frame.end, &cut.rows]);
-        let row = asm.op("min.s32", Class::B32, &[&row, &last]);
-        let start = frame.b_at(asm, row, Int::Imm(0));
-        let b_at = asm.op("mad.wide.s32", Class::B64, &[&lane, &PIECE, &start]);
-        let stride = frame.kernel.b.view.strides[1].constant().unwrap_or(0);
-
+        let (b_at, b_row) = start(asm, frame, cut, n0, [team, lane]);
         let a_piece = PIECE / b.size() * a.size();
         let place = |asm: &mut Asm, m: Int| match &prologue {
             None => {
@@ -77,7 +70,7 @@ impl Reader {
             a,
             b,
             b_at,
-            b_row: stride * b.size() as i64,
+            b_row,
             a_at,
             prologue,
             constant: frame.kernel.ranged,
@@ -197,6 +190,34 @@ impl Reader {
                 _ => "add.s32",
             };
             asm.op_to(add, p, &[&p, &(pieces * a_piece)]);
+        }
+    }
+}
+
+/// A thread's place in the first row of `b` of its team, and the bytes from a row to the next.
+fn start(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, [team, lane]: [R; 2]) -> (R, i64) {
+    // A team beyond the range reads the last rows instead, and its sums are not used.
+    let row = asm.op("mad.lo.s32", Class::B32, &[&team, &cut.rows, &n0]);
+    let last = asm.op("sub.s32", Class::B32, &[&frame.end, &cut.rows]);
+    let row = asm.op("min.s32", Class::B32, &[&row, &last]);
+    let start = frame.b_at(asm, row, Int::Imm(0));
+    let at = asm.op("mad.wide.s32", Class::B64, &[&lane, &PIECE, &start]);
+    let stride = frame.kernel.b.view.strides[1].constant().unwrap_or(0);
+    (at, stride * frame.dtypes()[1].size() as i64)
+}
+
+/// Brings the pieces to the second-level cache that a reader loads first.
+pub(super) fn prefetch(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place: [R; 2]) {
+    let (at, row) = start(asm, frame, cut, n0, place);
+    let whole = cut.pieces / cut.team;
+    let first = match whole >= 2 * cut.ahead {
+        true => cut.ahead,
+        false => whole,
+    };
+    for r in 0..cut.rows as i64 {
+        for piece in 0..first {
+            let offset = r * row + (piece * cut.team * PIECE) as i64;
+            asm.put(format_args!("prefetch.global.L2 [{at}+{offset}]"));
         }
     }
 }

@@ -60,6 +60,15 @@ pub fn kernels() -> Vec<(String, Kernel)> {
             format!("normed_qkv_1x4096_{d}"),
             normed_heads(1, 4096, 1024, d),
         ));
+        for (m, n, k) in [
+            (1, 1536, 576),
+            (3, 1536, 576),
+            (8, 1536, 576),
+            (1, 14336, 4096),
+        ] {
+            let kernel = normed_gate_up(m, n, k, d);
+            all.push((format!("normed_gate_up_{m}x{n}x{k}_{d}"), kernel));
+        }
         // Rows that no wide access can read, and a number of them that no pair divides.
         all.push((format!("odd_seq_{d}"), linear(seq(), 51, 33, d)));
     }
@@ -104,11 +113,34 @@ pub fn normed(m: i64, n: i64, k: i64, d: DType) -> Kernel {
     })
 }
 
+/// `silu(norm(x) gate^T) * (norm(x) up^T)` as a chain: over arguments `x`, `g`, `gate`, `out` and
+/// `x`, `g`, `up`, `out`, and the first `out` again.
+fn normed_gate_up(m: i64, n: i64, k: i64, d: DType) -> Kernel {
+    let (gate, up) = (normed(m, n, k, d), normed(m, n, k, d));
+    let Kernel::Matmul(mut up) = up else {
+        unreachable!()
+    };
+    let out = view(0, &[m * n, n, 1]);
+    let mut e = BodyBuilder::new();
+    let sum = e.push(Inst::Input);
+    let other = e.load(Arg(4), out.clone());
+    let other = e.unary(Unary::Silu, other);
+    let y = e.binary(Binary::Mul, other, sum);
+    e.store(Arg(3), out, y);
+    up.epilogue = e.finish();
+    up.args.push(d);
+    Kernel::Group(Group {
+        parts: vec![gate, Kernel::Matmul(up)],
+        order: Order::Chain,
+    })
+}
+
 /// Queries, keys and values of a layer from the norm of its input.
 fn normed_heads(m: i64, hidden: i64, kv: i64, d: DType) -> Kernel {
     let parts = [hidden, kv, kv].map(|n| normed(m, n, hidden, d));
     Kernel::Group(Group {
         parts: parts.to_vec(),
+        order: Order::Side,
     })
 }
 
