@@ -95,6 +95,14 @@ fn main() -> Result<()> {
     }
     let report = bench.run(&args)?;
     print!("{}", table::text(&report));
+    if let Some(t) = opened_device.transfers() {
+        println!(
+            "files: {:.3} GB copied in place, {:.3} GB through the pinned ring, {:.3} GB locked",
+            t.direct as f64 / 1e9,
+            t.ring as f64 / 1e9,
+            (t.registered + t.copied) as f64 / 1e9
+        );
+    }
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)
             .with_context(|| format!("writing {}", path.display()))?;

@@ -1,5 +1,6 @@
 //! Models on the GPU: the same logits as on the host, and the same bits at every budget.
 
+use crate::cases::Size;
 use crate::cuda;
 use crate::tiny::{self, Tiny};
 use candle_core::DType;
@@ -55,7 +56,7 @@ pub fn tokens(n: usize) -> Vec<u32> {
 
 /// Logits of a prompt and some single tokens.
 pub fn logits(engine: &Engine, prompt: usize) -> Vec<Vec<f32>> {
-    let all = tokens(prompt + 8);
+    let all = tokens(prompt + Size::wanted().pick(8, 3));
     let mut session = engine.session().expect("a session");
     let mut out = vec![session.prefill(&all[..prompt]).expect("a prompt")];
     for token in &all[prompt..] {
@@ -88,7 +89,8 @@ fn follows_the_host(model: &Tiny, dtype: DType, most: f32) {
     for engine in [&host, &on_gpu] {
         engine.set_device_budget(Request::Full).expect("a budget");
     }
-    for prompt in [1, 7, 64, 200, 513] {
+    let prompts: &[usize] = Size::wanted().pick(&[1, 7, 64, 200, 513], &[7, 70]);
+    for &prompt in prompts {
         let (want, got) = (logits(&host, prompt), logits(&on_gpu, prompt));
         let error = largest_error(&want, &got);
         assert!(
@@ -129,7 +131,7 @@ fn outputs_are_the_same_bits_at_every_budget_replayed_or_not() {
         for replay in [true, false] {
             let engine = compile(dir.path(), &model, dtype, gpu.clone(), replay);
             let requests = ["full", "min", "20%", "50%", "full", "80%", "min", "full"];
-            for request in requests {
+            for request in &requests[Size::wanted().pick(0, 5)..] {
                 let applied = engine
                     .set_device_budget(request.parse().expect("a budget"))
                     .unwrap_or_else(|e| panic!("{request}: {e}"));

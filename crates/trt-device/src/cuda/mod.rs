@@ -9,6 +9,7 @@
 //! page cache ([`files`]). Device memory that is reserved is backed by parts and goes back to
 //! others when it shrinks.
 
+mod ahead;
 mod bounds;
 mod chunks;
 mod driver;

@@ -25,7 +25,7 @@ pub(crate) use event::HostEvent;
 use event::Timeline;
 pub(crate) use launch::{Failure, HostExecutable, Part};
 use memmap2::Mmap;
-pub(crate) use pages::{read_ahead, total_memory};
+pub(crate) use pages::{fault_in, total_memory};
 use queue::Queue;
 pub(crate) use reserved::Reserved;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! A range of device addresses of which a first part is backed by memory.
 //!
-//! Every call of the driver about such memory costs tens of microseconds whatever its size: made
-//! for each 2 MiB, as published measurements of this interface have it, `cuMemCreate` takes about
-//! 30, `cuMemMap` 2, `cuMemSetAccess` 40 to 90, `cuMemUnmap` 35 and `cuMemRelease` 20. So memory
+//! Calls of the driver about such memory cost time whatever its size. For 2 MiB others report, in
+//! microseconds, about 30 for `cuMemCreate`, 2 for `cuMemMap`, 40 for `cuMemSetAccess`, 35 for
+//! `cuMemUnmap` and 20 for `cuMemRelease`; here they were not timed one by one. So memory
 //! comes in [pieces](PIECE) that are large, access to all that was added is given by one call, and
 //! all that goes is unmapped by one. What is backed ends where it was asked to, to the device's
 //! granularity: a piece that the end falls into is replaced by a shorter one with the same bytes.
