@@ -6,6 +6,7 @@ mod allocation_memory;
 mod by_host;
 mod common;
 mod compile_limits;
+mod conv;
 mod engine;
 mod families;
 mod layers;
