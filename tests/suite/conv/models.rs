@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test uses some of them, on either side")]
 
 use super::backend::{candle, candle_nn};
-use candle::{D, DType, Module, ModuleT, Result, Tensor};
+use candle::{D, DType, Module, Result, Tensor};
 use candle_nn::{Conv1dConfig, Conv2dConfig, VarBuilder};
 
 /// Two convolutions with batch norms and a shortcut.
@@ -60,7 +60,7 @@ impl Module for Block {
     }
 }
 
-/// A stem, two blocks and a head.
+/// A stem, three blocks and a head.
 pub struct ResNet {
     conv1: candle_nn::Conv2d,
     bn1: candle_nn::BatchNorm,
@@ -75,9 +75,10 @@ impl ResNet {
             bn1: candle_nn::batch_norm(16, 1e-5, vb.pp("bn1"))?,
             blocks: vec![
                 Block::new(16, 16, 1, vb.pp("layer1.0"))?,
-                Block::new(16, 80, 2, vb.pp("layer2.0"))?,
+                Block::new(16, 256, 2, vb.pp("layer2.0"))?,
+                Block::new(256, 256, 1, vb.pp("layer2.1"))?,
             ],
-            fc: candle_nn::linear(80, 10, vb.pp("fc"))?,
+            fc: candle_nn::linear(256, 10, vb.pp("fc"))?,
         })
     }
 }
@@ -111,9 +112,9 @@ impl Patches {
             ..Default::default()
         };
         Ok(Self {
-            projection: candle_nn::conv2d(3, 96, 4, cfg, vb.pp("projection"))?,
-            positions: vb.get((1, 36, 96), "position_embeddings")?,
-            fc: candle_nn::linear(96, 64, vb.pp("fc"))?,
+            projection: candle_nn::conv2d(3, 256, 4, cfg, vb.pp("projection"))?,
+            positions: vb.get((1, 36, 256), "position_embeddings")?,
+            fc: candle_nn::linear(256, 256, vb.pp("fc"))?,
         })
     }
 }
@@ -158,15 +159,21 @@ impl Unet {
             ..Default::default()
         };
         Ok(Self {
-            conv_in: candle_nn::conv2d(4, 32, 3, same, vb.pp("conv_in"))?,
-            norm: candle_nn::group_norm(8, 32, 1e-5, vb.pp("norm"))?,
-            conv1: candle_nn::conv2d(32, 32, 3, same, vb.pp("conv1"))?,
-            temb: candle_nn::linear(16, 32, vb.pp("temb"))?,
-            down: candle_nn::conv2d(32, 64, 3, Conv2dConfig { stride: 2, ..same }, vb.pp("down"))?,
-            depthwise: candle_nn::conv2d(64, 64, 3, groups(64), vb.pp("depthwise"))?,
-            grouped: candle_nn::conv2d(64, 64, 3, groups(4), vb.pp("grouped"))?,
-            up: candle_nn::conv2d(64, 32, 3, same, vb.pp("up"))?,
-            conv_out: candle_nn::conv_transpose2d(32, 4, 3, out, vb.pp("conv_out"))?,
+            conv_in: candle_nn::conv2d(4, 64, 3, same, vb.pp("conv_in"))?,
+            norm: candle_nn::group_norm(8, 64, 1e-5, vb.pp("norm"))?,
+            conv1: candle_nn::conv2d(64, 64, 3, same, vb.pp("conv1"))?,
+            temb: candle_nn::linear(16, 64, vb.pp("temb"))?,
+            down: candle_nn::conv2d(
+                64,
+                192,
+                3,
+                Conv2dConfig { stride: 2, ..same },
+                vb.pp("down"),
+            )?,
+            depthwise: candle_nn::conv2d(192, 192, 3, groups(192), vb.pp("depthwise"))?,
+            grouped: candle_nn::conv2d(192, 192, 3, groups(4), vb.pp("grouped"))?,
+            up: candle_nn::conv2d(192, 64, 3, same, vb.pp("up"))?,
+            conv_out: candle_nn::conv_transpose2d(64, 4, 3, out, vb.pp("conv_out"))?,
         })
     }
 
@@ -202,9 +209,9 @@ impl Audio {
         };
         let second = Conv1dConfig { stride: 2, ..first };
         Ok(Self {
-            conv1: candle_nn::conv1d(20, 64, 3, first, vb.pp("conv1"))?,
-            conv2: candle_nn::conv1d(64, 64, 3, second, vb.pp("conv2"))?,
-            ln: candle_nn::layer_norm(64, 1e-5, vb.pp("ln"))?,
+            conv1: candle_nn::conv1d(20, 256, 3, first, vb.pp("conv1"))?,
+            conv2: candle_nn::conv1d(256, 256, 3, second, vb.pp("conv2"))?,
+            ln: candle_nn::layer_norm(256, 1e-5, vb.pp("ln"))?,
         })
     }
 }

@@ -252,12 +252,13 @@ cases! { resizing: |x y z v s p ids i u|
     Tensor::arange(0f32, 49., x.device())?.reshape((1, 1, 49))?.upsample_nearest1d(49 * 3);
 }
 
+// Without padding, candle's CPU gets the images after the first wrong: those cases have one.
 cases! { transposed_convolutions: |x y z v s p ids i u|
-    x.conv_transpose1d(&y.reshape((3, 2, 4))?, 0, 0, 1, 1, 1); x.conv_transpose1d(&y.reshape((3, 4, 2))?, 1, 0, 2, 1, 1); x.conv_transpose1d(&y.reshape((3, 4, 2))?, 1, 1, 3, 2, 1);
+    x.narrow(0, 0, 1)?.conv_transpose1d(&y.reshape((3, 2, 4))?, 0, 0, 1, 1, 1); x.narrow(0, 1, 1)?.contiguous()?.conv_transpose1d(&y.reshape((3, 2, 4))?, 0, 0, 1, 1, 1); x.conv_transpose1d(&y.reshape((3, 4, 2))?, 1, 0, 2, 1, 1); x.conv_transpose1d(&y.reshape((3, 4, 2))?, 1, 1, 3, 2, 1);
     x.conv_transpose1d(&y.reshape((3, 2, 4))?, 0, 0, 2, 1, 3); x.reshape((1, 4, 6))?.conv_transpose1d(&y.reshape((4, 2, 3))?, 1, 1, 2, 1, 2); x.conv_transpose1d(&y, 0, 0, 1, 1, 1); x.conv_transpose1d(&y.reshape((3, 2, 4))?, 0, 0, 1, 1, 2);
     x.reshape((1, 2, 3, 4))?.conv_transpose2d(&y.reshape((2, 3, 2, 2))?, 0, 0, 2, 1); x.reshape((2, 2, 3, 2))?.conv_transpose2d(&y.reshape((2, 1, 4, 3))?, 1, 1, 3, 2);
     x.reshape((2, 2, 3, 2))?.conv_transpose2d(&y.reshape((2, 1, 3, 4))?, 1, 0, 1, 1); x.reshape((1, 2, 3, 4))?.conv_transpose2d(&y.reshape((3, 2, 2, 2))?, 0, 0, 2, 1);
-    nn::ConvTranspose1d::new(y.reshape((3, 2, 4))?, Some(p.get(0)?.narrow(0, 0, 2)?), nn::ConvTranspose1dConfig { stride: 2, ..Default::default() }).forward(&x);
+    nn::ConvTranspose1d::new(y.reshape((3, 2, 4))?, Some(p.get(0)?.narrow(0, 0, 2)?), nn::ConvTranspose1dConfig { stride: 2, ..Default::default() }).forward(&x.narrow(0, 0, 1)?);
     nn::ConvTranspose2d::new(y.reshape((2, 3, 2, 2))?, Some(p.get(1)?), nn::ConvTranspose2dConfig { padding: 1, ..Default::default() }).forward(&x.reshape((1, 2, 3, 4))?);
 }
 
