@@ -5,6 +5,7 @@
 //! without Rust.
 
 mod allocation;
+mod conv;
 #[path = "../../crates/trt-kernel/tests/ptx/corpus/mod.rs"]
 #[allow(missing_docs, reason = "shared with the tests of the crate")]
 mod corpus;
