@@ -6,6 +6,7 @@
 
 mod allocation;
 mod cases;
+mod conv;
 #[path = "../../crates/trt-kernel/tests/ptx/corpus/mod.rs"]
 #[allow(missing_docs, reason = "shared with the tests of the crate")]
 mod corpus;

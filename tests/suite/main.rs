@@ -7,6 +7,7 @@ mod by_host;
 mod common;
 mod compile_limits;
 mod concurrency;
+mod conv;
 mod device_budget;
 mod engine;
 mod families;

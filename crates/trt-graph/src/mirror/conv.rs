@@ -14,15 +14,15 @@ use candle_core::conv::CudnnFwdAlgo;
 use candle_core::{Error, Result, bail};
 
 /// The most elements of a window that are summed up one by one.
-const UNROLLED: usize = 64;
+pub(super) const UNROLLED: usize = 64;
 
 /// The numbers of a convolution, alike along all axes of places.
 #[derive(Clone, Copy, Debug)]
-struct Params {
-    padding: usize,
-    stride: usize,
-    dilation: usize,
-    groups: usize,
+pub(super) struct Params {
+    pub padding: usize,
+    pub stride: usize,
+    pub dilation: usize,
+    pub groups: usize,
 }
 
 impl Tensor {
@@ -107,7 +107,7 @@ impl Tensor {
         self.conv2d(kernel, padding, stride, dilation, groups)
     }
 
-    fn convolved(&self, kernel: &Self, p: Params, name: &str) -> Result<Self> {
+    pub(super) fn convolved(&self, kernel: &Self, p: Params, name: &str) -> Result<Self> {
         if self.kernel_dtype() != kernel.kernel_dtype() || !self.kernel_dtype().is_float() {
             bail!(
                 "{name}: dtypes {:?} and {:?} do not fit",
@@ -174,28 +174,36 @@ impl Tensor {
         Tensor::make(Op::Pad(margins), operands, dims, self.kernel_dtype())
     }
 
+    /// An axis as windows of `k` elements at `n` places.
+    pub(super) fn unfolded(
+        &self,
+        axis: usize,
+        k: usize,
+        n: usize,
+        (step, dilation): (usize, usize),
+    ) -> Self {
+        let mut dims = self.dims().to_vec();
+        dims[axis] = n;
+        dims.insert(axis + 1, k);
+        let op = Op::Unfold {
+            axis,
+            step,
+            dilation,
+        };
+        Tensor::make(op, vec![self.clone()], dims, self.kernel_dtype())
+    }
+
     /// `[b, c, places and window of each axis..]`.
-    pub(super) fn windows(
+    fn windows(
         &self,
         window: &[usize],
         places: &[usize],
         (step, dilation): (usize, usize),
     ) -> Self {
-        let mut x = self.clone();
-        for (i, (k, n)) in window.iter().zip(places).enumerate() {
-            let axis = 2 + 2 * i;
-            let mut dims = x.dims().to_vec();
-            dims[axis] = *n;
-            dims.insert(axis + 1, *k);
-            let op = Op::Unfold {
-                axis,
-                step,
-                dilation,
-            };
-            let dtype = x.kernel_dtype();
-            x = Tensor::make(op, vec![x], dims, dtype);
-        }
-        x
+        let axes = window.iter().zip(places).enumerate();
+        axes.fold(self.clone(), |x, (i, (k, n))| {
+            x.unfolded(2 + 2 * i, *k, *n, (step, dilation))
+        })
     }
 
     fn by_product(&self, kernel: &Self, places: &[usize], p: Params) -> Result<Self> {

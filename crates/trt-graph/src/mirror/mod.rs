@@ -11,6 +11,7 @@ mod conv;
 mod index;
 mod layout;
 mod math;
+mod resize;
 mod tensor;
 mod values;
 

@@ -7,6 +7,7 @@ use trt_graph::candle::{DType, Module, Result, Tensor};
 use trt_graph::candle_nn::{self as nn, Conv2dConfig};
 use trt_graph::program::Program;
 use trt_graph::{Call, Graph};
+use trt_kernel::ptx::{Target, emit};
 use trt_kernel::{DType as Stored, Kernel};
 
 /// The numbers of a convolution: `[b, c_in, places..]` with `[c_out, c_in / groups, window..]`.
@@ -248,4 +249,20 @@ fn what_does_not_fit_is_an_error_with_its_numbers() {
     );
     let error = message(x.conv2d(&kernel(&[5, 4, 3]), 0, 1, 1, 1));
     assert!(error.contains("rank"), "{error}");
+}
+
+#[test]
+fn every_launch_of_a_residual_network_has_a_kernel_for_every_gpu() {
+    let graph = trace_step(&[("batch", 1, 3)], residual).unwrap();
+    for launch in compiled(graph).launches {
+        for target in Target::ALL {
+            let emitted = emit(&launch.kernel, target);
+            assert!(
+                emitted.is_ok(),
+                "{} for {target}: {:?}",
+                launch.label,
+                emitted.err()
+            );
+        }
+    }
 }

@@ -6,7 +6,7 @@ use candle_core::Result;
 use candle_core::conv::CudnnFwdAlgo;
 
 /// A bias of one number a channel, added to `[b, c, places..]`.
-fn with_bias(x: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub(super) fn with_bias(x: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let Some(bias) = bias else {
         return Ok(x);
     };
