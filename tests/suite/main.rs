@@ -12,4 +12,5 @@ mod layers;
 mod limits;
 mod predict;
 mod saved;
+mod semantics;
 mod smollm2;
