@@ -156,7 +156,7 @@ impl Engine {
     ) -> Result<(Rates, Vec<Timed>), Error> {
         run.set_budget(Request::Minimum, 0)?;
         // They only bound what is looked for: a part of what a full measurement moves is enough.
-        let most = usize::try_from(self.0.device.info().total_memory / 64).unwrap_or(usize::MAX);
+        let most = usize::try_from(self.0.device.info().total_memory / 256).unwrap_or(usize::MAX);
         let most = most.clamp(1 << 20, 1 << 30);
         let rates = Rates::measure_with(&self.0.pool, run.streamer.weights(), most)?;
         let sample = Sample {
