@@ -19,6 +19,7 @@ use candle_trt::{
     Weights, trim_host_memory,
 };
 use clap::Parser;
+use random::{Random, Stored};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,13 +44,23 @@ struct Model {
     device: Arc<dyn Device>,
 }
 
+/// 71 MB: large enough that streaming costs something, small enough to be made in a second.
+fn small() -> Random {
+    Random {
+        name: "71 MB",
+        json: random::llama(512, 1536, 8, (8, 4), 8192, false),
+        stored: Stored::Bf16,
+        shards: 1,
+    }
+}
+
 fn main() -> Result<()> {
     let args = Args::parse();
     let made = tempfile::tempdir()?;
     let dir = match &args.model {
         Some(dir) => dir.clone(),
         None => {
-            random::small().write(made.path())?;
+            small().write(made.path())?;
             made.path().to_path_buf()
         }
     };

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs what scripts/pack-gpu.sh packed, beside this file: ./run.sh tests|sanitize|curves|memory|all [RESULTS]
+# Runs what scripts/pack-gpu.sh packed, beside this file: ./run.sh tests|sanitize|curves|memory|latency|all [RESULTS]
 set -uo pipefail
 cd "$(dirname "$0")"
 what=${1:-all}
@@ -93,12 +93,19 @@ memory() { # NAME
     ./budget_curve "$models/$1" --device cuda:0 --memory 2>&1 | tee "$results/$1-memory.txt"
 }
 
+latency() {
+    ./resource_management --device cuda:0 2>&1 | tee "$results/resource_management.txt"
+    ./budget-latency --devices cuda:0,host,host-discrete --out "$results/budget_latency" 2>&1 |
+        tee "$results/budget_latency.txt"
+}
+
 machine | tee "$results/machine.txt"
 case $what in
 tests) tests ;;
 sanitize) sanitize ;;
 curves) curve smollm2-135m && curve llama-8b ;;
 memory) memory smollm2-135m && memory llama-8b ;;
-all) tests && sanitize && curve smollm2-135m && curve llama-8b ;;
+latency) latency ;;
+all) tests && sanitize && curve smollm2-135m && curve llama-8b && latency ;;
 *) echo "unknown: $what" && exit 2 ;;
 esac

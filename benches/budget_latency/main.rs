@@ -21,6 +21,7 @@ use candle_trt::models::{Config, Llama, LoadOptions};
 use candle_trt::{Allocation, Compiler, Costs, Engine, Profile, Request, Session, Shared, Weights};
 use clap::Parser;
 use plot::{Chart, Line, Style};
+use random::{Random, Stored};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -29,6 +30,8 @@ use std::time::Instant;
 const CONTEXT: usize = 128;
 /// Calls after a change that are not counted: they load tiles and record what is replayed.
 const FIRST: usize = 3;
+/// Calls that are counted each time.
+const COUNTED: usize = 5;
 const COLOURS: [&str; 3] = ["#136", "#393", "#939"];
 
 /// Measure the time of a token against the budget in each allocation.
@@ -42,8 +45,8 @@ struct Args {
     /// Budgets.
     #[arg(long, value_delimiter = ',', default_value = "full,75%,50%,25%,min")]
     budgets: Vec<Request>,
-    /// Rounds at each budget; every round times three tokens in each allocation.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Rounds; each calibrates, and times five tokens at each budget in each allocation.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Where to write JSON and plots.
     #[arg(long)]
@@ -61,7 +64,8 @@ struct Report {
     total_weight_bytes: u64,
     floor_bytes: u64,
     context: usize,
-    costs: Costs,
+    /// Of each round.
+    costs: Vec<Costs>,
     budgets: Vec<Point>,
 }
 
@@ -72,7 +76,7 @@ struct Point {
     applied_bytes: u64,
     streamed_bytes: u64,
     predicted: f64,
-    /// Of the static allocation.
+    /// Of the static allocation: the median of the rounds' ratios.
     measured_over_predicted: f64,
     allocations: Vec<Times>,
 }
@@ -85,13 +89,23 @@ struct Times {
     slowest: f64,
 }
 
+/// 71 MB: large enough that streaming costs something, small enough to be made in a second.
+fn small() -> Random {
+    Random {
+        name: "71 MB",
+        json: random::llama(512, 1536, 8, (8, 4), 8192, false),
+        stored: Stored::Bf16,
+        shards: 1,
+    }
+}
+
 fn main() -> Result<()> {
     let args = Args::parse();
     let made = tempfile::tempdir()?;
     let (name, dir) = match &args.model {
         Some(dir) => (dir.display().to_string(), dir.clone()),
         None => {
-            let bytes = random::small().write(made.path())?;
+            let bytes = small().write(made.path())?;
             let name = format!("a random llama of {:.0} MB", bytes as f64 / 1e6);
             (name, made.path().to_path_buf())
         }
@@ -139,7 +153,6 @@ fn engine(dir: &Path, device: &str) -> Result<Engine> {
 
 fn measure(name: &str, dir: &Path, device: &str, args: &Args) -> Result<Report> {
     let engine = engine(dir, device)?;
-    let costs = engine.calibrate(&[("past", CONTEXT as i64)])?;
     let mut session = engine.session()?;
     let prompt: Vec<u32> = (0..CONTEXT as u32).map(|i| i * 37 % 90).collect();
     session.prefill(&prompt)?;
@@ -149,20 +162,41 @@ fn measure(name: &str, dir: &Path, device: &str, args: &Args) -> Result<Report> 
         Allocation::Dynamic,
         Allocation::from(&shared),
     ];
-    let mut budgets = Vec::new();
-    for &request in &args.budgets {
-        let predicted = engine.predict(request)?.seconds;
+    let mut seen: Vec<Seen> = args.budgets.iter().map(|_| Seen::default()).collect();
+    let mut costs = Vec::new();
+    for _ in 0..args.rounds {
+        // As often as what it is compared with, so that it sees the same machine.
+        costs.push(engine.calibrate(&[("past", CONTEXT as i64)])?);
+        for (&request, seen) in args.budgets.iter().zip(&mut seen) {
+            let predicted = engine.predict(request)?.seconds;
+            engine.set_device_budget(request)?;
+            let mut times = Vec::new();
+            for allocation in &allocations {
+                engine.set_allocation(allocation.clone())?;
+                times.push(tokens(&mut session)?);
+            }
+            engine.set_allocation(Allocation::Static)?;
+            seen.ratios.push(median(&times[0]) / predicted);
+            seen.predicted.push(predicted);
+            seen.seconds.resize(times.len(), Vec::new());
+            for (all, new) in seen.seconds.iter_mut().zip(times) {
+                all.extend(new);
+            }
+        }
+    }
+    let point = |(&request, seen): (&Request, &Seen)| -> Result<Point> {
         let applied = engine.set_device_budget(request)?;
-        let times = in_turns(&engine, &mut session, &allocations, args.rounds)?;
-        budgets.push(Point {
+        let named = allocations.iter().zip(&seen.seconds);
+        Ok(Point {
             requested: request.to_string(),
             applied_bytes: applied.applied,
             streamed_bytes: applied.streamed,
-            predicted,
-            measured_over_predicted: times[0].median / predicted,
-            allocations: times,
-        });
-    }
+            predicted: median(&seen.predicted),
+            measured_over_predicted: median(&seen.ratios),
+            allocations: named.map(|(a, seconds)| Times::of(a, seconds)).collect(),
+        })
+    };
+    let budgets = args.budgets.iter().zip(&seen).map(point);
     Ok(Report {
         model: name.into(),
         device: engine.device().info().name.clone(),
@@ -170,38 +204,46 @@ fn measure(name: &str, dir: &Path, device: &str, args: &Args) -> Result<Report> 
         floor_bytes: engine.minimum_device_budget(),
         context: CONTEXT,
         costs,
-        budgets,
+        budgets: budgets.collect::<Result<_>>()?,
     })
 }
 
-fn in_turns(
-    engine: &Engine,
-    session: &mut Session,
-    allocations: &[Allocation],
-    rounds: u32,
-) -> Result<Vec<Times>> {
-    let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); allocations.len()];
-    for _ in 0..rounds {
-        for (allocation, seconds) in allocations.iter().zip(&mut seconds) {
-            engine.set_allocation(allocation.clone())?;
-            for i in 0..FIRST + 3 {
-                let start = Instant::now();
-                session.decode(1)?;
-                seconds.extend((i >= FIRST).then(|| start.elapsed().as_secs_f64()));
-                session.truncate(CONTEXT);
-            }
+/// What was measured at a budget, all rounds together.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    predicted: Vec<f64>,
+    ratios: Vec<f64>,
+    /// For each allocation.
+    seconds: Vec<Vec<f64>>,
+}
+
+impl Times {
+    fn of(allocation: &Allocation, seconds: &[f64]) -> Times {
+        Times {
+            allocation: allocation.to_string(),
+            median: median(seconds),
+            fastest: seconds.iter().copied().fold(f64::MAX, f64::min),
+            slowest: seconds.iter().copied().fold(0.0, f64::max),
         }
     }
-    let times = allocations.iter().zip(&mut seconds).map(|(a, seconds)| {
-        seconds.sort_by(f64::total_cmp);
-        Times {
-            allocation: a.to_string(),
-            median: seconds[seconds.len() / 2],
-            fastest: seconds[0],
-            slowest: seconds[seconds.len() - 1],
-        }
-    });
-    Ok(times.collect())
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Seconds of some tokens after what loads tiles and records.
+fn tokens(session: &mut Session) -> Result<Vec<f64>> {
+    let mut seconds = Vec::new();
+    for i in 0..FIRST + COUNTED {
+        let start = Instant::now();
+        session.decode(1)?;
+        seconds.extend((i >= FIRST).then(|| start.elapsed().as_secs_f64()));
+        session.truncate(CONTEXT);
+    }
+    Ok(seconds)
 }
 
 fn print(report: &Report) {

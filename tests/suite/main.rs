@@ -17,4 +17,5 @@ mod limits;
 mod predict;
 mod pressure;
 mod saved;
+mod semantics;
 mod smollm2;

@@ -44,7 +44,7 @@ impl Engine {
     /// prompt.
     ///
     /// Takes about six calls at each of four budgets and the time to load what is resident there, and
-    /// up to an eighth of the device's memory for a moment; other calls wait. Budgets that
+    /// up to a gigabyte of the device for a moment; other calls wait. Budgets that
     /// do not fit the device or its limit are left out.
     pub fn calibrate(&self, ints: &[(&str, i64)]) -> Result<Costs, Error> {
         self.require_streaming()?;
@@ -154,7 +154,10 @@ impl Engine {
         env: Env,
     ) -> Result<(Rates, Vec<Timed>), Error> {
         run.set_budget(Request::Minimum, 0)?;
-        let rates = Rates::measure(&self.0.pool, run.streamer.weights())?;
+        // They only bound what is looked for: a part of what a full measurement moves is enough.
+        let most = usize::try_from(self.0.device.info().total_memory / 256).unwrap_or(usize::MAX);
+        let most = most.clamp(1 << 20, 1 << 30);
+        let rates = Rates::measure_with(&self.0.pool, run.streamer.weights(), most)?;
         let sample = Sample {
             class,
             env,

@@ -71,6 +71,9 @@ impl Prediction {
 /// Calls that are played in a row; what the first one does not share with the others is spread.
 const CALLS: u64 = 8;
 
+/// Part of a time within which a measured rate is taken to explain it.
+const CLOSE: f64 = 0.005;
+
 /// What a call does at one budget: for each tile of each use its bytes and whether it streams.
 struct Script {
     tiles: Vec<(u64, bool)>,
@@ -220,13 +223,19 @@ impl Costs {
         if let Some((_, seconds)) = scripts.last() {
             costs.settled = *seconds;
             costs.streaming = *seconds;
+            // A call that has read everything in this time shows how fast memory is at the least.
+            let bytes = layout
+                .predict(uses, layout.limits().total, &costs)
+                .memory_bytes;
+            costs.memory = costs.memory.max(bytes as f64 / seconds);
         }
         let (Some(least), Some(most)) = (streaming.first(), streaming.last()) else {
             return costs;
         };
         let middle = streaming.get(streaming.len() / 2);
         let middle = middle.filter(|_| streaming.len() > 2);
-        let floor = costs.settled;
+        let floor = costs.settled.min(least.1);
+        (costs.settled, costs.streaming) = (floor, floor);
         for _ in 0..3 {
             costs = costs.with_link(rates, most, middle);
             costs.streaming = solve(floor, least.1.max(floor), |streaming| {
@@ -255,9 +264,12 @@ impl Costs {
                 ..self
             };
             let best = 1.0 / rates.link;
-            byte(solve(best / 4.0, best * 1e3, |cost| {
-                most.1 - most.0.seconds(&byte(cost))
-            }))
+            let late = |cost: f64| most.1 - most.0.seconds(&byte(cost));
+            match late(best).abs() < most.1 * CLOSE {
+                // Also where computing hides all copying, and any fast link would do.
+                true => byte(best),
+                false => byte(solve(best / 100.0, best * 1e3, late)),
+            }
         };
         match middle {
             None => at(self.contention),

@@ -164,6 +164,36 @@ fn without_a_call_at_the_full_budget_the_link_is_found() {
     );
 }
 
+#[test]
+fn rates_that_are_too_low_do_not_slow_predictions() {
+    let (layout, uses) = layout(40);
+    let limits = layout.limits();
+    let rates = Rates {
+        link: 1e9,
+        memory: 1e8,
+    };
+    let costs = Costs {
+        link: 1e10,
+        ..COSTS
+    };
+    let seconds = |budget| layout.predict(&uses, budget, &costs).seconds;
+    let timed = |budget| Timed {
+        budget,
+        seconds: seconds(budget),
+    };
+    for last in [limits.total - 1, limits.total] {
+        let timed = [limits.floor(), limits.total / 2, last].map(timed);
+        let fitted = Costs::fit(&layout, &uses, &rates, &timed);
+        let quarter = layout.predict(&uses, limits.total / 4, &fitted);
+        near(quarter.seconds, seconds(limits.total / 4), 0.02);
+        let full = layout.predict(&uses, limits.total, &fitted);
+        assert!(full.seconds <= quarter.seconds, "{full:?}");
+        if last == limits.total {
+            assert!(full.memory_seconds <= full.seconds * 1.001, "{full:?}");
+        }
+    }
+}
+
 fn costs() -> impl Strategy<Value = Costs> {
     let rate = || (6.0f64..12.0).prop_map(|e| 10f64.powf(e));
     let seconds = || (-5.0f64..0.0).prop_map(|e| 10f64.powf(e));
