@@ -8,7 +8,7 @@
 use crate::numbers::fill;
 use crate::{corpus, extent};
 use candle_trt::kernel::ptx::{self, Launch, Target};
-use candle_trt::kernel::{Dim, Env, Gather, Inst, Kernel, Matmul, View};
+use candle_trt::kernel::{Body, Dim, Env, Gather, Inst, Kernel, Left, Matmul, View};
 use std::collections::BTreeSet;
 
 /// Past and new positions, batch sizes: small odd ones, and those of a decoding step.
@@ -171,15 +171,21 @@ fn cut_product(product: &Matmul, rows: i64) -> Matmul {
     m.n = least(&m.n, rows);
     m.k = least(&m.k, INNER);
     // Rows lie close on both sides and in the result: strides from one to the next are sizes.
-    for view in [&mut m.a.view, &mut m.b.view] {
-        restride(view, &product.k, &m.k);
+    restride(&mut m.b.view, &product.k, &m.k);
+    match &mut m.a {
+        Left::Stored(a) => restride(&mut a.view, &product.k, &m.k),
+        Left::Computed { body, .. } => restride_all(body, &product.k, &m.k),
     }
-    for inst in &mut m.epilogue.insts {
+    restride_all(&mut m.epilogue, &product.n, &m.n);
+    m
+}
+
+fn restride_all(body: &mut Body, from: &Dim, to: &Dim) {
+    for inst in &mut body.insts {
         if let Inst::Load(_, view) | Inst::Store(_, view, _) = inst {
-            restride(view, &product.n, &m.n);
+            restride(view, from, to);
         }
     }
-    m
 }
 
 fn restride(view: &mut View, from: &Dim, to: &Dim) {

@@ -156,10 +156,10 @@ fn epilogue(m: Dim, n: i64, k: i64, a: View, out: View, dtype: DType) -> Kernel 
         n: Dim::from(n),
         k: Dim::from(k),
         args: vec![dtype; 5],
-        a: Operand {
+        a: Left::Stored(Operand {
             arg: Arg(0),
             view: a,
-        },
+        }),
         b: Operand {
             arg: Arg(1),
             view: view(0, &[0, k, 1]),
@@ -180,10 +180,10 @@ fn groups(groups: i64, m: i64, n: i64, k: i64, dtype: DType) -> Kernel {
         n: Dim::from(n),
         k: Dim::from(k),
         args: vec![dtype; 3],
-        a: Operand {
+        a: Left::Stored(Operand {
             arg: Arg(0),
             view: view(0, &[m * k, k, 1]),
-        },
+        }),
         b: Operand {
             arg: Arg(1),
             view: view(0, &[n * k, k, 1]),
