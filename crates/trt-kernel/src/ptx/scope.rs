@@ -7,10 +7,12 @@ use std::fmt::Write;
 
 /// Registers that hold the parameters; loaded at the start of the entry, so they are valid
 /// everywhere in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Scope {
     pub target: Target,
     args: Vec<R>,
+    /// An argument that is in shared memory, if one is; it is only stored to.
+    shared: Option<Arg>,
     vars: [Option<R>; Var::MAX],
     /// The address of working memory.
     pub scratch: R,
@@ -57,6 +59,7 @@ impl Scope {
         let mut scope = Scope {
             target,
             args: regs,
+            shared: None,
             vars: [None; Var::MAX],
             scratch,
             fault,
@@ -84,7 +87,24 @@ impl Scope {
         }
     }
 
-    /// The global address of an argument.
+    /// The same with one more argument, at a shared address (u32).
+    pub fn with_shared(&self, asm: &mut Asm, address: R) -> Scope {
+        let mut scope = self.clone();
+        scope.shared = Some(Arg(scope.args.len() as u16));
+        let wide = asm.op("cvt.u64.u32", Class::B64, &[&address]);
+        scope.args.push(wide);
+        scope
+    }
+
+    /// The state space of an argument.
+    pub fn space(&self, arg: Arg) -> &'static str {
+        match self.shared == Some(arg) {
+            true => "shared",
+            false => "global",
+        }
+    }
+
+    /// The address of an argument in its space.
     pub fn arg(&self, arg: Arg) -> R {
         self.args[arg.0 as usize]
     }
