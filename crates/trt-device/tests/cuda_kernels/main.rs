@@ -11,7 +11,7 @@ use trt_device::{
     Cuda, Device, Error, Executable, Graph, Host, Memory, Paging, Slice, Stream, Tiles, Work,
 };
 use trt_kernel::host::HostError;
-use trt_kernel::{Env, Group, Kernel};
+use trt_kernel::{Env, Group, Kernel, Order};
 
 fn cuda() -> Option<Cuda> {
     match Cuda::new(0) {
