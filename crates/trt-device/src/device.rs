@@ -3,7 +3,7 @@
 use crate::by_host::ByHost;
 use crate::cuda::{CudaEvent, CudaExecutable, CudaGraph};
 use crate::host::{HostEvent, HostExecutable};
-use crate::{Error, Memory, Slice};
+use crate::{Claim, Error, Memory, Slice};
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
@@ -276,6 +276,7 @@ pub trait Device: Send + Sync + fmt::Debug {
     fn info(&self) -> &Info;
 
     /// Bytes of device memory that nobody holds at this moment; none if the device does not tell.
+    /// A GPU counts every process, the host device what was taken of it.
     fn free_memory(&self) -> Option<u64>;
 
     /// Device memory of `bytes` bytes, zero-filled, aligned to at least 256 bytes. Freed when
@@ -290,6 +291,14 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// new ones have any. After an error nothing has changed.
     fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), Error>;
 
+    /// Counts bytes of device memory that are no allocation of it: pages of mappings that kernels
+    /// read in place. A device without such pages counts nothing.
+    fn claim(&self, bytes: u64) -> Result<Claim, Error> {
+        let mut claim = Claim::default();
+        claim.resize(bytes)?;
+        Ok(claim)
+    }
+
     /// Makes a read-only mapping of a whole file usable in work. The file itself is what copies
     /// are read from where that is cheaper.
     fn map(
@@ -302,8 +311,13 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Checks and prepares a kernel.
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error>;
 
-    /// A new stream; `name` appears in logs.
+    /// A stream that nobody else uses, new or [retired](Device::retire); `name` appears in logs
+    /// of a new one.
     fn stream(&self, name: &str) -> Result<Stream, Error>;
+
+    /// Takes a stream back, to be handed out again. What was submitted to it is still done. Work
+    /// submitted to it afterwards would meet that of its next owner: see [`crate::OwnedStream`].
+    fn retire(&self, stream: Stream);
 
     /// A new event, already reached.
     fn event(&self) -> Result<Event, Error>;

@@ -42,7 +42,9 @@ mod error;
 mod host;
 mod memory;
 mod open;
+mod owned;
 mod process;
+mod room;
 mod shared;
 
 pub use cuda::{Cuda, CudaInfo, Transfers};
@@ -51,5 +53,7 @@ pub use error::Error;
 pub use host::{Host, HostMode};
 pub use memory::{ALIGN, Memory, Slice};
 pub use open::open;
+pub use owned::OwnedStream;
 pub use process::{AnonPeak, ProcessMemory, trim_host_memory};
+pub use room::Claim;
 pub use shared::{memory_file, seal_size};

@@ -15,19 +15,22 @@ mod worker;
 
 use crate::by_host::ByHost;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
+use crate::owned::Idle;
+use crate::room::Room;
 use crate::{
-    Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream, Work,
+    Claim, Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream,
+    Work,
 };
 pub(crate) use event::HostEvent;
 use event::Timeline;
 pub(crate) use launch::{Failure, HostExecutable, Part};
 use memmap2::Mmap;
-pub(crate) use pages::{read_ahead, total_memory};
+pub(crate) use pages::{fault_in, total_memory};
 use queue::Queue;
 pub(crate) use reserved::Reserved;
 use std::fmt;
 use std::fs::File;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use trt_kernel::Kernel;
 use trt_kernel::host::Team;
@@ -47,8 +50,10 @@ pub struct Host {
     /// Shared by all streams; the team of all processors if none was asked for.
     team: Option<Arc<Team>>,
     streams: RwLock<Vec<Worker>>,
+    idle: Mutex<Idle>,
     /// Kinds of kernels that it claims not to have.
     lacks: Vec<String>,
+    room: Room,
 }
 
 struct Worker {
@@ -63,14 +68,17 @@ impl Host {
             HostMode::Unified => ("host (unified)", Residency::InPlace),
             HostMode::Discrete => ("host (discrete)", Residency::Copied),
         };
+        let total_memory = pages::total_memory();
         Host {
+            room: Room::new(name, total_memory, false),
             info: Info {
                 name: name.into(),
-                total_memory: pages::total_memory(),
+                total_memory,
                 residency,
             },
             team: None,
             streams: RwLock::default(),
+            idle: Mutex::default(),
             lacks: Vec::new(),
         }
     }
@@ -100,6 +108,15 @@ impl Host {
         self
     }
 
+    /// The same device with `bytes` bytes of memory: as on a GPU, more than that is refused,
+    /// whoever asks. Without this the device has what the machine or its control group has, and
+    /// the system alone decides what it refuses. For rehearsal and tests.
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        self.room = Room::new(&self.info.name, bytes, true);
+        self.info.total_memory = bytes;
+        self
+    }
+
     fn workers(&self) -> RwLockReadGuard<'_, Vec<Worker>> {
         self.streams.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,20 +140,28 @@ impl Device for Host {
     }
 
     fn free_memory(&self) -> Option<u64> {
-        // What is free for a process that maps files depends on what the system would drop.
-        None
+        // What others hold on the machine is not counted: pages of files, which are most of it,
+        // are dropped by the system when they are in the way.
+        Some(self.room.free())
     }
 
     fn allocate(&self, bytes: usize) -> Result<Memory, Error> {
-        Memory::host(bytes, &self.info.name)
+        let claim = self.room.claim(bytes as u64)?;
+        let memory = Memory::host(bytes, &self.info.name)?;
+        memory.tie(claim);
+        Ok(memory)
     }
 
     fn reserve(&self, bytes: usize) -> Result<Memory, Error> {
-        Memory::host_reserved(bytes, &self.info.name)
+        Memory::host_reserved(bytes, &self.info.name, self.room.claim(0)?)
     }
 
     fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), Error> {
         memory.host_commit(bytes, &self.info.name)
+    }
+
+    fn claim(&self, bytes: u64) -> Result<Claim, Error> {
+        self.room.claim(bytes)
     }
 
     fn map(&self, file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Result<Memory, Error> {
@@ -159,6 +184,12 @@ impl Device for Host {
     }
 
     fn stream(&self, name: &str) -> Result<Stream, Error> {
+        let idle = event::lock(&self.idle).take();
+        if let Some(stream) = idle {
+            // Errors of its last owner's work are nobody's any more.
+            let _ = self.synchronize(stream);
+            return Ok(stream);
+        }
         let mut workers = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         let queue = Arc::new(Queue::new(Arc::new(Timeline::new(name))));
         let (theirs, team) = (queue.clone(), self.team.clone());
@@ -171,6 +202,12 @@ impl Device for Host {
             thread: Some(thread),
         });
         Ok(Stream(workers.len() as u32 - 1))
+    }
+
+    fn retire(&self, stream: Stream) {
+        if self.with_queue(stream, |_| ()).is_ok() {
+            event::lock(&self.idle).put(stream);
+        }
     }
 
     fn event(&self) -> Result<Event, Error> {

@@ -16,6 +16,7 @@ mod access;
 mod asm;
 mod attention;
 mod block;
+mod divide;
 mod emitted;
 mod fold;
 mod functions;
@@ -32,7 +33,7 @@ mod scope;
 mod space;
 mod stages;
 
-pub use emitted::{Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
+pub use emitted::{COUNTERS, Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
 
 use crate::{Kernel, Matmul};
 

@@ -11,6 +11,7 @@
 use super::PtxError;
 use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
+use super::divide;
 use super::emitted::{Extent, Target};
 use super::fold;
 use super::lanes::{Lanes, Point, Value};
@@ -127,8 +128,8 @@ impl Place {
         let mut number = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
         let (mut member, mut inside) = (tid, None);
         if plan.rows > 1 {
-            let team = asm.op("div.u32", Class::B32, &[&tid, &threads]);
-            member = asm.op("rem.u32", Class::B32, &[&tid, &threads]);
+            let (team, within) = divide::div_rem(asm, tid, threads);
+            member = within;
             number = asm.op("mad.lo.u32", Class::B32, &[&number, &plan.rows, &team]);
             let full = rows
                 .constant()

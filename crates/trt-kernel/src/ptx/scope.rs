@@ -53,14 +53,6 @@ impl Scope {
         if target.overlaps() {
             asm.put("griddepcontrol.launch_dependents");
         }
-        let pointer = |asm: &mut Asm, name: &str| {
-            let generic = asm.op(
-                "ld.param.u64",
-                Class::B64,
-                &[&format_args!("[{}]", param(name))],
-            );
-            asm.op("cvta.to.global.u64", Class::B64, &[&generic])
-        };
         let regs = (0..args).map(|a| pointer(asm, &format!("a{a}"))).collect();
         let scratch = pointer(asm, "scratch");
         let fault = pointer(asm, "fault");
@@ -81,6 +73,11 @@ impl Scope {
             }
         }
         scope
+    }
+
+    /// The address of the counters, of which no other launch knows after [`Scope::wait`].
+    pub fn counters(&self, asm: &mut Asm) -> R {
+        pointer(asm, "counters")
     }
 
     /// Waits until the launch ahead, which may still run, has ended.
@@ -192,6 +189,13 @@ impl Scope {
     }
 }
 
+/// The global address that a parameter holds.
+fn pointer(asm: &mut Asm, name: &str) -> R {
+    let at = format!("[{}]", param(name));
+    let generic = asm.op("ld.param.u64", Class::B64, &[&at]);
+    asm.op("cvta.to.global.u64", Class::B64, &[&generic])
+}
+
 impl Tiles {
     /// Loads the range of a ranged launch.
     pub fn begin(asm: &mut Asm) -> Tiles {
@@ -227,13 +231,9 @@ impl Tiles {
     }
 }
 
-/// The text of an entry of `threads` threads, around what was assembled.
-pub(super) fn entry(name: &str, params: &[Param], threads: u32, asm: Asm) -> String {
-    crowded_entry(name, params, threads, None, asm)
-}
-
-/// As [`entry`], with registers bounded so that a multiprocessor holds that many `blocks`. It is
-/// a goal too: without it the assembler saves registers by loading late, with it it loads ahead.
+/// The text of an entry of `threads` threads, around what was assembled; registers are bounded so
+/// that a multiprocessor holds that many `blocks`. It is a goal too: without it the assembler
+/// saves registers by loading late, with it it loads ahead.
 pub(super) fn crowded_entry(
     name: &str,
     params: &[Param],
@@ -267,6 +267,7 @@ pub(super) fn wrapped_entry(
             Param::Env => "\t.param .u64 env".into(),
             Param::Scratch => "\t.param .u64 scratch".into(),
             Param::Fault => "\t.param .u64 fault".into(),
+            Param::Counters => "\t.param .u64 counters".into(),
         })
         .collect();
     let mut out = String::new();
