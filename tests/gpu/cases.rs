@@ -8,7 +8,7 @@
 use crate::numbers::fill;
 use crate::{corpus, extent};
 use candle_trt::kernel::ptx::{self, Launch, Target};
-use candle_trt::kernel::{Body, Dim, Env, Gather, Inst, Kernel, Left, Matmul, View};
+use candle_trt::kernel::{Body, Dim, Env, Gather, Group, Inst, Kernel, Left, Matmul, Order, View};
 use std::collections::BTreeSet;
 
 /// Past and new positions, batch sizes: small odd ones, and those of a decoding step.
@@ -154,11 +154,19 @@ fn cut(kernel: &Kernel, target: Target) -> Kernel {
             entries: g.entries.min(ENTRIES),
             ..g.clone()
         }),
-        Kernel::Row(_)
-        | Kernel::Matmul(_)
-        | Kernel::Attention(_)
-        | Kernel::Move(_)
-        | Kernel::Group(_) => kernel.clone(),
+        Kernel::Group(g) => {
+            let part = |part: &Kernel| match part {
+                Kernel::Matmul(m) if m.ranged => Kernel::Matmul(cut_product(m, ROWS[0])),
+                other => other.clone(),
+            };
+            Kernel::Group(Group {
+                parts: g.parts.iter().map(part).collect(),
+                order: g.order,
+            })
+        }
+        Kernel::Row(_) | Kernel::Matmul(_) | Kernel::Attention(_) | Kernel::Move(_) => {
+            kernel.clone()
+        }
     }
 }
 
@@ -201,8 +209,31 @@ pub fn arguments(case: &Case, seed: u64) -> Vec<Vec<u8>> {
     };
     let lengths = extent::lengths(&case.kernel, &case.env);
     let filled = lengths.iter().zip(case.kernel.args()).enumerate();
-    filled
+    let mut args: Vec<Vec<u8>> = filled
         .map(|(i, (n, d))| fill(d, *n, seed + i as u64, below))
+        .collect();
+    for (one, other) in shared_lefts(&case.kernel) {
+        args[other] = args[one].clone();
+    }
+    args
+}
+
+/// Arguments of a chain that are to be equal, since its parts have one left operand.
+fn shared_lefts(kernel: &Kernel) -> Vec<(usize, usize)> {
+    let Kernel::Group(group) = kernel else {
+        return Vec::new();
+    };
+    let lefts = kernel.numbered_parts().map(|(first, part)| match part {
+        Kernel::Matmul(m) if group.order == Order::Chain => {
+            let own = m.a.args().into_iter();
+            own.map(|a| (first + a.0) as usize).collect()
+        }
+        _ => Vec::new(),
+    });
+    let lefts: Vec<Vec<usize>> = lefts.collect();
+    let later = lefts.iter().skip(1);
+    later
+        .flat_map(|l| lefts[0].iter().copied().zip(l.iter().copied()))
         .collect()
 }
 

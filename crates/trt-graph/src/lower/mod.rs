@@ -5,7 +5,8 @@
 //! [`place`] says how a stored tensor is addressed; layout ops on stored tensors cost nothing
 //! where strides can express them. A body that cannot be written (a reshape that no linear index
 //! expresses, say) names the node that must be stored, and grouping is done again with it.
-//! [`side`] then puts small kernels that do not depend on each other into one launch.
+//! [`side`] then puts small kernels that do not depend on each other into one launch; before that,
+//! [`prologue`] and [`chain`] make fewer launches of products of few rows and what they follow.
 
 mod access;
 mod chain;

@@ -5,9 +5,10 @@
 //! operand of ranged products, of few constant rows, becomes part of each of them.
 //!
 //! Then what the row kernel reads is read later: by each product, and again for each range of its
-//! rows while weights arrive. So nothing from the row kernel's place on to that of the last product, nor
-//! the products themselves, may write it; and no result may replace it in memory while it is
-//! read. Lifetimes in the arena follow from the arguments of launches.
+//! rows while weights arrive. So nothing from the row kernel's place on to that of the last
+//! product, nor the products themselves, may write it; and no result may replace it in memory
+//! while it is read. Lifetimes in the arena follow from the arguments of launches. The buffer of
+//! the result stays declared, and takes no memory since no launch uses it.
 
 use super::KernelNote;
 use super::side::touched;

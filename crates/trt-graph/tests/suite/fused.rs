@@ -5,14 +5,13 @@ use trt_graph::candle::{DType, Result, Tensor};
 use trt_graph::candle_nn::{Linear, Module, VarBuilder, ops};
 use trt_graph::compile;
 use trt_graph::program::Program;
-use trt_kernel::{Kernel, Left};
+use trt_kernel::{Kernel, Left, Order};
 
-/// Compiles a step on `x` of shape `[m, 64]` with `m` in a range, compares it with the reference,
-/// and gives the kinds of its launches.
-fn kinds(
-    rows: [i64; 2],
-    step: impl Fn(&Tensor, &VarBuilder) -> Result<Vec<Tensor>>,
-) -> Vec<&'static str> {
+type Step = dyn Fn(&Tensor, &VarBuilder) -> Result<Vec<Tensor>>;
+
+/// Compiles a step on `x` of shape `[m, 64]` with `m` in a range, and compares it with the
+/// reference.
+fn compiled(rows: [i64; 2], step: &Step) -> Program {
     let graph = trace_step(&[("m", rows[0], rows[1])], |call, vb| {
         step(&call.input("x", (call.int("m")?, 64), DType::F32)?, vb)
     })
@@ -25,16 +24,40 @@ fn kinds(
     let (program, report) = compile(graph).unwrap();
     assert_eq!(report.kernels.len(), program.launches.len());
     program
-        .launches
-        .iter()
-        .flat_map(|l| l.kernel.parts())
-        .map(kind)
-        .collect()
+}
+
+/// The kinds of its kernels.
+fn kinds(
+    rows: [i64; 2],
+    step: impl Fn(&Tensor, &VarBuilder) -> Result<Vec<Tensor>> + 'static,
+) -> Vec<&'static str> {
+    let program = compiled(rows, &step);
+    let kernels = program.launches.iter().flat_map(|l| l.kernel.parts());
+    kernels.map(kind).collect()
+}
+
+/// Its launches.
+fn launches(
+    rows: [i64; 2],
+    step: impl Fn(&Tensor, &VarBuilder) -> Result<Vec<Tensor>> + 'static,
+) -> Vec<String> {
+    let program = compiled(rows, &step);
+    let name = |kernel: &Kernel| match kernel {
+        Kernel::Group(g) => {
+            let order = match g.order {
+                Order::Side => "group",
+                Order::Chain => "chain",
+            };
+            format!("{order} of {} {}", g.parts.len(), kind(&g.parts[0]))
+        }
+        other => kind(other).into(),
+    };
+    program.launches.iter().map(|l| name(&l.kernel)).collect()
 }
 
 fn kind(kernel: &Kernel) -> &'static str {
     match kernel {
-        Kernel::Matmul(k) if k.a.stored().is_none() => "computing matmul",
+        Kernel::Matmul(k) if k.a.stored().is_none() => "computing",
         other => other.kind(),
     }
 }
@@ -55,7 +78,7 @@ fn products_of_few_rows_compute_the_norm_that_they_read() {
             let y = norm(x, vb)?;
             Ok(vec![linear(&y, vb, 8, "q")?, linear(&y, vb, 16, "k")?])
         });
-        assert_eq!(found, ["computing matmul"; 2], "{m}");
+        assert_eq!(found, ["computing"; 2], "{m}");
     }
 }
 
@@ -67,7 +90,7 @@ fn a_layer_norm_and_a_chain_of_functions_are_computed_too() {
         let z = (linear(&y, vb, 64, "up")? * 0.5)?.silu()?;
         Ok(vec![linear(&z, vb, 8, "p")?, linear(&z, vb, 8, "q")?])
     });
-    assert_eq!(found, ["computing matmul", "matmul", "matmul"]);
+    assert_eq!(found, ["computing", "matmul", "matmul"]);
 }
 
 #[test]
@@ -105,7 +128,7 @@ fn a_residual_that_a_product_reads_to_its_end_is_not_replaced_by_the_result() {
     compare(&graph, &[1], 1e-5).unwrap();
     let (program, _) = compile(graph).unwrap();
     let computing = |p: &Program| {
-        let is = |l: &&trt_graph::program::Launch| kind(&l.kernel) == "computing matmul";
+        let is = |l: &&trt_graph::program::Launch| kind(&l.kernel) == "computing";
         p.launches.iter().filter(is).cloned().collect::<Vec<_>>()
     };
     let first = &computing(&program)[0];
@@ -119,4 +142,33 @@ fn a_residual_that_a_product_reads_to_its_end_is_not_replaced_by_the_result() {
         !body.insts.is_empty() && first.in_place.is_empty(),
         "{program}"
     );
+}
+
+#[test]
+fn a_gate_and_what_it_is_multiplied_with_are_one_launch() {
+    let mlp = |x: &Tensor, vb: &VarBuilder| {
+        let y = norm(x, vb)?;
+        let gate = linear(&y, vb, 128, "gate")?.silu()?;
+        Ok(vec![((gate * linear(&y, vb, 128, "up")?)? * 0.01)?])
+    };
+    for m in [1, 8] {
+        assert_eq!(launches([m, m], mlp), ["chain of 2 computing"], "{m}");
+    }
+    assert_eq!(launches([2, 9], mlp), ["row", "matmul", "matmul"]);
+}
+
+#[test]
+fn products_of_different_operands_or_shapes_are_no_chain() {
+    let found = launches([1, 1], |x, vb| {
+        let gate = linear(&norm(x, vb)?, vb, 128, "gate")?.silu()?;
+        Ok(vec![(gate * linear(x, vb, 128, "up")?)?])
+    });
+    assert_eq!(found, ["computing", "matmul"]);
+    // Row 0 of the first is added to all rows: other points than those it was stored at.
+    let found = launches([4, 4], |x, vb| {
+        let one = linear(x, vb, 128, "one")?;
+        let other = linear(x, vb, 128, "other")?;
+        Ok(vec![other.broadcast_add(&one.narrow(0, 0, 1)?)?])
+    });
+    assert_eq!(found, ["matmul", "matmul"]);
 }

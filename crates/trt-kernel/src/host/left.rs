@@ -1,8 +1,9 @@
 //! Products that compute their left operand: a row kernel into memory of the thread, then the
 //! product from there.
 //!
-//! Both run as they would by themselves, so fusing changes no bit. A product that is launched range by range
-//! computes the operand for each: a few rows cost little beside the panels of a weight.
+//! Both run as they would by themselves, so fusing changes no bit. A product that is launched
+//! range by range computes the operand for each: a few rows cost little beside the panels of a
+//! weight.
 
 use super::HostError;
 use super::matmul;
