@@ -13,6 +13,7 @@ mod ours {
         pub use candle_trt::{candle, candle_nn};
     }
     #[path = "models.rs"]
+    #[allow(clippy::duplicate_mod, reason = "one text, symbolic and on candle")]
     pub mod models;
 }
 
@@ -23,6 +24,7 @@ mod theirs {
         pub use candle_nn;
     }
     #[path = "models.rs"]
+    #[allow(clippy::duplicate_mod, reason = "one text, symbolic and on candle")]
     pub mod models;
 }
 
