@@ -8,16 +8,22 @@ out=${1:-target/gpu}
 rm -rf "$out"
 mkdir -p "$out"
 
-cargo build --release --locked --example random_llama --example budget_curve --example llm_decode
-# The last artefact that is an executable test named gpu.
-test_binary=$(cargo test --release --locked --test gpu --no-run --message-format=json |
+cargo build --release --locked --example random_llama --example budget_curve --example llm_decode \
+    --example resource_management
+# The last artefact that is an executable of this name.
+executable() {
     python3 -c 'import json, sys
 found = [m["executable"] for m in map(json.loads, sys.stdin)
-         if m.get("executable") and m["target"]["name"] == "gpu"]
-print(found[-1])')
+         if m.get("executable") and m["target"]["name"] == sys.argv[1]]
+print(found[-1])' "$1"
+}
+test_binary=$(cargo test --release --locked --test gpu --no-run --message-format=json | executable gpu)
+bench_binary=$(cargo bench --locked --bench budget_latency --no-run --message-format=json |
+    executable budget_latency)
 
 cp "$test_binary" "$out/gpu-tests"
-for example in random_llama budget_curve llm_decode; do
+cp "$bench_binary" "$out/budget-latency"
+for example in random_llama budget_curve llm_decode resource_management; do
     cp "target/release/examples/$example" "$out/"
 done
 strip "$out"/*

@@ -32,10 +32,10 @@
 //! kernel computes).
 
 pub use trt_engine::{
-    Allocation, Applied, Class, ClassReport, CompileLimits, CompileReport, Compiler, DeviceBudget,
-    DeviceShares, Engine, EngineShare, Error, FromTensors, MemoryReport, Percent, Pressure,
-    Priority, Profile, Request, ResourceAllocation, SavedError, Session, Shared, Shrink,
-    TileTarget, Traffic, WeightStreaming, Weights, trim_host_memory,
+    Allocation, Applied, Class, ClassReport, CompileLimits, CompileReport, Compiler, Costs,
+    DeviceBudget, DeviceShares, Engine, EngineShare, Error, FromTensors, MemoryReport, Percent,
+    Prediction, Pressure, Priority, Profile, Rates, Request, ResourceAllocation, SavedError,
+    Session, Shared, Shrink, TileTarget, Traffic, WeightStreaming, Weights, trim_host_memory,
 };
 pub use trt_graph::{Call, Step, candle, candle_nn};
 pub use trt_models as models;
@@ -47,7 +47,8 @@ pub use trt_graph as graph;
 pub mod device {
     pub use trt_device::{
         AnonPeak, Claim, Cuda, Device, Error, Event, Executable, Graph, Host, HostMode, Info,
-        Memory, Paging, ProcessMemory, Residency, Slice, Stream, Tiles, Work, open,
+        Memory, OwnedStream, Paging, ProcessMemory, Residency, Slice, Stream, Tiles, Transfers,
+        Work, open,
     };
 }
 

@@ -4,15 +4,19 @@
 //! One run measures everything: the rates of the device, each budget on one engine, prefill, and
 //! a change of budget between two tokens. It prints a table, and writes JSON and an SVG plot.
 
+mod device_memory;
 mod measure;
+mod open;
 mod plot;
 mod table;
 
 use anyhow::{Context, Result, bail};
 use candle_trt::models::Config;
-use candle_trt::{Request, Weights, device};
+use candle_trt::{Request, Weights};
 use clap::Parser;
+use plot::Style;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Measure the time of a token at several budgets.
@@ -46,6 +50,14 @@ pub struct Args {
     /// process started.
     #[arg(long, value_name = "BUDGET")]
     first_token: Option<Request>,
+    /// With CUDA: bytes of mapped files that may be locked in host memory, as a size or as a share
+    /// of the checkpoint's files. Half of the host's memory if not given.
+    #[arg(long, value_name = "SIZE")]
+    host_budget: Option<Request>,
+    /// Only say what each step of a run takes of the device's memory by the driver's count. Nothing
+    /// else may use the device meanwhile.
+    #[arg(long)]
+    memory: bool,
     /// Write what was measured as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -67,10 +79,15 @@ fn main() -> Result<()> {
             .init();
     }
     let config = Config::from_file(args.model.join("config.json"))?;
-    let weights = Weights::open(&args.model)?;
-    let device = device::open(&args.device)?;
+    let weights = Arc::new(Weights::open(&args.model)?);
+    let opened_device = open::device(&args, &weights)?;
+    if args.memory {
+        return device_memory::print(&opened_device, weights, &config, &args);
+    }
     let opened = start.elapsed().as_secs_f64();
-    let mut bench = measure::Bench::new(device, weights, &config, &args)?;
+    let first = args.first_token.unwrap_or(Request::Minimum);
+    let mut bench =
+        measure::Bench::new(opened_device.device.clone(), weights, &config, &args, first)?;
     if args.first_token.is_some() {
         let first = bench.first_token(args.context, start, opened)?;
         println!("{}", serde_json::to_string_pretty(&first)?);
@@ -78,13 +95,57 @@ fn main() -> Result<()> {
     }
     let report = bench.run(&args)?;
     print!("{}", table::text(&report));
+    if let Some(t) = opened_device.transfers() {
+        println!(
+            "files: {:.3} GB copied in place, {:.3} GB through the pinned ring, {:.3} GB locked",
+            t.direct as f64 / 1e9,
+            t.ring as f64 / 1e9,
+            (t.registered + t.copied) as f64 / 1e9
+        );
+    }
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)
             .with_context(|| format!("writing {}", path.display()))?;
     }
     if let Some(path) = &args.svg {
-        std::fs::write(path, plot::svg(&report))
+        std::fs::write(path, plot::svg(&chart(&report)))
             .with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
+}
+
+/// The time of a token against the budget, measured and predicted, with the floors of the link and
+/// of the memory.
+fn chart(report: &measure::Report) -> plot::Chart {
+    let mut points: Vec<&measure::Point> = report.budgets.iter().collect();
+    points.sort_by_key(|p| p.applied_bytes);
+    let total = report.total_weight_bytes as f64;
+    let memory = total / report.memory_rate;
+    let link = (0..=100).map(|i| {
+        let budget = total * f64::from(i) / 100.0;
+        (budget, ((total - budget) / report.link_rate).max(memory))
+    });
+    let of = |time: fn(&measure::Point) -> f64| {
+        let at = points.iter().map(|p| (p.applied_bytes as f64, time(p)));
+        at.collect::<Vec<_>>()
+    };
+    let line = |name: &str, style, points| plot::Line {
+        name: name.into(),
+        style,
+        points,
+    };
+    plot::Chart {
+        title: format!("{}: ms per token against the budget", report.device),
+        most_bytes: total,
+        lines: vec![
+            line("floor of the link", Style::Dashed("#c33"), link.collect()),
+            line(
+                "floor of memory",
+                Style::Dashed("#393"),
+                vec![(0.0, memory), (total, memory)],
+            ),
+            line("predicted", Style::Plain("#e80"), of(|p| p.predicted)),
+            line("measured", Style::Marked("#136"), of(|p| p.median)),
+        ],
+    }
 }

@@ -2,18 +2,22 @@
 //!
 //! Where there is no CUDA device each test says so and passes; `TRT_REQUIRE_CUDA=1` makes that a
 //! failure. `cargo test --release --test gpu` runs it; the binary alone runs too, on a machine
-//! without Rust.
+//! without Rust. `TRT_GPU_SMALL=1` makes the run small enough for tools that watch every access.
 
 mod allocation;
+mod cases;
+mod conv;
 #[path = "../../crates/trt-kernel/tests/ptx/corpus/mod.rs"]
 #[allow(missing_docs, reason = "shared with the tests of the crate")]
 mod corpus;
+mod engines;
 mod errors;
 mod extent;
 mod kernels;
 #[path = "../suite/common/matrix.rs"]
 mod matrix;
 mod models;
+mod numbers;
 mod pressure;
 #[path = "../suite/common/tiny.rs"]
 #[allow(dead_code, reason = "the other suite uses more of it")]

@@ -1,5 +1,6 @@
 //! Models on the GPU: the same logits as on the host, and the same bits at every budget.
 
+use crate::cases::Size;
 use crate::cuda;
 use crate::tiny::{self, Tiny};
 use candle_core::DType;
@@ -9,10 +10,10 @@ use candle_trt::{Compiler, Engine, Profile, Request, TileTarget, Weights};
 use std::path::Path;
 use std::sync::Arc;
 
-const CONTEXT: usize = 640;
+pub const CONTEXT: usize = 640;
 
 /// Sizes for which the kernels of tensor cores and vector loads are chosen.
-fn wide(head_dim: usize) -> Tiny {
+pub fn wide(head_dim: usize) -> Tiny {
     let mut model = tiny::llama3();
     model.name = "wide";
     for (name, value) in [
@@ -54,8 +55,8 @@ pub fn tokens(n: usize) -> Vec<u32> {
 }
 
 /// Logits of a prompt and some single tokens.
-fn logits(engine: &Engine, prompt: usize) -> Vec<Vec<f32>> {
-    let all = tokens(prompt + 8);
+pub fn logits(engine: &Engine, prompt: usize) -> Vec<Vec<f32>> {
+    let all = tokens(prompt + Size::wanted().pick(8, 3));
     let mut session = engine.session().expect("a session");
     let mut out = vec![session.prefill(&all[..prompt]).expect("a prompt")];
     for token in &all[prompt..] {
@@ -64,12 +65,12 @@ fn logits(engine: &Engine, prompt: usize) -> Vec<Vec<f32>> {
     out
 }
 
-fn bits(all: &[Vec<f32>]) -> Vec<Vec<u32>> {
+pub fn bits(all: &[Vec<f32>]) -> Vec<Vec<u32>> {
     let each = |v: &Vec<f32>| v.iter().map(|x| x.to_bits()).collect();
     all.iter().map(each).collect()
 }
 
-fn largest_error(want: &[Vec<f32>], got: &[Vec<f32>]) -> f32 {
+pub fn largest_error(want: &[Vec<f32>], got: &[Vec<f32>]) -> f32 {
     let scale = want.iter().flatten().fold(0f32, |a, v| a.max(v.abs()));
     let pairs = want.iter().flatten().zip(got.iter().flatten());
     let worst = pairs.fold(0f32, |a, (w, g)| match (w - g).is_nan() {
@@ -88,7 +89,8 @@ fn follows_the_host(model: &Tiny, dtype: DType, most: f32) {
     for engine in [&host, &on_gpu] {
         engine.set_device_budget(Request::Full).expect("a budget");
     }
-    for prompt in [1, 7, 64, 200, 513] {
+    let prompts: &[usize] = Size::wanted().pick(&[1, 7, 64, 200, 513], &[7, 70]);
+    for &prompt in prompts {
         let (want, got) = (logits(&host, prompt), logits(&on_gpu, prompt));
         let error = largest_error(&want, &got);
         assert!(
@@ -129,7 +131,7 @@ fn outputs_are_the_same_bits_at_every_budget_replayed_or_not() {
         for replay in [true, false] {
             let engine = compile(dir.path(), &model, dtype, gpu.clone(), replay);
             let requests = ["full", "min", "20%", "50%", "full", "80%", "min", "full"];
-            for request in requests {
+            for request in &requests[Size::wanted().pick(0, 5)..] {
                 let applied = engine
                     .set_device_budget(request.parse().expect("a budget"))
                     .unwrap_or_else(|e| panic!("{request}: {e}"));

@@ -311,8 +311,13 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Checks and prepares a kernel.
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error>;
 
-    /// A new stream; `name` appears in logs.
+    /// A stream that nobody else uses, new or [retired](Device::retire); `name` appears in logs
+    /// of a new one.
     fn stream(&self, name: &str) -> Result<Stream, Error>;
+
+    /// Takes a stream back, to be handed out again. What was submitted to it is still done. Work
+    /// submitted to it afterwards would meet that of its next owner: see [`crate::OwnedStream`].
+    fn retire(&self, stream: Stream);
 
     /// A new event, already reached.
     fn event(&self) -> Result<Event, Error>;

@@ -132,6 +132,35 @@ fn committed_memory_is_real_keeps_its_bytes_and_goes_back() {
 }
 
 #[test]
+fn memory_that_is_cut_anywhere_keeps_the_bytes_before_the_cut_and_nothing_behind_it() {
+    const MIB: usize = 1 << 20;
+    let Some((device, _alone)) = cuda() else {
+        return;
+    };
+    let stream = device.stream("s").unwrap();
+    let memory = device.reserve(1 << 30).unwrap();
+    let before = device.free_memory().unwrap();
+    let marks = || (0..300).step_by(10);
+    let mark = |mib: usize| memory.whole().slice(mib * MIB..mib * MIB + 64).unwrap();
+    device.commit(&memory, 300 * MIB).unwrap();
+    for mib in marks() {
+        write(&device, stream, &mark(mib), &pattern(64, mib));
+    }
+    let mut kept = 300;
+    for mib in [291, 256, 142, 130, 200, 141, 300, 63, 3] {
+        device.commit(&memory, mib * MIB - 5).unwrap();
+        kept = kept.min(mib);
+        for mib in marks().filter(|m| *m < kept) {
+            assert_eq!(read(&device, stream, &mark(mib)), pattern(64, mib), "{mib}");
+        }
+        let held = before - device.free_memory().unwrap();
+        // Up to the granularity, and a little for the driver's own use.
+        assert!(held >= (mib * MIB) as u64 - 5, "{held} of {mib} MiB");
+        assert!(held <= ((mib + 8) * MIB) as u64, "{held} of {mib} MiB");
+    }
+}
+
+#[test]
 fn more_memory_than_there_is_is_an_error_with_the_numbers_and_changes_nothing() {
     let Some((device, _alone)) = cuda() else {
         return;

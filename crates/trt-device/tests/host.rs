@@ -4,7 +4,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use trt_device::{
-    Device, Error, Event, Host, Memory, Paging, ProcessMemory, Residency, Slice, Stream, Work,
+    Device, Error, Event, Host, Memory, OwnedStream, Paging, ProcessMemory, Residency, Slice,
+    Stream, Work,
 };
 
 fn bytes(value: u8, len: usize) -> Vec<u8> {
@@ -104,6 +105,25 @@ fn an_event_orders_two_streams() {
     device.submit(second, Work::Wait(event)).unwrap();
     device.submit(second, copy(&b, &a)).unwrap();
     assert_eq!(read(&device, second, &b).unwrap(), bytes(7, 64));
+}
+
+#[test]
+fn a_retired_stream_serves_the_next_owner_after_the_work_of_the_first() {
+    let device: Arc<dyn Device> = Arc::new(Host::unified());
+    let first = OwnedStream::new(&device, "first").unwrap();
+    let (id, other) = (first.id(), device.stream("other").unwrap());
+    assert_ne!(id, other);
+    let a = device.allocate(64).unwrap().whole();
+    device.submit(id, write(&a, 7)).unwrap();
+    drop(first);
+    device.retire(Stream(99));
+    let second = OwnedStream::new(&device, "second").unwrap();
+    assert_eq!(second.id(), id);
+    let mut found = bytes(0, 64);
+    device.read(second.id(), &a, &mut found).unwrap();
+    assert_eq!(found, bytes(7, 64));
+    let third = device.stream("third").unwrap();
+    assert!(third != id && third.0 < 99, "{third:?}");
 }
 
 #[test]

@@ -146,6 +146,15 @@ impl Inner {
         states + activations + rest
     }
 
+    /// What the engine's limit and the device leave for weights, with those that are held.
+    pub fn free_for_weights(&self, run: &Run) -> u64 {
+        let usage = self.pool.usage();
+        let held = usage.of(Purpose::Weights) + usage.of(Purpose::Ring);
+        let info = self.device.info().total_memory;
+        let free = self.device.free_memory().unwrap_or(info);
+        (free.saturating_add(held)).min(self.within_limit(&run.seat))
+    }
+
     /// What the engine's limit leaves for weights.
     fn within_limit(&self, seat: &Seat) -> u64 {
         let limit = self.pool.limit();

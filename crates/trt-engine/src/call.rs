@@ -10,9 +10,8 @@ use crate::memory::ArenaLayout;
 use crate::pressure::Failed;
 use crate::recorded::Key;
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use trt_alloc::{Arena, Hold, Lease};
+use trt_alloc::{Arena, Hold};
 use trt_device::{Slice, Tiles, Work};
 use trt_graph::program::BufferKind;
 use trt_kernel::Env;
@@ -41,7 +40,7 @@ impl Buffers {
         inner: &Inner,
         index: usize,
         arena: &Laid<'_>,
-        states: &[Arc<Lease>],
+        states: &[Slice],
     ) -> Result<Buffers, Error> {
         let p = &inner.programs[index];
         let mut slices = Vec::with_capacity(p.program.buffers.len());
@@ -50,7 +49,7 @@ impl Buffers {
                 BufferKind::Input(_) | BufferKind::Output(_) | BufferKind::Temp => {
                     arena.part(arena.layout.places[i])?
                 }
-                BufferKind::State(s) => states.get(*s).map(|l| l.whole()),
+                BufferKind::State(s) => states.get(*s).cloned(),
                 BufferKind::Const(_) => inner.constants[index][i].as_ref().map(|l| l.whole()),
             });
         }
@@ -71,7 +70,7 @@ pub(crate) fn call(
     index: usize,
     env: Env,
     inputs: Vec<Vec<u8>>,
-    states: &[Arc<Lease>],
+    states: &[Slice],
 ) -> Result<Vec<Vec<u8>>, Error> {
     inner.calls.fetch_add(1, Ordering::Relaxed);
     inner.giving_way(run, |run| {
@@ -91,7 +90,7 @@ fn attempt(
     index: usize,
     env: Env,
     inputs: &[Vec<u8>],
-    states: &[Arc<Lease>],
+    states: &[Slice],
     launched: &Cell<bool>,
 ) -> Result<Vec<Vec<u8>>, Error> {
     let p = &inner.programs[index];
@@ -99,7 +98,7 @@ fn attempt(
         Hold::Member => p.arena.clone(),
         Hold::Call => run.layouts.get(index, &p.shape, &env)?,
     };
-    let loan = run.seat.begin(layout.bytes, inner.compute)?;
+    let loan = run.seat.begin(layout.bytes, inner.compute.id())?;
     let laid = Laid {
         arena: loan.arena()?,
         layout: &layout,
@@ -122,7 +121,7 @@ fn submit(
     index: usize,
     env: Env,
     inputs: &[Vec<u8>],
-    states: &[Arc<Lease>],
+    states: &[Slice],
     arena: &Laid<'_>,
 ) -> Result<Vec<Vec<u8>>, Error> {
     let p = &inner.programs[index];
@@ -134,7 +133,7 @@ fn submit(
         let bytes = bytes.clone();
         inner
             .device
-            .submit(inner.compute, Work::Write { dst, bytes })?;
+            .submit(inner.compute.id(), Work::Write { dst, bytes })?;
     }
     launch_all(inner, run, index, env, &buffers, states, arena)?;
     let first = p.program.inputs.len();
@@ -143,11 +142,11 @@ fn submit(
         let len = shape.iter().map(|d| d.size(&env)).product::<usize>() * dtype.size();
         let mut bytes = vec![0; len];
         let src = part(buffers.get(first + o)?, len)?;
-        inner.device.read(inner.compute, &src, &mut bytes)?;
+        inner.device.read(inner.compute.id(), &src, &mut bytes)?;
         outputs.push(bytes);
     }
     if outputs.is_empty() {
-        inner.device.synchronize(inner.compute)?;
+        inner.device.synchronize(inner.compute.id())?;
     }
     Ok(outputs)
 }
@@ -163,7 +162,7 @@ fn launch_all(
     index: usize,
     env: Env,
     buffers: &Buffers,
-    states: &[Arc<Lease>],
+    states: &[Slice],
     arena: &Laid<'_>,
 ) -> Result<(), Error> {
     let p = &inner.programs[index];
@@ -171,7 +170,7 @@ fn launch_all(
     let generation = run.streamer.settled(id)?;
     let submit = |work| {
         arena.launched.set(true);
-        Ok(inner.device.submit(inner.compute, work)?)
+        Ok(inner.device.submit(inner.compute.id(), work)?)
     };
     // What the host computes for a device cannot be recorded.
     let by_host = p.executables.iter().any(|e| e.by_host().is_some());
@@ -184,7 +183,7 @@ fn launch_all(
         }
         return Ok(pass.finish()?);
     };
-    let places = states.iter().map(|s| s.whole().address());
+    let places = states.iter().map(|s| s.address());
     let key = Key {
         program: index,
         generation,

@@ -3,21 +3,23 @@
 //! Calls of all sessions take turns: whoever runs holds the `Run` lock, which owns the streamer.
 //! Budget changes take the same lock, so they fall between two calls.
 
-use crate::contents::{Roles, constant_bytes, constants, state_bytes};
+use crate::contents::{Roles, constant_bytes, constants};
 use crate::limits::{DeviceNeeds, Watch};
 use crate::memory::{ArenaLayout, ArenaShape, Layouts};
 use crate::neighbours::{self, Newcomer};
+use crate::predict::Known;
 use crate::pressure::Pressure;
 use crate::recorded::Recorded;
 use crate::report::{CompileReport, MemoryReport};
 use crate::seat::Seat;
+use crate::states;
 use crate::{Allocation, Error, Profile, Request, Session, TileTarget, Traffic, Weights};
 use candle_core::DType;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trt_alloc::{Lease, Pool, Purpose};
-use trt_device::{Device, Executable, Stream};
-use trt_graph::program::{BufferId, Program, State, WeightId as ProgramWeight};
+use trt_device::{Device, Executable, OwnedStream};
+use trt_graph::program::{BufferId, Program, WeightId as ProgramWeight};
 use trt_kernel::Var;
 use trt_stream::{Config, Demand, Rates, Streamer, WeightId};
 
@@ -84,7 +86,7 @@ pub(crate) struct Inner {
     pub programs: Vec<Compiled>,
     /// For each program and buffer, the constant's memory.
     pub constants: Vec<Vec<Option<Arc<Lease>>>>,
-    pub compute: Stream,
+    pub compute: OwnedStream,
     report: CompileReport,
     pub streaming: bool,
     mapped_tables: u64,
@@ -99,6 +101,8 @@ pub(crate) struct Inner {
     /// Calls since it was made.
     pub calls: AtomicU64,
     run: Mutex<Run>,
+    /// What calls cost, once it was measured.
+    pub known: Mutex<Option<Known>>,
 }
 
 /// What one call at a time may use.
@@ -131,7 +135,7 @@ impl Engine {
             allocation,
         } = parts;
         let pool = Pool::new(device.clone(), compile_limit.unwrap_or(u64::MAX));
-        let compute = device.stream("compute")?;
+        let compute = OwnedStream::new(&device, "compute")?;
         let arena = programs.iter().map(|p| p.arena.bytes).max().unwrap_or(1);
         let roles = Roles::of(&programs);
         let mapped_only = roles
@@ -148,7 +152,7 @@ impl Engine {
         let mut config = Config {
             pool: pool.clone(),
             weights,
-            compute,
+            compute: compute.id(),
             programs: programs.iter().map(Compiled::streamed).collect(),
             whole: Vec::new(),
             pinned: roles.pinned.into_iter().collect(),
@@ -163,7 +167,7 @@ impl Engine {
             constants: constant_bytes(&programs),
             states: programs
                 .first()
-                .map_or(0, |p| state_bytes(&p.program.states)),
+                .map_or(0, |p| states::bytes(&p.program.states)),
         };
         needs.check(compile_limit)?;
         let demand = config.demand(1.);
@@ -175,7 +179,7 @@ impl Engine {
         let room = neighbours::make_room(&device, newcomer);
         let within =
             compile_limit.map_or(u64::MAX, |most| most.saturating_sub(needs.beside_weights()));
-        let constants = constants(&pool, compute, &programs)?;
+        let constants = constants(&pool, compute.id(), &programs)?;
         let seat = Seat::new(allocation, &pool, arena)?;
         config.free = room.min(within);
         let streamer = Streamer::new(config)?;
@@ -206,6 +210,7 @@ impl Engine {
                 seat,
                 pressure: Pressure::default(),
             }),
+            known: Mutex::new(None),
         }));
         neighbours::enter(&engine.0);
         match limit {
@@ -277,10 +282,6 @@ impl Engine {
     pub(crate) fn run(&self) -> MutexGuard<'_, Run> {
         self.0.run()
     }
-
-    pub(crate) fn states(&self) -> &[State] {
-        self.0.programs.first().map_or(&[], |p| &p.program.states)
-    }
 }
 
 impl Inner {
@@ -292,7 +293,7 @@ impl Inner {
 
 impl Compiled {
     /// The streamed weights in launch order.
-    fn streamed(&self) -> Vec<WeightId> {
+    pub fn streamed(&self) -> Vec<WeightId> {
         self.program
             .ranged_uses()
             .map(|w| self.weights[w.0 as usize])

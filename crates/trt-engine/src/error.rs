@@ -2,6 +2,7 @@
 
 use crate::SavedError;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use trt_graph::NodeId;
 
 /// An error of an engine. After any of them the engine is as it was before the call.
@@ -65,6 +66,18 @@ pub enum Error {
         budget: String,
         /// The device of the engine.
         engine: String,
+    },
+    /// No budget makes calls fast enough.
+    #[error(
+        "no budget up to {budget} bytes makes a call take {latency:?}: the best predicted is {best:?}"
+    )]
+    LatencyOutOfReach {
+        /// The time asked for.
+        latency: Duration,
+        /// The best there is.
+        best: Duration,
+        /// The budget of the best: the largest that fits.
+        budget: u64,
     },
     /// No class of the profile fits a call.
     #[error("no class of the profile serves {call}; the profile has {profile}")]

@@ -55,6 +55,7 @@ mod guard;
 mod limits;
 mod memory;
 mod neighbours;
+mod predict;
 mod pressure;
 mod ready;
 mod recorded;
@@ -63,6 +64,7 @@ mod saved;
 mod seat;
 mod session;
 mod source;
+mod states;
 mod tensors;
 
 pub use allocation::ResourceAllocation;
@@ -80,4 +82,6 @@ pub use tensors::FromTensors;
 pub use trt_alloc::{Allocation, Shared};
 pub use trt_device::trim_host_memory;
 pub use trt_graph::{Class, Profile};
-pub use trt_stream::{Applied, Percent, Request, TileTarget, Traffic, Weights};
+pub use trt_stream::{
+    Applied, Costs, Percent, Prediction, Rates, Request, TileTarget, Traffic, Weights,
+};

@@ -2,10 +2,9 @@
 
 use crate::call::call;
 use crate::pressure::Failed;
-use crate::{Engine, Error};
+use crate::{Engine, Error, states};
 use candle_core::{Device as CandleDevice, Tensor};
-use std::sync::Arc;
-use trt_alloc::{Lease, Purpose};
+use trt_device::Slice;
 use trt_graph::InputDecl;
 use trt_kernel::{DType, Dim, Env, Var};
 
@@ -14,27 +13,18 @@ use trt_kernel::{DType, Dim, Env, Var};
 #[derive(Debug)]
 pub struct Session {
     engine: Engine,
-    states: Vec<Arc<Lease>>,
+    states: Vec<Slice>,
     position: usize,
 }
 
 impl Session {
     pub(crate) fn new(engine: Engine) -> Result<Session, Error> {
-        let pool = &engine.0.pool;
-        let acquire = || {
-            let states = engine.states().iter().map(|s| {
-                let bytes = (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1);
-                pool.acquire(bytes as u64, Purpose::States).map(Arc::new)
-            });
-            states.collect::<Result<Vec<_>, _>>().map_err(Error::from)
-        };
         // What was acquired before a refusal is given back, so all of it is asked for again.
-        let states = match acquire() {
+        let states = match states::acquire(&engine.0) {
             Err(e) if e.out_of_memory().is_some() => {
                 let mut run = engine.run();
-                engine
-                    .0
-                    .giving_way(&mut run, |_| acquire().map_err(Failed::Yet))?
+                let again = |_: &mut _| states::acquire(&engine.0).map_err(Failed::Yet);
+                engine.0.giving_way(&mut run, again)?
             }
             other => other?,
         };
@@ -240,7 +230,7 @@ impl Session {
 impl Drop for Session {
     /// What was recorded keeps the states.
     fn drop(&mut self) {
-        let places: Vec<u64> = self.states.iter().map(|s| s.whole().address()).collect();
+        let places: Vec<u64> = self.states.iter().map(|s| s.address()).collect();
         self.engine.run().recorded.forget(Some(&places));
     }
 }

@@ -4,7 +4,7 @@
 //! call fixes the runtime integers. Buffers say what they are for, so that someone who knows
 //! memory can place them: this crate does not.
 
-mod check;
+pub(crate) mod check;
 
 use crate::graph::{InputDecl, IntVar, Literal};
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,9 @@
 //! [`Dim::magnitude`] tells whether its value fits 64 bits in every call of a profile, however
 //! it is computed. Everything else about a kernel is [`Kernel::check`]'s.
 
-use crate::{Body, Dim, Group, Inst, Interval, Kernel, Matmul, Move, Operand, Row, Var, View};
+use crate::{
+    Body, Dim, Group, Inst, Interval, Kernel, Left, Matmul, Move, Operand, Order, Row, Var, View,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
 type Terms = Vec<([u8; Var::MAX], i64)>;
@@ -53,9 +55,8 @@ impl Serialize for Group {
             }
         };
         let parts = self.parts.iter().map(part);
-        parts
-            .collect::<Result<Vec<Part>, _>>()?
-            .serialize(serializer)
+        let parts = parts.collect::<Result<Vec<Part>, _>>()?;
+        (self.order, parts).serialize(serializer)
     }
 }
 
@@ -66,8 +67,9 @@ impl<'de> Deserialize<'de> for Group {
             Part::Matmul(k) => Kernel::Matmul(k),
             Part::Move(k) => Kernel::Move(k),
         };
-        let parts = Vec::<Part>::deserialize(deserializer)?;
+        let (order, parts) = <(Order, Vec<Part>)>::deserialize(deserializer)?;
         Ok(Group {
+            order,
             parts: parts.into_iter().map(kernel).collect(),
         })
     }
@@ -106,7 +108,11 @@ impl Kernel {
             }
             Kernel::Matmul(k) => {
                 dims.extend([&k.batch, &k.m, &k.n, &k.k]);
-                of_operands(&[&k.a, &k.b], &mut dims);
+                match &k.a {
+                    Left::Stored(a) => of_operands(&[a], &mut dims),
+                    Left::Computed { body, .. } => of_body(body, &mut dims),
+                }
+                of_operands(&[&k.b], &mut dims);
                 of_body(&k.epilogue, &mut dims);
             }
             Kernel::Attention(k) => {

@@ -254,7 +254,7 @@ impl Streamer {
 
     /// Waits for the copy stream. If it failed, what it should have brought did not come.
     pub(crate) fn synchronize_copy(&mut self) -> Result<(), Error> {
-        let result = self.device.synchronize(self.copy);
+        let result = self.device.synchronize(self.copy.id());
         if result.is_err() {
             self.cursor = Cursor::default();
             for resident in self.places.resident.values_mut() {

@@ -15,7 +15,7 @@ use crate::{
 use std::collections::HashSet;
 use std::sync::Arc;
 use trt_alloc::Pool;
-use trt_device::{Device, Event, Residency, Slice, Stream, Work};
+use trt_device::{Device, Event, OwnedStream, Residency, Slice, Stream, Work};
 
 /// Streams weights of programs through a budget.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Streamer {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) weights: Arc<Weights>,
     pub(crate) compute: Stream,
-    pub(crate) copy: Stream,
+    pub(crate) copy: OwnedStream,
     pub(crate) places: Places,
     pub(crate) layout: Layout,
     /// One cycle for each distinct list of uses.
@@ -56,7 +56,7 @@ impl Streamer {
         let device = pool.device().clone();
         let places = Places::new(&pool, &weights, &config.pinned, &layout)?;
         let mut streamer = Streamer {
-            copy: device.stream("weights")?,
+            copy: OwnedStream::new(&device, "weights")?,
             fence: device.event()?,
             compute: config.compute,
             split: Split {
@@ -129,7 +129,7 @@ impl Streamer {
     pub(crate) fn copy_after_compute(&self) -> Result<(), Error> {
         let fence = || self.fence.clone();
         self.device.submit(self.compute, Work::Record(fence()))?;
-        self.device.submit(self.copy, Work::Wait(fence()))?;
+        self.device.submit(self.copy.id(), Work::Wait(fence()))?;
         Ok(())
     }
 
@@ -221,7 +221,7 @@ impl Streamer {
         self.copy_after_compute()?;
         for &id in &self.mapped {
             let table = self.places.mapping(&self.weights, id)?;
-            self.device.submit(self.copy, Work::Trim(table))?;
+            self.device.submit(self.copy.id(), Work::Trim(table))?;
         }
         Ok(())
     }
@@ -243,7 +243,7 @@ impl Streamer {
         let state = &mut self.places.ring[slot.0 as usize];
         let before = state.tile.replace(tile);
         let (fetched, released) = (state.fetched.clone(), state.released.clone());
-        self.device.submit(self.copy, Work::Wait(released))?;
+        self.device.submit(self.copy.id(), Work::Wait(released))?;
         let work = match dst {
             Some(dst) => Work::Upload { dst, src },
             None => {
@@ -256,8 +256,8 @@ impl Streamer {
                 )
             }
         };
-        self.device.submit(self.copy, work)?;
-        self.device.submit(self.copy, Work::Record(fetched))?;
+        self.device.submit(self.copy.id(), work)?;
+        self.device.submit(self.copy.id(), Work::Record(fetched))?;
         Ok(bytes)
     }
 
@@ -272,8 +272,9 @@ impl Streamer {
             None => Work::Populate(src),
         };
         let event = self.device.event()?;
-        self.device.submit(self.copy, work)?;
-        self.device.submit(self.copy, Work::Record(event.clone()))?;
+        self.device.submit(self.copy.id(), work)?;
+        self.device
+            .submit(self.copy.id(), Work::Record(event.clone()))?;
         if let Some(resident) = self.places.resident.get_mut(&tile) {
             resident.load = Load::Submitted(event);
         }
@@ -300,7 +301,7 @@ impl Streamer {
     }
 
     fn submit_discard(&self, pages: Slice) -> Result<(), Error> {
-        Ok(self.device.submit(self.copy, Work::Discard(pages))?)
+        Ok(self.device.submit(self.copy.id(), Work::Discard(pages))?)
     }
 }
 

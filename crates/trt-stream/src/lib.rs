@@ -110,6 +110,7 @@ mod share;
 mod simulate;
 mod stack;
 mod tile;
+mod timing;
 
 pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};
 pub use config::{Config, ProgramId, Traffic};
@@ -123,3 +124,4 @@ pub use schedule::{Cycle, Layout, MIN_SLOTS, Runs, Slot, Split, Step, UseIndex};
 pub use share::{BelowFloors, Demand, Gain, Shares, share};
 pub use simulate::{Account, Violation, simulate};
 pub use tile::{Sheet, Tile, TileId, TileTarget, Tiling};
+pub use timing::{Costs, Prediction, Timed};

@@ -6,7 +6,7 @@
 use crate::{Error, WeightId, Weights};
 use std::time::Instant;
 use trt_alloc::{Pool, Purpose};
-use trt_device::{Device, Paging, Residency, Slice, Stream, Work};
+use trt_device::{Device, OwnedStream, Paging, Residency, Slice, Stream, Work};
 use trt_kernel::{Arg, BodyBuilder, DType, Dim, Env, Inst, Kernel, Reduce, Row, View};
 
 /// Measured rates of a device, in bytes a second.
@@ -18,7 +18,7 @@ pub struct Rates {
     pub memory: f64,
 }
 
-/// Bytes of one fetch.
+/// Most bytes of one fetch.
 const PIECE: usize = 16 << 20;
 /// Most bytes that are fetched, and that the kernel reads.
 const MOST: usize = 1 << 30;
@@ -30,11 +30,17 @@ impl Rates {
     /// Measures with these weights: their first gigabyte is fetched several times, and as much
     /// device memory is read. What the pool gives for it is given back.
     pub fn measure(pool: &Pool, weights: &Weights) -> Result<Rates, Error> {
+        Rates::measure_with(pool, weights, MOST)
+    }
+
+    /// The same with at most this many bytes: sooner done, and less exact.
+    pub fn measure_with(pool: &Pool, weights: &Weights, most: usize) -> Result<Rates, Error> {
         let device = pool.device().clone();
-        let stream = device.stream("rates")?;
+        let owned = OwnedStream::new(&device, "rates")?;
+        let stream = owned.id();
         Ok(Rates {
-            link: link(&*device, pool, weights, stream)?,
-            memory: memory(&*device, pool, stream)?,
+            link: link(&*device, pool, weights, stream, most)?,
+            memory: memory(&*device, pool, stream, most)?,
         })
     }
 }
@@ -62,8 +68,16 @@ fn time(
     Ok(median(seconds))
 }
 
-fn link(device: &dyn Device, pool: &Pool, weights: &Weights, stream: Stream) -> Result<f64, Error> {
-    let pieces = pieces(device, weights)?;
+fn link(
+    device: &dyn Device,
+    pool: &Pool,
+    weights: &Weights,
+    stream: Stream,
+    most: usize,
+) -> Result<f64, Error> {
+    // Two slots must fit in what the pool has left.
+    let room = usize::try_from(pool.limit().saturating_sub(pool.in_use()) / 2).unwrap_or(PIECE);
+    let pieces = pieces(device, weights, room.clamp(4096, PIECE), most)?;
     let bytes: usize = pieces.iter().map(Slice::len).sum();
     let largest = pieces.iter().map(Slice::len).max().unwrap_or(1);
     let slots = match device.info().residency {
@@ -93,18 +107,23 @@ fn link(device: &dyn Device, pool: &Pool, weights: &Weights, stream: Stream) -> 
 }
 
 /// Pieces of the largest weights, up to [`MOST`] bytes.
-fn pieces(device: &dyn Device, weights: &Weights) -> Result<Vec<Slice>, Error> {
+fn pieces(
+    device: &dyn Device,
+    weights: &Weights,
+    piece: usize,
+    most: usize,
+) -> Result<Vec<Slice>, Error> {
     let mut ids: Vec<WeightId> = weights.ids().collect();
     ids.sort_by_key(|id| std::cmp::Reverse(weights.info(*id).bytes()));
     let mut pieces = Vec::new();
-    let mut left = MOST;
+    let mut left = most;
     for id in ids {
         let info = weights.info(id);
         let file = &weights.files()[info.file.0 as usize];
         let map = device.map(file.file.clone(), file.passing.clone(), Paging::Coarse)?;
         let whole = map.whole().slice(info.range.clone())?;
-        for start in (0..whole.len()).step_by(PIECE) {
-            let end = (start + PIECE).min(whole.len());
+        for start in (0..whole.len()).step_by(piece) {
+            let end = (start + piece).min(whole.len());
             if left == 0 {
                 return Ok(pieces);
             }
@@ -115,10 +134,11 @@ fn pieces(device: &dyn Device, weights: &Weights) -> Result<Vec<Slice>, Error> {
     Ok(pieces)
 }
 
-fn memory(device: &dyn Device, pool: &Pool, stream: Stream) -> Result<f64, Error> {
-    let free = device.info().total_memory / 8;
-    let bytes = MOST.min(usize::try_from(free).unwrap_or(MOST));
-    let rows = (bytes / (COLUMNS * 4)).max(1);
+fn memory(device: &dyn Device, pool: &Pool, stream: Stream, most: usize) -> Result<f64, Error> {
+    let free = (device.info().total_memory / 8).min(pool.limit().saturating_sub(pool.in_use()));
+    let bytes = most.min(usize::try_from(free).unwrap_or(most));
+    // A sum for each row is stored too.
+    let rows = (bytes / ((COLUMNS + 64) * 4)).max(1);
     let space = [Dim::from(rows), Dim::from(COLUMNS)];
     let mut body = BodyBuilder::new();
     let value = body.load(Arg(0), View::contiguous(&space));

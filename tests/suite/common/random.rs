@@ -53,7 +53,8 @@ pub fn wide() -> Random {
     }
 }
 
-fn llama(
+/// A `config.json` of these sizes; heads are those of queries and of keys.
+pub fn llama(
     hidden: usize,
     inner: usize,
     layers: usize,

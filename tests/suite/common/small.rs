@@ -126,6 +126,10 @@ impl Device for Stingy {
         self.host.stream(name)
     }
 
+    fn retire(&self, stream: Stream) {
+        self.host.retire(stream);
+    }
+
     fn event(&self) -> Result<Event, DeviceError> {
         self.host.event()
     }

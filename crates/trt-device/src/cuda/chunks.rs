@@ -8,8 +8,8 @@ use std::ops::Range;
 /// Bytes of a chunk; a multiple of every page size.
 pub(super) const CHUNK: usize = 32 << 20;
 
-/// Chunks beyond the one in use that are read ahead where they are not in memory.
-pub(super) const AHEAD: usize = 4;
+/// Chunks beyond the one in use whose pages are brought ahead.
+pub(super) const AHEAD: usize = 6;
 
 /// How many chunks a file of `len` bytes has.
 pub(super) fn count(len: usize) -> usize {

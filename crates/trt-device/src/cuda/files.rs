@@ -10,11 +10,12 @@
 //!
 //! Mappings of one file share one entry: their pages are the same.
 
+use super::ahead::Ahead;
 use super::chunks::{self, AHEAD};
 use super::driver::{Bound, Context, Pinned, RawStream, Registration};
 use super::registry::{Chunk, State, unknown};
 use super::ring::Ring;
-use crate::{Error, Memory, Paging, Slice, host};
+use crate::{Error, Memory, Paging, Slice};
 use memmap2::Mmap;
 use std::fs::File;
 use std::ops::Range;
@@ -43,6 +44,7 @@ pub(super) struct Files {
     budget: u64,
     state: Mutex<State>,
     ring: Ring,
+    ahead: Ahead,
     direct: AtomicU64,
 }
 
@@ -58,6 +60,7 @@ impl Files {
     pub fn new(context: Arc<Context>, budget: u64) -> Files {
         Files {
             ring: Ring::new(context.clone()),
+            ahead: Ahead::default(),
             context,
             budget,
             state: Mutex::default(),
@@ -108,7 +111,7 @@ impl Files {
         let id = state.find(src)?;
         for (chunk, part) in chunks::parts(offset..offset + src.len()) {
             let to = dst + (part.start - offset) as u64;
-            self.register(&mut state, id, chunk, src.memory());
+            self.register(&mut state, id, chunk);
             let Some(entry) = state.entries.get(&id) else {
                 return Err(unknown());
             };
@@ -145,7 +148,7 @@ impl Files {
         let facts = self.context.facts();
         if facts.registers_read_only && facts.same_addresses {
             self.make_room(bound, &mut state, id, &range)?;
-            if chunks::touched(&range).all(|c| self.register_in_place(&mut state, id, c, src)) {
+            if chunks::touched(&range).all(|c| self.register_in_place(&mut state, id, c)) {
                 let entry = state.entries.get(&id).ok_or_else(unknown)?;
                 return Ok(entry.map.as_ptr().wrapping_add(range.start) as u64);
             }
@@ -186,8 +189,8 @@ impl Files {
         Ok(())
     }
 
-    fn register_in_place(&self, state: &mut State, id: u64, chunk: usize, src: &Slice) -> bool {
-        self.register(state, id, chunk, src.memory());
+    fn register_in_place(&self, state: &mut State, id: u64, chunk: usize) -> bool {
+        self.register(state, id, chunk);
         let entry = state.entries.get_mut(&id);
         match entry.and_then(|e| e.chunks.get_mut(chunk)) {
             Some(Chunk::Registered { in_place, .. }) => {
@@ -199,7 +202,7 @@ impl Files {
     }
 
     /// Registers a chunk if that was not tried yet and fits the budget.
-    fn register(&self, state: &mut State, id: u64, index: usize, memory: &Memory) {
+    fn register(&self, state: &mut State, id: u64, index: usize) {
         let room = self.budget.saturating_sub(state.registered + state.copied);
         let Some(entry) = state.entries.get_mut(&id) else {
             return;
@@ -216,7 +219,7 @@ impl Files {
             *chunk = Chunk::Refused;
             return;
         }
-        read_ahead(&mut entry.asked, index, memory);
+        self.bring_ahead(&mut entry.asked, &entry.map, index, room);
         match Registration::new(&self.context, &entry.map, range) {
             Ok(_registration) => {
                 *chunk = Chunk::Registered {
@@ -228,6 +231,22 @@ impl Files {
             Err(error) => {
                 tracing::debug!(%error, bytes, "mapped pages are copied through the ring");
                 *chunk = Chunk::Refused;
+            }
+        }
+    }
+
+    /// Brings the pages of the next chunks, and of this one, once each and no more than may be
+    /// registered.
+    fn bring_ahead(&self, asked: &mut [bool], map: &Arc<Mmap>, index: usize, room: u64) {
+        let mut bytes = 0;
+        for (at, asked) in asked.iter_mut().enumerate().skip(index).take(AHEAD + 1) {
+            let range = chunks::bytes(at, map.len());
+            bytes += range.len() as u64;
+            if bytes > room {
+                return;
+            }
+            if !std::mem::replace(asked, true) {
+                self.ahead.bring(map, range);
             }
         }
     }
@@ -268,17 +287,6 @@ impl Files {
             ring: self.ring.bytes(),
             registered: state.registered,
             copied: state.copied,
-        }
-    }
-}
-
-/// Asks for the pages of a chunk and of the next ones, once each, where they are not in memory.
-fn read_ahead(asked: &mut [bool], index: usize, memory: &Memory) {
-    for (at, asked) in asked.iter_mut().enumerate().skip(index).take(AHEAD + 1) {
-        if !std::mem::replace(asked, true)
-            && let Ok(slice) = memory.whole().slice(chunks::bytes(at, memory.len()))
-        {
-            host::read_ahead(&slice);
         }
     }
 }

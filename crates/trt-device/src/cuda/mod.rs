@@ -9,6 +9,7 @@
 //! page cache ([`files`]). Device memory that is reserved is backed by parts and goes back to
 //! others when it shrinks.
 
+mod ahead;
 mod bounds;
 mod chunks;
 mod driver;
@@ -34,6 +35,7 @@ pub(crate) use stream::CudaEvent;
 
 use crate::by_host::ByHost;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
+use crate::owned::Idle;
 use crate::{
     Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream, Work,
     host,
@@ -45,7 +47,7 @@ use modules::Modules;
 use slots::Slots;
 use std::fmt;
 use std::fs::File;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use stream::{CudaStream, Kept};
 use trt_kernel::Kernel;
 use trt_kernel::ptx::{PtxError, Target};
@@ -63,6 +65,7 @@ use trt_kernel::ptx::{PtxError, Target};
 pub struct Cuda {
     info: Info,
     streams: RwLock<Vec<Arc<CudaStream>>>,
+    idle: Mutex<Idle>,
     /// On which new memory is cleared.
     clearing: RawStream,
     files: Arc<Files>,
@@ -128,6 +131,7 @@ impl Cuda {
                 residency: Residency::Copied,
             },
             streams: RwLock::default(),
+            idle: Mutex::default(),
             clearing: RawStream::new(&context)?,
             files: Arc::new(Files::new(context.clone(), bytes)),
             modules: Modules::new(context.clone(), target),
@@ -245,12 +249,30 @@ impl Device for Cuda {
     }
 
     fn stream(&self, name: &str) -> Result<Stream, Error> {
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(stream) = idle {
+            // Errors of its last owner's work are nobody's any more, unless they end the device:
+            // then the next call returns them too.
+            let _ = self.synchronize(stream);
+            return Ok(stream);
+        }
         let slot = self.slots.take(&self.context)?;
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         let id = streams.len() as u32;
         let stream = CudaStream::new(&self.context, slot, name, id)?;
         streams.push(Arc::new(stream));
         Ok(Stream(id))
+    }
+
+    fn retire(&self, stream: Stream) {
+        if self.on(stream).is_ok() {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.put(stream);
+        }
     }
 
     fn event(&self) -> Result<Event, Error> {

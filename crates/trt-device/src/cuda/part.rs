@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use trt_kernel::host::HostError;
 use trt_kernel::ptx::{Emitted, Launch, Param, TilesParam};
-use trt_kernel::{Dim, Env, Kernel};
+use trt_kernel::{Dim, Env, Kernel, Order};
 
 /// A part of an executable.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(super) struct Part {
     /// Whether its launches may start before the one ahead has ended.
     overlaps: bool,
     weights: Vec<Weight>,
+    /// Whether all weights of a launch must have the same rows in it, if they have any.
+    chain: bool,
     bounds: Bounds,
     /// Holds the functions of the entries.
     _text: Arc<Text>,
@@ -83,6 +85,7 @@ impl Part {
             scratch: emitted.scratch.clone(),
             overlaps: emitted.overlaps(),
             weights: weights(kernel),
+            chain: matches!(kernel, Kernel::Group(g) if g.order == Order::Chain),
             bounds: Bounds::new(kernel),
             _text: text,
         })
@@ -119,6 +122,17 @@ impl Part {
                 (None, Some(whole)) => weight.whole(call.env, whole, failed, locate)?,
                 (None, None) => NO_ROWS,
             });
+        }
+        let mut some = tables.iter().filter(|t| t.end > t.first);
+        if let (true, Some(one)) = (self.chain, some.next())
+            && let Some(other) = some.find(|o| (o.first, o.end) != (one.first, one.end))
+        {
+            let (rows, n) = (other.first as usize..other.end as usize, one.end as usize);
+            return Err(failed(refused(
+                &rows,
+                n,
+                "other rows than those of its chain",
+            )));
         }
         let rows = tables.iter().map(|t| (t.end - t.first) as usize);
         let rows: Vec<usize> = rows.collect();

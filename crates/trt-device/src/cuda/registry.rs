@@ -31,7 +31,7 @@ pub(super) struct Entry {
     identity: Option<(u64, u64, u64)>,
     users: usize,
     pub chunks: Vec<Chunk>,
-    /// Whether reading ahead was asked for, by chunk.
+    /// Whether its pages were asked for ahead, by chunk.
     pub asked: Vec<bool>,
     /// Rows that kernels read where the file cannot be registered.
     pub copies: Vec<(Range<usize>, Pinned)>,

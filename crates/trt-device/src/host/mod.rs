@@ -15,6 +15,7 @@ mod worker;
 
 use crate::by_host::ByHost;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
+use crate::owned::Idle;
 use crate::room::Room;
 use crate::{
     Claim, Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream,
@@ -24,12 +25,12 @@ pub(crate) use event::HostEvent;
 use event::Timeline;
 pub(crate) use launch::{Failure, HostExecutable, Part};
 use memmap2::Mmap;
-pub(crate) use pages::{read_ahead, total_memory};
+pub(crate) use pages::{fault_in, total_memory};
 use queue::Queue;
 pub(crate) use reserved::Reserved;
 use std::fmt;
 use std::fs::File;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use trt_kernel::Kernel;
 use trt_kernel::host::Team;
@@ -49,6 +50,7 @@ pub struct Host {
     /// Shared by all streams; the team of all processors if none was asked for.
     team: Option<Arc<Team>>,
     streams: RwLock<Vec<Worker>>,
+    idle: Mutex<Idle>,
     /// Kinds of kernels that it claims not to have.
     lacks: Vec<String>,
     room: Room,
@@ -76,6 +78,7 @@ impl Host {
             },
             team: None,
             streams: RwLock::default(),
+            idle: Mutex::default(),
             lacks: Vec::new(),
         }
     }
@@ -181,6 +184,12 @@ impl Device for Host {
     }
 
     fn stream(&self, name: &str) -> Result<Stream, Error> {
+        let idle = event::lock(&self.idle).take();
+        if let Some(stream) = idle {
+            // Errors of its last owner's work are nobody's any more.
+            let _ = self.synchronize(stream);
+            return Ok(stream);
+        }
         let mut workers = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         let queue = Arc::new(Queue::new(Arc::new(Timeline::new(name))));
         let (theirs, team) = (queue.clone(), self.team.clone());
@@ -193,6 +202,12 @@ impl Device for Host {
             thread: Some(thread),
         });
         Ok(Stream(workers.len() as u32 - 1))
+    }
+
+    fn retire(&self, stream: Stream) {
+        if self.with_queue(stream, |_| ()).is_ok() {
+            event::lock(&self.idle).put(stream);
+        }
     }
 
     fn event(&self) -> Result<Event, Error> {

@@ -107,12 +107,15 @@ fn probably_cached(slice: &Slice) -> bool {
     })
 }
 
-/// Starts to read the pages of a slice of a mapping that are not in the page cache, and returns.
-pub(crate) fn read_ahead(slice: &Slice) {
-    if !slice.is_empty() && slice.is_mapping() && !probably_cached(slice) {
-        // A hint; without it the pages are read when they are touched.
-        let _ = advise(slice.address() as usize, slice.len(), libc::MADV_WILLNEED);
+/// Reads and maps every page of bytes of a mapping, or only asks for them where the system cannot.
+pub(crate) fn fault_in(bytes: &[u8]) {
+    let (start, len) = (bytes.as_ptr() as usize, bytes.len());
+    #[cfg(target_os = "linux")]
+    if advise(start, len, libc::MADV_POPULATE_READ).is_ok() {
+        return;
     }
+    // A hint; without it the pages are read when they are touched.
+    let _ = advise(start, len, libc::MADV_WILLNEED);
 }
 
 /// Reads and maps every page, where the system can. It waits for the pages that are still on

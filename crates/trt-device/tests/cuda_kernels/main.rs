@@ -11,7 +11,7 @@ use trt_device::{
     Cuda, Device, Error, Executable, Graph, Host, Memory, Paging, Slice, Stream, Tiles, Work,
 };
 use trt_kernel::host::HostError;
-use trt_kernel::{Env, Group, Kernel};
+use trt_kernel::{Env, Group, Kernel, Order};
 
 fn cuda() -> Option<Cuda> {
     match Cuda::new(0) {
@@ -181,7 +181,12 @@ fn of_a_group_with_tiles_only_the_products_with_rows_run() {
     let Some(device) = cuda() else { return };
     let stream = device.stream("s").unwrap();
     let parts = vec![project(), project()];
-    let executable = device.load(&Kernel::Group(Group { parts })).unwrap();
+    let executable = device
+        .load(&Kernel::Group(Group {
+            parts,
+            order: Order::Side,
+        }))
+        .unwrap();
     let weights = [7, 9].map(|seed| place(&device, stream, bytes(&values(N * K, seed))));
     let x = place(&device, stream, bytes(&values(K, 8)));
     let run = |tiles: Vec<Tiles>| {
@@ -229,7 +234,12 @@ fn parts_of_a_group_compute_what_they_would_alone() {
     let Some(device) = cuda() else { return };
     let stream = device.stream("s").unwrap();
     let parts = vec![gate(), gate()];
-    let executable = device.load(&Kernel::Group(Group { parts })).unwrap();
+    let executable = device
+        .load(&Kernel::Group(Group {
+            parts,
+            order: Order::Side,
+        }))
+        .unwrap();
     let inputs = [1, 2].map(|seed| place(&device, stream, bytes(&values(1000, seed))));
     let [y, z] = [0; 2].map(|_| device.allocate(4000).unwrap().whole());
     let [a, b] = &inputs;

@@ -4,13 +4,16 @@
 //! depend on, which keeps the order of those of one level. Then small neighbours of one level
 //! become a group: products of few rows with each other (queries, keys and values of a layer), and
 //! row kernels and moves with each other (rope, appends). Large ones fill a device alone, so a
-//! group would gain nothing. The order of levels does not depend on the sizes of calls, so the
-//! programs of all classes use their weights in one order.
+//! group would gain nothing. In between, small row kernels go into the products that read them
+//! ([`prologue`]). The order of levels does not depend on the sizes of calls, nor on what is fused
+//! afterwards, so the programs of all classes use their weights in one order.
 
 use super::KernelNote;
+use super::chain;
+use super::prologue::{self, Leveled};
 use crate::program::{BufferId, Launch, Program, Source};
 use std::collections::HashMap;
-use trt_kernel::{Dim, Kernel};
+use trt_kernel::{Dim, Group, Kernel, Order};
 
 /// Parts of a group at most: a launch takes few parameters.
 const PARTS: usize = 4;
@@ -24,12 +27,14 @@ pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
     let levels = levels(&program.launches);
     let launches = std::mem::take(&mut program.launches);
     let described = launches.into_iter().zip(std::mem::take(notes));
-    let mut all: Vec<(usize, Launch, KernelNote)> = levels
+    let mut all: Vec<Leveled> = levels
         .into_iter()
         .zip(described)
         .map(|(level, (launch, note))| (level, launch, note))
         .collect();
     all.sort_by_key(|(level, ..)| *level);
+    prologue::fuse(program, &mut all);
+    chain::link(&mut all);
     let mut groups: Vec<Open> = Vec::new();
     for (level, launch, note) in all {
         let class = Class::of(&launch.kernel);
@@ -46,7 +51,7 @@ pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
         }
     }
     for group in groups {
-        let (launch, note) = join(group.parts);
+        let (launch, note) = join(group.parts, Order::Side);
         program.launches.push(launch);
         notes.push(note);
     }
@@ -116,7 +121,7 @@ fn levels(launches: &[Launch]) -> Vec<usize> {
 }
 
 /// The buffers that a launch reads, and those that it writes.
-fn touched(launch: &Launch) -> (Vec<BufferId>, Vec<BufferId>) {
+pub(super) fn touched(launch: &Launch) -> (Vec<BufferId>, Vec<BufferId>) {
     let outputs = launch.kernel.written();
     let (mut read, mut written) = (Vec::new(), Vec::new());
     for (i, source) in launch.args.iter().enumerate() {
@@ -133,7 +138,7 @@ fn touched(launch: &Launch) -> (Vec<BufferId>, Vec<BufferId>) {
     (read, written)
 }
 
-fn join(mut parts: Vec<(Launch, KernelNote)>) -> (Launch, KernelNote) {
+pub(super) fn join(mut parts: Vec<(Launch, KernelNote)>, order: Order) -> (Launch, KernelNote) {
     if parts.len() == 1
         && let Some(only) = parts.pop()
     {
@@ -143,7 +148,10 @@ fn join(mut parts: Vec<(Launch, KernelNote)>) -> (Launch, KernelNote) {
     let reads: Vec<Vec<BufferId>> = parts.iter().map(|(l, _)| touched(l).0).collect();
     let mut launch = Launch {
         label: String::new(),
-        kernel: Kernel::Group(trt_kernel::Group { parts: Vec::new() }),
+        kernel: Kernel::Group(Group {
+            parts: Vec::new(),
+            order,
+        }),
         args: Vec::new(),
         in_place: Vec::new(),
     };
@@ -161,8 +169,14 @@ fn join(mut parts: Vec<(Launch, KernelNote)>) -> (Launch, KernelNote) {
         kernels.push(part.kernel);
         ops.extend(note.ops);
     }
-    launch.label = labels.join(" | ");
-    launch.kernel = Kernel::Group(trt_kernel::Group { parts: kernels });
+    launch.label = labels.join(match order {
+        Order::Side => " | ",
+        Order::Chain => " > ",
+    });
+    launch.kernel = Kernel::Group(Group {
+        parts: kernels,
+        order,
+    });
     let note = KernelNote { kind: "group", ops };
     (launch, note)
 }

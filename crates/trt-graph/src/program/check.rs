@@ -9,7 +9,7 @@ use super::{Buffer, BufferId, BufferKind, Launch, Program, Source};
 use crate::Error;
 use crate::graph::bound;
 use std::collections::BTreeSet;
-use trt_kernel::{DType, Dim, Interval, Kernel, Var};
+use trt_kernel::{Arg, DType, Dim, Inst, Interval, Kernel, Order, Var};
 
 /// No size, stride or offset is larger: products with an element's size and sums of many still
 /// fit 64 bits.
@@ -136,7 +136,7 @@ impl Program {
             };
             ensure(!constant, || format!("it writes to {source}"))?;
         }
-        check_apart(launch)?;
+        apart(&launch.kernel, &launch.args)?;
         let temp = |b: BufferId| {
             let buffer = self.buffers.get(b.0 as usize);
             buffer.is_some_and(|b| b.kind == BufferKind::Temp)
@@ -200,22 +200,70 @@ impl Program {
     }
 }
 
-/// Parts of a group run in any order: none touches what another writes.
-fn check_apart(launch: &Launch) -> Checked {
-    let source = |first: u16, i: usize| launch.args.get(first as usize + i);
-    for (first, part) in launch.kernel.numbered_parts() {
+/// Parts of a group run in any order: none touches what another writes, but for what later parts
+/// of a chain load of it.
+pub(crate) fn apart(kernel: &Kernel, args: &[Source]) -> Checked {
+    let Kernel::Group(group) = kernel else {
+        return Ok(());
+    };
+    let source = |first: u16, i: usize| args.get(first as usize + i);
+    for (first, part) in kernel.numbered_parts() {
         for written in part.written() {
             let out = source(first, written.0 as usize);
-            let others = launch.kernel.numbered_parts().filter(|o| o.0 != first);
-            let mut touched = others.flat_map(|(f, o)| (0..o.args().len()).map(move |i| (f, i)));
-            let shared = touched.any(|(f, i)| out.is_some() && source(f, i) == out);
-            ensure(!shared, || {
-                let out = out.map_or_else(String::new, Source::to_string);
-                format!("one part writes {out}, which another uses")
-            })?;
+            let others = kernel.numbered_parts().filter(|o| o.0 != first);
+            for (f, other) in others {
+                let uses = |i: &usize| out.is_some() && source(f, *i) == out;
+                let chain = group.order == Order::Chain && f > first;
+                let mut shared = (0..other.args().len()).filter(uses);
+                let fits = |i| chain && follows(part, written, other, Arg(i as u16));
+                ensure(shared.all(fits), || {
+                    let out = out.map_or_else(String::new, Source::to_string);
+                    format!("one part writes {out}, which another uses")
+                })?;
+            }
         }
     }
-    Ok(())
+    match group.order {
+        Order::Side => Ok(()),
+        Order::Chain => one_left(kernel, args),
+    }
+}
+
+/// Whether a product uses an argument only in its epilogue, to load what another has stored there
+/// at the same point.
+fn follows(one: &Kernel, written: Arg, other: &Kernel, read: Arg) -> bool {
+    let (Kernel::Matmul(one), Kernel::Matmul(other)) = (one, other) else {
+        return false;
+    };
+    let mut stores = one.epilogue.insts.iter().filter_map(|i| match i {
+        Inst::Store(a, v, _) if *a == written => Some(v),
+        _ => None,
+    });
+    let Some(view) = stores.next() else {
+        return false;
+    };
+    let loads = |inst: &Inst| match inst {
+        Inst::Load(a, v) => *a != read || v == view,
+        Inst::Store(a, ..) => *a != read,
+        _ => true,
+    };
+    let operand = other.b.arg == read || other.a.args().contains(&read);
+    stores.all(|v| v == view) && !operand && other.epilogue.insts.iter().all(loads)
+}
+
+/// Parts of a chain have their left operand from the same sources.
+fn one_left(kernel: &Kernel, args: &[Source]) -> Checked {
+    let lefts = kernel.numbered_parts().map(|(first, part)| match part {
+        Kernel::Matmul(k) => {
+            let own = k.a.args().into_iter();
+            own.map(|a| args.get((first + a.0) as usize)).collect()
+        }
+        _ => Vec::new(),
+    });
+    let lefts: Vec<Vec<Option<&Source>>> = lefts.collect();
+    ensure(lefts.windows(2).all(|pair| pair[0] == pair[1]), || {
+        "parts of a chain have different left operands".into()
+    })
 }
 
 /// What a launch writes. Its arguments are as many as its kernel's.

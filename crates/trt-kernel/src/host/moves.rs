@@ -69,6 +69,19 @@ pub(super) fn gather(
     })
 }
 
+/// A run that is too short to be worth its own address.
+const SHORT: usize = 16;
+
+fn longest(axes: &[(usize, i64, i64)]) -> Option<usize> {
+    let key = |i: &usize| {
+        (
+            axes[*i].0.min(4 * SHORT),
+            std::cmp::Reverse(axes[*i].1.abs()),
+        )
+    };
+    (0..axes.len()).max_by_key(key)
+}
+
 /// Copies `dst[i...] = src[i...]`: axes that both sides walk as one are merged, then runs of the
 /// last axis are copied.
 pub(super) fn copy(kernel: &Move, env: &Env, args: Args, team: &Team) -> Result<(), HostError> {
@@ -84,6 +97,13 @@ pub(super) fn copy(kernel: &Move, env: &Env, args: Args, team: &Team) -> Result<
             }
             _ => axes.push((size, s, d)),
         }
+    }
+    // Copies of single elements cost as much as copies of runs: a longer axis is better.
+    if let Some((last, longest)) = axes.len().checked_sub(1).zip(longest(&axes))
+        && axes[last].0 < SHORT
+        && axes[last].0 < axes[longest].0
+    {
+        axes.swap(last, longest);
     }
     let (count, s, d) = axes.pop().unwrap_or((1, 1, 1));
     let rows: usize = axes.iter().map(|a| a.0).product();

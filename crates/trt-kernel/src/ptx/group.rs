@@ -1,26 +1,39 @@
-//! Independent kernels in one launch.
+//! Several kernels in one launch, each in a scope of its own with the parameters that are its own.
 //!
-//! The parts stand side by side along the grid's z axis, each in a scope of its own with the
-//! parameters that are its own. A block of a part that is smaller than the largest ends at
-//! once where the part has no block, and so do threads that a part does not have.
+//! Independent parts stand side by side along the grid's z axis. A block of a part that is smaller
+//! than the largest ends at once where the part has no block, and so do threads that a part does
+//! not have.
+//!
+//! Parts of a chain follow each other in every block. They are cut alike, so the thread that
+//! stores a point in one epilogue is the one that loads it in the next: its own program order is
+//! all that this takes. Before the first part, the second's first pieces are sent for; and the
+//! left operand, where it is computed, is left in shared memory by whichever part comes first.
 
 use super::PtxError;
 use super::block::Block;
 use super::emitted::{Emitted, Extent, Launch, Target};
+use super::matmul::{self, STAGED};
 use super::scope::{head, params, wrapped_entry};
-use super::{matmul, moves, row};
-use crate::{Dim, Env, Group, Kernel};
+use super::{moves, row};
+use crate::{Dim, Env, Group, Kernel, Order};
 use std::fmt::Write;
 
 pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> {
     let whole = Kernel::Group(kernel.clone());
-    let blocks = kernel.parts.iter().map(|part| block(part, target));
+    let order = kernel.order;
+    let blocks = kernel.parts.iter().map(|part| block(part, order, target));
     let blocks = blocks.collect::<Result<Vec<Block>, _>>()?;
+    if order == Order::Chain {
+        alike(kernel, &blocks)?;
+    }
     let threads = blocks.iter().map(|b| b.threads).max().unwrap_or(1);
     let shared = blocks.iter().map(|b| b.shared).max().unwrap_or(0);
     let crowd = blocks.iter().filter_map(|b| b.crowd).min();
     let mut grid = Vec::with_capacity(blocks.len());
     let mut text = String::from("\t.reg .pred %part;\n\t.reg .b32 %which, %have, %mine;\n");
+    if order == Order::Chain {
+        start_chain(&mut text, &whole, &blocks, target)?;
+    }
     let mut ranged = 0;
     for (i, (block, (first, part))) in blocks.into_iter().zip(whole.numbered_parts()).enumerate() {
         let [x, y, z] = &block.grid;
@@ -38,19 +51,20 @@ pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> 
             other => other.clone(),
         };
         let tiles = format!("tiles{ranged}");
-        guard(&mut text, i, &x, &tiles, block.threads)?;
-        grid.push(x);
-        let name = |name: &str| match (name, name.strip_prefix('a').map(str::parse::<u16>)) {
-            (_, Some(Ok(arg))) => format!("a{}", first + arg),
-            ("tiles", _) => tiles.clone(),
-            (other, _) => other.to_string(),
-        };
+        let body = block.asm.finish(|name| renamed(name, first, &tiles));
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "\t{{\n{}\t}}\n\tret;\n$Part{i}:",
-            block.asm.finish(name)
-        );
+        let _ = match order {
+            Order::Side => {
+                guard(&mut text, i, &x, &tiles, block.threads)?;
+                writeln!(text, "\t{{\n{body}\t}}\n\tret;\n$Part{i}:")
+            }
+            Order::Chain => {
+                having(&mut text, i, &x, &tiles)?;
+                let staged = format!("setp.eq.u32 {STAGED}, %mine, %mine");
+                writeln!(text, "\t{{\n{body}\t}}\n\t{staged};\n$Part{i}:")
+            }
+        };
+        grid.push(x);
         ranged += u8::from(!part.streamed().is_empty());
     }
     let params = params(whole.args().len(), usize::from(ranged));
@@ -59,7 +73,10 @@ pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> 
         module += ".extern .shared .align 1024 .b8 dynamic[];\n\n";
     }
     module += &wrapped_entry("group", &params, threads, crowd, &text);
-    let parts = grid.len() as u32;
+    let parts = match order {
+        Order::Side => grid.len() as u32,
+        Order::Chain => 1,
+    };
     Ok(Emitted {
         text: module,
         target,
@@ -75,8 +92,60 @@ pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> 
     })
 }
 
-fn block(part: &Kernel, target: Target) -> Result<Block, PtxError> {
+/// The name of a parameter of a part whose arguments begin with number `first`.
+fn renamed(name: &str, first: u16, tiles: &str) -> String {
+    match (name, name.strip_prefix('a').map(str::parse::<u16>)) {
+        (_, Some(Ok(arg))) => format!("a{}", first + arg),
+        ("tiles", _) => tiles.to_string(),
+        (other, _) => other.to_string(),
+    }
+}
+
+/// Whether each point is one thread's in all parts of a chain.
+fn alike(kernel: &Group, blocks: &[Block]) -> Result<(), PtxError> {
+    let cut = |b: &Block| (b.threads, b.grid.clone());
+    let right = |part: &Kernel| match part {
+        Kernel::Matmul(k) => k.args.get(k.b.arg.0 as usize).copied(),
+        _ => None,
+    };
+    let same = blocks.windows(2).all(|pair| cut(&pair[0]) == cut(&pair[1]));
+    let parts = kernel.parts.windows(2);
+    match same && parts.into_iter().all(|p| right(&p[0]) == right(&p[1])) {
+        true => Ok(()),
+        false => Err(PtxError::Unsupported {
+            kernel: "group",
+            what: "a chain of products that are cut in different ways".into(),
+        }),
+    }
+}
+
+/// What comes before the first part of a chain.
+fn start_chain(
+    text: &mut String,
+    whole: &Kernel,
+    blocks: &[Block],
+    target: Target,
+) -> Result<(), PtxError> {
+    let _ = writeln!(
+        text,
+        "\t.reg .pred {STAGED};\n\tmov.u32 %mine, %ctaid.x;\n\tsetp.ne.u32 {STAGED}, %mine, %mine;"
+    );
+    for (i, (first, part)) in whole.numbered_parts().enumerate().skip(1) {
+        let (Kernel::Matmul(product), Some(block)) = (part, blocks.get(i)) else {
+            continue;
+        };
+        let tiles = format!("tiles{i}");
+        having(text, blocks.len() + i, &block.grid[0], &tiles)?;
+        let asm = matmul::prefetch(product, target);
+        let body = asm.finish(|name| renamed(name, first, &tiles));
+        let _ = writeln!(text, "\t{{\n{body}\t}}\n$Part{}:", blocks.len() + i);
+    }
+    Ok(())
+}
+
+fn block(part: &Kernel, order: Order, target: Target) -> Result<Block, PtxError> {
     match part {
+        Kernel::Matmul(k) if order == Order::Chain => matmul::link(k, target),
         Kernel::Row(k) => row::block(k, target),
         Kernel::Move(k) => Ok(moves::block(k, target)),
         Kernel::Matmul(k) => matmul::block(k, target),
@@ -113,6 +182,29 @@ fn guard(
     put("mov.u32 %which, %ctaid.z".into());
     put(format!("setp.ne.u32 %part, %which, {i}"));
     put(format!("@%part bra $Part{i}"));
+    number(text, i, x, tiles)?;
+    let mut put = |line: &str| {
+        let _ = writeln!(text, "\t{line};");
+    };
+    put("@%part ret");
+    put("mov.u32 %mine, %tid.x");
+    put(&format!("setp.ge.u32 %part, %mine, {threads}"));
+    put("@%part ret");
+    Ok(())
+}
+
+/// Lets blocks that part `i` of a chain does not have go to its label.
+fn having(text: &mut String, i: usize, x: &Extent, tiles: &str) -> Result<(), PtxError> {
+    number(text, i, x, tiles)?;
+    let _ = writeln!(text, "\t@%part bra $Part{i};");
+    Ok(())
+}
+
+/// Sets `%part` where part `i` does not have this block.
+fn number(text: &mut String, i: usize, x: &Extent, tiles: &str) -> Result<(), PtxError> {
+    let mut put = |line: String| {
+        let _ = writeln!(text, "\t{line};");
+    };
     match x {
         Extent::Rows { per, .. } => {
             put(format!("ld.param.u32 %have, [{tiles}+4]"));
@@ -135,9 +227,5 @@ fn guard(
     }
     put("mov.u32 %mine, %ctaid.x".into());
     put("setp.ge.u32 %part, %mine, %have".into());
-    put("@%part ret".into());
-    put("mov.u32 %mine, %tid.x".into());
-    put(format!("setp.ge.u32 %part, %mine, {threads}"));
-    put("@%part ret".into());
     Ok(())
 }

@@ -6,8 +6,10 @@ mod emulator;
 mod reference;
 
 mod attention;
+mod chain;
 mod corpus;
 mod group;
+mod left;
 mod matmul;
 mod matrices;
 mod mistakes;

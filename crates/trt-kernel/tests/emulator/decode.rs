@@ -76,9 +76,8 @@ fn operation(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Op> {
         "setp" => compare(names, parts, o)?,
         "ld" | "ldu" | "st" => reaches::access(names, parts, o)?,
         "atom" | "red" => reaches::atomic(names, parts, o)?,
-        "bra" | "ret" | "exit" | "bar" | "barrier" | "membar" | "fence" | "griddepcontrol" => {
-            control(names, parts, o)?
-        }
+        "bra" | "ret" | "exit" | "bar" | "barrier" | "membar" | "fence" | "griddepcontrol"
+        | "prefetch" => control(names, parts, o)?,
         "cp" => reaches::copy(names, parts, o)?,
         "shfl" | "vote" | "redux" | "activemask" => super::lanes::decode(names, parts, o)?,
         "ldmatrix" | "stmatrix" | "mma" => super::tensor::decode(names, parts, o)?,
@@ -237,7 +236,9 @@ fn control(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>> {
         (["fence", "proxy", "async"] | ["fence", "proxy", "async", "shared::cta"], []) => {
             Op::ProxyFence
         }
-        (["griddepcontrol", "wait" | "launch_dependents"], []) => Op::Nop,
+        (["griddepcontrol", "wait"], []) => Op::GridWait,
+        (["griddepcontrol", "launch_dependents"], []) => Op::Nop,
+        (["prefetch", "global", "L2"], [_]) => Op::Nop,
         _ => return Ok(None),
     }))
 }

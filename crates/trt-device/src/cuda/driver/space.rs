@@ -1,58 +1,92 @@
 //! A range of device addresses of which a first part is backed by memory.
 //!
-//! Memory comes in steps of equal size, so that a range of any size takes at most a few hundred
-//! calls to fill, and what is given back is really free again for others. Invariant: exactly the
-//! first `steps` steps are mapped, also after a call that failed.
+//! Calls of the driver about such memory cost time whatever its size. For 2 MiB others report, in
+//! microseconds, about 30 for `cuMemCreate`, 2 for `cuMemMap`, 40 for `cuMemSetAccess`, 35 for
+//! `cuMemUnmap` and 20 for `cuMemRelease`; here they were not timed one by one. So memory
+//! comes in [pieces](PIECE) that are large, access to all that was added is given by one call, and
+//! all that goes is unmapped by one. What is backed ends where it was asked to, to the device's
+//! granularity: a piece that the end falls into is replaced by a shorter one with the same bytes.
+//!
+//! Invariant: pieces lie one behind the other from the first address on, and nothing else is
+//! mapped, also after a call that failed.
 
 use super::context::{Bound, Context};
 use super::memory::warn;
+use super::queue::RawStream;
 use crate::Error;
 use cudarc::driver::sys;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const MIB: usize = 1 << 20;
 
+/// Bytes of memory that are made at once, at most: 16 GB are a few hundred of them, and as much
+/// must be free, for a moment, to shorten one.
+const PIECE: usize = 64 * MIB;
+
 /// A reserved range; given back when dropped, so no work may use it then.
 #[derive(Debug)]
 pub(crate) struct AddressSpace {
     context: Arc<Context>,
     base: u64,
-    /// Bytes reserved: a multiple of `step`.
+    /// Bytes reserved: a multiple of `granularity`.
     size: usize,
-    step: usize,
-    /// How many steps are backed by memory.
-    steps: Mutex<usize>,
+    granularity: usize,
+    backed: Mutex<Backed>,
 }
 
-/// How much memory is mapped at once in a range of `bytes`: about a 256th of it.
-fn step(bytes: usize, granularity: usize) -> usize {
-    let granularity = granularity.max(1);
-    let wanted = (bytes / 256).clamp(2 * MIB, 16 * MIB);
-    wanted.div_ceil(granularity).saturating_mul(granularity)
+/// What is mapped.
+#[derive(Debug, Default)]
+struct Backed {
+    pieces: Vec<Physical>,
+    bytes: usize,
+}
+
+/// Memory without an address, given back when dropped and not mapped.
+#[derive(Debug)]
+struct Physical {
+    context: Arc<Context>,
+    handle: sys::CUmemGenericAllocationHandle,
+    len: usize,
+}
+
+/// The lengths of new pieces that add up to `bytes`.
+fn lengths(bytes: usize) -> impl Iterator<Item = usize> {
+    (0..bytes)
+        .step_by(PIECE)
+        .map(move |start| PIECE.min(bytes - start))
+}
+
+/// How many pieces of these lengths are wholly within `bytes`, and what the next one keeps.
+fn kept(lengths: impl Iterator<Item = usize>, bytes: usize) -> (usize, usize) {
+    let (mut count, mut end) = (0, 0);
+    for len in lengths {
+        if end + len > bytes {
+            break;
+        }
+        count += 1;
+        end += len;
+    }
+    (count, bytes - end)
 }
 
 impl AddressSpace {
     /// Reserves addresses for at least `bytes` bytes.
     pub fn reserve(context: &Arc<Context>, bytes: usize) -> Result<AddressSpace, Error> {
         let bound = context.bind()?;
-        let step = step(bytes, granularity(&bound)?);
-        let Some(size) = bytes.max(1).checked_next_multiple_of(step) else {
+        let granularity = granularity(&bound)?;
+        let Some(size) = bytes.max(1).checked_next_multiple_of(granularity) else {
             return Err(Error::OutOfMemory {
                 device: context.facts().name.clone(),
                 bytes,
                 reason: "more than there are addresses".into(),
             });
         };
-        let mut base = 0;
-        // SAFETY: the context is current; the driver writes one address.
-        let told = unsafe { sys::cuMemAddressReserve(&mut base, size, 0, 0, 0) };
-        bound.check_memory(told, bytes, "cuMemAddressReserve")?;
         Ok(AddressSpace {
             context: context.clone(),
-            base,
+            base: addresses(&bound, size)?,
             size,
-            step,
-            steps: Mutex::new(0),
+            granularity,
+            backed: Mutex::default(),
         })
     }
 
@@ -66,76 +100,108 @@ impl AddressSpace {
         &self.context
     }
 
-    /// Backs the first `bytes` bytes, rounded up to a step, with memory and no more. What goes
-    /// back waits for everything that the device still does; after an error nothing has changed.
+    /// Backs the first `bytes` bytes, rounded up to the granularity, with memory and no more. What
+    /// goes back waits for everything that the device still does; after an error nothing has
+    /// changed. Where memory is so short that a piece cannot be shortened, all of it stays.
     pub fn commit(&self, bytes: usize) -> Result<(), Error> {
         let bound = self.context.bind()?;
-        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = bytes.min(self.size).div_ceil(self.step);
-        if wanted < *steps {
-            bound.synchronize()?;
-            return self.shrink(&bound, &mut steps, wanted);
+        let mut backed = self.backed.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = bytes
+            .min(self.size)
+            .next_multiple_of(self.granularity)
+            .min(self.size);
+        if wanted >= backed.bytes {
+            return self.grow(&bound, &mut backed, wanted);
         }
-        let before = *steps;
-        let grown = self.grow(&bound, &mut steps, wanted);
-        if grown.is_err() && *steps > before {
-            warn(self.shrink(&bound, &mut steps, before));
-        }
-        grown
+        bound.synchronize()?;
+        self.shrink(&bound, &mut backed, wanted)
     }
 
-    fn grow(&self, bound: &Bound<'_>, steps: &mut usize, wanted: usize) -> Result<(), Error> {
-        while *steps < wanted {
-            self.map(bound, *steps)?;
-            *steps += 1;
+    fn grow(&self, bound: &Bound<'_>, backed: &mut Backed, wanted: usize) -> Result<(), Error> {
+        let (start, mut end) = (backed.bytes, backed.bytes);
+        let mut new = Vec::new();
+        let mapped = lengths(wanted - start).try_for_each(|len| {
+            let memory = Physical::new(&self.context, bound, len)?;
+            memory.map(bound, self.base + end as u64)?;
+            end += len;
+            new.push(memory);
+            Ok(())
+        });
+        let first = self.base + start as u64;
+        let usable = mapped.and_then(|()| allow(bound, first, end - start));
+        if usable.is_err() {
+            // Nobody has seen the new pieces.
+            warn(unmap(bound, first, end - start));
+            return usable;
         }
+        backed.pieces.append(&mut new);
+        backed.bytes = end;
         Ok(())
     }
 
-    fn shrink(&self, bound: &Bound<'_>, steps: &mut usize, wanted: usize) -> Result<(), Error> {
-        while *steps > wanted {
-            self.unmap(bound, *steps - 1)?;
-            *steps -= 1;
-        }
-        Ok(())
-    }
-
-    fn map(&self, bound: &Bound<'_>, index: usize) -> Result<(), Error> {
-        let (address, step) = (self.at(index), self.step);
-        let properties = properties(bound);
-        let mut memory = 0;
-        // SAFETY: the context is current; the driver reads the properties and writes one handle.
-        let told = unsafe { sys::cuMemCreate(&mut memory, step, &properties, 0) };
-        bound.check_memory(told, step, "cuMemCreate")?;
-        // SAFETY: the addresses are reserved, and nothing is mapped at a step from `steps` on.
-        let mapped = unsafe { sys::cuMemMap(address, step, 0, memory, 0) };
-        // SAFETY: the handle was made above; the mapping, if there is one, keeps the memory.
-        let released = unsafe { sys::cuMemRelease(memory) };
-        bound.check(mapped, || format!("cuMemMap of {step} bytes"))?;
-        let access = sys::CUmemAccessDesc {
-            location: properties.location,
-            flags: sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
+    /// The device must have been waited for.
+    fn shrink(&self, bound: &Bound<'_>, backed: &mut Backed, wanted: usize) -> Result<(), Error> {
+        let lengths = backed.pieces.iter().map(|p| p.len);
+        let (whole, rest) = kept(lengths, wanted);
+        let cut = usize::from(rest > 0);
+        let end: usize = backed.pieces[..whole + cut].iter().map(|p| p.len).sum();
+        unmap(bound, self.base + end as u64, backed.bytes - end)?;
+        backed.pieces.truncate(whole + cut);
+        backed.bytes = end;
+        let Some(last) = backed.pieces.last_mut().filter(|_| cut == 1) else {
+            return Ok(());
         };
-        // SAFETY: the step is mapped now; the driver reads one descriptor.
-        let allowed = unsafe { sys::cuMemSetAccess(address, step, &access, 1) };
-        let result = bound
-            .check(released, || "cuMemRelease".into())
-            .and_then(|()| bound.check(allowed, || format!("cuMemSetAccess of {step} bytes")));
-        if result.is_err() {
-            warn(self.unmap(bound, index));
+        match self.shorten(bound, last, end - last.len, rest) {
+            Ok(()) => backed.bytes = wanted,
+            // Too much is right as well; what is beyond is gone and cannot come back.
+            Err(error) => tracing::warn!(%error, wanted, end, "memory stays that was let go"),
         }
-        result
+        Ok(())
     }
 
-    fn unmap(&self, bound: &Bound<'_>, index: usize) -> Result<(), Error> {
-        // SAFETY: the step is mapped and no work uses it: the device has been waited for, or
-        // nobody has seen the step yet.
-        let told = unsafe { sys::cuMemUnmap(self.at(index), self.step) };
-        bound.check(told, || format!("cuMemUnmap of {} bytes", self.step))
+    /// Replaces a piece by one of its first `len` bytes. After an error the old one is there.
+    fn shorten(
+        &self,
+        bound: &Bound<'_>,
+        piece: &mut Physical,
+        start: usize,
+        len: usize,
+    ) -> Result<(), Error> {
+        let place = self.base + start as u64;
+        let new = Physical::new(&self.context, bound, len)?;
+        self.copy_to(bound, place, &new)?;
+        unmap(bound, place, piece.len)?;
+        let mapped = new.map(bound, place).and_then(|()| {
+            let allowed = allow(bound, place, len);
+            if allowed.is_err() {
+                warn(unmap(bound, place, len));
+            }
+            allowed
+        });
+        if mapped.is_err() {
+            piece.map(bound, place)?;
+            allow(bound, place, piece.len)?;
+            return mapped;
+        }
+        *piece = new;
+        Ok(())
     }
 
-    fn at(&self, index: usize) -> u64 {
-        self.base + (index * self.step) as u64
+    /// Copies what lies at an address to memory that has none.
+    fn copy_to(&self, bound: &Bound<'_>, from: u64, to: &Physical) -> Result<(), Error> {
+        let stream = RawStream::new(&self.context)?;
+        let aside = addresses(bound, to.len)?;
+        let copied = to.map(bound, aside).and_then(|()| {
+            let copied = allow(bound, aside, to.len).and_then(|()| {
+                // SAFETY: both are mapped and long enough, also until the stream was waited for.
+                unsafe { stream.copy(bound, aside, from, to.len)? };
+                stream.synchronize(bound)
+            });
+            copied.and(unmap(bound, aside, to.len))
+        });
+        // SAFETY: reserved above; nothing is mapped there, or unmapping has failed and said so.
+        let freed = unsafe { sys::cuMemAddressFree(aside, to.len) };
+        copied.and(bound.check(freed, || "cuMemAddressFree".into()))
     }
 }
 
@@ -144,14 +210,82 @@ impl Drop for AddressSpace {
         let Ok(bound) = self.context.bind() else {
             return;
         };
-        let mut steps = *self.steps.get_mut().unwrap_or_else(PoisonError::into_inner);
-        warn(self.shrink(&bound, &mut steps, 0));
-        if steps == 0 {
+        let backed = self.backed.get_mut();
+        let backed = backed.unwrap_or_else(PoisonError::into_inner);
+        let unmapped = unmap(&bound, self.base, backed.bytes);
+        if unmapped.is_ok() {
             // SAFETY: reserved in `reserve`, nothing is mapped in it any more, freed only here.
             let told = unsafe { sys::cuMemAddressFree(self.base, self.size) };
             warn(bound.check(told, || "cuMemAddressFree".into()));
         }
+        warn(unmapped);
     }
+}
+
+impl Physical {
+    fn new(context: &Arc<Context>, bound: &Bound<'_>, len: usize) -> Result<Physical, Error> {
+        let (properties, mut handle) = (properties(bound), 0);
+        // SAFETY: the context is current; the driver reads the properties and writes one handle.
+        let told = unsafe { sys::cuMemCreate(&mut handle, len, &properties, 0) };
+        bound.check_memory(told, len, "cuMemCreate")?;
+        let context = context.clone();
+        Ok(Physical {
+            context,
+            handle,
+            len,
+        })
+    }
+
+    /// Gives it an address, of a range that is reserved and where nothing is mapped.
+    fn map(&self, bound: &Bound<'_>, address: u64) -> Result<(), Error> {
+        // SAFETY: the driver refuses addresses that are not reserved or taken; the handle is ours.
+        let told = unsafe { sys::cuMemMap(address, self.len, 0, self.handle, 0) };
+        bound.check(told, || format!("cuMemMap of {} bytes", self.len))
+    }
+}
+
+impl Drop for Physical {
+    fn drop(&mut self) {
+        if let Ok(bound) = self.context.bind() {
+            // SAFETY: made in `new`, released only here; a mapping that is left keeps the memory.
+            let told = unsafe { sys::cuMemRelease(self.handle) };
+            warn(bound.check(told, || "cuMemRelease".into()));
+        }
+    }
+}
+
+/// Addresses that nobody has.
+fn addresses(bound: &Bound<'_>, bytes: usize) -> Result<u64, Error> {
+    let mut base = 0;
+    // SAFETY: the context is current; the driver writes one address.
+    let told = unsafe { sys::cuMemAddressReserve(&mut base, bytes, 0, 0, 0) };
+    bound.check_memory(told, bytes, "cuMemAddressReserve")?;
+    Ok(base)
+}
+
+/// Lets kernels and copies use what is mapped in a range.
+fn allow(bound: &Bound<'_>, address: u64, bytes: usize) -> Result<(), Error> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let access = sys::CUmemAccessDesc {
+        location: properties(bound).location,
+        flags: sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
+    };
+    // SAFETY: the driver refuses a range that is not mapped; it reads one descriptor.
+    let told = unsafe { sys::cuMemSetAccess(address, bytes, &access, 1) };
+    bound.check(told, || format!("cuMemSetAccess of {bytes} bytes"))
+}
+
+/// Takes the addresses from all pieces in a range, which no work may use any more.
+fn unmap(bound: &Bound<'_>, address: u64, bytes: usize) -> Result<(), Error> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    // SAFETY: the range holds whole pieces; no work uses them, since the device has been waited
+    // for or nobody has seen them yet.
+    let told = unsafe { sys::cuMemUnmap(address, bytes) };
+    bound.check(told, || format!("cuMemUnmap of {bytes} bytes"))
 }
 
 /// Plain memory of the device.
@@ -181,16 +315,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_is_a_multiple_of_the_granularity_between_2_and_16_mib() {
-        for (bytes, granularity, expected) in [
-            (0, 2 * MIB, 2 * MIB),
-            (300 * MIB, 2 * MIB, 2 * MIB),
-            (1500 * MIB, 2 * MIB, 6 * MIB),
-            (80 << 30, 2 * MIB, 16 * MIB),
-            (1 << 30, 3 * MIB, 6 * MIB),
-            (usize::MAX, 64 << 10, 16 * MIB),
+    fn new_memory_comes_in_few_pieces_that_add_up() {
+        assert_eq!(lengths(0).count(), 0);
+        assert!(lengths(2 * MIB).eq([2 * MIB]));
+        assert!(lengths(2 * PIECE + 6 * MIB).eq([PIECE, PIECE, 6 * MIB]));
+        assert_eq!(lengths(16 << 30).count(), 256);
+    }
+
+    #[test]
+    fn whole_pieces_stay_and_the_one_under_the_end_is_cut() {
+        let pieces = || [64, 6, 64].into_iter();
+        for (bytes, expected) in [
+            (0, (0, 0)),
+            (2, (0, 2)),
+            (64, (1, 0)),
+            (66, (1, 2)),
+            (70, (2, 0)),
+            (132, (2, 62)),
+            (134, (3, 0)),
         ] {
-            assert_eq!(step(bytes, granularity), expected, "{bytes}");
+            assert_eq!(kept(pieces(), bytes), expected, "{bytes}");
         }
     }
 }

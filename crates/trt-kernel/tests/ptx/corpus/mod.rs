@@ -3,6 +3,7 @@
 //! `v0` is the number of positions before a call (`past`), `v1` the number in it (`seq`).
 
 pub mod attention;
+pub mod conv;
 pub mod matmul;
 pub mod moves;
 pub mod row;
@@ -16,6 +17,7 @@ pub fn kernels() -> Vec<(String, Kernel)> {
         moves::kernels(),
         matmul::kernels(),
         attention::kernels(),
+        conv::kernels(),
     ]
     .into_iter()
     .flatten()
