@@ -101,3 +101,30 @@ fn setting_what_is_in_force_moves_nothing() {
         }
     }
 }
+
+#[test]
+fn a_budget_reads_back_as_it_was_set() {
+    for engine in [engine(HostMode::Unified), engine(HostMode::Discrete)] {
+        let fresh = engine.device_budget().expect("a budget");
+        assert_eq!(fresh.requested, Request::Automatic);
+        assert!(0 < fresh.applied && fresh.applied <= fresh.total);
+        let (floor, total) = (engine.minimum_device_budget(), engine.total_device_budget());
+        let share = |percent: u64| (format!("{percent}%"), total * percent / 100);
+        let cases = [
+            ("min".to_string(), floor),
+            ("0".to_string(), floor),
+            (format!("{}", floor + 1), floor + 1),
+            share(20),
+            share(50),
+            share(70),
+            share(100),
+            ("auto".to_string(), engine.automatic_device_budget()),
+        ];
+        for (text, bytes) in cases {
+            let request: Request = text.parse().expect("a request");
+            let reply = engine.set_device_budget(request).expect("a budget");
+            assert_eq!((reply.applied, reply.floor), (bytes, floor), "{text}");
+            assert_eq!(engine.device_budget().expect("a budget"), reply, "{text}");
+        }
+    }
+}

@@ -12,8 +12,8 @@ use trt_alloc::Purpose;
 use trt_device::Device;
 use trt_stream::{Demand, Request, share};
 
-/// Every engine of the process. They are found by their device, which has no place for them.
-static ENGINES: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+/// Every engine of the process, with the address of its device, which lives as long as the engine.
+static ENGINES: Mutex<Vec<(usize, Weak<Inner>)>> = Mutex::new(Vec::new());
 
 /// An engine that is about to be made, with the bytes that it needs.
 pub(crate) enum Newcomer<'a> {
@@ -32,19 +32,20 @@ fn reserve(device: &dyn Device) -> u64 {
 /// Makes an engine known to those on its device.
 pub(crate) fn enter(engine: &Arc<Inner>) {
     let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-    engines.retain(|e| e.strong_count() > 0);
-    engines.push(Arc::downgrade(engine));
+    engines.retain(|(_, e)| e.strong_count() > 0);
+    engines.push((address(&engine.device), Arc::downgrade(engine)));
 }
 
 /// The engines on a device.
 fn on(device: &Arc<dyn Device>) -> Vec<Arc<Inner>> {
+    let engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let here = engines.iter().filter(|(at, _)| *at == address(device));
     // An engine that ends while it is looked at is dropped by the caller, after the lock.
-    let all: Vec<Arc<Inner>> = {
-        let engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-        engines.iter().filter_map(Weak::upgrade).collect()
-    };
-    let here = |e: &Arc<Inner>| Arc::ptr_eq(&e.device, device);
-    all.into_iter().filter(here).collect()
+    here.filter_map(|(_, e)| e.upgrade()).collect()
+}
+
+fn address(device: &Arc<dyn Device>) -> usize {
+    Arc::as_ptr(device).cast::<()>() as usize
 }
 
 /// What an engine holds for its weights.
