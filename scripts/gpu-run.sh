@@ -9,7 +9,7 @@ mkdir -p "$results" "$models"
 export TRT_REQUIRE_CUDA=1
 
 # Tests that look at how much memory is free: nothing else may run meanwhile.
-alone=(allocation:: models::a_full_budget engines::a_thousand errors::too_much)
+alone=(allocation:: pressure:: models::a_full_budget engines::a_thousand errors::too_much)
 
 machine() {
     date -u +%F

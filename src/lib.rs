@@ -32,9 +32,10 @@
 //! kernel computes).
 
 pub use trt_engine::{
-    Allocation, Applied, Class, ClassReport, CompileLimits, CompileReport, Compiler, Engine, Error,
-    FromTensors, MemoryReport, Percent, Profile, Request, ResourceAllocation, SavedError, Session,
-    Shared, TileTarget, Traffic, WeightStreaming, Weights, trim_host_memory,
+    Allocation, Applied, Class, ClassReport, CompileLimits, CompileReport, Compiler, Costs,
+    DeviceBudget, DeviceShares, Engine, EngineShare, Error, FromTensors, MemoryReport, Percent,
+    Prediction, Pressure, Priority, Profile, Rates, Request, ResourceAllocation, SavedError,
+    Session, Shared, Shrink, TileTarget, Traffic, WeightStreaming, Weights, trim_host_memory,
 };
 pub use trt_graph::{Call, Step, candle, candle_nn};
 pub use trt_models as models;
@@ -45,8 +46,9 @@ pub use trt_graph as graph;
 /// Devices to run on, and what the process holds.
 pub mod device {
     pub use trt_device::{
-        AnonPeak, Cuda, Device, Error, Executable, Graph, Host, HostMode, Info, Memory, Paging,
-        ProcessMemory, Residency, Slice, Stream, Tiles, Transfers, Work, open,
+        AnonPeak, Claim, Cuda, Device, Error, Event, Executable, Graph, Host, HostMode, Info,
+        Memory, OwnedStream, Paging, ProcessMemory, Residency, Slice, Stream, Tiles, Transfers,
+        Work, open,
     };
 }
 

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use candle_trt::models::Config;
 use candle_trt::{Request, Weights};
 use clap::Parser;
+use plot::Style;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -107,8 +108,44 @@ fn main() -> Result<()> {
             .with_context(|| format!("writing {}", path.display()))?;
     }
     if let Some(path) = &args.svg {
-        std::fs::write(path, plot::svg(&report))
+        std::fs::write(path, plot::svg(&chart(&report)))
             .with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
+}
+
+/// The time of a token against the budget, measured and predicted, with the floors of the link and
+/// of the memory.
+fn chart(report: &measure::Report) -> plot::Chart {
+    let mut points: Vec<&measure::Point> = report.budgets.iter().collect();
+    points.sort_by_key(|p| p.applied_bytes);
+    let total = report.total_weight_bytes as f64;
+    let memory = total / report.memory_rate;
+    let link = (0..=100).map(|i| {
+        let budget = total * f64::from(i) / 100.0;
+        (budget, ((total - budget) / report.link_rate).max(memory))
+    });
+    let of = |time: fn(&measure::Point) -> f64| {
+        let at = points.iter().map(|p| (p.applied_bytes as f64, time(p)));
+        at.collect::<Vec<_>>()
+    };
+    let line = |name: &str, style, points| plot::Line {
+        name: name.into(),
+        style,
+        points,
+    };
+    plot::Chart {
+        title: format!("{}: ms per token against the budget", report.device),
+        most_bytes: total,
+        lines: vec![
+            line("floor of the link", Style::Dashed("#c33"), link.collect()),
+            line(
+                "floor of memory",
+                Style::Dashed("#393"),
+                vec![(0.0, memory), (total, memory)],
+            ),
+            line("predicted", Style::Plain("#e80"), of(|p| p.predicted)),
+            line("measured", Style::Marked("#136"), of(|p| p.median)),
+        ],
+    }
 }

@@ -4,7 +4,7 @@ use crate::Args;
 use anyhow::{Result, ensure};
 use candle_trt::device::{Device, ProcessMemory};
 use candle_trt::models::{Config, Llama, LoadOptions};
-use candle_trt::{Compiler, Engine, Profile, Request, Session, Weights};
+use candle_trt::{Compiler, Costs, Engine, Profile, Request, Session, Weights};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +23,9 @@ pub struct Report {
     pub context: usize,
     pub link_rate: f64,
     pub memory_rate: f64,
+    /// What predictions are made of, and how long it took to measure.
+    pub costs: Costs,
+    pub calibrate_seconds: f64,
     pub compile_seconds: f64,
     pub budgets: Vec<Point>,
     pub prefill: Vec<Prompt>,
@@ -45,6 +48,9 @@ pub struct Point {
     pub median: f64,
     pub fastest: f64,
     pub slowest: f64,
+    /// What `Engine::predict` says, and what was measured over it.
+    pub predicted: f64,
+    pub measured_over_predicted: f64,
     /// What the link and the memory of the device allow at best.
     pub floor: f64,
     /// What the pool holds.
@@ -160,6 +166,9 @@ impl Bench {
 
     pub fn run(&mut self, args: &Args) -> Result<Report> {
         let rates = self.engine.measure_rates()?;
+        let start = Instant::now();
+        let costs = self.engine.calibrate(&[("past", args.context as i64)])?;
+        let calibrate_seconds = start.elapsed().as_secs_f64();
         let mut budgets = Vec::new();
         let mut first_bits: Option<Vec<u32>> = None;
         let mut same_bits = true;
@@ -187,6 +196,8 @@ impl Bench {
             context: args.context,
             link_rate: rates.link,
             memory_rate: rates.memory,
+            costs,
+            calibrate_seconds,
             compile_seconds: self.compile_seconds,
             budgets,
             prefill,
@@ -205,6 +216,7 @@ impl Bench {
     }
 
     fn point(&self, request: Request, args: &Args) -> Result<(Point, Vec<u32>)> {
+        let predicted = self.engine.predict(request)?.seconds;
         let applied = self.engine.set_device_budget(request)?;
         let mut session = self.session(args.context)?;
         // The first tokens load what is resident and record what is replayed.
@@ -222,15 +234,18 @@ impl Bench {
         let streamed = (self.engine.traffic().bytes - before) / u64::from(args.tokens);
         seconds.sort_by(f64::total_cmp);
         let free = self.engine.device().free_memory();
+        let median = seconds[seconds.len() / 2];
         let point = Point {
             requested: request.to_string(),
             applied_bytes: applied.applied,
             resident_bytes: applied.resident,
             ring_bytes: applied.ring,
             streamed_bytes: streamed,
-            median: seconds[seconds.len() / 2],
+            median,
             fastest: seconds[0],
             slowest: seconds[seconds.len() - 1],
+            predicted,
+            measured_over_predicted: median / predicted,
             floor: 0.0,
             pool_bytes: self.engine.memory().in_use,
             device_bytes: self

@@ -1,6 +1,5 @@
-//! The report as a picture: time per token against the budget, logarithmic upwards.
+//! Times against budgets as a picture, logarithmic upwards.
 
-use crate::measure::{Point, Report};
 use std::fmt::Write;
 
 const WIDTH: f64 = 760.0;
@@ -10,6 +9,46 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 60.0;
 
+/// What is drawn.
+#[derive(Debug)]
+pub struct Chart {
+    /// Above the picture.
+    pub title: String,
+    /// The largest budget, in bytes.
+    pub most_bytes: f64,
+    /// The lines, from the back to the front.
+    pub lines: Vec<Line>,
+}
+
+/// A line, or points with their times beside them.
+#[derive(Debug)]
+pub struct Line {
+    /// In the legend.
+    pub name: String,
+    pub style: Style,
+    /// Budgets in bytes and times in seconds.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// How a line is drawn.
+#[derive(Clone, Copy, Debug)]
+pub enum Style {
+    /// A bound that is known beforehand.
+    Dashed(&'static str),
+    /// A line through points.
+    Plain(&'static str),
+    /// A line through points that are marked and have their numbers beside them.
+    Marked(&'static str),
+}
+
+impl Style {
+    fn colour(self) -> &'static str {
+        match self {
+            Style::Dashed(colour) | Style::Plain(colour) | Style::Marked(colour) => colour,
+        }
+    }
+}
+
 struct Axes {
     most_bytes: f64,
     low: f64,
@@ -17,12 +56,24 @@ struct Axes {
 }
 
 impl Axes {
+    fn of(chart: &Chart) -> Axes {
+        let times = chart.lines.iter().flat_map(|l| &l.points).map(|p| p.1);
+        let (low, high) = times.fold((f64::MAX, 1e-9), |(low, high): (f64, f64), t: f64| {
+            (if t > 0.0 { low.min(t) } else { low }, high.max(t))
+        });
+        Axes {
+            most_bytes: chart.most_bytes.max(1.0),
+            low: low.min(high) * 0.7,
+            high: high * 1.3,
+        }
+    }
+
     fn x(&self, bytes: f64) -> f64 {
         LEFT + (WIDTH - LEFT - RIGHT) * bytes / self.most_bytes
     }
 
     fn y(&self, seconds: f64) -> f64 {
-        let part = (seconds / self.low).ln() / (self.high / self.low).ln();
+        let part = (seconds.max(self.low) / self.low).ln() / (self.high / self.low).ln();
         HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * part
     }
 
@@ -35,78 +86,68 @@ impl Axes {
     }
 }
 
-/// An SVG picture with the floors of the link and of the memory drawn in.
-pub fn svg(report: &Report) -> String {
-    let mut points: Vec<&Point> = report.budgets.iter().collect();
-    points.sort_by_key(|p| p.applied_bytes);
-    let total = report.total_weight_bytes as f64;
-    let memory = total / report.memory_rate;
-    let slowest = points.iter().map(|p| p.median).fold(memory, f64::max);
-    let axes = Axes {
-        most_bytes: total.max(1.0),
-        low: memory * 0.7,
-        high: (slowest.max(total / report.link_rate)) * 1.3,
-    };
+/// The picture as SVG. Times below the axis are drawn on it.
+pub fn svg(chart: &Chart) -> String {
+    let axes = Axes::of(chart);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
     );
-    frame(&mut out, &axes, report);
-    let measured = points.iter().map(|p| (p.applied_bytes as f64, p.median));
-    let link = (0..=100).map(|i| {
-        let budget = total * f64::from(i) / 100.0;
-        (budget, ((total - budget) / report.link_rate).max(axes.low))
-    });
-    line(&mut out, &axes, link, "#c33", "6 4", "link");
-    let floor = [(0.0, memory), (total, memory)].into_iter();
-    line(&mut out, &axes, floor, "#393", "6 4", "memory");
-    line(&mut out, &axes, measured, "#136", "", "measured");
-    for p in &points {
+    frame(&mut out, &axes, &chart.title);
+    for (i, l) in chart.lines.iter().enumerate() {
+        line(&mut out, &axes, l);
         // Writing to a string cannot fail.
-        let (x, y) = (axes.x(p.applied_bytes as f64), axes.y(p.median));
+        let (x, y) = (WIDTH - RIGHT - 150.0, TOP + 16.0 * (i as f64 + 1.0));
         let _ = writeln!(
             out,
-            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"#136\"/>"
-        );
-        let _ = writeln!(
-            out,
-            "<text x=\"{:.1}\" y=\"{:.1}\">{:.1} ms</text>",
-            x + 6.0,
-            y - 6.0,
-            p.median * 1e3
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"{}\">{}</text>",
+            l.style.colour(),
+            l.name
         );
     }
     out.push_str("</svg>\n");
     out
 }
 
-fn line(
-    out: &mut String,
-    axes: &Axes,
-    points: impl Iterator<Item = (f64, f64)>,
-    colour: &str,
-    dashes: &str,
-    name: &str,
-) {
-    let path: Vec<String> = points
-        .map(|(b, s)| format!("{:.1},{:.1}", axes.x(b), axes.y(s)))
+fn line(out: &mut String, axes: &Axes, line: &Line) {
+    let colour = line.style.colour();
+    let dashes = match line.style {
+        Style::Dashed(_) => "6 4",
+        Style::Plain(_) | Style::Marked(_) => "",
+    };
+    let path: Vec<String> = line
+        .points
+        .iter()
+        .map(|&(b, s)| format!("{:.1},{:.1}", axes.x(b), axes.y(s)))
         .collect();
     let _ = writeln!(
         out,
         "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" \
-         stroke-dasharray=\"{dashes}\"><title>{name}</title></polyline>",
-        path.join(" ")
+         stroke-dasharray=\"{dashes}\"><title>{}</title></polyline>",
+        path.join(" "),
+        line.name
     );
+    if let Style::Marked(_) = line.style {
+        for &(bytes, seconds) in &line.points {
+            let (x, y) = (axes.x(bytes), axes.y(seconds));
+            let _ = writeln!(
+                out,
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{colour}\"/>\
+                 <text x=\"{:.1}\" y=\"{:.1}\">{:.1} ms</text>",
+                x + 6.0,
+                y - 6.0,
+                seconds * 1e3
+            );
+        }
+    }
 }
 
-fn frame(out: &mut String, axes: &Axes, report: &Report) {
+fn frame(out: &mut String, axes: &Axes, title: &str) {
     let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
     let _ = writeln!(
         out,
-        "<text x=\"{LEFT}\" y=\"22\" font-size=\"14\">{}: ms per token against the budget \
-         (blue), floors of the link (red) and of memory (green)</text>",
-        report.device
+        "<text x=\"{LEFT}\" y=\"22\" font-size=\"14\">{title}</text>"
     );
     for t in axes.marks() {
         let y = axes.y(t);
@@ -119,6 +160,10 @@ fn frame(out: &mut String, axes: &Axes, report: &Report) {
             (t * 1e6).round() / 1e3
         );
     }
+    let (unit, name) = match axes.most_bytes {
+        b if b >= 2e9 => (1e9, "GB"),
+        _ => (1e6, "MB"),
+    };
     for i in 0..=10 {
         let bytes = axes.most_bytes * f64::from(i) / 10.0;
         let x = axes.x(bytes);
@@ -127,14 +172,14 @@ fn frame(out: &mut String, axes: &Axes, report: &Report) {
             "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\" stroke=\"#eee\"/>\
              <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{:.1}</text>",
             bottom + 18.0,
-            bytes / 1e9
+            bytes / unit
         );
     }
     let _ = writeln!(
         out,
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">budget, GB of {:.2} GB</text>",
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">budget, {name} of {:.2} {name}</text>",
         (LEFT + right) / 2.0,
         HEIGHT - 16.0,
-        axes.most_bytes / 1e9
+        axes.most_bytes / unit
     );
 }

@@ -28,13 +28,25 @@ pub fn text(report: &Report) -> String {
     );
     let _ = writeln!(
         out,
-        "\n{:>10} {:>11} {:>11} {:>12} {:>9} {:>17} {:>9} {:>6} {:>9} {:>10}",
+        "predicting from a link of {:.2} GB/s, {:.2} ms with all weights there, {:.2} ms with some \
+         streaming, contention {:.2}; calibrated in {:.2} s",
+        report.costs.link / 1e9,
+        report.costs.settled * 1e3,
+        report.costs.streaming * 1e3,
+        report.costs.contention,
+        report.calibrate_seconds
+    );
+    let _ = writeln!(
+        out,
+        "\n{:>10} {:>11} {:>11} {:>12} {:>9} {:>17} {:>9} {:>6} {:>9} {:>6} {:>9} {:>10}",
         "budget",
         "applied GB",
         "resident GB",
         "streamed GB",
         "ms/token",
         "fastest..slowest",
+        "predicted",
+        "ratio",
         "floor ms",
         "ratio",
         "pool GB",
@@ -46,13 +58,15 @@ pub fn text(report: &Report) -> String {
             .map_or("-".into(), |b| format!("{:.3}", gb(b)));
         let _ = writeln!(
             out,
-            "{:>10} {:>11.3} {:>11.3} {:>12.3} {:>9.2} {:>17} {:>9.2} {:>6.3} {:>9.3} {:>10}",
+            "{:>10} {:>11.3} {:>11.3} {:>12.3} {:>9.2} {:>17} {:>9.2} {:>6.3} {:>9.2} {:>6.3} {:>9.3} {:>10}",
             p.requested,
             gb(p.applied_bytes),
             gb(p.resident_bytes),
             gb(p.streamed_bytes),
             p.median * 1e3,
             format!("{:.2}..{:.2}", p.fastest * 1e3, p.slowest * 1e3),
+            p.predicted * 1e3,
+            p.measured_over_predicted,
             p.floor * 1e3,
             p.median / p.floor,
             gb(p.pool_bytes),

@@ -8,7 +8,7 @@
 use crate::numbers::fill;
 use crate::{corpus, extent};
 use candle_trt::kernel::ptx::{self, Launch, Target};
-use candle_trt::kernel::{Dim, Env, Gather, Inst, Kernel, Matmul, View};
+use candle_trt::kernel::{Dim, Env, Gather, Inst, Kernel, Left, Matmul, View};
 use std::collections::BTreeSet;
 
 /// Past and new positions, batch sizes: small odd ones, and those of a decoding step.
@@ -169,11 +169,13 @@ fn cut_product(product: &Matmul, rows: i64) -> Matmul {
         _ => d.clone(),
     };
     m.n = least(&m.n, rows);
-    m.k = least(&m.k, INNER);
-    // Rows lie close on both sides and in the result: strides from one to the next are sizes.
-    for view in [&mut m.a.view, &mut m.b.view] {
-        restride(view, &product.k, &m.k);
+    // What is computed may depend on the size.
+    if let Left::Stored(a) = &mut m.a {
+        m.k = least(&product.k, INNER);
+        restride(&mut a.view, &product.k, &m.k);
     }
+    // Rows lie close on both sides and in the result: strides from one to the next are sizes.
+    restride(&mut m.b.view, &product.k, &m.k);
     for inst in &mut m.epilogue.insts {
         if let Inst::Load(_, view) | Inst::Store(_, view, _) = inst {
             restride(view, &product.n, &m.n);

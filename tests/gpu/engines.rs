@@ -88,6 +88,9 @@ fn what_the_device_lacks_the_host_computes() {
     }
 }
 
+/// Holds the file of the embedding, which kernels read in place, and not the other one.
+const BUDGET: u64 = 7 << 20;
+
 #[test]
 fn weights_come_through_the_pinned_ring_where_host_memory_is_short() {
     let Some(gpu) = cuda() else { return };
@@ -97,7 +100,7 @@ fn weights_come_through_the_pinned_ring_where_host_memory_is_short() {
         &compile(dir.path(), &model, DType::BF16, gpu, true),
         40,
     ));
-    let device = Arc::new(Cuda::with_host_budget(0, 0).expect("a device"));
+    let device = Arc::new(Cuda::with_host_budget(0, BUDGET).expect("a device"));
     let engine = compile(dir.path(), &model, DType::BF16, device.clone(), true);
     for request in [Request::Minimum, Request::Full] {
         engine.set_device_budget(request).expect("a budget");
@@ -107,7 +110,7 @@ fn weights_come_through_the_pinned_ring_where_host_memory_is_short() {
         );
     }
     let transfers = device.transfers();
-    assert_eq!(transfers.registered, 0, "{transfers:?}");
+    assert!(transfers.registered <= BUDGET, "{transfers:?}");
     assert!(transfers.ring > 0, "{transfers:?}");
 }
 

@@ -1,6 +1,6 @@
 //! How many elements of each argument a kernel may touch in a call.
 
-use candle_trt::kernel::{Arg, Body, Dim, Env, Inst, Kernel, View};
+use candle_trt::kernel::{Arg, Body, Dim, Env, Inst, Kernel, Left, View};
 
 /// For each argument, one more than the last element that a view reaches.
 pub fn lengths(kernel: &Kernel, env: &Env) -> Vec<usize> {
@@ -20,7 +20,10 @@ fn of_part(kernel: &Kernel, env: &Env) -> Vec<usize> {
         Kernel::Row(k) => reach.body(&k.body, &k.space),
         Kernel::Matmul(k) => {
             let of = |last: &Dim| [k.batch.clone(), last.clone(), k.k.clone()];
-            reach.view(k.a.arg, &k.a.view, &of(&k.m));
+            match &k.a {
+                Left::Stored(a) => reach.view(a.arg, &a.view, &of(&k.m)),
+                Left::Computed { body, .. } => reach.body(body, &of(&k.m)),
+            }
             reach.view(k.b.arg, &k.b.view, &of(&k.n));
             reach.body(&k.epilogue, &[k.batch.clone(), k.m.clone(), k.n.clone()]);
         }

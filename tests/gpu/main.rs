@@ -17,6 +17,7 @@ mod kernels;
 mod matrix;
 mod models;
 mod numbers;
+mod pressure;
 #[path = "../suite/common/tiny.rs"]
 #[allow(dead_code, reason = "the other suite uses more of it")]
 mod tiny;

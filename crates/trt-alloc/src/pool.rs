@@ -151,6 +151,17 @@ pub enum Error {
     Device(#[from] trt_device::Error),
 }
 
+impl Error {
+    /// The bytes that were asked for, if the device had no memory for them. A limit of the pool is
+    /// no such error.
+    pub fn out_of_memory(&self) -> Option<u64> {
+        match self {
+            Error::Device(e) => e.out_of_memory(),
+            _ => None,
+        }
+    }
+}
+
 /// The bounded pool of one device; a clone is the same pool.
 #[derive(Clone, Debug)]
 pub struct Pool {

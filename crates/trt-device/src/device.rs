@@ -3,7 +3,7 @@
 use crate::by_host::ByHost;
 use crate::cuda::{CudaEvent, CudaExecutable, CudaGraph};
 use crate::host::{HostEvent, HostExecutable};
-use crate::{Error, Memory, Slice};
+use crate::{Claim, Error, Memory, Slice};
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
@@ -276,6 +276,7 @@ pub trait Device: Send + Sync + fmt::Debug {
     fn info(&self) -> &Info;
 
     /// Bytes of device memory that nobody holds at this moment; none if the device does not tell.
+    /// A GPU counts every process, the host device what was taken of it.
     fn free_memory(&self) -> Option<u64>;
 
     /// Device memory of `bytes` bytes, zero-filled, aligned to at least 256 bytes. Freed when
@@ -289,6 +290,14 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// to the system, and no work that uses it may be left. Bytes that stay keep their content,
     /// new ones have any. After an error nothing has changed.
     fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), Error>;
+
+    /// Counts bytes of device memory that are no allocation of it: pages of mappings that kernels
+    /// read in place. A device without such pages counts nothing.
+    fn claim(&self, bytes: u64) -> Result<Claim, Error> {
+        let mut claim = Claim::default();
+        claim.resize(bytes)?;
+        Ok(claim)
+    }
 
     /// Makes a read-only mapping of a whole file usable in work. The file itself is what copies
     /// are read from where that is cheaper.

@@ -272,6 +272,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// The bytes that were asked for, if there was no memory for them: the one kind of error that
+    /// may pass when somebody holds less.
+    pub fn out_of_memory(&self) -> Option<u64> {
+        match self {
+            Error::OutOfMemory { bytes, .. } => Some(*bytes as u64),
+            _ => None,
+        }
+    }
+
     /// The error of the last system call.
     pub(crate) fn last_os(call: impl Into<String>) -> Self {
         Error::os(call, &std::io::Error::last_os_error())

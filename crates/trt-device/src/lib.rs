@@ -44,6 +44,7 @@ mod memory;
 mod open;
 mod owned;
 mod process;
+mod room;
 mod shared;
 
 pub use cuda::{Cuda, CudaInfo, Transfers};
@@ -54,4 +55,5 @@ pub use memory::{ALIGN, Memory, Slice};
 pub use open::open;
 pub use owned::OwnedStream;
 pub use process::{AnonPeak, ProcessMemory, trim_host_memory};
+pub use room::Claim;
 pub use shared::{memory_file, seal_size};

@@ -7,7 +7,7 @@
 
 use crate::cuda::DeviceMemory;
 use crate::host::Reserved;
-use crate::{Error, Paging};
+use crate::{Claim, Error, Paging};
 use memmap2::{Mmap, MmapMut};
 use std::alloc::Layout;
 use std::any::Any;
@@ -141,8 +141,8 @@ impl Memory {
     }
 
     /// Host addresses without memory.
-    pub(crate) fn host_reserved(bytes: usize, device: &str) -> Result<Memory, Error> {
-        let reserved = Reserved::new(bytes).map_err(|e| Error::OutOfMemory {
+    pub(crate) fn host_reserved(bytes: usize, device: &str, claim: Claim) -> Result<Memory, Error> {
+        let reserved = Reserved::new(bytes, claim).map_err(|e| Error::OutOfMemory {
             device: device.to_string(),
             bytes,
             reason: e.to_string(),
@@ -167,11 +167,7 @@ impl Memory {
                 len: self.len(),
             });
         }
-        reserved.commit(bytes).map_err(|e| Error::OutOfMemory {
-            device: device.to_string(),
-            bytes,
-            reason: e.to_string(),
-        })
+        reserved.commit(bytes, device)
     }
 
     /// A read-only file mapping.

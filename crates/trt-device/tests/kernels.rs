@@ -46,7 +46,8 @@ fn project() -> Kernel {
         a: Operand {
             arg: Arg(0),
             view: view([K as i64, K as i64, 1]),
-        },
+        }
+        .into(),
         b: Operand {
             arg: Arg(1),
             view: view([0, K as i64, 1]),

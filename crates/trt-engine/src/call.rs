@@ -7,9 +7,11 @@
 use crate::Error;
 use crate::engine::{Compiled, Inner, Run, WeightUse};
 use crate::memory::ArenaLayout;
+use crate::pressure::Failed;
 use crate::recorded::Key;
-use std::sync::Arc;
-use trt_alloc::{Arena, Hold, Lease};
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+use trt_alloc::{Arena, Hold};
 use trt_device::{Slice, Tiles, Work};
 use trt_graph::program::BufferKind;
 use trt_kernel::Env;
@@ -19,6 +21,8 @@ use trt_stream::{Pass, ProgramId};
 struct Laid<'a> {
     arena: &'a Arena,
     layout: &'a ArenaLayout,
+    /// Whether a launch of the call was submitted.
+    launched: &'a Cell<bool>,
 }
 
 impl Laid<'_> {
@@ -36,7 +40,7 @@ impl Buffers {
         inner: &Inner,
         index: usize,
         arena: &Laid<'_>,
-        states: &[Arc<Lease>],
+        states: &[Slice],
     ) -> Result<Buffers, Error> {
         let p = &inner.programs[index];
         let mut slices = Vec::with_capacity(p.program.buffers.len());
@@ -45,7 +49,7 @@ impl Buffers {
                 BufferKind::Input(_) | BufferKind::Output(_) | BufferKind::Temp => {
                     arena.part(arena.layout.places[i])?
                 }
-                BufferKind::State(s) => states.get(*s).map(|l| l.whole()),
+                BufferKind::State(s) => states.get(*s).cloned(),
                 BufferKind::Const(_) => inner.constants[index][i].as_ref().map(|l| l.whole()),
             });
         }
@@ -58,24 +62,47 @@ impl Buffers {
     }
 }
 
-/// Runs a program and reads its outputs. `inputs` are the bytes of each input.
+/// Runs a program and reads its outputs. `inputs` are the bytes of each input. Where the device has
+/// no memory for the call, resident weights make room.
 pub(crate) fn call(
     inner: &Inner,
     run: &mut Run,
     index: usize,
     env: Env,
     inputs: Vec<Vec<u8>>,
-    states: &[Arc<Lease>],
+    states: &[Slice],
+) -> Result<Vec<Vec<u8>>, Error> {
+    inner.calls.fetch_add(1, Ordering::Relaxed);
+    inner.giving_way(run, |run| {
+        let launched = Cell::new(false);
+        let result = attempt(inner, run, index, env, &inputs, states, &launched);
+        // What was launched may have changed states: such a call is not made again.
+        result.map_err(|error| match launched.get() {
+            true => Failed::For(error),
+            false => Failed::Yet(error),
+        })
+    })
+}
+
+fn attempt(
+    inner: &Inner,
+    run: &mut Run,
+    index: usize,
+    env: Env,
+    inputs: &[Vec<u8>],
+    states: &[Slice],
+    launched: &Cell<bool>,
 ) -> Result<Vec<Vec<u8>>, Error> {
     let p = &inner.programs[index];
     let layout = match run.seat.hold() {
         Hold::Member => p.arena.clone(),
         Hold::Call => run.layouts.get(index, &p.shape, &env)?,
     };
-    let loan = run.seat.begin(layout.bytes, inner.compute)?;
+    let loan = run.seat.begin(layout.bytes, inner.compute.id())?;
     let laid = Laid {
         arena: loan.arena()?,
         layout: &layout,
+        launched,
     };
     let result = submit(inner, run, index, env, inputs, states, &laid);
     if result.is_err() {
@@ -93,19 +120,20 @@ fn submit(
     run: &mut Run,
     index: usize,
     env: Env,
-    inputs: Vec<Vec<u8>>,
-    states: &[Arc<Lease>],
+    inputs: &[Vec<u8>],
+    states: &[Slice],
     arena: &Laid<'_>,
 ) -> Result<Vec<Vec<u8>>, Error> {
     let p = &inner.programs[index];
     let buffers = Buffers::bind(inner, index, arena, states)?;
-    for (i, bytes) in inputs.into_iter().enumerate() {
+    for (i, bytes) in inputs.iter().enumerate() {
         // Inputs come first among a program's buffers.
         let place = buffers.get(i)?;
         let dst = part(place, bytes.len())?;
+        let bytes = bytes.clone();
         inner
             .device
-            .submit(inner.compute, Work::Write { dst, bytes })?;
+            .submit(inner.compute.id(), Work::Write { dst, bytes })?;
     }
     launch_all(inner, run, index, env, &buffers, states, arena)?;
     let first = p.program.inputs.len();
@@ -114,11 +142,11 @@ fn submit(
         let len = shape.iter().map(|d| d.size(&env)).product::<usize>() * dtype.size();
         let mut bytes = vec![0; len];
         let src = part(buffers.get(first + o)?, len)?;
-        inner.device.read(inner.compute, &src, &mut bytes)?;
+        inner.device.read(inner.compute.id(), &src, &mut bytes)?;
         outputs.push(bytes);
     }
     if outputs.is_empty() {
-        inner.device.synchronize(inner.compute)?;
+        inner.device.synchronize(inner.compute.id())?;
     }
     Ok(outputs)
 }
@@ -134,13 +162,16 @@ fn launch_all(
     index: usize,
     env: Env,
     buffers: &Buffers,
-    states: &[Arc<Lease>],
+    states: &[Slice],
     arena: &Laid<'_>,
 ) -> Result<(), Error> {
     let p = &inner.programs[index];
     let id = ProgramId(index as u32);
     let generation = run.streamer.settled(id)?;
-    let submit = |work| Ok(inner.device.submit(inner.compute, work)?);
+    let submit = |work| {
+        arena.launched.set(true);
+        Ok(inner.device.submit(inner.compute.id(), work)?)
+    };
     // What the host computes for a device cannot be recorded.
     let by_host = p.executables.iter().any(|e| e.by_host().is_some());
     let records = run.recorded.enabled() && run.seat.hold() == Hold::Member && !by_host;
@@ -152,7 +183,7 @@ fn launch_all(
         }
         return Ok(pass.finish()?);
     };
-    let places = states.iter().map(|s| s.whole().address());
+    let places = states.iter().map(|s| s.address());
     let key = Key {
         program: index,
         generation,

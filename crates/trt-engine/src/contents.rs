@@ -1,5 +1,5 @@
 //! What an engine holds beside its arena, read off its programs: the roles of weights, constants,
-//! and the size of states.
+//! (states have a module of their own).
 
 use crate::Error;
 use crate::engine::Compiled;
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use trt_alloc::{Lease, Pool, Purpose};
 use trt_device::{Stream, Work};
-use trt_graph::program::{BufferKind, State};
+use trt_graph::program::BufferKind;
 use trt_stream::WeightId;
 
 /// What the weights of all programs are used for.
@@ -41,12 +41,6 @@ impl Roles {
         }
         roles
     }
-}
-
-/// Bytes of the states of one session.
-pub(crate) fn state_bytes(states: &[State]) -> u64 {
-    let bytes = |s: &State| (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1) as u64;
-    states.iter().map(bytes).sum()
 }
 
 /// Bytes of all constants, equal ones once.

@@ -3,21 +3,25 @@
 //! Calls of all sessions take turns: whoever runs holds the `Run` lock, which owns the streamer.
 //! Budget changes take the same lock, so they fall between two calls.
 
-use crate::contents::{Roles, constant_bytes, constants, state_bytes};
-use crate::guard::WeightStreaming;
+use crate::contents::{Roles, constant_bytes, constants};
 use crate::limits::{DeviceNeeds, Watch};
 use crate::memory::{ArenaLayout, ArenaShape, Layouts};
+use crate::neighbours::{self, Newcomer};
+use crate::predict::Known;
+use crate::pressure::Pressure;
 use crate::recorded::Recorded;
 use crate::report::{CompileReport, MemoryReport};
 use crate::seat::Seat;
-use crate::{Allocation, Applied, Error, Profile, Request, Session, TileTarget, Traffic, Weights};
+use crate::states;
+use crate::{Allocation, Error, Profile, Request, Session, TileTarget, Traffic, Weights};
 use candle_core::DType;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trt_alloc::{Lease, Pool, Purpose};
-use trt_device::{Device, Executable, Stream};
-use trt_graph::program::{BufferId, Program, State, WeightId as ProgramWeight};
+use trt_device::{Device, Executable, OwnedStream};
+use trt_graph::program::{BufferId, Program, WeightId as ProgramWeight};
 use trt_kernel::Var;
-use trt_stream::{Config, Rates, Streamer, WeightId};
+use trt_stream::{Config, Demand, Rates, Streamer, WeightId};
 
 /// How an argument of a launch is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +86,23 @@ pub(crate) struct Inner {
     pub programs: Vec<Compiled>,
     /// For each program and buffer, the constant's memory.
     pub constants: Vec<Vec<Option<Arc<Lease>>>>,
-    pub compute: Stream,
+    pub compute: OwnedStream,
     report: CompileReport,
-    streaming: bool,
+    pub streaming: bool,
     mapped_tables: u64,
+    /// Bytes of the states of one session.
+    pub state_bytes: u64,
+    /// Bytes of the arena of the largest call.
+    pub arena: u64,
+    /// What memory for weights gains.
+    pub demand: Demand,
+    /// Whether the last budget that was asked for was [`Request::Automatic`].
+    pub automatic: AtomicBool,
+    /// Calls since it was made.
+    pub calls: AtomicU64,
     run: Mutex<Run>,
+    /// What calls cost, once it was measured.
+    pub known: Mutex<Option<Known>>,
 }
 
 /// What one call at a time may use.
@@ -98,6 +114,7 @@ pub(crate) struct Run {
     pub layouts: Layouts,
     /// Dropped after what was recorded in its memory.
     pub seat: Seat,
+    pub pressure: Pressure,
 }
 
 impl Engine {
@@ -118,7 +135,7 @@ impl Engine {
             allocation,
         } = parts;
         let pool = Pool::new(device.clone(), compile_limit.unwrap_or(u64::MAX));
-        let compute = device.stream("compute")?;
+        let compute = OwnedStream::new(&device, "compute")?;
         let arena = programs.iter().map(|p| p.arena.bytes).max().unwrap_or(1);
         let roles = Roles::of(&programs);
         let mapped_only = roles
@@ -135,7 +152,7 @@ impl Engine {
         let mut config = Config {
             pool: pool.clone(),
             weights,
-            compute,
+            compute: compute.id(),
             programs: programs.iter().map(Compiled::streamed).collect(),
             whole: Vec::new(),
             pinned: roles.pinned.into_iter().collect(),
@@ -150,21 +167,21 @@ impl Engine {
             constants: constant_bytes(&programs),
             states: programs
                 .first()
-                .map_or(0, |p| state_bytes(&p.program.states)),
+                .map_or(0, |p| states::bytes(&p.program.states)),
         };
         needs.check(compile_limit)?;
-        let constants = constants(&pool, compute, &programs)?;
-        let seat = Seat::new(allocation, &pool, arena)?;
-        config.free = match compile_limit {
-            Some(most) => {
-                let room = most.min(device.info().total_memory);
-                room.saturating_sub(needs.beside_weights())
-            }
-            None => {
-                let held = pool.in_use() - pool.in_use_by(Purpose::Activations) + arena;
-                device.info().total_memory.saturating_sub(held)
-            }
+        let demand = config.demand(1.);
+        let automatic = streaming && limit.is_none() && request == Request::Automatic;
+        let newcomer = match automatic {
+            true => Newcomer::Automatic(&demand, needs.beside_weights()),
+            false => Newcomer::Fixed(needs.total()),
         };
+        let room = neighbours::make_room(&device, newcomer);
+        let within =
+            compile_limit.map_or(u64::MAX, |most| most.saturating_sub(needs.beside_weights()));
+        let constants = constants(&pool, compute.id(), &programs)?;
+        let seat = Seat::new(allocation, &pool, arena)?;
+        config.free = room.min(within);
         let streamer = Streamer::new(config)?;
         pool.set_limit(u64::MAX)?;
         report.device_peak_bytes = pool.high_water();
@@ -181,13 +198,21 @@ impl Engine {
             report,
             streaming,
             mapped_tables,
+            state_bytes: needs.states,
+            arena,
+            demand,
+            automatic: AtomicBool::new(automatic),
+            calls: AtomicU64::new(0),
             run: Mutex::new(Run {
                 streamer,
                 recorded: Recorded::new(replay),
                 layouts: Layouts::default(),
                 seat,
+                pressure: Pressure::default(),
             }),
+            known: Mutex::new(None),
         }));
+        neighbours::enter(&engine.0);
         match limit {
             Some(bytes) if streaming => engine.set_device_limit(bytes).map(|_| ())?,
             Some(bytes) => engine.0.pool.set_limit(bytes)?,
@@ -216,83 +241,6 @@ impl Engine {
         &self.0.profile
     }
 
-    /// The scope of a budget: what is set through the guard is undone when it is dropped.
-    pub fn weight_streaming(&self) -> Result<WeightStreaming<'_>, Error> {
-        WeightStreaming::new(self)
-    }
-
-    /// The budget in force: bytes of weights on the device, resident plus ring.
-    pub fn device_budget(&self) -> Result<Applied, Error> {
-        Ok(self.run().streamer.applied()?)
-    }
-
-    /// Sets the budget from the next call on. Sessions keep their states. Anything up to the
-    /// total is kept exactly; more is clamped, and the reply says so; less than the floor is an
-    /// error and changes nothing; 0 is the floor.
-    pub fn set_device_budget(&self, request: Request) -> Result<Applied, Error> {
-        self.require_streaming()?;
-        let mut run = self.run();
-        let free = self.free_for_weights(&run.seat);
-        Ok(run.set_budget(request, free)?)
-    }
-
-    /// Bytes of all weights that a budget counts; 0 without streaming.
-    pub fn total_device_budget(&self) -> u64 {
-        if self.0.streaming {
-            self.run().streamer.total()
-        } else {
-            0
-        }
-    }
-
-    /// The smallest budget: pinned weights and the smallest ring.
-    pub fn minimum_device_budget(&self) -> u64 {
-        self.run().streamer.floor()
-    }
-
-    /// The budget that [`Request::Automatic`] gives now: what is free beside everything else.
-    pub fn automatic_device_budget(&self) -> u64 {
-        let run = self.run();
-        self.free_for_weights(&run.seat).min(run.streamer.total())
-    }
-
-    /// The most that the engine may hold on the device, everything included.
-    pub fn device_limit(&self) -> u64 {
-        self.0.pool.limit()
-    }
-
-    /// Bounds everything on the device; the budget becomes what is left for weights beside
-    /// activations, constants, and the states of the sessions that exist, or of one.
-    pub fn set_device_limit(&self, limit: u64) -> Result<Applied, Error> {
-        self.require_streaming()?;
-        let mut run = self.run();
-        let other = self.other_bytes(&run.seat);
-        let (floor, left) = (run.streamer.floor(), limit.saturating_sub(other));
-        if left < floor {
-            return Err(Error::LimitTooSmall {
-                limit,
-                left,
-                other,
-                floor,
-            });
-        }
-        let before = run.streamer.applied()?;
-        let request = Request::Bytes(left.min(run.streamer.total()));
-        // Room first where the limit grows, less to hold first where it shrinks.
-        let pool = &self.0.pool;
-        let old = pool.limit();
-        pool.set_limit(old.max(limit))?;
-        let applied = run.set_budget(request, left).and_then(|applied| {
-            pool.set_limit(limit)?;
-            Ok(applied)
-        });
-        if applied.is_err() {
-            run.set_budget(Request::Bytes(before.applied), before.applied)?;
-            pool.set_limit(old)?;
-        }
-        Ok(applied?)
-    }
-
     /// Measures how fast weights come to the device and are read there; takes up to a second and
     /// two gigabytes of the device for as long.
     pub fn measure_rates(&self) -> Result<Rates, Error> {
@@ -304,14 +252,17 @@ impl Engine {
     pub fn memory(&self) -> MemoryReport {
         let pool = &self.0.pool;
         let of = |p: Purpose| pool.in_use_by(p);
+        let run = self.run();
         MemoryReport {
-            total_weights: self.run().streamer.total(),
+            total_weights: run.streamer.total(),
+            budget_changes: run.streamer.changes(),
+            pressure: run.pressure,
             mapped_tables: self.0.mapped_tables,
             weights: of(Purpose::Weights) + of(Purpose::Ring),
             activations: of(Purpose::Activations) + of(Purpose::Io) + of(Purpose::Scratch),
             constants: of(Purpose::Constants),
             states: of(Purpose::States),
-            states_per_session: self.state_bytes(),
+            states_per_session: self.0.state_bytes,
             in_use: pool.in_use(),
             high_water: pool.high_water(),
             limit: pool.limit(),
@@ -329,55 +280,20 @@ impl Engine {
     }
 
     pub(crate) fn run(&self) -> MutexGuard<'_, Run> {
-        // A call that panicked left the streamer between two works; its pass reset the ring.
-        self.0.run.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn require_streaming(&self) -> Result<(), Error> {
-        if self.0.streaming {
-            Ok(())
-        } else {
-            Err(Error::NoStreaming)
-        }
-    }
-
-    pub(crate) fn states(&self) -> &[State] {
-        self.0.programs.first().map_or(&[], |p| &p.program.states)
-    }
-
-    fn state_bytes(&self) -> u64 {
-        state_bytes(self.states())
-    }
-
-    /// What the device holds, or will hold with one session in its largest call, beside weights.
-    fn other_bytes(&self, seat: &Seat) -> u64 {
-        let usage = self.0.pool.usage();
-        let of = |p: Purpose| usage.of(p);
-        let states = of(Purpose::States).max(self.state_bytes());
-        let activations = of(Purpose::Activations).max(seat.most());
-        let rest = of(Purpose::Constants) + of(Purpose::Io) + of(Purpose::Scratch);
-        states + activations + rest
-    }
-
-    fn free_for_weights(&self, seat: &Seat) -> u64 {
-        let room = self.0.device.info().total_memory.min(self.0.pool.limit());
-        room.saturating_sub(self.other_bytes(seat))
+        self.0.run()
     }
 }
 
-impl Run {
-    /// Changes the budget. What was recorded keeps the weights that it uses, so it goes first.
-    fn set_budget(&mut self, request: Request, free: u64) -> Result<Applied, trt_stream::Error> {
-        if self.streamer.would_move(request, free)? {
-            self.recorded.forget(None);
-        }
-        self.streamer.set_budget(request, free)
+impl Inner {
+    pub fn run(&self) -> MutexGuard<'_, Run> {
+        // A call that panicked left the streamer between two works; its pass reset the ring.
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Compiled {
     /// The streamed weights in launch order.
-    fn streamed(&self) -> Vec<WeightId> {
+    pub fn streamed(&self) -> Vec<WeightId> {
         self.program
             .ranged_uses()
             .map(|w| self.weights[w.0 as usize])

@@ -2,6 +2,7 @@
 
 use crate::SavedError;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use trt_graph::NodeId;
 
 /// An error of an engine. After any of them the engine is as it was before the call.
@@ -44,6 +45,39 @@ pub enum Error {
         other: u64,
         /// The least that weights need.
         floor: u64,
+    },
+    /// A device budget below the floors of its engines, in the order in which they joined.
+    #[error("device budget: {0}")]
+    BelowFloors(#[from] trt_stream::BelowFloors),
+    /// An engine of a device budget refused its share; all have the budgets they had before.
+    #[error("engine {engine} of {engines} of the device budget: {source}")]
+    Member {
+        /// The engine, counted from 0 in the order of joining.
+        engine: usize,
+        /// How many there are.
+        engines: usize,
+        /// Why it refused.
+        source: Box<Error>,
+    },
+    /// An engine on another device than the device budget that it is to join.
+    #[error("the device budget is one of {budget}, but the engine runs on {engine}")]
+    OtherDevice {
+        /// The device of the budget.
+        budget: String,
+        /// The device of the engine.
+        engine: String,
+    },
+    /// No budget makes calls fast enough.
+    #[error(
+        "no budget up to {budget} bytes makes a call take {latency:?}: the best predicted is {best:?}"
+    )]
+    LatencyOutOfReach {
+        /// The time asked for.
+        latency: Duration,
+        /// The best there is.
+        best: Duration,
+        /// The budget of the best: the largest that fits.
+        budget: u64,
     },
     /// No class of the profile fits a call.
     #[error("no class of the profile serves {call}; the profile has {profile}")]
@@ -133,6 +167,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// The bytes that were asked for, if the device had no memory for them.
+    pub fn out_of_memory(&self) -> Option<u64> {
+        match self {
+            Error::Stream(e) => e.out_of_memory(),
+            Error::Memory(e) => e.out_of_memory(),
+            Error::Device(e) => e.out_of_memory(),
+            Error::Member { source, .. } => source.out_of_memory(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn outside(call: String, profile: &trt_graph::Profile) -> Error {
         let profile = classes(profile);
         Error::OutsideProfile { call, profile }

@@ -3,21 +3,21 @@
 use crate::{Applied, Engine, Error, Request};
 
 /// Changes the budget of an engine for a scope. Dropping it, on any way out of the scope,
-/// restores the budget and the limit that were in force when it was made.
+/// restores the request, the budget and the limit that were in force when it was made; only where
+/// another process took the memory meanwhile, as much of the budget as there is memory for.
 #[derive(Debug)]
 pub struct WeightStreaming<'a> {
     engine: &'a Engine,
-    budget: u64,
+    before: Applied,
     limit: u64,
 }
 
 impl<'a> WeightStreaming<'a> {
     pub(crate) fn new(engine: &'a Engine) -> Result<Self, Error> {
         engine.require_streaming()?;
-        let budget = engine.device_budget()?.applied;
         Ok(WeightStreaming {
             engine,
-            budget,
+            before: engine.device_budget()?,
             limit: engine.device_limit(),
         })
     }
@@ -56,15 +56,20 @@ impl<'a> WeightStreaming<'a> {
 impl Drop for WeightStreaming<'_> {
     fn drop(&mut self) {
         // Room first, then the budget, then the limit: the order that works whichever way each goes.
-        let pool = &self.engine.0.pool;
-        let room = pool.set_limit(pool.limit().max(self.limit));
-        let budget = self.engine.set_device_budget(Request::Bytes(self.budget));
-        let limit = pool.set_limit(self.limit);
-        if let Some(e) = room.and(limit).map_err(Error::from).err().or(budget.err()) {
-            tracing::error!(
-                budget = self.budget,
-                "the budget could not be restored: {e}"
-            );
+        let inner = &self.engine.0;
+        let mut run = inner.run();
+        let room = inner.pool.set_limit(inner.pool.limit().max(self.limit));
+        let budget = run.restore(&self.before);
+        inner.note(&run);
+        let limit = inner.pool.set_limit(self.limit);
+        let wanted = self.before.applied;
+        match budget {
+            Ok(now) if now.applied == wanted => {}
+            Ok(now) => tracing::warn!(wanted, now = now.applied, "a budget was restored in part"),
+            Err(e) => tracing::error!(wanted, "a budget could not be restored: {e}"),
+        }
+        if let Err(e) = room.and(limit) {
+            tracing::error!(limit = self.limit, "a limit could not be restored: {e}");
         }
     }
 }

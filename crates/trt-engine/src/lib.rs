@@ -44,14 +44,19 @@
 //! ```
 
 mod allocation;
+mod budget;
 mod call;
 mod compiler;
 mod contents;
+mod device_budget;
 mod engine;
 mod error;
 mod guard;
 mod limits;
 mod memory;
+mod neighbours;
+mod predict;
+mod pressure;
 mod ready;
 mod recorded;
 mod report;
@@ -59,14 +64,17 @@ mod saved;
 mod seat;
 mod session;
 mod source;
+mod states;
 mod tensors;
 
 pub use allocation::ResourceAllocation;
 pub use compiler::Compiler;
+pub use device_budget::{DeviceBudget, DeviceShares, EngineShare, Priority};
 pub use engine::Engine;
 pub use error::Error;
 pub use guard::WeightStreaming;
 pub use limits::CompileLimits;
+pub use pressure::{Pressure, Shrink};
 pub use report::{ClassReport, CompileReport, MemoryReport};
 pub use saved::SavedError;
 pub use session::Session;
@@ -74,4 +82,6 @@ pub use tensors::FromTensors;
 pub use trt_alloc::{Allocation, Shared};
 pub use trt_device::trim_host_memory;
 pub use trt_graph::{Class, Profile};
-pub use trt_stream::{Applied, Percent, Request, TileTarget, Traffic, Weights};
+pub use trt_stream::{
+    Applied, Costs, Percent, Prediction, Rates, Request, TileTarget, Traffic, Weights,
+};

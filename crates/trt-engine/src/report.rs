@@ -1,5 +1,6 @@
 //! What an engine says of itself, as data that serialises.
 
+use crate::pressure::Pressure;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use trt_graph::{Class, Graph, Report};
@@ -100,6 +101,12 @@ pub struct MemoryReport {
     pub high_water: u64,
     /// The limit of everything.
     pub limit: u64,
+    /// How often weights or their ring had to change for a budget.
+    #[serde(default)]
+    pub budget_changes: u64,
+    /// How the engine gave way to others on the device.
+    #[serde(default)]
+    pub pressure: Pressure,
 }
 
 impl fmt::Display for CompileReport {

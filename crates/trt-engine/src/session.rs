@@ -1,10 +1,10 @@
 //! One conversation with an engine: its states and position.
 
 use crate::call::call;
-use crate::{Engine, Error};
+use crate::pressure::Failed;
+use crate::{Engine, Error, states};
 use candle_core::{Device as CandleDevice, Tensor};
-use std::sync::Arc;
-use trt_alloc::{Lease, Purpose};
+use trt_device::Slice;
 use trt_graph::InputDecl;
 use trt_kernel::{DType, Dim, Env, Var};
 
@@ -13,19 +13,21 @@ use trt_kernel::{DType, Dim, Env, Var};
 #[derive(Debug)]
 pub struct Session {
     engine: Engine,
-    states: Vec<Arc<Lease>>,
+    states: Vec<Slice>,
     position: usize,
 }
 
 impl Session {
     pub(crate) fn new(engine: Engine) -> Result<Session, Error> {
-        let mut states = Vec::with_capacity(engine.states().len());
-        for s in engine.states() {
-            let bytes = (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1);
-            states.push(Arc::new(
-                engine.0.pool.acquire(bytes as u64, Purpose::States)?,
-            ));
-        }
+        // What was acquired before a refusal is given back, so all of it is asked for again.
+        let states = match states::acquire(&engine.0) {
+            Err(e) if e.out_of_memory().is_some() => {
+                let mut run = engine.run();
+                let again = |_: &mut _| states::acquire(&engine.0).map_err(Failed::Yet);
+                engine.0.giving_way(&mut run, again)?
+            }
+            other => other?,
+        };
         Ok(Session {
             engine,
             states,
@@ -228,7 +230,7 @@ impl Session {
 impl Drop for Session {
     /// What was recorded keeps the states.
     fn drop(&mut self) {
-        let places: Vec<u64> = self.states.iter().map(|s| s.whole().address()).collect();
+        let places: Vec<u64> = self.states.iter().map(|s| s.address()).collect();
         self.engine.run().recorded.forget(Some(&places));
     }
 }

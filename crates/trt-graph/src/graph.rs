@@ -88,6 +88,18 @@ pub enum Op {
         /// First index.
         start: Dim,
     },
+    /// Windows of an axis: it becomes two, where element `[i, j]` is element
+    /// `i * step + j * dilation` of the operand. Windows may overlap.
+    Unfold {
+        /// The axis; its windows are the axis after it.
+        axis: usize,
+        /// Distance of neighbouring windows.
+        step: usize,
+        /// Distance of neighbours in a window.
+        dilation: usize,
+    },
+    /// Zeros around and between the elements, a [`Margin`] for each axis.
+    Pad(Vec<Margin>),
     /// Tensors joined along an axis.
     Cat(usize),
     /// `cat(state, new)` along an axis, done in place in the state's memory.
@@ -98,6 +110,25 @@ pub enum Op {
     /// Attention: inputs `q [b, h, s, d]`, `k [b, g, t, d]`, `v [b, g, t, e]` and, if `bias`, a
     /// tensor `[b, h, s, t]` that is added to the scores.
     Attention(AttentionOp),
+}
+
+/// The zeros of an axis in [`Op::Pad`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Margin {
+    /// Before the first element.
+    pub before: usize,
+    /// Between two neighbours.
+    pub between: usize,
+    /// After the last element.
+    pub after: usize,
+}
+
+impl Margin {
+    /// The size of an axis of `size` elements with its zeros.
+    pub fn around(&self, size: &Dim) -> Dim {
+        let gaps = &(size - &Dim::from(1)) * &Dim::from(self.between);
+        &(size + &gaps) + &Dim::from(self.before + self.after)
+    }
 }
 
 /// The parameters of [`Op::Attention`]: `softmax(cap(q·k * scale) + bias, hidden keys out) v`.

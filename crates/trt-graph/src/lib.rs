@@ -79,7 +79,9 @@ mod trace;
 mod verify;
 
 pub use error::Error;
-pub use graph::{AttentionOp, Graph, InputDecl, IntVar, Literal, Node, NodeId, Op, StateDecl};
+pub use graph::{
+    AttentionOp, Graph, InputDecl, IntVar, Literal, Margin, Node, NodeId, Op, StateDecl,
+};
 pub use lower::{KernelNote, Report, compile, lower};
 pub use mirror::{candle, candle_nn};
 pub use trace::{Call, Class, Profile, Step, trace};

@@ -251,6 +251,28 @@ fn check(graph: &Graph, node: &Node) -> Checked {
                 format!("{} from {}", list(&node.shape), list(&inputs[0].shape))
             })
         }
+        Op::Unfold {
+            axis: a,
+            step,
+            dilation,
+        } => {
+            arity(1)?;
+            axis(*a + 1).and(same_dtype(inputs[0]))?;
+            check_unfold(graph, inputs[0], node, *a, (*step, *dilation))
+        }
+        Op::Pad(margins) => {
+            arity(1)?;
+            same_dtype(inputs[0])?;
+            let padded: Vec<Dim> = margins
+                .iter()
+                .zip(&inputs[0].shape)
+                .map(|(m, d)| m.around(d))
+                .collect();
+            let each = margins.len() == inputs[0].shape.len() && padded == node.shape;
+            ensure(each, || {
+                format!("{} from {}", list(&node.shape), list(&inputs[0].shape))
+            })
+        }
         Op::Cat(a) | Op::Append(a) => {
             axis(*a)?;
             let mut total = Dim::from(0);
@@ -305,6 +327,33 @@ fn check(graph: &Graph, node: &Node) -> Checked {
             })
         }
     }
+}
+
+/// The last element of the last window is inside of the axis in every call.
+fn check_unfold(
+    graph: &Graph,
+    x: &Node,
+    node: &Node,
+    axis: usize,
+    (step, dilation): (usize, usize),
+) -> Checked {
+    let mut others = node.shape.clone();
+    let window = others.remove(axis + 1);
+    let one = Dim::from(1);
+    let span = |n: &Dim, by: usize| &(n - &one) * &Dim::from(by);
+    let reach = &(&span(&others[axis], step) + &span(&window, dilation)) + &one;
+    let fits = others.len() == x.shape.len()
+        && (0..others.len()).all(|i| i == axis || others[i] == x.shape[i])
+        && step > 0
+        && dilation > 0
+        && (&x.shape[axis] - &reach).bounds(&graph.ranges()).min >= 0;
+    ensure(fits, || {
+        format!(
+            "{} from {}: windows along axis {axis} reach {reach} elements",
+            list(&node.shape),
+            list(&x.shape)
+        )
+    })
 }
 
 fn check_matmul(a: &Node, b: &Node, out: &Node) -> Checked {

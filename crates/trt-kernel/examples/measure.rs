@@ -53,7 +53,8 @@ fn linear(m: usize, n: usize, k: usize, weight: DType, other: DType) -> Kernel {
         a: Operand {
             arg: Arg(0),
             view: view(&[0, k, 1]),
-        },
+        }
+        .into(),
         b: Operand {
             arg: Arg(1),
             view: view(&[0, k, 1]),

@@ -290,6 +290,12 @@ impl Body {
         Ok(())
     }
 
+    /// Whether it loads or stores an argument.
+    pub fn touches(&self, arg: Arg) -> bool {
+        let is = |i: &Inst| matches!(i, Inst::Load(a, _) | Inst::Store(a, ..) if *a == arg);
+        self.insts.iter().any(is)
+    }
+
     /// The arguments that are stored to, in order of first store.
     pub fn stores(&self) -> Vec<Arg> {
         let mut out = Vec::new();

@@ -3,9 +3,8 @@
 //! A kernel is plain data: argument dtypes, symbolic sizes, views, and a body. Arguments are
 //! pointers given at launch, in the order of `args`; views are in elements from the pointer.
 
-use crate::{Arg, Body, BodyError, DType, Dim, View};
+use crate::{Arg, Body, DType, Dim, Inst, View};
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// Everything the back ends can run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,6 +53,22 @@ pub struct Operand {
     pub view: View,
 }
 
+/// The left operand of a product, over axes `[batch, m, k]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Left {
+    /// It is in memory.
+    Stored(Operand),
+    /// It is computed where the product runs: what a body yields at each point, rounded to a dtype
+    /// as if it had been stored, so that [`Matmul::split`] gives the same numbers. The body may
+    /// fold over `k`, takes no input and stores nothing.
+    Computed {
+        /// What elements are rounded to before they are multiplied.
+        dtype: DType,
+        /// Yields an element.
+        body: Body,
+    },
+}
+
 /// `sum[batch, m, n] = Σ_k a[batch, m, k] * b[batch, n, k]`, then the epilogue at each
 /// `[batch, m, n]` with the sum as [`crate::Inst::Input`]. Sums are f32.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,8 +83,8 @@ pub struct Matmul {
     pub k: Dim,
     /// Dtypes of the arguments.
     pub args: Vec<DType>,
-    /// Left operand over axes `[batch, m, k]`.
-    pub a: Operand,
+    /// Left operand.
+    pub a: Left,
     /// Right operand over axes `[batch, n, k]`.
     pub b: Operand,
     /// Whether `b` is a weight that may be launched by row ranges: then its view is row-major
@@ -156,25 +171,69 @@ pub struct Move {
     pub dst: View,
 }
 
-/// What [`Kernel::check`] can find wrong.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KernelError {
-    /// The body breaks its rules.
-    #[error("{kernel} kernel: {source}")]
-    Body {
-        /// The kernel kind.
-        kernel: &'static str,
-        /// What is wrong.
-        source: BodyError,
-    },
-    /// A template's parts do not fit together.
-    #[error("{kernel} kernel: {what}")]
-    Shape {
-        /// The kernel kind.
-        kernel: &'static str,
-        /// What is wrong, with numbers.
-        what: String,
-    },
+impl From<Operand> for Left {
+    fn from(operand: Operand) -> Left {
+        Left::Stored(operand)
+    }
+}
+
+impl Left {
+    /// Where it is, if it is in memory.
+    pub fn stored(&self) -> Option<&Operand> {
+        match self {
+            Left::Stored(operand) => Some(operand),
+            Left::Computed { .. } => None,
+        }
+    }
+}
+
+impl Matmul {
+    /// The dtype in which elements of `a` are multiplied.
+    pub fn left_dtype(&self) -> DType {
+        match &self.a {
+            Left::Stored(a) => self.args[a.arg.0 as usize],
+            Left::Computed { dtype, .. } => *dtype,
+        }
+    }
+
+    /// The bodies that it runs: of the left operand, if that has one, and the epilogue.
+    pub fn bodies(&self) -> impl Iterator<Item = &Body> {
+        let left = match &self.a {
+            Left::Stored(_) => None,
+            Left::Computed { body, .. } => Some(body),
+        };
+        left.into_iter().chain([&self.epilogue])
+    }
+
+    /// If the left operand is computed: a row kernel that stores it, and the product that reads
+    /// it there. Both take the arguments of this product and after them the operand, row-major.
+    pub fn split(&self) -> Option<(Row, Matmul)> {
+        let Left::Computed { dtype, body } = &self.a else {
+            return None;
+        };
+        let mut args = self.args.clone();
+        let arg = Arg(args.len() as u16);
+        args.push(*dtype);
+        let space = vec![self.batch.clone(), self.m.clone(), self.k.clone()];
+        let view = View::contiguous(&space);
+        let insts = body.insts.iter().map(|inst| match inst {
+            Inst::Yield(r) => Inst::Store(arg, view.clone(), *r),
+            other => other.clone(),
+        });
+        let row = Row {
+            body: Body {
+                insts: insts.collect(),
+            },
+            args: args.clone(),
+            space,
+        };
+        let product = Matmul {
+            args,
+            a: Operand { arg, view }.into(),
+            ..self.clone()
+        };
+        Some((row, product))
+    }
 }
 
 impl Kernel {
@@ -248,191 +307,6 @@ impl Kernel {
                     own.map(move |a| Arg(first + a.0))
                 });
                 of.collect()
-            }
-        }
-    }
-
-    /// Checks everything that can be checked without a launch.
-    pub fn check(&self) -> Result<(), KernelError> {
-        let kernel = self.kind();
-        let body = |b: &Body, args: &[DType], axes, reduces, input| {
-            b.check(args, axes, kernel, reduces, input)
-                .map_err(|source| KernelError::Body { kernel, source })
-        };
-        let ensure = |ok: bool, what: String| match ok {
-            true => Ok(()),
-            false => Err(KernelError::Shape { kernel, what }),
-        };
-        let operand = |o: &Operand, args: &[DType], axes: usize| {
-            ensure(
-                (o.arg.0 as usize) < args.len() && o.view.strides.len() == axes,
-                format!(
-                    "operand a{} {} does not fit {} args, {axes} axes",
-                    o.arg.0,
-                    o.view,
-                    args.len()
-                ),
-            )
-        };
-        match self {
-            Kernel::Row(k) => {
-                ensure(!k.space.is_empty(), "the index space has no axis".into())?;
-                body(&k.body, &k.args, k.space.len(), true, false)
-            }
-            Kernel::Matmul(k) => {
-                operand(&k.a, &k.args, 3)?;
-                operand(&k.b, &k.args, 3)?;
-                if k.ranged {
-                    let s = &k.b.view.strides;
-                    ensure(
-                        k.b.view.offset.is(0)
-                            && s[0].is(0)
-                            && s[1] == k.k
-                            && s[2].is(1)
-                            && k.batch.is(1),
-                        format!(
-                            "a ranged operand must be row-major [{}, {}] with one batch, not {}",
-                            k.n, k.k, k.b.view
-                        ),
-                    )?;
-                }
-                body(&k.epilogue, &k.args, 3, false, true)
-            }
-            Kernel::Attention(k) => {
-                for o in [&k.q, &k.k, &k.v, &k.out] {
-                    operand(o, &k.args, 4)?;
-                }
-                ensure(
-                    k.kv_heads > 0 && k.heads % k.kv_heads == 0,
-                    format!(
-                        "{} heads are no multiple of {} key heads",
-                        k.heads, k.kv_heads
-                    ),
-                )?;
-                ensure(
-                    k.score.yielded().is_some(),
-                    "the score yields nothing".into(),
-                )?;
-                body(&k.score, &k.args, 4, false, true)
-            }
-            Kernel::Gather(k) => {
-                operand(&k.ids, &k.args, 1)?;
-                ensure(
-                    (k.table.0 as usize) < k.args.len(),
-                    format!("no table argument a{}", k.table.0),
-                )?;
-                body(&k.body, &k.args, 2, false, true)
-            }
-            Kernel::Move(k) => ensure(
-                k.src.strides.len() == k.space.len()
-                    && k.dst.strides.len() == k.space.len()
-                    && !k.space.is_empty(),
-                format!("views {} and {} over {} axes", k.src, k.dst, k.space.len()),
-            ),
-            Kernel::Group(k) => {
-                ensure(k.parts.len() > 1, format!("{} parts", k.parts.len()))?;
-                let products = |part: &Kernel| matches!(part, Kernel::Matmul(m) if m.ranged);
-                let all = k.parts.iter().all(products);
-                k.parts.iter().try_for_each(|part| match part {
-                    Kernel::Matmul(_) if all => part.check(),
-                    Kernel::Row(_) | Kernel::Move(_) => part.check(),
-                    Kernel::Matmul(_)
-                    | Kernel::Attention(_)
-                    | Kernel::Gather(_)
-                    | Kernel::Group(_) => ensure(false, format!("a part is a {}", part.kind())),
-                })
-            }
-        }
-    }
-}
-
-fn list(dims: &[Dim]) -> String {
-    dims.iter()
-        .map(Dim::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-fn dtypes(args: &[DType]) -> String {
-    args.iter().map(|d| d.name()).collect::<Vec<_>>().join(", ")
-}
-
-impl fmt::Display for Operand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a{}{}", self.arg.0, self.view)
-    }
-}
-
-impl fmt::Display for Kernel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Kernel::Row(k) => {
-                writeln!(f, "row [{}] ({})", list(&k.space), dtypes(&k.args))?;
-                write!(f, "{}", k.body)
-            }
-            Kernel::Matmul(k) => {
-                let ranged = if k.ranged { " ranged" } else { "" };
-                writeln!(
-                    f,
-                    "matmul{ranged} batch={} m={} n={} k={} ({})",
-                    k.batch,
-                    k.m,
-                    k.n,
-                    k.k,
-                    dtypes(&k.args)
-                )?;
-                writeln!(f, "    a = {}", k.a)?;
-                writeln!(f, "    b = {}", k.b)?;
-                write!(f, "{}", k.epilogue)
-            }
-            Kernel::Attention(k) => {
-                writeln!(
-                    f,
-                    "attention batch={} heads={}/{} queries={} keys={} dim={}/{} ({})",
-                    k.batch,
-                    k.heads,
-                    k.kv_heads,
-                    k.queries,
-                    k.keys,
-                    k.head_dim,
-                    k.value_dim,
-                    dtypes(&k.args)
-                )?;
-                for (name, o) in [("q", &k.q), ("k", &k.k), ("v", &k.v), ("out", &k.out)] {
-                    writeln!(f, "    {name} = {o}")?;
-                }
-                if let Some(c) = &k.causal {
-                    let window = c.window.map(|w| format!(" window={w}")).unwrap_or_default();
-                    writeln!(f, "    causal offset={}{window}", c.offset)?;
-                }
-                write!(f, "{}", k.score)
-            }
-            Kernel::Gather(k) => {
-                writeln!(
-                    f,
-                    "gather rows={} cols={} entries={} ids={} table=a{} ({})",
-                    k.rows,
-                    k.cols,
-                    k.entries,
-                    k.ids,
-                    k.table.0,
-                    dtypes(&k.args)
-                )?;
-                write!(f, "{}", k.body)
-            }
-            Kernel::Move(k) => {
-                writeln!(
-                    f,
-                    "move [{}] {} {} -> {}",
-                    list(&k.space),
-                    k.dtype,
-                    k.src,
-                    k.dst
-                )
-            }
-            Kernel::Group(k) => {
-                writeln!(f, "group of {}", k.parts.len())?;
-                k.parts.iter().try_for_each(|part| write!(f, "  {part}"))
             }
         }
     }

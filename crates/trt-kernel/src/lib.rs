@@ -42,6 +42,7 @@
 #![deny(unsafe_code)]
 
 mod body;
+mod check;
 mod dim;
 mod dtype;
 pub mod host;
@@ -53,11 +54,10 @@ mod text;
 pub use body::{
     Arg, Binary, Body, BodyBuilder, BodyError, Compare, Inst, Reduce, Reg, Ty, Unary, View,
 };
+pub use check::KernelError;
 pub use dim::{Dim, Env, Interval, Var};
 pub use dtype::DType;
-pub use kernel::{
-    Attention, Causal, Gather, Group, Kernel, KernelError, Matmul, Move, Operand, Row,
-};
+pub use kernel::{Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Row};
 
 /// Row ranges of a streamed [`Matmul`] start and end on multiples of this many weight rows
 /// (or at the weight's end).

@@ -4,7 +4,9 @@
 //! [`Dim::magnitude`] tells whether its value fits 64 bits in every call of a profile, however
 //! it is computed. Everything else about a kernel is [`Kernel::check`]'s.
 
-use crate::{Body, Dim, Group, Inst, Interval, Kernel, Matmul, Move, Operand, Row, Var, View};
+use crate::{
+    Body, Dim, Group, Inst, Interval, Kernel, Left, Matmul, Move, Operand, Row, Var, View,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
 type Terms = Vec<([u8; Var::MAX], i64)>;
@@ -106,7 +108,11 @@ impl Kernel {
             }
             Kernel::Matmul(k) => {
                 dims.extend([&k.batch, &k.m, &k.n, &k.k]);
-                of_operands(&[&k.a, &k.b], &mut dims);
+                match &k.a {
+                    Left::Stored(a) => of_operands(&[a], &mut dims),
+                    Left::Computed { body, .. } => of_body(body, &mut dims),
+                }
+                of_operands(&[&k.b], &mut dims);
                 of_body(&k.epilogue, &mut dims);
             }
             Kernel::Attention(k) => {

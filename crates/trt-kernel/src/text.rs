@@ -1,6 +1,6 @@
-//! Bodies as text: one line an instruction, as golden files and errors show them.
+//! Kernels as text: one line an instruction, as golden files and errors show them.
 
-use crate::{Body, Inst, View};
+use crate::{Body, DType, Dim, Inst, Kernel, Left, Operand, View};
 use std::fmt;
 
 impl fmt::Display for View {
@@ -45,5 +45,100 @@ impl fmt::Display for Body {
             }
         }
         Ok(())
+    }
+}
+
+fn list(dims: &[Dim]) -> String {
+    dims.iter()
+        .map(Dim::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn dtypes(args: &[DType]) -> String {
+    args.iter().map(|d| d.name()).collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a{}{}", self.arg.0, self.view)
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kernel::Row(k) => {
+                writeln!(f, "row [{}] ({})", list(&k.space), dtypes(&k.args))?;
+                write!(f, "{}", k.body)
+            }
+            Kernel::Matmul(k) => {
+                let ranged = if k.ranged { " ranged" } else { "" };
+                writeln!(
+                    f,
+                    "matmul{ranged} batch={} m={} n={} k={} ({})",
+                    k.batch,
+                    k.m,
+                    k.n,
+                    k.k,
+                    dtypes(&k.args)
+                )?;
+                match &k.a {
+                    Left::Stored(a) => writeln!(f, "    a = {a}")?,
+                    Left::Computed { dtype, body } => write!(f, "  a = {dtype} of\n{body}")?,
+                }
+                writeln!(f, "    b = {}", k.b)?;
+                write!(f, "{}", k.epilogue)
+            }
+            Kernel::Attention(k) => {
+                writeln!(
+                    f,
+                    "attention batch={} heads={}/{} queries={} keys={} dim={}/{} ({})",
+                    k.batch,
+                    k.heads,
+                    k.kv_heads,
+                    k.queries,
+                    k.keys,
+                    k.head_dim,
+                    k.value_dim,
+                    dtypes(&k.args)
+                )?;
+                for (name, o) in [("q", &k.q), ("k", &k.k), ("v", &k.v), ("out", &k.out)] {
+                    writeln!(f, "    {name} = {o}")?;
+                }
+                if let Some(c) = &k.causal {
+                    let window = c.window.map(|w| format!(" window={w}")).unwrap_or_default();
+                    writeln!(f, "    causal offset={}{window}", c.offset)?;
+                }
+                write!(f, "{}", k.score)
+            }
+            Kernel::Gather(k) => {
+                writeln!(
+                    f,
+                    "gather rows={} cols={} entries={} ids={} table=a{} ({})",
+                    k.rows,
+                    k.cols,
+                    k.entries,
+                    k.ids,
+                    k.table.0,
+                    dtypes(&k.args)
+                )?;
+                write!(f, "{}", k.body)
+            }
+            Kernel::Move(k) => {
+                writeln!(
+                    f,
+                    "move [{}] {} {} -> {}",
+                    list(&k.space),
+                    k.dtype,
+                    k.src,
+                    k.dst
+                )
+            }
+            Kernel::Group(k) => {
+                writeln!(f, "group of {}", k.parts.len())?;
+                k.parts.iter().try_for_each(|part| write!(f, "  {part}"))
+            }
+        }
     }
 }

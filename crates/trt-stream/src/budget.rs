@@ -225,6 +225,11 @@ pub enum Why {
         /// Bytes that were free.
         free: u64,
     },
+    /// The device had no memory for more.
+    Pressure {
+        /// The budget in bytes that was in force or asked for.
+        from: u64,
+    },
 }
 
 /// A budget that cannot be met. Nothing was changed.

@@ -1,6 +1,6 @@
 //! What a streamer is told, and the checks that need no device work.
 
-use crate::{Error, Layout, Limits, Request, Sheet, TileTarget, Tiling, WeightId, Weights};
+use crate::{Demand, Error, Layout, Limits, Request, Sheet, TileTarget, Tiling, WeightId, Weights};
 use std::collections::HashSet;
 use std::sync::Arc;
 use trt_alloc::Pool;
@@ -41,6 +41,12 @@ impl Config {
     pub fn limits(&self) -> Limits {
         let (lists, _) = distinct(&self.programs);
         self.layout(&lists).limits()
+    }
+
+    /// What memory gains: needs no device.
+    pub fn demand(&self, weight: f64) -> Demand {
+        let (lists, _) = distinct(&self.programs);
+        self.layout(&lists).demand(weight)
     }
 
     /// Tiles and order of the streamed weights, given the distinct lists of uses.

@@ -273,3 +273,14 @@ pub enum Error {
     #[error("the streamer holds no usable budget since one could not be applied: set another")]
     Starved,
 }
+
+impl Error {
+    /// The bytes that were asked for, if the device had no memory for them.
+    pub fn out_of_memory(&self) -> Option<u64> {
+        match self {
+            Error::Device(e) => e.out_of_memory(),
+            Error::Pool(e) => e.out_of_memory(),
+            _ => None,
+        }
+    }
+}

@@ -9,13 +9,13 @@ use crate::config::{check_roles, distinct};
 use crate::pass::{Cursor, Pass};
 use crate::places::{Load, Places};
 use crate::{
-    Applied, Config, Cycle, Error, Layout, ProgramId, Request, Runs, Slot, Split, TileId, Traffic,
+    Applied, Config, Cycle, Error, Layout, ProgramId, Request, Slot, Split, TileId, Traffic,
     WeightId, Weights,
 };
 use std::collections::HashSet;
 use std::sync::Arc;
 use trt_alloc::Pool;
-use trt_device::{Device, Event, Residency, Slice, Stream, Work};
+use trt_device::{Device, Event, OwnedStream, Residency, Slice, Stream, Work};
 
 /// Streams weights of programs through a budget.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Streamer {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) weights: Arc<Weights>,
     pub(crate) compute: Stream,
-    pub(crate) copy: Stream,
+    pub(crate) copy: OwnedStream,
     pub(crate) places: Places,
     pub(crate) layout: Layout,
     /// One cycle for each distinct list of uses.
@@ -31,15 +31,17 @@ pub struct Streamer {
     pub(crate) cursor: Cursor,
     pub(crate) total: Traffic,
     pub(crate) last: Traffic,
-    pool: Pool,
-    lists: Vec<Vec<WeightId>>,
+    pub(crate) pool: Pool,
+    pub(crate) lists: Vec<Vec<WeightId>>,
     list_of: Vec<usize>,
     mapped: HashSet<WeightId>,
-    split: Split,
+    pub(crate) split: Split,
     /// Counts changes of the split.
-    generation: u64,
-    /// `None` if neither the last budget nor the one before could be applied.
-    applied: Option<Applied>,
+    pub(crate) generation: u64,
+    /// The last request that was accepted.
+    pub(crate) requested: Request,
+    /// `None` while the device has no memory for any budget.
+    pub(crate) applied: Option<Applied>,
     fence: Event,
 }
 
@@ -54,7 +56,7 @@ impl Streamer {
         let device = pool.device().clone();
         let places = Places::new(&pool, &weights, &config.pinned, &layout)?;
         let mut streamer = Streamer {
-            copy: device.stream("weights")?,
+            copy: OwnedStream::new(&device, "weights")?,
             fence: device.event()?,
             compute: config.compute,
             split: Split {
@@ -64,6 +66,7 @@ impl Streamer {
                 slot_bytes: 0,
             },
             generation: 0,
+            requested: config.request,
             applied: None,
             cycles: Vec::new(),
             cursor: Cursor::default(),
@@ -123,115 +126,11 @@ impl Streamer {
         }
     }
 
-    /// Whether [`Streamer::set_budget`] would move weights: then nothing that still refers to
-    /// where they are may be kept.
-    pub fn would_move(&self, request: Request, free: u64) -> Result<bool, Error> {
-        let granted = request.grant(free, &self.layout.limits())?;
-        Ok(self.applied.is_none() || self.layout.split(granted.bytes) != self.split)
-    }
-
-    /// Changes the budget from the next pass on: all or nothing, and only the difference moves.
-    /// `free` is what [`Request::Automatic`] may take; it must include what the weights hold
-    /// now. Waits for running passes only if device memory has to be given back.
-    pub fn set_budget(&mut self, request: Request, free: u64) -> Result<Applied, Error> {
-        let limits = self.layout.limits();
-        let granted = request.grant(free, &limits)?;
-        let split = self.layout.split(granted.bytes);
-        if self.applied.is_none() || split != self.split {
-            self.change(split)?;
-        }
-        let applied = Applied {
-            requested: request,
-            applied: granted.bytes,
-            floor: limits.floor(),
-            total: limits.total,
-            pinned: limits.pinned,
-            resident: self.split.resident_bytes,
-            ring: self.split.ring_bytes(),
-            streamed: self.streamed(0),
-            why: granted.why,
-        };
-        self.applied = Some(applied);
-        tracing::debug!(?applied, "weight budget");
-        Ok(applied)
-    }
-
-    /// Bytes that a pass over a list streams.
-    fn streamed(&self, list: usize) -> u64 {
-        let fetches = self.cycles.get(list).map_or(&[][..], |c| &c.fetches);
-        let bytes = fetches
-            .iter()
-            .map(|&t| self.layout.tiling().tile(t).bytes());
-        bytes.sum()
-    }
-
-    fn change(&mut self, split: Split) -> Result<(), Error> {
-        self.generation += 1;
-        let gone = self.let_go(&split)?;
-        // What the ring holds was fetched for another cycle.
-        self.cursor = Cursor::default();
-        if let Err(error) = self.places.apply(&self.pool, self.layout.tiling(), &split) {
-            let back = self
-                .places
-                .apply(&self.pool, self.layout.tiling(), &self.split);
-            if back.is_err() {
-                self.applied = None;
-            }
-            return Err(error);
-        }
-        if self.places.residency == Residency::InPlace {
-            for tile in gone {
-                self.discard(tile)?;
-            }
-        }
-        let runs = match self.places.residency {
-            Residency::InPlace => Runs::Adjacent,
-            Residency::Copied => Runs::Apart,
-        };
-        self.cycles = self
-            .lists
-            .iter()
-            .map(|list| self.layout.cycle(&split, list, runs))
-            .collect();
-        self.split = split;
-        Ok(())
-    }
-
-    /// Orders the copy stream after all launches so far if the new split gives anything back;
-    /// returns the tiles that go.
-    fn let_go(&mut self, split: &Split) -> Result<Vec<TileId>, Error> {
-        let gone = self.places.difference(split);
-        if gone.evicted.is_empty() && gone.slots == 0 {
-            return Ok(Vec::new());
-        }
-        self.copy_after_compute()?;
-        // Memory is charged until no queue holds it, so room for the new split comes only with
-        // the end of what was submitted. Pages are let go in the order of the copy stream.
-        if self.places.residency == Residency::Copied {
-            self.synchronize_copy()?;
-        }
-        let slots = self.places.ring.iter().skip(split.slots as usize);
-        let tiles = slots.filter_map(|s| s.tile).chain(gone.evicted);
-        Ok(tiles.collect())
-    }
-
-    fn copy_after_compute(&self) -> Result<(), Error> {
+    pub(crate) fn copy_after_compute(&self) -> Result<(), Error> {
         let fence = || self.fence.clone();
         self.device.submit(self.compute, Work::Record(fence()))?;
-        self.device.submit(self.copy, Work::Wait(fence()))?;
+        self.device.submit(self.copy.id(), Work::Wait(fence()))?;
         Ok(())
-    }
-
-    /// Waits for the copy stream. If it failed, what it should have brought did not come.
-    fn synchronize_copy(&mut self) -> Result<(), Error> {
-        let result = self.device.synchronize(self.copy);
-        if result.is_err() {
-            self.cursor = Cursor::default();
-            for resident in self.places.resident.values_mut() {
-                resident.load = Load::Pending;
-            }
-        }
-        Ok(result?)
     }
 
     /// Recovers after an error of work on either stream: waits for both, forgets what was
@@ -245,11 +144,6 @@ impl Streamer {
         errors
     }
 
-    /// The budget in force.
-    pub fn applied(&self) -> Result<Applied, Error> {
-        self.applied.ok_or(Error::Starved)
-    }
-
     /// Bytes of all weights that the budget counts: the largest useful budget.
     pub fn total(&self) -> u64 {
         self.layout.limits().total
@@ -258,6 +152,11 @@ impl Streamer {
     /// The smallest budget.
     pub fn floor(&self) -> u64 {
         self.layout.limits().floor()
+    }
+
+    /// Bytes of device memory that nobody holds, if the device tells.
+    pub fn free_memory(&self) -> Option<u64> {
+        self.device.free_memory()
     }
 
     /// The weights that it streams.
@@ -322,7 +221,7 @@ impl Streamer {
         self.copy_after_compute()?;
         for &id in &self.mapped {
             let table = self.places.mapping(&self.weights, id)?;
-            self.device.submit(self.copy, Work::Trim(table))?;
+            self.device.submit(self.copy.id(), Work::Trim(table))?;
         }
         Ok(())
     }
@@ -344,7 +243,7 @@ impl Streamer {
         let state = &mut self.places.ring[slot.0 as usize];
         let before = state.tile.replace(tile);
         let (fetched, released) = (state.fetched.clone(), state.released.clone());
-        self.device.submit(self.copy, Work::Wait(released))?;
+        self.device.submit(self.copy.id(), Work::Wait(released))?;
         let work = match dst {
             Some(dst) => Work::Upload { dst, src },
             None => {
@@ -357,8 +256,8 @@ impl Streamer {
                 )
             }
         };
-        self.device.submit(self.copy, work)?;
-        self.device.submit(self.copy, Work::Record(fetched))?;
+        self.device.submit(self.copy.id(), work)?;
+        self.device.submit(self.copy.id(), Work::Record(fetched))?;
         Ok(bytes)
     }
 
@@ -373,8 +272,9 @@ impl Streamer {
             None => Work::Populate(src),
         };
         let event = self.device.event()?;
-        self.device.submit(self.copy, work)?;
-        self.device.submit(self.copy, Work::Record(event.clone()))?;
+        self.device.submit(self.copy.id(), work)?;
+        self.device
+            .submit(self.copy.id(), Work::Record(event.clone()))?;
         if let Some(resident) = self.places.resident.get_mut(&tile) {
             resident.load = Load::Submitted(event);
         }
@@ -391,7 +291,7 @@ impl Streamer {
     }
 
     /// In place: lets the pages of a tile go that is neither resident nor in the ring any more.
-    fn discard(&self, tile: TileId) -> Result<(), Error> {
+    pub(crate) fn discard(&self, tile: TileId) -> Result<(), Error> {
         self.discard_passing(tile)?;
         if self.places.resident.contains_key(&tile) {
             return Ok(());
@@ -401,7 +301,7 @@ impl Streamer {
     }
 
     fn submit_discard(&self, pages: Slice) -> Result<(), Error> {
-        Ok(self.device.submit(self.copy, Work::Discard(pages))?)
+        Ok(self.device.submit(self.copy.id(), Work::Discard(pages))?)
     }
 }
 

@@ -92,6 +92,7 @@
 #![deny(unsafe_code)]
 
 mod budget;
+mod change;
 mod config;
 mod copies;
 mod error;
@@ -105,9 +106,11 @@ mod pass;
 mod places;
 mod rates;
 mod schedule;
+mod share;
 mod simulate;
 mod stack;
 mod tile;
+mod timing;
 
 pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};
 pub use config::{Config, ProgramId, Traffic};
@@ -118,5 +121,7 @@ pub use index::{FileId, TensorInfo, WeightFile, WeightId, Weights};
 pub use pass::Pass;
 pub use rates::Rates;
 pub use schedule::{Cycle, Layout, MIN_SLOTS, Runs, Slot, Split, Step, UseIndex};
+pub use share::{BelowFloors, Demand, Gain, Shares, share};
 pub use simulate::{Account, Violation, simulate};
 pub use tile::{Sheet, Tile, TileId, TileTarget, Tiling};
+pub use timing::{Costs, Prediction, Timed};

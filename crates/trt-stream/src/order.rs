@@ -11,8 +11,9 @@ use crate::{TileId, Tiling, WeightId};
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
-/// All tiles in the order in which they become resident, given the programs' use lists.
-pub(crate) fn nested(tiling: &Tiling, lists: &[Vec<WeightId>]) -> Vec<TileId> {
+/// How often a cycle uses each tile, and the tiles in the order of first use. Programs with equal
+/// lists of uses count once.
+fn used(tiling: &Tiling, lists: &[Vec<WeightId>]) -> (Vec<u32>, Vec<TileId>) {
     let mut uses = vec![0u32; tiling.len()];
     let mut executed = Vec::with_capacity(tiling.len());
     let mut distinct = HashSet::new();
@@ -25,6 +26,13 @@ pub(crate) fn nested(tiling: &Tiling, lists: &[Vec<WeightId>]) -> Vec<TileId> {
             *count += 1;
         }
     }
+    (uses, executed)
+}
+
+/// All tiles in the order in which they become resident, given the programs' use lists, each with
+/// how often a cycle uses it.
+pub(crate) fn nested(tiling: &Tiling, lists: &[Vec<WeightId>]) -> Vec<(TileId, u32)> {
+    let (uses, mut executed) = used(tiling, lists);
     executed.extend(tiling.ids().filter(|t| uses[t.0 as usize] == 0));
     let total = tiling.total();
     let mut start = 0;
@@ -36,7 +44,8 @@ pub(crate) fn nested(tiling: &Tiling, lists: &[Vec<WeightId>]) -> Vec<TileId> {
         start = end;
     }
     keyed.sort_unstable();
-    keyed.into_iter().map(|(_, _, tile)| tile).collect()
+    let uses = keyed.into_iter().map(|(Reverse(n), _, tile)| (tile, n));
+    uses.collect()
 }
 
 /// The index of the first point of van der Corput's sequence in `[start, end) / total`.
@@ -80,7 +89,7 @@ mod tests {
         let list: Vec<_> = sheets.iter().map(|s| s.weight).collect();
         let order = nested(&tiling, &[list]);
         for half in [25, 50] {
-            let first = order[..half].iter().filter(|t| t.0 < 50).count();
+            let first = order[..half].iter().filter(|(t, _)| t.0 < 50).count();
             assert!(first.abs_diff(half / 2) <= 2, "{first} of {half}");
         }
     }
@@ -95,6 +104,7 @@ mod tests {
         });
         let tiling = Tiling::cut(&sheets, TileTarget::Automatic);
         let list = [2, 0, 1, 0].map(WeightId).to_vec();
-        assert_eq!(nested(&tiling, &[list]), [0, 2, 1].map(TileId));
+        let order = nested(&tiling, &[list]);
+        assert_eq!(order, [(0, 2), (2, 1), (1, 1)].map(|(t, n)| (TileId(t), n)));
     }
 }

@@ -12,7 +12,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use trt_alloc::{Lease, Pool, Purpose, Reservation};
-use trt_device::{Event, Memory, Paging, Residency, Slice};
+use trt_device::{Claim, Event, Memory, Paging, Residency, Slice};
 
 /// How far a resident tile's bytes have come.
 #[derive(Debug)]
@@ -65,8 +65,8 @@ pub(crate) struct Places {
 /// What residents are charged to.
 #[derive(Debug)]
 enum Kept {
-    /// Stands for everything kept in the mapping.
-    InPlace(Reservation),
+    /// Stand for everything kept in the mapping, in the pool and on the device.
+    InPlace(Reservation, Claim),
     /// Memory of their own.
     Copied(Stack),
 }
@@ -101,7 +101,9 @@ impl Places {
             .collect::<Result<Vec<_>, _>>()?;
         let residency = device.info().residency;
         let kept = match residency {
-            Residency::InPlace => Kept::InPlace(pool.reserve(0, Purpose::Weights)?),
+            Residency::InPlace => {
+                Kept::InPlace(pool.reserve(0, Purpose::Weights)?, device.claim(0)?)
+            }
             Residency::Copied => Kept::Copied(Stack::new(pool, layout)?),
         };
         let mut places = Places {
@@ -175,7 +177,7 @@ impl Places {
     /// A resident tile's own memory, if tiles are copied.
     pub fn resident_memory(&self, tiling: &Tiling, id: TileId) -> Result<Option<Slice>, Error> {
         match &self.kept {
-            Kept::InPlace(_) => Ok(None),
+            Kept::InPlace(..) => Ok(None),
             Kept::Copied(stack) => Ok(Some(stack.place(id, tiling.tile(id).span.len())?)),
         }
     }
@@ -218,8 +220,15 @@ impl Places {
         let evicted = self.difference(split).evicted;
         self.ring.truncate(split.slots as usize);
         match &mut self.kept {
-            Kept::InPlace(reserved) => {
-                reserved.resize(split.resident_bytes + split.ring_bytes())?;
+            Kept::InPlace(reserved, claim) => {
+                let before = reserved.bytes();
+                let bytes = split.resident_bytes + split.ring_bytes();
+                reserved.resize(bytes)?;
+                if let Err(error) = claim.resize(bytes) {
+                    // What was refused is more than before, so this is less.
+                    reserved.resize(before)?;
+                    return Err(error.into());
+                }
             }
             Kept::Copied(stack) => stack.hold(tiling, split)?,
         }

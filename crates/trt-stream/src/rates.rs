@@ -6,7 +6,7 @@
 use crate::{Error, WeightId, Weights};
 use std::time::Instant;
 use trt_alloc::{Pool, Purpose};
-use trt_device::{Device, Paging, Residency, Slice, Stream, Work};
+use trt_device::{Device, OwnedStream, Paging, Residency, Slice, Stream, Work};
 use trt_kernel::{Arg, BodyBuilder, DType, Dim, Env, Inst, Kernel, Reduce, Row, View};
 
 /// Measured rates of a device, in bytes a second.
@@ -18,7 +18,7 @@ pub struct Rates {
     pub memory: f64,
 }
 
-/// Bytes of one fetch.
+/// Most bytes of one fetch.
 const PIECE: usize = 16 << 20;
 /// Most bytes that are fetched, and that the kernel reads.
 const MOST: usize = 1 << 30;
@@ -31,7 +31,8 @@ impl Rates {
     /// device memory is read. What the pool gives for it is given back.
     pub fn measure(pool: &Pool, weights: &Weights) -> Result<Rates, Error> {
         let device = pool.device().clone();
-        let stream = device.stream("rates")?;
+        let owned = OwnedStream::new(&device, "rates")?;
+        let stream = owned.id();
         Ok(Rates {
             link: link(&*device, pool, weights, stream)?,
             memory: memory(&*device, pool, stream)?,
@@ -63,7 +64,9 @@ fn time(
 }
 
 fn link(device: &dyn Device, pool: &Pool, weights: &Weights, stream: Stream) -> Result<f64, Error> {
-    let pieces = pieces(device, weights)?;
+    // Two slots must fit in what the pool has left.
+    let room = usize::try_from(pool.limit().saturating_sub(pool.in_use()) / 2).unwrap_or(PIECE);
+    let pieces = pieces(device, weights, room.clamp(4096, PIECE))?;
     let bytes: usize = pieces.iter().map(Slice::len).sum();
     let largest = pieces.iter().map(Slice::len).max().unwrap_or(1);
     let slots = match device.info().residency {
@@ -93,7 +96,7 @@ fn link(device: &dyn Device, pool: &Pool, weights: &Weights, stream: Stream) -> 
 }
 
 /// Pieces of the largest weights, up to [`MOST`] bytes.
-fn pieces(device: &dyn Device, weights: &Weights) -> Result<Vec<Slice>, Error> {
+fn pieces(device: &dyn Device, weights: &Weights, piece: usize) -> Result<Vec<Slice>, Error> {
     let mut ids: Vec<WeightId> = weights.ids().collect();
     ids.sort_by_key(|id| std::cmp::Reverse(weights.info(*id).bytes()));
     let mut pieces = Vec::new();
@@ -103,8 +106,8 @@ fn pieces(device: &dyn Device, weights: &Weights) -> Result<Vec<Slice>, Error> {
         let file = &weights.files()[info.file.0 as usize];
         let map = device.map(file.file.clone(), file.passing.clone(), Paging::Coarse)?;
         let whole = map.whole().slice(info.range.clone())?;
-        for start in (0..whole.len()).step_by(PIECE) {
-            let end = (start + PIECE).min(whole.len());
+        for start in (0..whole.len()).step_by(piece) {
+            let end = (start + piece).min(whole.len());
             if left == 0 {
                 return Ok(pieces);
             }
@@ -116,9 +119,10 @@ fn pieces(device: &dyn Device, weights: &Weights) -> Result<Vec<Slice>, Error> {
 }
 
 fn memory(device: &dyn Device, pool: &Pool, stream: Stream) -> Result<f64, Error> {
-    let free = device.info().total_memory / 8;
+    let free = (device.info().total_memory / 8).min(pool.limit().saturating_sub(pool.in_use()));
     let bytes = MOST.min(usize::try_from(free).unwrap_or(MOST));
-    let rows = (bytes / (COLUMNS * 4)).max(1);
+    // A sum for each row is stored too.
+    let rows = (bytes / ((COLUMNS + 64) * 4)).max(1);
     let space = [Dim::from(rows), Dim::from(COLUMNS)];
     let mut body = BodyBuilder::new();
     let value = body.load(Arg(0), View::contiguous(&space));

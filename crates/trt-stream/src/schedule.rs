@@ -9,7 +9,7 @@
 //! Within a [`Cycle`] the `i`-th fetched tile lies in slot `i % slots`. The next cycle goes on
 //! where this one ends, so its slots are those of this one moved by [`Cycle::rotation`].
 
-use crate::{Limits, TileId, Tiling, WeightId, order};
+use crate::{Demand, Gain, Limits, TileId, Tiling, WeightId, order};
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
@@ -31,6 +31,8 @@ pub struct Slot(pub u32);
 pub struct Layout {
     tiling: Tiling,
     order: Vec<TileId>,
+    /// How often a cycle uses each tile of the order.
+    uses: Vec<u32>,
     pinned: u64,
 }
 
@@ -112,10 +114,11 @@ pub struct Cycle {
 impl Layout {
     /// Orders the tiles for these programs; `pinned` bytes are always on the device.
     pub fn new(tiling: Tiling, lists: &[Vec<WeightId>], pinned: u64) -> Layout {
-        let order = order::nested(&tiling, lists);
+        let (order, uses) = order::nested(&tiling, lists).into_iter().unzip();
         Layout {
             tiling,
             order,
+            uses,
             pinned,
         }
     }
@@ -137,6 +140,21 @@ impl Layout {
             pinned: self.pinned,
             slots: MIN_SLOTS,
             slot_bytes: self.tiling.largest(),
+        }
+    }
+
+    /// What memory gains, for [`share`](crate::share).
+    pub fn demand(&self, weight: f64) -> Demand {
+        let limits = self.limits();
+        let gain = |(tile, uses): (&TileId, &u32)| Gain {
+            bytes: self.tiling.tile(*tile).bytes(),
+            uses: *uses,
+        };
+        Demand {
+            floor: limits.floor(),
+            total: limits.total,
+            weight,
+            tiles: self.order.iter().zip(&self.uses).map(gain).collect(),
         }
     }
 

@@ -30,7 +30,8 @@ fn product(m: usize, n: usize, k: usize) -> Kernel {
         a: Operand {
             arg: Arg(0),
             view: view([0, k, 1]),
-        },
+        }
+        .into(),
         b: Operand {
             arg: Arg(1),
             view: view([0, k, 1]),

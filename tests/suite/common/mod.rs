@@ -4,4 +4,5 @@
 pub mod matrix;
 pub mod on_candle;
 pub mod random;
+pub mod small;
 pub mod tiny;

@@ -43,6 +43,16 @@ pub fn smol() -> Random {
     }
 }
 
+/// 71 MB in bf16: large enough that streaming costs something, small enough to be made in a second.
+pub fn small() -> Random {
+    Random {
+        name: "71 MB",
+        json: llama(512, 1536, 8, (8, 4), 8192, false),
+        stored: Stored::Bf16,
+        shards: 1,
+    }
+}
+
 /// A wider model in bf16, 2.2 GB in three shards; its table is only gathered, its head is not tied.
 pub fn wide() -> Random {
     Random {

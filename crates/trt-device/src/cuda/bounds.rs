@@ -8,7 +8,7 @@
 use crate::Slice;
 use std::sync::{Mutex, PoisonError};
 use trt_kernel::host::HostError;
-use trt_kernel::{Arg, Body, DType, Dim, Env, Inst, Kernel, View};
+use trt_kernel::{Arg, Body, DType, Dim, Env, Inst, Kernel, Left, View};
 
 /// First and last element, or nothing.
 type Reach = Option<(i64, i64)>;
@@ -119,7 +119,11 @@ fn accesses(kernel: &Kernel) -> Vec<Access> {
     match kernel {
         Kernel::Row(k) => body(&k.body, &k.space, &mut add),
         Kernel::Matmul(k) => {
-            add(k.a.arg, &k.a.view, dims(&[&k.batch, &k.m, &k.k]));
+            let left = dims(&[&k.batch, &k.m, &k.k]);
+            match &k.a {
+                Left::Stored(a) => add(a.arg, &a.view, left),
+                Left::Computed { body: b, .. } => body(b, &left, &mut add),
+            }
             add(k.b.arg, &k.b.view, dims(&[&k.batch, &k.n, &k.k]));
             body(&k.epilogue, &dims(&[&k.batch, &k.m, &k.n]), &mut add);
         }

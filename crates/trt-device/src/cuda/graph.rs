@@ -1,9 +1,10 @@
 //! Recorded work: many launches at the cost of one.
 //!
-//! A graph has runtime integers and a fault record of its own, since the addresses of both are
-//! part of what was recorded. Invariants: its launches follow each other, on whatever streams,
-//! so its integers are never changed under a running launch; and it is replayed only with
-//! integers that decide the same grids as those that it was recorded with.
+//! A graph has runtime integers, a fault record and counters of its own, since their addresses are
+//! part of what was recorded. Invariants: its replays follow each other, on whatever streams, so
+//! its integers are never changed under a running launch and its counters never used by two; and
+//! it is replayed only with integers that decide the same grids as those that it was recorded
+//! with.
 
 use super::driver::{Bound, Capture, Context, Grid, RawEvent, RawGraph, RawStream};
 use super::launch::{Call, Ready};
@@ -55,10 +56,7 @@ impl CudaGraph {
         works: Vec<Work>,
         mut locate: impl FnMut(&Slice) -> Result<u64, Error>,
     ) -> Result<CudaGraph, Error> {
-        let around = Surroundings {
-            integers: slot.integers(),
-            fault: slot.fault(),
-        };
+        let around = slot.surroundings();
         // Everything that may register, allocate or fail comes before the capture.
         let mut plan = Plan::default();
         for work in &works {

@@ -15,6 +15,8 @@ pub(super) struct Surroundings {
     pub integers: u64,
     /// The address of the fault record.
     pub fault: u64,
+    /// The address of the counters.
+    pub counters: u64,
 }
 
 /// Whether a launch may cover these rows of `n`.
@@ -55,6 +57,7 @@ pub(super) fn pack(
             Param::Env => words.push(around.integers),
             Param::Scratch => words.push(scratch),
             Param::Fault => words.push(around.fault),
+            Param::Counters => words.push(around.counters),
         }
     }
     Ok(())
@@ -136,10 +139,12 @@ mod tests {
             Param::Env,
             Param::Scratch,
             Param::Fault,
+            Param::Counters,
         ];
         let around = Surroundings {
             integers: 0xe,
             fault: 0xf,
+            counters: 0xc,
         };
         let mut words = vec![99];
         pack(&mut words, &params, &[tiles], around, 0x5, |a| {
@@ -166,7 +171,7 @@ mod tests {
         let end = start + size_of::<TilesParam>();
         assert_eq!(at(end - 8), 7);
         assert_eq!((at(end), at(end + 8), at(end + 16)), (0xe, 0x5, 0xf));
-        assert_eq!(bytes.len(), end + 24);
+        assert_eq!((at(end + 24), bytes.len()), (0xc, end + 32));
     }
 
     #[test]

@@ -1,19 +1,27 @@
 //! The few bytes that each stream and each graph has for itself: the runtime integers that its
-//! kernels read, and the record in which they report bad input.
+//! kernels read, the counters with which blocks of a launch find out who is the last, and the
+//! record in which kernels report bad input.
 //!
-//! Integers lie in device memory, since every block reads them. Fault records lie in page-locked
-//! host memory, since kernels touch them only when something is wrong and the host looks at them
-//! after every wait. Invariant: a slot has one owner, who drops it when no kernel uses it.
+//! Integers and counters lie in device memory, since every block uses them: 80 KiB for 64 slots,
+//! beside the memory that engines count, as modules are. Fault records lie in page-locked host
+//! memory, since kernels touch them only when something is wrong and the host looks at them after
+//! every wait. Invariants: a slot has one owner, who drops it when no kernel uses it; its launches
+//! use it one after another; counters are zero between launches, since each launch leaves them so.
 
-use super::driver::{Context, DeviceBytes, Pinned};
+use super::driver::{Context, DeviceBytes, Pinned, RawStream};
+use super::params::Surroundings;
 use crate::Error;
 use std::sync::{Arc, Mutex, PoisonError};
+use trt_kernel::ptx::COUNTERS;
 
 /// Slots that are made at once.
 const COUNT: usize = 64;
 
-/// Bytes of a slot in either memory; no two share a cache line of either side.
+/// Bytes of a slot in host memory, and of its integers; no two share a cache line of either side.
 const SIZE: usize = 256;
+
+/// Bytes of a slot in device memory: integers, then counters.
+const DEVICE_SIZE: usize = SIZE + 4 * COUNTERS;
 
 /// All slots of a device.
 #[derive(Debug, Default)]
@@ -21,7 +29,7 @@ pub(super) struct Slots(Mutex<Vec<Arc<Slab>>>);
 
 #[derive(Debug)]
 struct Slab {
-    integers: DeviceBytes,
+    device: DeviceBytes,
     faults: Pinned,
     taken: Mutex<u64>,
 }
@@ -52,13 +60,24 @@ impl Slots {
             return Ok(slot);
         }
         let slab = Arc::new(Slab {
-            integers: DeviceBytes::new(context, COUNT * SIZE)?,
+            device: zeros(context, COUNT * DEVICE_SIZE)?,
             faults: Pinned::new(context, COUNT * SIZE)?,
             taken: Mutex::new(1),
         });
         slabs.push(slab.clone());
         Ok(Slot { slab, index: 0 })
     }
+}
+
+/// Device memory that is zero.
+fn zeros(context: &Arc<Context>, bytes: usize) -> Result<DeviceBytes, Error> {
+    let memory = DeviceBytes::new(context, bytes)?;
+    let stream = RawStream::new(context)?;
+    let bound = context.bind()?;
+    // SAFETY: the memory was just made, and is waited for before anybody sees it.
+    unsafe { stream.zero(&bound, memory.address(), bytes)? };
+    stream.synchronize(&bound)?;
+    Ok(memory)
 }
 
 impl Slab {
@@ -79,12 +98,16 @@ fn first_free(taken: u64) -> Option<usize> {
 impl Slot {
     /// Where kernels find the runtime integers.
     pub fn integers(&self) -> u64 {
-        self.slab.integers.address() + (self.index * SIZE) as u64
+        self.slab.device.address() + (self.index * DEVICE_SIZE) as u64
     }
 
-    /// Where kernels report.
-    pub fn fault(&self) -> u64 {
-        self.slab.faults.address() + (self.index * SIZE) as u64
+    /// What launches of the owner are given.
+    pub(super) fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            integers: self.integers(),
+            fault: self.slab.faults.address() + (self.index * SIZE) as u64,
+            counters: self.integers() + SIZE as u64,
+        }
     }
 
     fn record(&self) -> *mut i64 {

@@ -8,7 +8,6 @@
 use super::driver::{Bound, Context, Grid, Pinned, RawEvent, RawStream};
 use super::graph::CudaGraph;
 use super::launch::{Call, CudaExecutable, Ready};
-use super::params::Surroundings;
 use super::retire::Retire;
 use super::slots::{Fault, Slot};
 use crate::{Error, Slice, Work};
@@ -122,10 +121,7 @@ impl CudaStream {
         locate: impl FnMut(&Slice) -> Result<u64, Error>,
     ) -> Result<(), Error> {
         let mut state = self.lock();
-        let around = Surroundings {
-            integers: self.slot.integers(),
-            fault: self.slot.fault(),
-        };
+        let around = self.slot.surroundings();
         executable.prepare(call, around, &mut state.ready, locate)?;
         self.set_integers(bound, &mut state, *call.env)?;
         if let Some(rows) = executable.table_rows() {

@@ -16,8 +16,10 @@ mod worker;
 use crate::by_host::ByHost;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
 use crate::owned::Idle;
+use crate::room::Room;
 use crate::{
-    Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream, Work,
+    Claim, Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream,
+    Work,
 };
 pub(crate) use event::HostEvent;
 use event::Timeline;
@@ -51,6 +53,7 @@ pub struct Host {
     idle: Mutex<Idle>,
     /// Kinds of kernels that it claims not to have.
     lacks: Vec<String>,
+    room: Room,
 }
 
 struct Worker {
@@ -65,10 +68,12 @@ impl Host {
             HostMode::Unified => ("host (unified)", Residency::InPlace),
             HostMode::Discrete => ("host (discrete)", Residency::Copied),
         };
+        let total_memory = pages::total_memory();
         Host {
+            room: Room::new(name, total_memory, false),
             info: Info {
                 name: name.into(),
-                total_memory: pages::total_memory(),
+                total_memory,
                 residency,
             },
             team: None,
@@ -103,6 +108,15 @@ impl Host {
         self
     }
 
+    /// The same device with `bytes` bytes of memory: as on a GPU, more than that is refused,
+    /// whoever asks. Without this the device has what the machine or its control group has, and
+    /// the system alone decides what it refuses. For rehearsal and tests.
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        self.room = Room::new(&self.info.name, bytes, true);
+        self.info.total_memory = bytes;
+        self
+    }
+
     fn workers(&self) -> RwLockReadGuard<'_, Vec<Worker>> {
         self.streams.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,20 +140,28 @@ impl Device for Host {
     }
 
     fn free_memory(&self) -> Option<u64> {
-        // What is free for a process that maps files depends on what the system would drop.
-        None
+        // What others hold on the machine is not counted: pages of files, which are most of it,
+        // are dropped by the system when they are in the way.
+        Some(self.room.free())
     }
 
     fn allocate(&self, bytes: usize) -> Result<Memory, Error> {
-        Memory::host(bytes, &self.info.name)
+        let claim = self.room.claim(bytes as u64)?;
+        let memory = Memory::host(bytes, &self.info.name)?;
+        memory.tie(claim);
+        Ok(memory)
     }
 
     fn reserve(&self, bytes: usize) -> Result<Memory, Error> {
-        Memory::host_reserved(bytes, &self.info.name)
+        Memory::host_reserved(bytes, &self.info.name, self.room.claim(0)?)
     }
 
     fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), Error> {
         memory.host_commit(bytes, &self.info.name)
+    }
+
+    fn claim(&self, bytes: u64) -> Result<Claim, Error> {
+        self.room.claim(bytes)
     }
 
     fn map(&self, file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Result<Memory, Error> {

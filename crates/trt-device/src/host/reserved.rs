@@ -4,6 +4,7 @@
 //! ends the process instead of reading garbage.
 
 use crate::memory::lock;
+use crate::{Claim, Error};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -16,8 +17,14 @@ pub(crate) struct Reserved {
     start: NonNull<u8>,
     /// Bytes of the range.
     bytes: usize,
+    committed: Mutex<Committed>,
+}
+
+struct Committed {
     /// Bytes from the start that are memory, whole pages.
-    committed: Mutex<usize>,
+    bytes: usize,
+    /// What counts them: the bytes that were asked for.
+    claim: Claim,
 }
 
 // SAFETY: the range is owned by this value alone and its address never changes; what is done to
@@ -27,7 +34,7 @@ unsafe impl Send for Reserved {}
 unsafe impl Sync for Reserved {}
 
 impl Reserved {
-    pub fn new(bytes: usize) -> io::Result<Reserved> {
+    pub fn new(bytes: usize, claim: Claim) -> io::Result<Reserved> {
         let bytes = bytes
             .max(1)
             .checked_next_multiple_of(PAGE)
@@ -42,7 +49,7 @@ impl Reserved {
         Ok(Reserved {
             start: start.ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?,
             bytes,
-            committed: Mutex::new(0),
+            committed: Mutex::new(Committed { bytes: 0, claim }),
         })
     }
 
@@ -51,10 +58,31 @@ impl Reserved {
     }
 
     /// Makes the first `bytes` bytes memory, and no more. Nothing may use what goes.
-    pub fn commit(&self, bytes: usize) -> io::Result<()> {
-        let wanted = bytes.next_multiple_of(PAGE).min(self.bytes);
+    pub fn commit(&self, bytes: usize, device: &str) -> Result<(), Error> {
         let mut committed = lock(&self.committed);
-        let (low, high) = (wanted.min(*committed), wanted.max(*committed));
+        let before = committed.claim.bytes();
+        if bytes as u64 > before {
+            committed.claim.resize(bytes as u64)?;
+        }
+        let wanted = bytes.next_multiple_of(PAGE).min(self.bytes);
+        let changed = self.change(committed.bytes, wanted);
+        let counted = match changed {
+            Ok(()) => bytes as u64,
+            Err(_) => before,
+        };
+        // Less than what it is now is never refused.
+        committed.claim.resize(counted)?;
+        changed.map_err(|e| Error::OutOfMemory {
+            device: device.to_string(),
+            bytes,
+            reason: e.to_string(),
+        })?;
+        committed.bytes = wanted;
+        Ok(())
+    }
+
+    fn change(&self, committed: usize, wanted: usize) -> io::Result<()> {
+        let (low, high) = (wanted.min(committed), wanted.max(committed));
         if low == high {
             return Ok(());
         }
@@ -74,7 +102,6 @@ impl Reserved {
         if !ok {
             return Err(io::Error::last_os_error());
         }
-        *committed = wanted;
         Ok(())
     }
 }

@@ -44,7 +44,7 @@ pub fn project() -> Kernel {
         n: Dim::from(N),
         k: Dim::from(K),
         args: vec![DType::F32; 3],
-        a: operand(0, [K, K, 1]),
+        a: operand(0, [K, K, 1]).into(),
         b: operand(1, [0, K, 1]),
         ranged: true,
         epilogue: body.finish(),

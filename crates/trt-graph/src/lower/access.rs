@@ -70,6 +70,16 @@ pub(super) fn through(op: &Op, access: &Access, from: &[Dim], to: &[Dim]) -> Opt
             out[*axis] = out[*axis].shifted(start);
             Some(out)
         }
+        Op::Unfold {
+            axis,
+            step,
+            dilation,
+        } => {
+            let mut out = access.clone();
+            let within = out.remove(axis + 1).scaled(&Dim::from(*dilation));
+            out[*axis] = out[*axis].scaled(&Dim::from(*step)).plus(&within);
+            Some(out)
+        }
         Op::Reshape => merge(access, from, to),
         _ => None,
     }

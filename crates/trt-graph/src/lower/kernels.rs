@@ -51,6 +51,25 @@ pub(super) fn copy(source: &Place, target: &Place, shape: &[Dim]) -> (Kernel, Ar
     )
 }
 
+/// Zeros all over a tensor of a buffer of its own.
+pub(super) fn zeros(target: &Place, shape: &[Dim]) -> (Kernel, Args) {
+    let mut args = Args::default();
+    let arg = args.fresh(target.source, target.dtype);
+    let mut body = BodyBuilder::new();
+    let zero = match target.dtype.is_float() {
+        true => body.push(Inst::F32(0.0)),
+        false => body.push(Inst::I64(Dim::from(0))),
+    };
+    let space = vec![Dim::product(shape)];
+    body.store(arg, View::contiguous(&space), zero);
+    let kernel = Kernel::Row(Row {
+        space,
+        args: args.dtypes.clone(),
+        body: body.finish(),
+    });
+    (kernel, args)
+}
+
 /// Which axis of a product's leading axes is not 1, if at most one is.
 fn lead_axis(graph: &Graph, id: NodeId, lead: &[Dim]) -> Result<Option<usize>, Fault> {
     let mut wide = lead.iter().enumerate().filter(|(_, d)| !d.is(1));
@@ -146,7 +165,7 @@ pub(super) fn matmul(
         n,
         k,
         args: args.dtypes.clone(),
-        a: a_op,
+        a: a_op.into(),
         b: b_op,
         ranged: weight.is_some(),
         epilogue: e.body.finish(),
@@ -154,13 +173,21 @@ pub(super) fn matmul(
     Ok((kernel, args, ops))
 }
 
-/// The stored place of `w` in `permute(w)`, if `w` is a weight of shape `[n, k]`.
+/// The stored place of `w` in `permute(w)`, if `w` is a weight of shape `[n, k]`, or one whose
+/// rows have several axes of `k` elements (a convolution's).
 fn ranged_weight(w: &Writer<'_>, rhs: NodeId) -> Option<Place> {
     let node = w.graph.node(rhs);
-    let input = *node
+    let rows = *node
         .inputs
         .first()
         .filter(|_| node.op == Op::Permute(vec![1, 0]))?;
+    let joined = w.graph.node(rows);
+    let input = match joined.op {
+        Op::Reshape if w.graph.node(joined.inputs[0]).shape.first() == joined.shape.first() => {
+            joined.inputs[0]
+        }
+        _ => rows,
+    };
     matches!(w.graph.node(input).op, Op::Weight(_))
         .then(|| w.places.stored[input.index()].clone())
         .flatten()

@@ -12,6 +12,7 @@ mod emit;
 mod group;
 mod kernels;
 mod place;
+mod prologue;
 mod side;
 mod storage;
 mod writer;
@@ -85,12 +86,12 @@ pub fn lower(graph: &Graph) -> Result<(Program, Report), Error> {
 fn is_view(op: &Op) -> bool {
     matches!(
         op,
-        Op::Reshape | Op::Permute(_) | Op::Broadcast | Op::Narrow { .. }
+        Op::Reshape | Op::Permute(_) | Op::Broadcast | Op::Narrow { .. } | Op::Unfold { .. }
     )
 }
 
 /// Whether an op can be computed element by element inside another kernel.
-fn is_scalar(op: &Op) -> bool {
+pub(crate) fn is_scalar(op: &Op) -> bool {
     matches!(
         op,
         Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Where | Op::Cast

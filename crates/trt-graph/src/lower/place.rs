@@ -45,10 +45,28 @@ impl Place {
             Op::Narrow { axis, start } => {
                 out.offset = &self.offset + &(start * &self.strides[*axis])
             }
+            Op::Unfold {
+                axis,
+                step,
+                dilation,
+            } => {
+                let stride = self.strides[*axis].clone();
+                out.strides[*axis] = &stride * &Dim::from(*step);
+                out.strides
+                    .insert(axis + 1, &stride * &Dim::from(*dilation));
+            }
             Op::Reshape => out.strides = reshape(&self.strides, from, to)?,
             _ => return None,
         }
         Some(out)
+    }
+
+    /// Whether both hold the elements of a tensor of this shape at the same addresses.
+    pub fn is_same(&self, other: &Place, shape: &[Dim]) -> bool {
+        let mut strides = shape.iter().zip(self.strides.iter().zip(&other.strides));
+        self.source == other.source
+            && self.offset == other.offset
+            && strides.all(|(size, (a, b))| a == b || size.is(1))
     }
 
     /// The place of a part that starts at `start` along an axis.

@@ -4,10 +4,12 @@
 //! depend on, which keeps the order of those of one level. Then small neighbours of one level
 //! become a group: products of few rows with each other (queries, keys and values of a layer), and
 //! row kernels and moves with each other (rope, appends). Large ones fill a device alone, so a
-//! group would gain nothing. The order of levels does not depend on the sizes of calls, so the
-//! programs of all classes use their weights in one order.
+//! group would gain nothing. In between, small row kernels go into the products that read them
+//! ([`prologue`]). The order of levels does not depend on the sizes of calls, nor on what is fused
+//! afterwards, so the programs of all classes use their weights in one order.
 
 use super::KernelNote;
+use super::prologue::{self, Leveled};
 use crate::program::{BufferId, Launch, Program, Source};
 use std::collections::HashMap;
 use trt_kernel::{Dim, Kernel};
@@ -24,12 +26,13 @@ pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
     let levels = levels(&program.launches);
     let launches = std::mem::take(&mut program.launches);
     let described = launches.into_iter().zip(std::mem::take(notes));
-    let mut all: Vec<(usize, Launch, KernelNote)> = levels
+    let mut all: Vec<Leveled> = levels
         .into_iter()
         .zip(described)
         .map(|(level, (launch, note))| (level, launch, note))
         .collect();
     all.sort_by_key(|(level, ..)| *level);
+    prologue::fuse(program, &mut all);
     let mut groups: Vec<Open> = Vec::new();
     for (level, launch, note) in all {
         let class = Class::of(&launch.kernel);
@@ -116,7 +119,7 @@ fn levels(launches: &[Launch]) -> Vec<usize> {
 }
 
 /// The buffers that a launch reads, and those that it writes.
-fn touched(launch: &Launch) -> (Vec<BufferId>, Vec<BufferId>) {
+pub(super) fn touched(launch: &Launch) -> (Vec<BufferId>, Vec<BufferId>) {
     let outputs = launch.kernel.written();
     let (mut read, mut written) = (Vec::new(), Vec::new());
     for (i, source) in launch.args.iter().enumerate() {

@@ -5,7 +5,7 @@
 
 use super::place::Place;
 use super::writer::{Fault, Writer};
-use crate::graph::{NodeId, Op};
+use crate::graph::{Margin, NodeId, Op};
 use crate::program::{Buffer, BufferId, BufferKind, Source, State, Weight, WeightId};
 use std::sync::Arc;
 use trt_kernel::{DType, Dim};
@@ -136,8 +136,12 @@ impl Writer<'_> {
                 Op::Cat(axis) if consumer.inputs.iter().filter(|i| **i == id).count() == 1 => {
                     return Ok(self.cat_target(user, axis, id));
                 }
+                Op::Pad(ref margins) => return Ok(self.pad_target(user, margins)?.1),
                 _ => {}
             }
+        }
+        if let Some(place) = self.rearranged_output(id) {
+            return Ok(place);
         }
         Ok(match node.op {
             // Heads are stored inside positions, which is how they are joined afterwards.
@@ -150,6 +154,81 @@ impl Writer<'_> {
             }
             _ => self.temp(node.dtype, &node.shape),
         })
+    }
+
+    /// The memory of an output that is this result in another layout, if strides can express it.
+    fn rearranged_output(&self, id: NodeId) -> Option<Place> {
+        let mut path = vec![id];
+        let output = loop {
+            let [user] = self.users[path[path.len() - 1].index()][..] else {
+                return None;
+            };
+            if !matches!(self.graph.node(user).op, Op::Reshape | Op::Permute(_)) {
+                return None;
+            }
+            path.push(user);
+            if let Some(o) = self.graph.outputs.iter().position(|o| *o == user) {
+                break o;
+            }
+        };
+        let last = self.graph.node(path[path.len() - 1]);
+        let source = self.find(&BufferKind::Output(output));
+        let mut place = Place::contiguous(source, last.dtype, &last.shape);
+        for step in path.windows(2).rev() {
+            let (from, view) = (self.graph.node(step[0]), self.graph.node(step[1]));
+            let back = match &view.op {
+                Op::Permute(perm) => {
+                    let mut inverse = vec![0; perm.len()];
+                    perm.iter().enumerate().for_each(|(i, p)| inverse[*p] = i);
+                    Op::Permute(inverse)
+                }
+                _ => Op::Reshape,
+            };
+            place = place.viewed(&back, &view.shape, &from.shape)?;
+        }
+        Some(place)
+    }
+
+    /// The buffer of a padded tensor, and the part of it that gets the elements. The zeros are
+    /// written when it is first asked for. Its axes lie in memory in the order of the operand's.
+    pub(super) fn pad_target(
+        &mut self,
+        pad: NodeId,
+        margins: &[Margin],
+    ) -> Result<(Place, Place), Fault> {
+        if let Some(known) = self.pads.get(&pad) {
+            return Ok(known.clone());
+        }
+        let node = self.graph.node(pad);
+        let input = node.inputs[0];
+        let order = match self.places.of(input) {
+            Ok(place) => self.memory_order(&place),
+            Err(_) => (0..node.shape.len()).collect(),
+        };
+        let stored: Vec<Dim> = order.iter().map(|a| node.shape[*a].clone()).collect();
+        let mut whole = self.temp(node.dtype, &stored);
+        let strides = whole.strides.clone();
+        order
+            .iter()
+            .zip(strides)
+            .for_each(|(a, s)| whole.strides[*a] = s);
+        let (kernel, args) = super::kernels::zeros(&whole, &node.shape);
+        self.launch(kernel, args, vec!["zeros".into()]);
+        let mut inside = whole.clone();
+        for (axis, m) in margins.iter().enumerate() {
+            inside.offset = &inside.offset + &(&whole.strides[axis] * &Dim::from(m.before));
+            inside.strides[axis] = &whole.strides[axis] * &Dim::from(m.between + 1);
+        }
+        self.pads.insert(pad, (whole.clone(), inside.clone()));
+        Ok((whole, inside))
+    }
+
+    /// The axes of a tensor from the outermost in memory to the innermost.
+    fn memory_order(&self, place: &Place) -> Vec<usize> {
+        let env = self.graph.max_env();
+        let mut order: Vec<usize> = (0..place.strides.len()).collect();
+        order.sort_by_key(|a| std::cmp::Reverse(place.strides[*a].eval(&env)));
+        order
     }
 
     pub(super) fn append_target(&mut self, append: NodeId, axis: usize) -> Place {

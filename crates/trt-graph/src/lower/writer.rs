@@ -53,6 +53,8 @@ pub(super) struct Writer<'a> {
     pub(super) report: Report,
     pub(super) weights: HashMap<Arc<str>, WeightId>,
     pub(super) cats: HashMap<NodeId, Place>,
+    /// Padded tensors whose zeros are written: the whole, and where the elements belong.
+    pub(super) pads: HashMap<NodeId, (Place, Place)>,
 }
 
 impl<'a> Writer<'a> {
@@ -76,6 +78,7 @@ impl<'a> Writer<'a> {
             report: Report::default(),
             weights: HashMap::new(),
             cats: HashMap::new(),
+            pads: HashMap::new(),
         }
     }
 
@@ -132,6 +135,12 @@ impl<'a> Writer<'a> {
                 }
                 self.places.stored[id.index()] = Some(target);
             }
+            Op::Pad(margins) => {
+                let input = node.inputs[0];
+                let (whole, inside) = self.pad_target(id, margins)?;
+                self.copy_unless_there(input, inside)?;
+                self.places.stored[id.index()] = Some(whole);
+            }
             Op::Matmul => self.matmul(id, id)?,
             Op::IndexSelect => kernels::gather(self, id)?,
             Op::Rope => kernels::rope(self, id)?,
@@ -150,7 +159,9 @@ impl<'a> Writer<'a> {
         }
         let source = self.places.of(part)?;
         let shape = self.graph.node(part).shape.clone();
-        self.copy(source, target, &shape);
+        if !source.is_same(&target, &shape) {
+            self.copy(source, target, &shape);
+        }
         Ok(())
     }
 
@@ -253,8 +264,9 @@ impl<'a> Writer<'a> {
             }
         };
         let operand = |arg: trt_kernel::Arg| match kernel {
-            Kernel::Matmul(k) => [k.a.arg, k.b.arg]
-                .iter()
+            Kernel::Matmul(k) => (k.a.stored().into_iter())
+                .chain([&k.b])
+                .map(|o| o.arg)
                 .any(|o| args.sources[o.0 as usize] == args.sources[arg.0 as usize]),
             _ => false,
         };

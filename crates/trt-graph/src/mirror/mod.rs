@@ -7,6 +7,7 @@
 mod binary;
 mod build;
 pub mod candle_nn;
+mod conv;
 mod index;
 mod layout;
 mod math;
@@ -21,6 +22,6 @@ pub mod candle {
     pub use super::tensor::{Module, ModuleT, Tensor};
     pub use candle_core::{
         Context, D, DType, Device, Error, FloatDType, IntDType, NdArray, Result, Shape, WithDType,
-        bail, shape,
+        bail, conv, shape,
     };
 }

@@ -17,7 +17,7 @@ fn simplify(g: &mut Graph, node: Node) -> NodeId {
     };
     let input = g.node(x).clone();
     let no_op = match &node.op {
-        Op::Reshape | Op::Broadcast | Op::Narrow { .. } => input.shape == node.shape,
+        Op::Reshape | Op::Broadcast | Op::Narrow { .. } | Op::Pad(_) => input.shape == node.shape,
         Op::Cast => input.dtype == node.dtype,
         Op::Permute(perm) => perm.iter().copied().eq(0..perm.len()),
         Op::Cat(_) => node.inputs.len() == 1,
@@ -152,38 +152,38 @@ fn shared_matrix(g: &mut Graph, id: NodeId) -> Option<NodeId> {
     })
 }
 
-/// `permute(cast(weight))` without the cast.
+/// `permute(cast(weight))` or `permute(reshape(cast(weight)))` without the cast.
 fn stored_weight(g: &mut Graph, id: NodeId) -> Option<NodeId> {
     let node = g.node(id).clone();
-    let Op::Permute(p) = &node.op else {
+    if node.op != Op::Permute(vec![1, 0]) {
+        return None;
+    }
+    let rows = g.node(node.inputs[0]).clone();
+    let inner = match rows.op {
+        Op::Reshape => rows.inputs[0],
+        _ => node.inputs[0],
+    };
+    let weight = match g.node(inner).op {
+        Op::Cast => g.node(inner).inputs[0],
+        _ => inner,
+    };
+    let Node {
+        op: Op::Weight(_),
+        dtype,
+        ..
+    } = *g.node(weight)
+    else {
         return None;
     };
-    let inner = g.node(node.inputs[0]).clone();
-    if *p != [1, 0] {
-        return None;
+    if weight == inner {
+        return Some(id);
     }
-    match inner.op {
-        Op::Weight(_) => Some(id),
-        Op::Cast => {
-            let weight = inner.inputs[0];
-            let Node {
-                op: Op::Weight(_),
-                dtype,
-                ..
-            } = *g.node(weight)
-            else {
-                return None;
-            };
-            Some(push(
-                g,
-                Op::Permute(vec![1, 0]),
-                &[weight],
-                &node.shape,
-                dtype,
-            ))
-        }
-        _ => None,
-    }
+    let rows = match rows.op {
+        Op::Reshape => push(g, Op::Reshape, &[weight], &rows.shape, dtype),
+        _ => weight,
+    };
+    let swap = Op::Permute(vec![1, 0]);
+    Some(push(g, swap, &[rows], &node.shape, dtype))
 }
 
 /// The leading axes of a product with one matrix, joined into rows if several are not 1.

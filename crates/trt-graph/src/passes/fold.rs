@@ -63,7 +63,7 @@ fn constant_nodes(graph: &Graph) -> Vec<bool> {
 fn stores(graph: &Graph, node: &Node) -> bool {
     match &node.op {
         Op::Const(_) | Op::Float(_) | Op::Int(_) | Op::Arange { .. } | Op::Causal { .. } => false,
-        Op::Reshape | Op::Broadcast | Op::Permute(_) | Op::Narrow { .. } => {
+        Op::Reshape | Op::Broadcast | Op::Permute(_) | Op::Narrow { .. } | Op::Unfold { .. } => {
             stores(graph, graph.node(node.inputs[0]))
         }
         Op::Cast => !generated(graph, node),
@@ -74,9 +74,12 @@ fn stores(graph: &Graph, node: &Node) -> bool {
 /// Whether a node is a generated value, perhaps rearranged or converted.
 fn generated(graph: &Graph, node: &Node) -> bool {
     match &node.op {
-        Op::Reshape | Op::Broadcast | Op::Permute(_) | Op::Narrow { .. } | Op::Cast => {
-            generated(graph, graph.node(node.inputs[0]))
-        }
+        Op::Reshape
+        | Op::Broadcast
+        | Op::Permute(_)
+        | Op::Narrow { .. }
+        | Op::Unfold { .. }
+        | Op::Cast => generated(graph, graph.node(node.inputs[0])),
         op => matches!(
             op,
             Op::Float(_) | Op::Int(_) | Op::Arange { .. } | Op::Causal { .. }

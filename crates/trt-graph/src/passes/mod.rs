@@ -6,6 +6,7 @@
 mod append;
 mod attention;
 mod canonical;
+mod channels;
 mod clean;
 mod expand;
 mod fold;
@@ -32,6 +33,8 @@ pub const PASSES: &[Pass] = &[
     ("fold", fold::run),
     ("expand", expand::run),
     ("trim", trim::run),
+    ("canonical", canonical::run),
+    ("channels", channels::run),
     ("canonical", canonical::run),
     ("clean", clean::run),
 ];

@@ -12,7 +12,7 @@ pub use values::{Array, decode, encode, round};
 
 use crate::Error;
 use crate::graph::{Graph, NodeId, Op};
-use ops::{attention, cat_at, matmul, reduce, rope, softmax};
+use ops::{attention, cat_at, matmul, padded_at, reduce, rope, softmax};
 use trt_kernel::{DType, Env};
 
 /// The values that a graph's leaves take in one call.
@@ -162,6 +162,17 @@ pub fn evaluate(
                 input(0).at(&source)
             })
         }
+        Op::Unfold {
+            axis,
+            step,
+            dilation,
+        } => Array::from_fn(&shape, |i| {
+            let mut source = i.to_vec();
+            let within = source.remove(axis + 1);
+            source[*axis] = source[*axis] * step + within * dilation;
+            input(0).at(&source)
+        }),
+        Op::Pad(margins) => Array::from_fn(&shape, |i| padded_at(input(0), margins, i)),
         Op::Cat(axis) | Op::Append(axis) => {
             let parts: Vec<&Array> = node.inputs.iter().map(|i| &values[i.index()]).collect();
             Array::from_fn(&shape, |i| cat_at(&parts, *axis, i))

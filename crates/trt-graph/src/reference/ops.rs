@@ -1,7 +1,7 @@
 //! The definition of every op on whole tensors and of every function on elements.
 
 use super::Array;
-use crate::graph::AttentionOp;
+use crate::graph::{AttentionOp, Margin};
 use trt_kernel::{Binary, Compare, DType, Env, Reduce, Unary};
 
 pub(super) fn cat_at(parts: &[&Array], axis: usize, index: &[usize]) -> f64 {
@@ -13,6 +13,18 @@ pub(super) fn cat_at(parts: &[&Array], axis: usize, index: &[usize]) -> f64 {
         source[axis] -= part.shape[axis];
     }
     f64::NAN
+}
+
+/// An element of a padded tensor: one of `x`, or a zero.
+pub(super) fn padded_at(x: &Array, margins: &[Margin], index: &[usize]) -> f64 {
+    let source = |((i, m), n): ((&usize, &Margin), &usize)| {
+        let at = i.checked_sub(m.before)?;
+        let pitch = m.between + 1;
+        (at % pitch == 0 && at / pitch < *n).then_some(at / pitch)
+    };
+    let each = index.iter().zip(margins).zip(&x.shape).map(source);
+    each.collect::<Option<Vec<usize>>>()
+        .map_or(0.0, |source| x.at(&source))
 }
 
 /// Whether key `j` is hidden from query `i`.

@@ -1,7 +1,9 @@
 //! Parses what is printed.
 
 use super::lower_name;
-use crate::graph::{AttentionOp, Graph, InputDecl, IntVar, Literal, Node, NodeId, Op, StateDecl};
+use crate::graph::{
+    AttentionOp, Graph, InputDecl, IntVar, Literal, Margin, Node, NodeId, Op, StateDecl,
+};
 use crate::{Error, reference};
 use trt_kernel::{Binary, Compare, DType, Dim, Interval, Reduce, Unary};
 
@@ -231,6 +233,17 @@ fn parse_op(
             axis: number(p.get("axis")?)?,
             start: p.dim("start")?,
         },
+        "unfold" => Op::Unfold {
+            axis: number(p.get("axis")?)?,
+            step: number(p.get("step")?)?,
+            dilation: number(p.get("dilation")?)?,
+        },
+        "pad" => Op::Pad(
+            p.get("zeros")?
+                .split(',')
+                .map(parse_margin)
+                .collect::<Parsed<_>>()?,
+        ),
         "cat" => Op::Cat(number(p.get("axis")?)?),
         "append" => Op::Append(number(p.get("axis")?)?),
         "rope" => Op::Rope,
@@ -244,6 +257,18 @@ fn parse_op(
             bias: p.find("bias").is_some(),
         }),
         _ => return Err(format!("unknown op '{name}'")),
+    })
+}
+
+fn parse_margin(text: &str) -> Parsed<Margin> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let &[before, between, after] = parts.as_slice() else {
+        return Err(format!("expected before:between:after, found '{text}'"));
+    };
+    Ok(Margin {
+        before: number(before)?,
+        between: number(between)?,
+        after: number(after)?,
     })
 }
 

@@ -39,6 +39,8 @@ impl Op {
             Op::Permute(_) => "permute".into(),
             Op::Broadcast => "broadcast".into(),
             Op::Narrow { .. } => "narrow".into(),
+            Op::Unfold { .. } => "unfold".into(),
+            Op::Pad(_) => "pad".into(),
             Op::Cat(_) => "cat".into(),
             Op::Append(_) => "append".into(),
             Op::Rope => "rope".into(),
@@ -72,6 +74,21 @@ impl Op {
             }
             Op::Narrow { axis, start } => {
                 vec![("axis", axis.to_string()), ("start", compact(start))]
+            }
+            Op::Unfold {
+                axis,
+                step,
+                dilation,
+            } => vec![
+                ("axis", axis.to_string()),
+                ("step", step.to_string()),
+                ("dilation", dilation.to_string()),
+            ],
+            Op::Pad(margins) => {
+                let each = margins
+                    .iter()
+                    .map(|m| format!("{}:{}:{}", m.before, m.between, m.after));
+                vec![("zeros", each.collect::<Vec<_>>().join(","))]
             }
             Op::Attention(a) => {
                 let mut p = vec![("scale", format!("{:?}", a.scale))];

@@ -1,5 +1,7 @@
 //! What `trt-graph` promises, by area.
 
+mod conv;
+mod fused;
 mod mirror;
 mod passes;
 mod programs;

@@ -17,7 +17,7 @@ use super::simd::{self, Job, Simd};
 use super::span::{Args, Run};
 use super::team::Team;
 use super::tile::{self, BLOCK, PANEL, Panel};
-use crate::{DType, Env, Matmul, Operand};
+use crate::{Arg, DType, Env, Matmul};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -34,6 +34,8 @@ const PART: usize = 96 * 1024;
 struct Launch<'a> {
     kernel: &'a Matmul,
     call: Call<'a>,
+    /// The argument that the left operand is in, and where.
+    left: Arg,
     a: Place,
     b: Place,
     batch: usize,
@@ -56,6 +58,8 @@ pub(super) fn run(
         None => 0..n,
         Some(range) => check_rows(kernel, range, n)?,
     };
+    let a = kernel.a.stored();
+    let a = a.expect("a computed left operand was split off");
     let places = places(program, env);
     let mut b = Place::new(&kernel.b.view, env);
     if kernel.ranged {
@@ -72,7 +76,8 @@ pub(super) fn run(
             iotas: SAME_AXES,
             inner: 2,
         },
-        a: Place::new(&kernel.a.view, env),
+        left: a.arg,
+        a: Place::new(&a.view, env),
         b,
         batch: kernel.batch.size(env),
         m: kernel.m.size(env),
@@ -207,10 +212,10 @@ impl Launch<'_> {
 
     /// Whether both sides are bfloat16 pairs that the CPU multiplies as such.
     fn pairs(&self) -> bool {
-        let bf16 = |o: &Operand| self.call.args.dtype(o.arg) == DType::BF16;
+        let bf16 = |arg: Arg| self.call.args.dtype(arg) == DType::BF16;
         simd::has_pairs()
-            && bf16(&self.kernel.a)
-            && bf16(&self.kernel.b)
+            && bf16(self.left)
+            && bf16(self.kernel.b.arg)
             && self.a.strides[2] == 1
             && self.b.strides[2] == 1
             && self.k.is_multiple_of(2)
@@ -345,7 +350,7 @@ impl Launch<'_> {
         for (i, row) in out.chunks_exact_mut(pitch).enumerate() {
             let index = [batch as i64, (from + i) as i64, 0, 0, 0, 0, 0, 0];
             let run = self.a.run(&index, 2, self.k);
-            self.call.args.load_bits(self.kernel.a.arg, run, row)?;
+            self.call.args.load_bits(self.left, run, row)?;
         }
         Ok(())
     }
@@ -404,9 +409,7 @@ impl Job for Activations<'_> {
         for (i, row) in self.out.chunks_exact_mut(self.pitch.max(1)).enumerate() {
             let index = [self.batch as i64, (self.from + i) as i64, 0, 0, 0, 0, 0, 0];
             let run: Run = l.a.run(&index, 2, l.k);
-            l.call
-                .args
-                .load_f32::<S>(l.kernel.a.arg, run, &mut row[..l.k])?;
+            l.call.args.load_f32::<S>(l.left, run, &mut row[..l.k])?;
             row[l.k..].fill(0.0);
         }
         Ok(())

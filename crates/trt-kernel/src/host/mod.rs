@@ -12,6 +12,7 @@ mod attention;
 mod dot;
 mod exec;
 mod fold;
+mod left;
 mod math;
 mod matmul;
 mod moves;
@@ -37,6 +38,7 @@ pub use span::Span;
 pub use team::Team;
 
 use crate::{Arg, Body, DType, Env, Kernel, KernelError};
+use left::Split;
 use program::Program;
 use span::Args;
 use std::ops::Range;
@@ -115,6 +117,8 @@ pub struct Prepared {
     dtypes: Vec<DType>,
     /// The body, epilogue or score; a move has none.
     program: Program,
+    /// How a product runs that computes its left operand.
+    split: Option<Split>,
 }
 
 impl Prepared {
@@ -131,14 +135,19 @@ impl Prepared {
             Kernel::Gather(k) => &k.body,
             Kernel::Move(_) | Kernel::Group(_) => &empty,
         };
-        let program = Program::new(body, &dtypes).map_err(|source| KernelError::Body {
+        let wrong = |source| KernelError::Body {
             kernel: kernel.kind(),
             source,
-        })?;
+        };
+        let split = match kernel {
+            Kernel::Matmul(k) => Split::new(k).map_err(wrong)?,
+            _ => None,
+        };
         Ok(Prepared {
+            program: Program::new(body, &dtypes).map_err(wrong)?,
             kernel: kernel.clone(),
             dtypes,
-            program,
+            split,
         })
     }
 
@@ -198,7 +207,10 @@ impl Prepared {
         let program = &self.program;
         match &self.kernel {
             Kernel::Row(k) => row::run(k, program, env, args, team),
-            Kernel::Matmul(k) => matmul::run(k, program, env, rows, args, team),
+            Kernel::Matmul(k) => match &self.split {
+                None => matmul::run(k, program, env, rows, args, team),
+                Some(split) => split.run(program, env, rows, args, team),
+            },
             Kernel::Attention(k) => attention::run(k, program, env, args, team),
             Kernel::Gather(k) => moves::gather(k, program, env, args, team),
             Kernel::Move(k) => moves::copy(k, env, args, team),
@@ -234,16 +246,19 @@ fn limits(kernel: &Kernel) -> Result<(), KernelError> {
         return refuse(format!("heads of {} and {}", k.head_dim, k.value_dim));
     }
     let args = kernel.args();
-    let floats: &[Arg] = match kernel {
-        Kernel::Row(_) | Kernel::Move(_) | Kernel::Group(_) => &[],
-        Kernel::Matmul(k) => &[k.a.arg, k.b.arg],
-        Kernel::Attention(k) => &[k.q.arg, k.k.arg, k.v.arg, k.out.arg],
+    let floats: Vec<Arg> = match kernel {
+        Kernel::Row(_) | Kernel::Move(_) | Kernel::Group(_) => Vec::new(),
+        Kernel::Matmul(k) => {
+            let left = k.a.stored().map(|a| a.arg);
+            left.into_iter().chain([k.b.arg]).collect()
+        }
+        Kernel::Attention(k) => vec![k.q.arg, k.k.arg, k.v.arg, k.out.arg],
         Kernel::Gather(k) => {
             let ids = args[k.ids.arg.0 as usize];
             if ids.is_float() {
                 return refuse(format!("ids are {ids}, not integers"));
             }
-            &[k.table]
+            vec![k.table]
         }
     };
     match floats.iter().find(|a| !args[a.0 as usize].is_float()) {

@@ -73,10 +73,22 @@ pub(super) fn load_if(
 
 /// Writes what [`load`] would read.
 pub(super) fn store(asm: &mut Asm, address: R, offset: i64, bytes: usize, size: usize, bits: &[R]) {
+    store_to(asm, "global", (address, offset), bytes, size, bits);
+}
+
+/// As [`store`], to memory of the space with this name.
+pub(super) fn store_to(
+    asm: &mut Asm,
+    space: &str,
+    (address, offset): (R, i64),
+    bytes: usize,
+    size: usize,
+    bits: &[R],
+) {
     let kind = kind(bytes, size);
     let vector = braces(bits);
     asm.put(format_args!(
-        "st.global{kind} [{address}+{offset}], {vector}"
+        "st.{space}{kind} [{address}+{offset}], {vector}"
     ));
 }
 

@@ -82,7 +82,13 @@ pub enum Param {
     /// The address of a fault record (u64): three i64, all zero until a kernel finds bad input:
     /// a nonzero mark, the id, and the row it stands at.
     Fault,
+    /// The address of [`COUNTERS`] of u32 (u64) that no launch beside this one uses: all zero when
+    /// it starts, and again when it ends.
+    Counters,
 }
+
+/// The counters that [`Param::Counters`] stands for.
+pub const COUNTERS: usize = 256;
 
 /// The value of [`Param::Tiles`]: a range of weight rows, cut into tiles of equal height but for
 /// the last.

@@ -10,6 +10,7 @@ use super::PtxError;
 use super::access;
 use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
+use super::divide;
 use super::emitted::{Emitted, Extent, Target};
 use super::lanes::{self, Point};
 use super::scope::Scope;
@@ -42,8 +43,7 @@ pub(super) fn emit(kernel: &Gather, target: Target) -> Result<Emitted, PtxError>
     vars.extend(space::vars([&kernel.rows], [&kernel.ids.view]));
     let scope = Scope::begin(&mut asm, target, kernel.args.len(), &vars);
     let block = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
-    let row = asm.op("div.u32", Class::B32, &[&block, &parts]);
-    let part = asm.op("rem.u32", Class::B32, &[&block, &parts]);
+    let (row, part) = divide::div_rem(&mut asm, block, parts as u32);
     let mut job = Job {
         kernel,
         scope: &scope,

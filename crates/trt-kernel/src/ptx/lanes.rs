@@ -179,7 +179,8 @@ impl<'a> Lanes<'a> {
                 .collect();
             let bits = access::encode(asm, self.scope.target, dtype, &values);
             let (address, offset) = self.lane_address(asm, address, view, from, size);
-            access::store(asm, address, offset, width * size, size, &bits);
+            let (space, at) = (self.scope.space(arg), (address, offset));
+            access::store_to(asm, space, at, width * size, size, &bits);
         }
     }
 

@@ -16,6 +16,7 @@ mod access;
 mod asm;
 mod attention;
 mod block;
+mod divide;
 mod emitted;
 mod fold;
 mod functions;
@@ -32,9 +33,9 @@ mod scope;
 mod space;
 mod stages;
 
-pub use emitted::{Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
+pub use emitted::{COUNTERS, Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
 
-use crate::Kernel;
+use crate::{Kernel, Matmul};
 
 /// Why no text was emitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +51,12 @@ pub enum PtxError {
         /// What it asks for, with numbers.
         what: String,
     },
+}
+
+/// Whether there is text for a product that computes its left operand. Asked of one whose left
+/// operand is in memory, whether there would be if that were computed.
+pub fn computes_left(kernel: &Matmul) -> bool {
+    matmul::computes_left(kernel)
 }
 
 /// PTX text for a kernel, and how to launch it.

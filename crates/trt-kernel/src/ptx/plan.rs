@@ -13,7 +13,10 @@ const BLOCK: u32 = 128;
 /// block, and with up to 1024.
 const CARRY: [usize; 2] = [64, 24];
 /// Chunks that a thread takes together in a long loop, so that their loads overlap.
-pub(super) const UNROLL: usize = 4;
+const UNROLL: usize = 4;
+
+/// Loops of a kernel of rows only.
+const AGAIN: Passes = Passes::Again { unroll: UNROLL };
 
 /// How the work of a row is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +34,8 @@ pub(super) struct Plan {
 pub(super) enum Passes {
     /// Each thread has this many chunks at most and keeps their registers.
     Keep { chunks: usize },
-    /// Each pass loops over its chunks.
-    Again,
+    /// Each pass loops over its chunks, so many at once while there are.
+    Again { unroll: usize },
 }
 
 impl Plan {
@@ -55,9 +58,9 @@ impl Plan {
         });
         let (threads, passes) = match columns.constant_size() {
             Some(c) if c > 0 && c <= lanes => (1, Passes::Keep { chunks: 1 }),
-            _ if across => (1, Passes::Again),
+            _ if across => (1, AGAIN),
             Some(c) if c > 0 => Plan::row(c.div_ceil(lanes), lanes * stages.carried.max(1)),
-            _ => (128, Passes::Again),
+            _ => (128, AGAIN),
         };
         // A team of several warps has the block to itself.
         let fit = if threads <= 32 { BLOCK / threads } else { 1 };
@@ -67,6 +70,30 @@ impl Plan {
             team: Team { threads },
             rows: fit.min(few.max(32 / threads.min(32))),
             passes,
+        }
+    }
+
+    /// The plan where all `threads` threads of a block compute all rows together, and `carry`
+    /// registers of each may carry values from pass to pass.
+    pub fn within(row: &Row, stages: &Stages, threads: u32, carry: usize) -> Plan {
+        let columns = row.space.last().cloned().unwrap_or(Dim::from(1));
+        let views = space::accesses(&row.body, &row.args);
+        let lanes = access::lanes(&columns, views.filter(|(v, _)| !fixed_along_lanes(v)));
+        let size = |d: &Dim| d.constant_size().unwrap_or(0);
+        let rows: usize = row.space.iter().rev().skip(1).map(size).product();
+        let chunks = (size(&columns) / lanes).div_ceil(threads as usize);
+        let cost = rows * chunks * lanes * stages.carried.max(1);
+        Plan {
+            lanes,
+            team: Team { threads },
+            rows: 1,
+            passes: match cost <= carry {
+                true => Passes::Keep { chunks },
+                // Each chunk may have loads of several arguments under way.
+                false => Passes::Again {
+                    unroll: (carry / (2 * lanes)).clamp(1, UNROLL),
+                },
+            },
         }
     }
 
@@ -86,7 +113,7 @@ impl Plan {
             }
         }
         let threads = chunks.div_ceil(UNROLL).next_multiple_of(32).min(1024);
-        (threads as u32, Passes::Again)
+        (threads as u32, AGAIN)
     }
 
     /// Threads of a block.
@@ -149,18 +176,12 @@ mod tests {
 
     #[test]
     fn rows_of_unknown_or_great_length_are_passed_over_again() {
-        assert_eq!(
-            sums(2, Dim::var(Var(0)), None),
-            plan(1, 128, 1, Passes::Again)
-        );
-        assert_eq!(sums(1, 128_256, None), plan(8, 1024, 1, Passes::Again));
+        assert_eq!(sums(2, Dim::var(Var(0)), None), plan(1, 128, 1, AGAIN));
+        assert_eq!(sums(1, 128_256, None), plan(8, 1024, 1, AGAIN));
     }
 
     #[test]
     fn rows_that_lie_beside_each_other_have_a_thread_each() {
-        assert_eq!(
-            sums(384, 50, Some([1, 384])),
-            plan(1, 1, 128, Passes::Again)
-        );
+        assert_eq!(sums(384, 50, Some([1, 384])), plan(1, 1, 128, AGAIN));
     }
 }

@@ -4,19 +4,23 @@
 //! to be short enough its registers are kept from pass to pass; else each pass computes again
 //! what it needs. Threads beyond the rows or the columns stay until the last fold: they read
 //! nothing, fold neutral elements and store nothing.
+//!
+//! A block of another kernel may compute a few rows for itself ([`rows`]): then each pass takes all
+//! of them, so that their loads and folds overlap.
 
 use super::PtxError;
 use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
+use super::divide;
 use super::emitted::{Extent, Target};
 use super::fold;
 use super::lanes::{Lanes, Point, Value};
-use super::plan::{Passes, Plan, UNROLL};
+use super::plan::{Passes, Plan};
 use super::row::vars;
 use super::scope::Scope;
 use super::space::{self, Columns};
 use super::stages::{Loads, Stage, Stages};
-use crate::{Dim, Reduce, Reg, Row};
+use crate::{Dim, Reduce, Reg, Row, Ty};
 
 pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     let row = space::merge_row(kernel, Columns::Keep);
@@ -37,18 +41,15 @@ pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     let mut asm = Asm::default();
     let scope = Scope::begin(&mut asm, target, row.args.len(), &vars(&row));
     let rows = Dim::product(&row.space[..row.space.len() - 1]);
-    let place = Place::begin(&mut asm, &scope, &row, &plan, &rows);
+    let places = vec![Place::begin(&mut asm, &scope, &row, &plan, &rows)];
     let job = Job {
         scope: &scope,
         row: &row,
         stages: &stages,
         plan,
-        place,
+        places,
     };
-    match plan.passes {
-        Passes::Keep { chunks } => job.keep(&mut asm, chunks),
-        Passes::Again => job.again(&mut asm),
-    }
+    job.run(&mut asm);
     let grid = Extent::Of {
         dim: rows,
         per: plan.rows,
@@ -56,7 +57,59 @@ pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     Ok(Block::new("row", asm, plan.block(), grid))
 }
 
-/// Where a thread is.
+/// Computes all rows of a kernel in each block of `threads` threads, `tid` being the thread's
+/// number in it. The outer axes have known sizes, and so have the columns; `carry` is how many
+/// registers of a thread may carry values from pass to pass.
+pub(super) fn rows(
+    asm: &mut Asm,
+    scope: &Scope,
+    row: &Row,
+    types: &[Option<Ty>],
+    (tid, threads): (R, u32),
+    carry: usize,
+) {
+    let row = space::merge_row(row, Columns::Keep);
+    let stages = |l| Stages::new(&row.body, row.space.len(), types, l);
+    let plan = |s: &Stages| Plan::within(&row, s, threads, carry);
+    let [early, late] = [Loads::First, Loads::Late].map(stages);
+    let (stages, plan) = match plan(&early) {
+        plan if matches!(plan.passes, Passes::Keep { .. }) => (early, plan),
+        _ => {
+            let plan = plan(&late);
+            (late, plan)
+        }
+    };
+    let outer = row.space[..row.space.len() - 1].iter();
+    let mut places = vec![Vec::new()];
+    for size in outer {
+        let all = 0..size.constant().unwrap_or(0);
+        let each = all.flat_map(|i| {
+            let inner = places.iter().cloned();
+            inner.map(move |mut at: Vec<Int>| {
+                at.push(Int::Imm(i));
+                at
+            })
+        });
+        places = each.collect();
+    }
+    let columns = row.space[row.space.len() - 1].constant().unwrap_or(0);
+    let place = |outer| Place {
+        outer,
+        inside: None,
+        member: tid,
+        chunks: Int::Imm(columns / plan.lanes as i64),
+    };
+    let job = Job {
+        scope,
+        row: &row,
+        stages: &stages,
+        plan,
+        places: places.into_iter().map(place).collect(),
+    };
+    job.run(asm);
+}
+
+/// Where a thread is in a row.
 struct Place {
     /// The index along the outer axes.
     outer: Vec<Int>,
@@ -75,8 +128,8 @@ impl Place {
         let mut number = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
         let (mut member, mut inside) = (tid, None);
         if plan.rows > 1 {
-            let team = asm.op("div.u32", Class::B32, &[&tid, &threads]);
-            member = asm.op("rem.u32", Class::B32, &[&tid, &threads]);
+            let (team, within) = divide::div_rem(asm, tid, threads);
+            member = within;
             number = asm.op("mad.lo.u32", Class::B32, &[&number, &plan.rows, &team]);
             let full = rows
                 .constant()
@@ -111,7 +164,18 @@ struct Job<'a> {
     row: &'a Row,
     stages: &'a Stages,
     plan: Plan,
-    place: Place,
+    /// The rows that a thread has a part in.
+    places: Vec<Place>,
+}
+
+/// A row whose registers stay.
+struct Line<'j, 'a> {
+    place: &'j Place,
+    chunks: Vec<Chunk>,
+    /// What is the same in all columns.
+    shared: Lanes<'a>,
+    /// One for each chunk.
+    points: Vec<Lanes<'a>>,
 }
 
 impl<'a> Job<'a> {
@@ -119,28 +183,35 @@ impl<'a> Job<'a> {
         Lanes::new(self.scope, &self.row.body, &self.row.args)
     }
 
-    /// The chunk with this number.
-    fn chunk(&self, asm: &mut Asm, number: R, inside: Option<R>) -> Chunk {
+    fn run(&self, asm: &mut Asm) {
+        match self.plan.passes {
+            Passes::Keep { chunks } => self.keep(asm, chunks),
+            Passes::Again { unroll } => self.again(asm, unroll),
+        }
+    }
+
+    /// The chunk of a row with this number.
+    fn chunk(&self, asm: &mut Asm, place: &Place, number: R, inside: Option<R>) -> Chunk {
         let column = asm.op("mul.lo.s32", Class::B32, &[&number, &self.plan.lanes]);
-        let mut at = self.place.outer.clone();
+        let mut at = place.outer.clone();
         at.push(Int::Reg(column));
         Chunk { at, inside }
     }
 
-    /// Registers stay: each thread's chunks are known, and pass follows pass without a loop.
-    fn keep(&self, asm: &mut Asm, chunks: usize) {
+    /// A row and the chunks of it that a thread has, `count` at most.
+    fn line<'j>(&self, asm: &mut Asm, place: &'j Place, count: usize) -> Line<'j, 'a> {
         let threads = self.plan.team.threads as usize;
-        let total = match self.place.chunks {
+        let total = match place.chunks {
             Int::Imm(c) => c as usize,
             Int::Reg(_) => 0, // a kept row's size is known
         };
-        let chunks: Vec<Chunk> = (0..chunks)
+        let chunks: Vec<Chunk> = (0..count)
             .map(|i| {
-                let mut number = self.place.member;
+                let mut number = place.member;
                 if i > 0 {
                     number = asm.op("add.s32", Class::B32, &[&number, &(i * threads)]);
                 }
-                let mut inside = self.place.inside;
+                let mut inside = place.inside;
                 if (i + 1) * threads > total {
                     let own = asm.op("setp.lt.s32", Class::Pred, &[&number, &total]);
                     inside = Some(match inside {
@@ -148,69 +219,108 @@ impl<'a> Job<'a> {
                         None => own,
                     });
                 }
-                self.chunk(asm, number, inside)
+                self.chunk(asm, place, number, inside)
             })
             .collect();
-        let mut shared = self.lanes();
-        let mut points: Vec<Lanes> = chunks.iter().map(|_| self.lanes()).collect();
+        Line {
+            place,
+            shared: self.lanes(),
+            points: chunks.iter().map(|_| self.lanes()).collect(),
+            chunks,
+        }
+    }
+
+    /// Registers stay: each thread's chunks are known, and pass follows pass without a loop.
+    fn keep(&self, asm: &mut Asm, chunks: usize) {
+        let lines = self.places.iter().map(|p| self.line(asm, p, chunks));
+        let mut lines: Vec<Line> = lines.collect();
         for stage in &self.stages.list {
-            self.row_values(asm, stage, &mut shared);
-            for p in &mut points {
-                copy(&stage.row, &shared, p);
+            for line in &mut lines {
+                self.row_values(asm, line.place, stage, &mut line.shared);
+                for p in &mut line.points {
+                    copy(&stage.row, &line.shared, p);
+                }
             }
-            self.run(asm, &stage.fresh, &chunks, &mut points);
-            let accs = accumulators(asm, stage);
-            self.take(asm, stage, &accs, &chunks, &points);
+            // Instruction by instruction over all chunks, so that the loads of all come first.
+            for inst in &stage.fresh {
+                for line in &mut lines {
+                    self.step(asm, *inst, &line.chunks, &mut line.points);
+                }
+            }
+            let mut accs = Vec::new();
+            for line in &lines {
+                let own = accumulators(asm, stage);
+                self.take(asm, stage, &own, &line.chunks, &line.points);
+                accs.extend(own);
+            }
             let folded = self.plan.team.fold(asm, &accs);
-            for lanes in points.iter_mut().chain([&mut shared]) {
-                give(stage, &folded, lanes);
+            let mut folded = folded.chunks(stage.folds.len().max(1));
+            for line in &mut lines {
+                let folded = folded.next().unwrap_or(&[]);
+                for lanes in line.points.iter_mut().chain([&mut line.shared]) {
+                    give(stage, folded, lanes);
+                }
             }
         }
-        for (chunk, lanes) in chunks.iter().zip(&mut points) {
-            self.store(asm, chunk, lanes);
+        for line in &mut lines {
+            for (chunk, lanes) in line.chunks.iter().zip(&mut line.points) {
+                self.store(asm, chunk, lanes);
+            }
+            self.store_row(asm, line.place, &mut line.shared);
         }
-        self.store_row(asm, &mut shared);
     }
 
     /// Each pass loops over the columns.
-    fn again(&self, asm: &mut Asm) {
-        let mut shared = self.lanes();
+    fn again(&self, asm: &mut Asm, unroll: usize) {
+        let mut all: Vec<Lanes> = self.places.iter().map(|_| self.lanes()).collect();
         for (s, stage) in self.stages.list.iter().enumerate() {
             let last = s + 1 == self.stages.list.len();
-            self.row_values(asm, stage, &mut shared);
-            if last && self.stages.stores.is_empty() {
-                continue;
+            let mut accs = Vec::new();
+            for (place, shared) in self.places.iter().zip(&mut all) {
+                self.row_values(asm, place, stage, shared);
+                if last && self.stages.stores.is_empty() {
+                    continue;
+                }
+                let own = accumulators(asm, stage);
+                self.inside(asm, place.inside, |asm| {
+                    self.pass(asm, place, stage, &own, shared, (unroll, last))
+                });
+                accs.extend(own);
             }
-            let accs = accumulators(asm, stage);
-            self.inside(asm, self.place.inside, |asm| {
-                self.pass(asm, stage, &accs, &shared, last)
-            });
             let folded = self.plan.team.fold(asm, &accs);
-            give(stage, &folded, &mut shared);
+            let mut folded = folded.chunks(stage.folds.len().max(1));
+            for shared in &mut all {
+                give(stage, folded.next().unwrap_or(&[]), shared);
+            }
         }
-        self.store_row(asm, &mut shared);
+        for (place, shared) in self.places.iter().zip(&mut all) {
+            self.store_row(asm, place, shared);
+        }
     }
 
     /// One pass over the chunks of a thread, several at once while there are.
     fn pass(
         &self,
         asm: &mut Asm,
+        place: &Place,
         stage: &Stage,
         accs: &[(Reduce, R)],
         shared: &Lanes<'a>,
-        last: bool,
+        (unroll, last): (usize, bool),
     ) {
         let threads = self.plan.team.threads as i64;
-        let counter = asm.op("mov.u32", Class::B32, &[&self.place.member]);
+        let counter = asm.op("mov.u32", Class::B32, &[&place.member]);
         let turn = |asm: &mut Asm, count: usize| {
             let chunks: Vec<Chunk> = (0..count as i64)
                 .map(|i| {
                     let number = asm.op("add.s32", Class::B32, &[&counter, &(i * threads)]);
-                    self.chunk(asm, number, None)
+                    self.chunk(asm, place, number, None)
                 })
                 .collect();
             let mut points = vec![shared.clone(); count];
-            self.run(asm, &stage.again, &chunks, &mut points);
+            for inst in &stage.again {
+                self.step(asm, *inst, &chunks, &mut points);
+            }
             self.take(asm, stage, accs, &chunks, &points);
             if last {
                 for (chunk, lanes) in chunks.iter().zip(&mut points) {
@@ -218,31 +328,31 @@ impl<'a> Job<'a> {
                 }
             }
         };
-        let ahead = (UNROLL as i64 - 1) * threads;
-        let full = match self.place.chunks {
+        let ahead = (unroll as i64 - 1) * threads;
+        let full = match place.chunks {
             Int::Imm(c) => Int::Imm(c - ahead),
             Int::Reg(c) => Int::Reg(asm.op("sub.s32", Class::B32, &[&c, &ahead])),
         };
         let step = |n: usize| Int::Imm(n as i64 * threads);
-        asm.count(counter, full, step(UNROLL), |asm| turn(asm, UNROLL));
-        asm.count(counter, self.place.chunks, step(1), |asm| turn(asm, 1));
+        if unroll > 1 {
+            asm.count(counter, full, step(unroll), |asm| turn(asm, unroll));
+        }
+        asm.count(counter, place.chunks, step(1), |asm| turn(asm, 1));
     }
 
     /// What is the same in all columns.
-    fn row_values(&self, asm: &mut Asm, stage: &Stage, shared: &mut Lanes<'a>) {
-        let mut at = self.place.outer.clone();
+    fn row_values(&self, asm: &mut Asm, place: &Place, stage: &Stage, shared: &mut Lanes<'a>) {
+        let mut at = place.outer.clone();
         at.push(Int::Imm(0));
         for inst in &stage.row {
-            shared.step_if(asm, one(&at), *inst, self.place.inside);
+            shared.step_if(asm, one(&at), *inst, place.inside);
         }
     }
 
-    /// Instruction by instruction over all chunks, so that the loads of all come first.
-    fn run(&self, asm: &mut Asm, list: &[usize], chunks: &[Chunk], points: &mut [Lanes<'a>]) {
-        for inst in list {
-            for (chunk, lanes) in chunks.iter().zip(points.iter_mut()) {
-                lanes.step_if(asm, self.point(chunk), *inst, chunk.inside);
-            }
+    /// One instruction, over all chunks.
+    fn step(&self, asm: &mut Asm, inst: usize, chunks: &[Chunk], points: &mut [Lanes<'a>]) {
+        for (chunk, lanes) in chunks.iter().zip(points.iter_mut()) {
+            lanes.step_if(asm, self.point(chunk), inst, chunk.inside);
         }
     }
 
@@ -288,14 +398,14 @@ impl<'a> Job<'a> {
     }
 
     /// The stores of a row, by the first thread of its team.
-    fn store_row(&self, asm: &mut Asm, shared: &mut Lanes<'a>) {
+    fn store_row(&self, asm: &mut Asm, place: &Place, shared: &mut Lanes<'a>) {
         if self.stages.row_stores.is_empty() {
             return;
         }
-        let mut at = self.place.outer.clone();
+        let mut at = place.outer.clone();
         at.push(Int::Imm(0));
-        let first = asm.op("setp.eq.s32", Class::Pred, &[&self.place.member, &0]);
-        let stores = match self.place.inside {
+        let first = asm.op("setp.eq.s32", Class::Pred, &[&place.member, &0]);
+        let stores = match place.inside {
             Some(inside) => asm.op("and.pred", Class::Pred, &[&first, &inside]),
             None => first,
         };

@@ -7,10 +7,12 @@ use std::fmt::Write;
 
 /// Registers that hold the parameters; loaded at the start of the entry, so they are valid
 /// everywhere in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Scope {
     pub target: Target,
     args: Vec<R>,
+    /// An argument that is in shared memory, if one is; it is only stored to.
+    shared: Option<Arg>,
     vars: [Option<R>; Var::MAX],
     /// The address of working memory.
     pub scratch: R,
@@ -51,20 +53,13 @@ impl Scope {
         if target.overlaps() {
             asm.put("griddepcontrol.launch_dependents");
         }
-        let pointer = |asm: &mut Asm, name: &str| {
-            let generic = asm.op(
-                "ld.param.u64",
-                Class::B64,
-                &[&format_args!("[{}]", param(name))],
-            );
-            asm.op("cvta.to.global.u64", Class::B64, &[&generic])
-        };
         let regs = (0..args).map(|a| pointer(asm, &format!("a{a}"))).collect();
         let scratch = pointer(asm, "scratch");
         let fault = pointer(asm, "fault");
         let mut scope = Scope {
             target,
             args: regs,
+            shared: None,
             vars: [None; Var::MAX],
             scratch,
             fault,
@@ -80,6 +75,11 @@ impl Scope {
         scope
     }
 
+    /// The address of the counters, of which no other launch knows after [`Scope::wait`].
+    pub fn counters(&self, asm: &mut Asm) -> R {
+        pointer(asm, "counters")
+    }
+
     /// Waits until the launch ahead, which may still run, has ended.
     pub fn wait(&self, asm: &mut Asm) {
         if self.target.overlaps() {
@@ -87,7 +87,24 @@ impl Scope {
         }
     }
 
-    /// The global address of an argument.
+    /// The same with one more argument, at a shared address (u32).
+    pub fn with_shared(&self, asm: &mut Asm, address: R) -> Scope {
+        let mut scope = self.clone();
+        scope.shared = Some(Arg(scope.args.len() as u16));
+        let wide = asm.op("cvt.u64.u32", Class::B64, &[&address]);
+        scope.args.push(wide);
+        scope
+    }
+
+    /// The state space of an argument.
+    pub fn space(&self, arg: Arg) -> &'static str {
+        match self.shared == Some(arg) {
+            true => "shared",
+            false => "global",
+        }
+    }
+
+    /// The address of an argument in its space.
     pub fn arg(&self, arg: Arg) -> R {
         self.args[arg.0 as usize]
     }
@@ -172,6 +189,13 @@ impl Scope {
     }
 }
 
+/// The global address that a parameter holds.
+fn pointer(asm: &mut Asm, name: &str) -> R {
+    let at = format!("[{}]", param(name));
+    let generic = asm.op("ld.param.u64", Class::B64, &[&at]);
+    asm.op("cvta.to.global.u64", Class::B64, &[&generic])
+}
+
 impl Tiles {
     /// Loads the range of a ranged launch.
     pub fn begin(asm: &mut Asm) -> Tiles {
@@ -207,13 +231,9 @@ impl Tiles {
     }
 }
 
-/// The text of an entry of `threads` threads, around what was assembled.
-pub(super) fn entry(name: &str, params: &[Param], threads: u32, asm: Asm) -> String {
-    crowded_entry(name, params, threads, None, asm)
-}
-
-/// As [`entry`], with registers bounded so that a multiprocessor holds that many `blocks`. It is
-/// a goal too: without it the assembler saves registers by loading late, with it it loads ahead.
+/// The text of an entry of `threads` threads, around what was assembled; registers are bounded so
+/// that a multiprocessor holds that many `blocks`. It is a goal too: without it the assembler
+/// saves registers by loading late, with it it loads ahead.
 pub(super) fn crowded_entry(
     name: &str,
     params: &[Param],
@@ -247,6 +267,7 @@ pub(super) fn wrapped_entry(
             Param::Env => "\t.param .u64 env".into(),
             Param::Scratch => "\t.param .u64 scratch".into(),
             Param::Fault => "\t.param .u64 fault".into(),
+            Param::Counters => "\t.param .u64 counters".into(),
         })
         .collect();
     let mut out = String::new();

@@ -5,6 +5,7 @@
 //! are multiplications where sizes are known.
 
 use super::asm::{Asm, Class, Int, R};
+use super::divide;
 use super::scope::Scope;
 use crate::{Body, DType, Dim, Inst, Move, Row, Var, View};
 
@@ -182,9 +183,8 @@ pub(super) fn index(asm: &mut Asm, scope: &Scope, sizes: &[Dim], number: R) -> V
             break;
         }
         let size = scope.size(asm, size);
-        let above = asm.op("div.u32", Class::B32, &[&rest, &size]);
-        let skipped = asm.op("mul.lo.u32", Class::B32, &[&above, &size]);
-        at[axis] = Int::Reg(asm.op("sub.u32", Class::B32, &[&rest, &skipped]));
+        let (above, within) = divide::div_rem_by(asm, rest, size);
+        at[axis] = Int::Reg(within);
         rest = above;
     }
     at

@@ -30,7 +30,11 @@ fn accesses(kernel: &Kernel, env: &Env) -> Vec<(Arg, View, Vec<usize>)> {
         Kernel::Matmul(k) => {
             let [b, m, n, inner] = [&k.batch, &k.m, &k.n, &k.k].map(size);
             let mut all = of_body(&k.epilogue, &[b, m, n]);
-            all.extend([operand(&k.a, &[b, m, inner]), operand(&k.b, &[b, n, inner])]);
+            match &k.a {
+                Left::Stored(a) => all.push(operand(a, &[b, m, inner])),
+                Left::Computed { body, .. } => all.extend(of_body(body, &[b, m, inner])),
+            }
+            all.push(operand(&k.b, &[b, n, inner]));
             all
         }
         Kernel::Attention(k) => {

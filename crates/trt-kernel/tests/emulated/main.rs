@@ -8,6 +8,7 @@ mod reference;
 mod attention;
 mod corpus;
 mod group;
+mod left;
 mod matmul;
 mod matrices;
 mod mistakes;

@@ -40,7 +40,7 @@ fn linear(m: Dim, n: usize, k: usize, dtype: DType, other: DType) -> Kernel {
         n: Dim::from(n),
         k: Dim::from(k),
         args: vec![other, dtype, DType::F32, other],
-        a: strided(0, [0, k, 1]),
+        a: strided(0, [0, k, 1]).into(),
         b: strided(1, [0, k, 1]),
         ranged: true,
         epilogue: e.finish(),
@@ -154,7 +154,7 @@ fn batches_broadcasts_and_transposes_equal_the_reference() {
                     n: Dim::from(n),
                     k: Dim::from(k),
                     args: vec![dtype, DType::BF16, DType::F32],
-                    a: strided(0, a),
+                    a: strided(0, a).into(),
                     b: strided(1, b),
                     ranged: false,
                     epilogue: e.finish(),
@@ -193,7 +193,7 @@ fn sizes_may_all_be_runtime_integers() {
     );
     let kernel = Kernel::Matmul(Matmul {
         batch,
-        a: operand(0, &m),
+        a: operand(0, &m).into(),
         b: operand(1, &Dim::from(capacity)),
         m,
         n,

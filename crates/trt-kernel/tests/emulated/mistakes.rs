@@ -34,7 +34,7 @@ fn memory_outside_of_arguments_is_out_of_bounds() {
         "st.global.u32 [%d1+1024], 0;",
         "ld.shared.u32 %r0, [s0+4096];",
         "st.shared.u32 [dyn+9216], 0;",
-        "ld.param.u64 %d2, [a1+8];",
+        "ld.param.u64 %d2, [counters+8];",
     ] {
         let why = why(32, body);
         let found = matches!(why, Why::Bounds { .. } | Why::Misaligned { .. });
@@ -161,26 +161,110 @@ fn blocks_and_threads_that_share_global_memory_without_order_race() {
     run(64, 1, body, &mut args).unwrap_or_else(|e| panic!("{e}"));
 }
 
+/// Four blocks of two warps write two words each; the block that finds three counted adds up the
+/// first warps' or, with `by` 32, the second warps' words. `before` and `after` stand around the
+/// atomic of the first thread, and `between` before it for all threads.
+fn last_block(between: &str, before: &str, atom: &str, after: &str, by: u32) -> String {
+    format!(
+        "mov.u32 %r0, %ctaid.x; mov.u32 %r1, %tid.x;
+        mad.lo.u32 %r2, %r0, 64, %r1;
+        mad.wide.u32 %d2, %r2, 4, %d1;
+        st.global.u32 [%d2], %r2;
+        {between}
+        setp.ne.u32 %p0, %r1, 0;
+        @%p0 bra $counted;
+        {before}
+        {atom} %r3, [%d9], 3;
+        {after}
+        st.shared.u32 [s0], %r3;
+    $counted:
+        bar.sync 0;
+        ld.shared.u32 %r3, [s0];
+        setp.ne.u32 %p0, %r3, 3;
+        @%p0 ret;
+        setp.ne.u32 %p0, %r1, {by};
+        @%p0 ret;
+        ld.global.u32 %r4, [%d1+{first}]; ld.global.u32 %r5, [%d1+{second}];
+        add.u32 %r4, %r4, %r5;
+        st.global.u32 [%d1+1024], %r4;",
+        first = 4 * by,
+        second = 4 * by + 256,
+    )
+}
+
 #[test]
 fn the_last_block_may_read_what_the_others_released() {
-    let body = "
-        mov.u32 %r0, %ctaid.x;
-        mad.wide.u32 %d2, %r0, 4, %d1;
-        st.global.u32 [%d2+4], %r0;
-        fence.acq_rel.gpu;
-        atom.global.add.u32 %r1, [%d1], 1;
-        setp.ne.u32 %p0, %r1, 3;
-        @%p0 ret;
-        fence.acq_rel.gpu;
-        ld.global.u32 %r2, [%d1+4]; ld.global.u32 %r3, [%d1+8];
-        add.u32 %r2, %r2, %r3;
-        st.global.u32 [%d1+64], %r2;";
-    let mut args = [Buffer::zeros(DType::U32, 1), Buffer::zeros(DType::U32, 64)];
-    run(1, 4, body, &mut args).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(args[1].get(16), 1.0);
-    args[1] = Buffer::zeros(DType::U32, 64);
-    let found = run(1, 4, &body.replace("fence.acq_rel.gpu;", ""), &mut args).unwrap_err();
+    let (bar, fence) = ("bar.sync 0;", "fence.acq_rel.gpu;");
+    let (relaxed, strong) = ("atom.global.inc.u32", "atom.acq_rel.gpu.global.inc.u32");
+    let (release, acquire) = (
+        "atom.release.gpu.global.inc.u32",
+        "atom.acquire.gpu.global.inc.u32",
+    );
+    let mut args = [Buffer::zeros(DType::U32, 1), Buffer::zeros(DType::U32, 264)];
+    for by in [0, 32] {
+        for (before, atom, after) in [
+            ("", strong, ""),
+            (fence, relaxed, fence),
+            (fence, acquire, ""),
+            ("", release, fence),
+        ] {
+            let body = last_block(bar, before, atom, after, by);
+            run(64, 4, &body, &mut args).unwrap_or_else(|e| panic!("{e}\n{body}"));
+            assert_eq!(args[1].get(256), f64::from(64 + 2 * by));
+        }
+        for (between, before, atom, after) in [
+            // Nothing orders; only one side does; the fence comes before what it should order.
+            (bar, "", relaxed, ""),
+            (bar, fence, relaxed, ""),
+            (bar, "", relaxed, fence),
+            (bar, "", release, ""),
+            (bar, "", acquire, ""),
+            (
+                "fence.acq_rel.gpu; st.global.u32 [%d2], %r3; bar.sync 0;",
+                "",
+                relaxed,
+                fence,
+            ),
+        ] {
+            let between = between.replace("%r3", "%r1");
+            let body = last_block(&between, before, atom, after, by);
+            let found = run(64, 4, &body, &mut args).unwrap_err();
+            assert!(matches!(found.why, Why::Race { .. }), "{found}\n{body}");
+        }
+    }
+    // Without the barrier the second warp's words may come after the first thread's atomic.
+    let body = last_block("", "", strong, "", 32);
+    let found = run(64, 4, &body, &mut args).unwrap_err();
     assert!(matches!(found.why, Why::Race { .. }), "{found}");
+}
+
+#[test]
+fn a_counter_that_is_not_zero_again_is_found() {
+    let mut args = [Buffer::zeros(DType::U32, 1)];
+    let count = |most: u32| format!("atom.global.inc.u32 %r0, [%d9+8], {most};");
+    run(1, 3, &count(2), &mut args).unwrap_or_else(|e| panic!("{e}"));
+    let found = run(1, 3, &count(3), &mut args).unwrap_err();
+    assert_eq!(found.why, Why::Wrong("counter 2 is left at 3".into()));
+}
+
+#[test]
+fn arguments_are_not_touched_before_the_launch_ahead_has_ended() {
+    let wait = "griddepcontrol.wait;";
+    let mut args = [
+        Buffer::random(DType::U32, 4, 1),
+        Buffer::zeros(DType::U32, 4),
+    ];
+    for access in [
+        "ld.global.u32 %r0, [%d0];",
+        "st.global.u32 [%d1], 1;",
+        "red.global.add.u32 [%d1], 1;",
+        "cp.async.ca.shared.global [s0], [%d0], 4; cp.async.wait_all;",
+    ] {
+        let after = format!("{wait} {access}");
+        run(1, 1, &after, &mut args).unwrap_or_else(|e| panic!("{e}"));
+        let found = run(1, 1, &format!("{access} {wait}"), &mut args).unwrap_err();
+        assert!(matches!(found.why, Why::Wrong(_)), "{found}");
+    }
 }
 
 #[test]

@@ -5,9 +5,11 @@ use crate::reference::Buffer;
 use trt_kernel::ptx::{Emitted, Extent, Launch, Param, Target};
 use trt_kernel::{Arg, DType, Dim};
 
-/// A module with one entry whose arguments' addresses are in `%d0`, `%d1`, …
+/// A module with one entry whose arguments' addresses are in `%d0`, `%d1`, …, and that of the
+/// counters in `%d9`.
 fn module(args: usize, threads: u32, blocks: u32, body: &str) -> Emitted {
-    let params: Vec<String> = (0..args).map(|i| format!(".param .u64 a{i}")).collect();
+    let mut params: Vec<String> = (0..args).map(|i| format!(".param .u64 a{i}")).collect();
+    params.push(".param .u64 counters".into());
     let loads: String = (0..args)
         .map(|i| format!("ld.param.u64 %d{i}, [a{i}];\n"))
         .collect();
@@ -16,13 +18,16 @@ fn module(args: usize, threads: u32, blocks: u32, body: &str) -> Emitted {
          .extern .shared .align 1024 .b8 dyn[];\n\
          .visible .entry k(\n{}\n)\n.maxntid {threads}, 1, 1\n{{\n\
          .reg .pred %p<8>;\n.reg .b16 %h<8>;\n.reg .b32 %r<32>;\n.reg .b64 %d<16>;\n.reg .f32 %f<16>;\n\
-         .shared .align 16 .b8 s0[4096];\n{loads}{body}\nret;\n}}\n",
+         .shared .align 16 .b8 s0[4096];\n{loads}ld.param.u64 %d9, [counters];\n{body}\nret;\n}}\n",
         params.join(",\n"),
     );
     Emitted {
         text,
         target: Target::Sm80,
-        params: (0..args).map(|i| Param::Arg(Arg(i as u16))).collect(),
+        params: (0..args)
+            .map(|i| Param::Arg(Arg(i as u16)))
+            .chain([Param::Counters])
+            .collect(),
         launches: vec![Launch {
             entry: "k".into(),
             when: vec![],

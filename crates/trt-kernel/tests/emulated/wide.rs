@@ -24,7 +24,7 @@ fn product(m: usize, n: usize, k: usize, dtype: DType) -> Kernel {
         n: Dim::from(n),
         k: Dim::from(k),
         args: vec![dtype, dtype, DType::F32],
-        a: operand(0, [m * k, k, 1]),
+        a: operand(0, [m * k, k, 1]).into(),
         b: operand(1, [0, k, 1]),
         ranged: true,
         epilogue: e.finish(),

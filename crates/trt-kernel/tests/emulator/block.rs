@@ -5,6 +5,7 @@
 
 use super::error::{EmuError, Why};
 use super::exec::{After, Machine};
+use super::order::{Knowledge, learn};
 use super::warp::{State, Stop, Warp};
 
 /// A barrier at which some warps have arrived.
@@ -16,6 +17,8 @@ struct Barrier {
     waiting: Vec<usize>,
     /// What the warps that arrived had seen.
     seen: Vec<u32>,
+    /// What they had acquired from other blocks.
+    acquired: Knowledge,
 }
 
 /// Turns: which warp is next, and for how long.
@@ -33,6 +36,21 @@ impl Turns {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 33) as usize % n
+    }
+
+    /// The blocks of a grid, in the order in which they run: one after another as well, but with
+    /// a seed in any.
+    pub fn blocks(&mut self, grid: [u32; 3]) -> Vec<[u32; 3]> {
+        let [nx, ny, nz] = grid;
+        let row = move |y, z| (0..nx).map(move |x| [x, y, z]);
+        let plane = move |z| (0..ny).flat_map(move |y| row(y, z));
+        let mut all: Vec<[u32; 3]> = (0..nz).flat_map(plane).collect();
+        if self.0 != 0 {
+            for i in (1..all.len()).rev() {
+                all.swap(i, self.draw(i + 1));
+            }
+        }
+        all
     }
 
     fn next(&mut self, ready: &[usize], last: usize) -> (usize, usize) {
@@ -156,6 +174,7 @@ fn arrive(
         .iter_mut()
         .zip(&warp.time.seen)
         .for_each(|(b, w)| *b = (*b).max(*w));
+    learn(&mut b.acquired, &warp.time.orders.all);
     if waits {
         warp.state = State::Barrier(id);
         b.waiting.push(index);
@@ -184,6 +203,7 @@ fn complete(b: &mut Barrier, warps: &mut [Warp]) {
             .iter_mut()
             .zip(&b.seen)
             .for_each(|(w, b)| *w = (*w).max(*b));
+        learn(&mut warp.time.orders.all, &b.acquired);
     }
     *b = Barrier::default();
 }

@@ -237,7 +237,8 @@ fn control(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>> {
         (["fence", "proxy", "async"] | ["fence", "proxy", "async", "shared::cta"], []) => {
             Op::ProxyFence
         }
-        (["griddepcontrol", "wait" | "launch_dependents"], []) => Op::Nop,
+        (["griddepcontrol", "wait"], []) => Op::GridWait,
+        (["griddepcontrol", "launch_dependents"], []) => Op::Nop,
         _ => return Ok(None),
     }))
 }

@@ -4,8 +4,10 @@ use super::error::Why;
 use super::inst::*;
 use super::memory::{Memory, Params};
 use super::ops::Fun;
+use super::order::Knowledge;
 use super::warp::{Lanes, Stop, Warp, lanes};
 use super::{lanes as exchange, tensor, wgmma};
+use std::collections::HashMap;
 
 /// What all warps of a block share.
 #[derive(Debug)]
@@ -14,8 +16,10 @@ pub struct Machine<'a> {
     pub params: &'a Params,
     pub global: &'a mut Memory,
     pub shared: Memory,
-    /// Accesses of blocks up to this clock were released by an atomic.
-    pub released: u32,
+    /// What goes with the values that atomics left, by address.
+    pub published: HashMap<u64, Knowledge>,
+    /// Atomics on global memory so far, counted by thread.
+    pub atomics: u64,
     /// For each warp, the last clock whose writes to shared memory it fenced for wgmma.
     pub fenced: Vec<u32>,
 }
@@ -153,8 +157,12 @@ impl Machine<'_> {
             }
             Op::CopyWait { left } => self.arrive(warp, *left as usize, false, mask),
             Op::CopyWaitAll => self.arrive(warp, 0, true, mask),
+            Op::GridWait => {
+                warp.time.waited |= mask;
+                Ok(())
+            }
             Op::Fence => {
-                warp.fenced = true;
+                lanes(mask).for_each(|lane| warp.fence(lane));
                 Ok(())
             }
             Op::WarpSync { mask: members } => {

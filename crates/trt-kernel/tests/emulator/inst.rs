@@ -221,6 +221,8 @@ pub enum Op {
     },
     Exit,
     Nop,
+    /// Waits until the launch ahead has ended.
+    GridWait,
     /// Orders this thread's accesses for the whole device.
     Fence,
     Barrier {

@@ -22,6 +22,8 @@ pub struct Region {
     pub base: u64,
     pub bytes: Vec<u8>,
     access: Access,
+    /// Whether it is there before the launch ahead has ended.
+    pub early: bool,
     shadow: Option<Shadow>,
 }
 
@@ -36,8 +38,20 @@ impl Region {
             name: name.into(),
             base,
             access,
+            early: false,
             shadow: fresh.map(|f| Shadow::new(f, bytes.len())),
             bytes,
+        }
+    }
+
+    /// Fails if the launch ahead may still use it.
+    fn there(&self, who: &Who, at: usize) -> Result<(), Why> {
+        match who.waited || self.early {
+            true => Ok(()),
+            false => Err(Why::Wrong(format!(
+                "{} is used before griddepcontrol.wait",
+                self.place(at)
+            ))),
         }
     }
 
@@ -92,6 +106,7 @@ impl Memory {
         let all = arrays.chain([("dynamic shared memory", program.dynamic, dynamic)]);
         for (name, at, len) in all.filter(|a| a.2 > 0) {
             let mut region = Region::new(name, at as u64, vec![0xff; len], Access::Write);
+            region.early = true;
             region.shadow = Some(Shadow::new(Fresh::Block, len));
             memory.regions.push(region);
         }
@@ -148,6 +163,7 @@ impl Memory {
     ) -> Result<&[u8], Why> {
         let (region, at) = self.find(address, bytes)?;
         let r = &mut self.regions[region];
+        r.there(who, at)?;
         aligned(self.space, address, align, || r.place(at))?;
         if let Some(shadow) = &mut r.shadow {
             let name = &r.name;
@@ -174,6 +190,7 @@ impl Memory {
     pub fn write(&mut self, who: &Who, address: u64, data: &[u8]) -> Result<(), Why> {
         let (region, at) = self.find(address, data.len())?;
         let r = &mut self.regions[region];
+        r.there(who, at)?;
         aligned(self.space, address, data.len(), || r.place(at))?;
         if r.access == Access::Read {
             return Err(Why::ReadOnly { place: r.place(at) });
@@ -199,6 +216,7 @@ impl Memory {
     ) -> Result<u64, Why> {
         let (region, at) = self.find(address, bytes)?;
         let r = &mut self.regions[region];
+        r.there(who, at)?;
         aligned(self.space, address, bytes, || r.place(at))?;
         if r.access == Access::Read {
             return Err(Why::ReadOnly { place: r.place(at) });

@@ -30,6 +30,7 @@ mod lanes;
 mod memory;
 mod names;
 mod ops;
+mod order;
 mod race;
 mod reaches;
 mod registers;
@@ -47,7 +48,7 @@ use exec::Machine;
 use inst::Program;
 use memory::{Access, Memory, Params, Region};
 use std::ops::Range;
-use trt_kernel::ptx::{Emitted, Launch, MAX_TILES, Param, Target};
+use trt_kernel::ptx::{COUNTERS, Emitted, Launch, MAX_TILES, Param, Target};
 use trt_kernel::{Arg, Env, ROW_PANEL};
 
 /// The weight rows of a ranged launch, where they lie in tiles of `step` rows.
@@ -72,7 +73,7 @@ pub struct Call {
     pub shared: Vec<(Arg, Arg)>,
     /// An argument that lies this many bytes after a multiple of 256, as a table in a file may.
     pub skew: Option<(Arg, u64)>,
-    /// The order in which warps take turns; 0 is one after another.
+    /// The order in which blocks and warps take turns; 0 is one after another.
     pub seed: u64,
 }
 
@@ -86,6 +87,8 @@ pub struct Done {
     pub fault: Fault,
     /// Instructions, counted by warp.
     pub instructions: u64,
+    /// Atomics on global memory, counted by thread.
+    pub atomics: u64,
 }
 
 /// Where the first region starts, and what lies between two at least.
@@ -126,8 +129,10 @@ struct Device {
     env: u64,
     scratch: u64,
     fault: u64,
+    counters: u64,
     clock: u32,
     instructions: u64,
+    atomics: u64,
 }
 
 impl Device {
@@ -139,8 +144,10 @@ impl Device {
             env: 0,
             scratch: 0,
             fault: 0,
+            counters: 0,
             clock: 1,
             instructions: 0,
+            atomics: 0,
         };
         for (i, buffer) in args.iter().enumerate() {
             let same = call.shared.iter().find(|s| s.0.0 as usize == i);
@@ -161,6 +168,8 @@ impl Device {
             let at = at + skew;
             d.args.push(at);
         }
+        // Weights and runtime integers are there before the launch ahead has ended.
+        let first = d.global.regions.len();
         for (w, tiles) in call.tiles.iter().enumerate() {
             let place = |(i, tile): (usize, &Vec<u8>)| {
                 d.place(
@@ -175,9 +184,13 @@ impl Device {
         let vars = (0..trt_kernel::Var::MAX as u8).map(|v| call.env.get(trt_kernel::Var(v)));
         let vars = vars.flat_map(i64::to_le_bytes).collect();
         d.env = d.place("env", vars, Access::Read);
+        d.global.regions[first..]
+            .iter_mut()
+            .for_each(|r| r.early = true);
         let scratch = vec![0xff; emitted.scratch.size(&call.env)];
         d.scratch = d.place("scratch", scratch, Access::Scratch);
         d.fault = d.place("fault", vec![0; 24], Access::Write);
+        d.counters = d.place("counters", vec![0; 4 * COUNTERS], Access::Write);
         d
     }
 
@@ -200,6 +213,7 @@ impl Device {
                 Param::Env => self.env.to_le_bytes().to_vec(),
                 Param::Scratch => self.scratch.to_le_bytes().to_vec(),
                 Param::Fault => self.fault.to_le_bytes().to_vec(),
+                Param::Counters => self.counters.to_le_bytes().to_vec(),
                 Param::Tiles(i) => self.table(call, *i as usize)?,
             };
             if value.len() != *size {
@@ -270,31 +284,45 @@ impl Device {
             params: &params,
             global: &mut self.global,
             shared: Memory::shared(program, launch.shared as usize),
-            released: 0,
+            published: Default::default(),
+            atomics: 0,
             fenced: Vec::new(),
         };
         let mut warps: Vec<warp::Warp> = (0..block.div_ceil(32) as usize)
             .map(|i| warp::Warp::new(program, i, block, size))
             .collect();
         let mut turns = block::Turns::new(call.seed);
-        for z in 0..size[2] {
-            for y in 0..size[1] {
-                for x in 0..size[0] {
-                    let clock = self.clock;
-                    warps
-                        .iter_mut()
-                        .for_each(|w| w.begin([x, y, z], clock, launch_clock));
-                    let (last, steps) = block::run(&mut machine, &mut warps, &mut turns)?;
-                    self.clock = last + 1;
-                    self.instructions += steps;
-                    assert!(
-                        self.clock < race::LAST_CLOCK,
-                        "more synchronisation than tags hold"
-                    );
-                }
+        for [x, y, z] in turns.blocks(size) {
+            let clock = self.clock;
+            warps
+                .iter_mut()
+                .for_each(|w| w.begin([x, y, z], clock, launch_clock));
+            let (last, steps) = block::run(&mut machine, &mut warps, &mut turns)?;
+            self.clock = last + 1;
+            self.instructions += steps;
+            assert!(
+                self.clock < race::LAST_CLOCK,
+                "more synchronisation than tags hold"
+            );
+        }
+        self.atomics += machine.atomics;
+        self.counted(&launch.entry)
+    }
+
+    /// Fails if a launch leaves a counter other than zero.
+    fn counted(&self, entry: &str) -> Result<(), EmuError> {
+        let region = self.global.regions.iter().find(|r| r.base == self.counters);
+        let bytes = region.map_or(&[][..], |r| &r.bytes);
+        let counters = bytes.chunks_exact(4).map(memory::value);
+        match counters.zip(0..).find(|(value, _)| *value != 0) {
+            None => Ok(()),
+            Some((value, i)) => {
+                let why = Why::Wrong(format!("counter {i} is left at {value}"));
+                let mut error = EmuError::text(0, why);
+                error.entry = entry.into();
+                Err(error)
             }
         }
-        Ok(())
     }
 
     fn finish(self, args: &mut [Buffer], call: &Call) -> Done {
@@ -317,6 +345,7 @@ impl Device {
         Done {
             fault: Fault(record),
             instructions: self.instructions,
+            atomics: self.atomics,
         }
     }
 }

@@ -5,9 +5,12 @@
 //! writes, but what the warp had asked for by then it has read. An access is ordered before
 //! another if one thread made both, or if the second one's warp has seen the clock of the first.
 //! Clocks never repeat: a block starts above all that came before, so what an earlier block or
-//! launch did is told from its clock alone.
+//! launch did is told from its clock alone. Other blocks of the launch are ordered before only
+//! through atomics ([`super::order`]).
 
 use super::error::Why;
+use super::order::Released;
+use std::rc::Rc;
 
 /// A write under way (an asynchronous copy).
 const PENDING: u32 = 1 << 31;
@@ -36,8 +39,11 @@ pub struct Who<'a> {
     pub launch: u32,
     /// As `seen`, at the last fence between threads and the hardware's own agent.
     pub proxied: &'a [u32],
-    /// Other blocks of the launch are ordered before up to this clock (through atomics).
-    pub acquired: u32,
+    /// What other blocks of the launch did before (through atomics): all lanes of the warp know,
+    /// and this one does.
+    pub acquired: [&'a [Rc<Released>]; 2],
+    /// Whether it has waited for the launch ahead, or need not.
+    pub waited: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -193,9 +199,11 @@ impl Shadow {
                 }
                 true if warp == who.thread as usize / 32 => alone || clock < who.now,
                 true => clock <= who.seen.get(warp).copied().unwrap_or(u32::MAX),
-                false => self.fresh == Fresh::Block || clock <= who.acquired,
+                false => self.fresh == Fresh::Block || who.knows(|r| r.covers_warp(clock, warp)),
             };
-            let foreign = tag & FOREIGN != 0 && self.fresh != Fresh::Block && who.acquired == 0;
+            // The tag tells the last read only.
+            let others = self.fresh != Fresh::Block && !who.knows(|_| true);
+            let foreign = tag & FOREIGN != 0 && others;
             if !ordered || foreign {
                 return Err(Why::Race {
                     place: place(i),
@@ -265,14 +273,18 @@ impl Who<'_> {
         if w.thread & PENDING != 0 {
             return false;
         }
+        let by = w.thread & THREAD;
         if w.clock < self.launch {
             return true;
         }
         if w.clock < self.block {
-            return w.clock <= self.acquired;
+            return self.knows(|r| r.covers(w.clock, by));
         }
-        let by = w.thread & THREAD;
         by == self.thread || w.clock <= self.seen[by as usize / 32]
+    }
+
+    fn knows(&self, what: impl Fn(&Released) -> bool) -> bool {
+        self.acquired.iter().copied().flatten().any(|r| what(r))
     }
 
     fn broken(&self, what: &'static str, w: &Write, place: Box<str>) -> Why {

@@ -6,6 +6,7 @@ use super::inst::*;
 use super::memory::value;
 use super::names::Names;
 use super::ops;
+use super::order::learn;
 use super::text::Operand;
 use super::warp::{Lanes, Stop, Warp, lanes};
 
@@ -255,6 +256,10 @@ impl Machine<'_> {
             };
             let done = memory.write(&who, addresses[lane as usize], bytes);
             done.map_err(Stop::at(lane))?;
+            if space == Space::Global {
+                warp.time.orders.lanes[lane as usize].fenced = None;
+                self.published.remove(&addresses[lane as usize]);
+            }
         }
         Ok(())
     }
@@ -276,11 +281,12 @@ impl Machine<'_> {
         let addresses = self.addresses(warp, *at, mask)?;
         let b = warp.read(self.program, *b, mask)?;
         let c = warp.read(self.program, *c, mask)?;
-        if *space == Space::Global && (order.acquires || warp.fenced) {
-            warp.time.acquired = self.released;
-        }
         for lane in lanes(mask) {
             let l = lane as usize;
+            if *space == Space::Global {
+                self.publish(warp, lane, addresses[l], *order);
+                self.atomics += 1;
+            }
             let who = warp.time.who(warp.index, lane);
             let memory = match space {
                 Space::Shared => &mut self.shared,
@@ -292,10 +298,23 @@ impl Machine<'_> {
             d.iter()
                 .for_each(|d| warp.registers.set_lane(*d, lane, old));
         }
-        if *space == Space::Global && (order.releases || warp.fenced) {
-            self.released = warp.time.now;
-        }
         Ok(())
+    }
+
+    /// What an atomic on global memory finds with the value there, and leaves with its own.
+    fn publish(&mut self, warp: &mut Warp, lane: u32, address: u64, order: Order) {
+        let with = self.published.entry(address).or_default();
+        let own = &mut warp.time.orders.lanes[lane as usize];
+        let to = match order.acquires {
+            true => &mut own.acquired,
+            false => &mut own.found,
+        };
+        learn(to, with);
+        match (order.releases, &own.fenced) {
+            (true, _) => learn(with, &warp.time.release(warp.index, lane)),
+            (false, Some(before)) => learn(with, before),
+            (false, None) => {}
+        }
     }
 
     pub fn copy(

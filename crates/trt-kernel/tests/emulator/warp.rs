@@ -4,7 +4,8 @@
 //! paths do. A register that a lane never wrote may not be read by it.
 
 use super::error::Why;
-use super::inst::{Program, Slot, Special, Src};
+use super::inst::{Op, Program, Slot, Special, Src};
+use super::order::{Knowledge, Orders, Released, learn};
 use super::race::Who;
 use super::registers::Registers;
 use super::wgmma::Products;
@@ -52,9 +53,12 @@ pub struct Time {
     pub seen: Vec<u32>,
     pub block: u32,
     pub launch: u32,
-    pub acquired: u32,
+    /// What other blocks did before this, and what each lane has ordered with them.
+    pub orders: Orders,
     /// As `seen`, at the last `fence.proxy.async`.
     pub proxied: Vec<u32>,
+    /// Lanes that have waited for the launch ahead, or need not.
+    pub waited: u32,
 }
 
 impl Time {
@@ -62,6 +66,19 @@ impl Time {
     pub fn tick(&mut self, warp: usize) {
         self.seen[warp] = self.now;
         self.now += 1;
+        self.orders.share();
+    }
+
+    /// What a release by a lane of a warp orders before it here.
+    pub fn release(&self, warp: usize, lane: u32) -> Knowledge {
+        let thread = warp as u32 * 32 + lane;
+        let own = Released {
+            block: self.block,
+            seen: self.seen.clone(),
+            thread,
+            own: self.now,
+        };
+        self.orders.before(lane, own)
     }
 
     /// All lanes have what they had asked for.
@@ -76,8 +93,9 @@ impl Time {
             seen: &self.seen,
             block: self.block,
             launch: self.launch,
-            acquired: self.acquired,
+            acquired: [&self.orders.all, &self.orders.lanes[lane as usize].acquired],
             proxied: &self.proxied,
+            waited: self.waited & 1 << lane != 0,
         }
     }
 }
@@ -114,8 +132,8 @@ pub struct Warp {
     others: u32,
     pub copies: Vec<Copies>,
     pub products: Products,
-    /// Whether accesses up to here are ordered for the device.
-    pub fenced: bool,
+    /// Whether the entry waits for the launch ahead.
+    waits: bool,
     /// What special registers hold: threads of a block, block, grid.
     threads: u32,
     block: [u32; 3],
@@ -137,7 +155,7 @@ impl Warp {
             pc: [0; 32],
             others: u32::MAX,
             copies: (0..32).map(|_| Copies::default()).collect(),
-            fenced: false,
+            waits: program.code.iter().any(|i| matches!(i.op, Op::GridWait)),
             threads,
             block: [0; 3],
             grid,
@@ -156,11 +174,12 @@ impl Warp {
             seen: vec![clock - 1; warps],
             block: clock,
             launch,
-            acquired: 0,
+            orders: Orders::default(),
             proxied: Vec::new(),
+            waited: if self.waits { 0 } else { u32::MAX },
         };
         (self.state, self.active, self.at) = (State::Ready, self.alive, 0);
-        (self.others, self.fenced, self.block) = (u32::MAX, false, block);
+        (self.others, self.block) = (u32::MAX, block);
         self.copies.iter_mut().for_each(|c| *c = Copies::default());
     }
 
@@ -263,6 +282,15 @@ impl Warp {
         self.active = lanes(self.alive).filter(here).fold(0, |m, l| m | 1 << l);
         let away = lanes(self.alive & !self.active).map(|l| self.pc[l as usize]);
         self.others = away.min().unwrap_or(u32::MAX);
+    }
+
+    /// Orders a lane's accesses for the whole device.
+    pub fn fence(&mut self, lane: u32) {
+        let own = &mut self.time.orders.lanes[lane as usize];
+        let found = std::mem::take(&mut own.found);
+        learn(&mut own.acquired, &found);
+        let before = self.time.release(self.index, lane);
+        self.time.orders.lanes[lane as usize].fenced = Some(before);
     }
 
     /// Fails unless every lane that lives is in the mask.

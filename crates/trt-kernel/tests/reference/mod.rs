@@ -281,12 +281,21 @@ pub fn run(kernel: &Kernel, env: &Env, args: &mut [Buffer]) {
             }
         }
         Kernel::Matmul(k) => {
+            if let Some((row, product)) = k.split() {
+                let elements = row.space.iter().map(|d| d.size(env)).product();
+                let mut all = args.to_vec();
+                all.push(Buffer::zeros(k.left_dtype(), elements));
+                run(&Kernel::Row(row), env, &mut all);
+                run(&Kernel::Matmul(product), env, &mut all);
+                return args.clone_from_slice(&all[..args.len()]);
+            }
+            let a = k.a.stored().unwrap();
             let [b, m, n, inner] = [&k.batch, &k.m, &k.n, &k.k].map(|d| d.size(env));
             for p in points(&[b, m]) {
                 let sum = |c: usize| {
                     (0..inner)
                         .map(|i| {
-                            args[k.a.arg.0 as usize].get(at(&k.a.view, env, &[p[0], p[1], i]))
+                            args[a.arg.0 as usize].get(at(&a.view, env, &[p[0], p[1], i]))
                                 * args[k.b.arg.0 as usize].get(at(&k.b.view, env, &[p[0], c, i]))
                         })
                         .sum::<f64>()

@@ -30,6 +30,19 @@ pub(super) struct Keys {
     pub end: Int,
 }
 
+/// One split of the keys of a call.
+pub(super) struct Split {
+    /// May be empty.
+    pub keys: Keys,
+    /// How many splits have keys; at least one.
+    pub used: Int,
+    /// Whether that is one.
+    pub alone: R,
+}
+
+/// Keys of a tile; splits are whole tiles.
+const ALIGN: i64 = 64;
+
 /// A query of a head; inside of the space.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
@@ -42,9 +55,18 @@ pub(super) struct Row {
 }
 
 impl<'a> Frame<'a> {
+    /// Starts an entry, and waits for the launch ahead.
     pub fn begin(asm: &mut Asm, plan: &'a Plan<'a>) -> Frame<'a> {
+        let frame = Frame::begin_early(asm, plan);
+        frame.scope.wait(asm);
+        frame
+    }
+
+    /// As [`Frame::begin`], but without the wait: the entry touches no argument, working memory
+    /// or counter until it waits itself.
+    pub fn begin_early(asm: &mut Asm, plan: &'a Plan<'a>) -> Frame<'a> {
         let k = plan.k;
-        let scope = Scope::begin(asm, plan.target, k.args.len(), &plan.vars);
+        let scope = Scope::begin_early(asm, plan.target, k.args.len(), &plan.vars);
         let (queries, keys) = (scope.size(asm, &k.queries), scope.size(asm, &k.keys));
         let high = (k.causal.as_ref()).map(|c| scope.size(asm, &c.offset));
         let window = (k.causal.as_ref()).and_then(|c| i32::try_from(c.window?).ok());
@@ -85,26 +107,42 @@ impl<'a> Frame<'a> {
         Keys { start, end }
     }
 
-    /// All keys that the call sees, and how many of them one split takes: a multiple of `align`.
-    pub fn splits(&self, asm: &mut Asm, align: i64) -> (Keys, Int) {
+    /// One split of the keys, which go by tiles of 64: all of them are the first one's where there
+    /// are at most `whole`, each has one tile where there are no more tiles than splits, else it
+    /// has an equal part of them. Depends on nothing but the keys.
+    pub fn split(&self, asm: &mut Asm, split: Int, whole: i64) -> Split {
+        let splits = self.plan.splits as i64;
         let last = int::sub(asm, self.queries, Int::Imm(1));
-        let all = self.seen(asm, Int::Imm(0), last, align);
+        let all = self.seen(asm, Int::Imm(0), last, ALIGN);
         let count = int::sub(asm, all.end, all.start);
         let count = int::max(asm, count, Int::Imm(1));
-        let tile = align * self.plan.splits as i64;
-        let count = int::add(asm, count, Int::Imm(tile - 1));
-        let tiles = int::div(asm, count, Int::Imm(tile));
-        (all, int::mul(asm, tiles, Int::Imm(align)))
-    }
-
-    /// The keys of one split.
-    pub fn split(&self, asm: &mut Asm, split: Int, align: i64) -> Keys {
-        let (all, chunk) = self.splits(asm, align);
-        let skip = int::mul(asm, split, chunk);
-        let start = int::add(asm, all.start, skip);
-        let end = int::add(asm, start, chunk);
-        let end = int::min(asm, end, all.end);
-        Keys { start, end }
+        let tiles = int::add(asm, count, Int::Imm(ALIGN - 1));
+        let tiles = int::div(asm, tiles, Int::Imm(ALIGN));
+        let [count, tiles] = [count, tiles].map(|i| asm.op("mov.b32", Class::B32, &[&i]));
+        let alone = asm.op("setp.le.s32", Class::Pred, &[&count, &whole.max(ALIGN)]);
+        let few = asm.op("setp.le.s32", Class::Pred, &[&tiles, &splits]);
+        let pick = |asm: &mut Asm, a: &Int, b: &Int, p: R| {
+            Int::Reg(asm.op("selp.b32", Class::B32, &[a, b, &p]))
+        };
+        let next = int::add(asm, split, Int::Imm(1));
+        let [start, end] = [split, next].map(|i| {
+            let part = int::mul(asm, i, tiles);
+            let part = int::div(asm, part, Int::Imm(splits));
+            let tile = pick(asm, &i, &part, few);
+            let key = int::mul(asm, tile, Int::Imm(ALIGN));
+            let first = int::mul(asm, i, Int::Imm(whole.max(ALIGN)));
+            let key = pick(asm, &first, &key, alone);
+            int::add(asm, all.start, key)
+        });
+        let used = int::min(asm, tiles, Int::Imm(splits));
+        Split {
+            keys: Keys {
+                start,
+                end: int::min(asm, end, all.end),
+            },
+            used: pick(asm, &Int::Imm(1), &used, alone),
+            alone,
+        }
     }
 
     /// A row of a key head; an index beyond the last gives the last.

@@ -1,6 +1,7 @@
 //! 32-bit arithmetic on integers that may be known already.
 
 use crate::ptx::asm::{Asm, Class, Int};
+use crate::ptx::divide;
 
 fn fold(asm: &mut Asm, name: &str, a: Int, b: Int, known: fn(i64, i64) -> i64) -> Int {
     match (a, b) {
@@ -44,6 +45,7 @@ pub(super) fn max(asm: &mut Asm, a: impl Into<Int>, b: impl Into<Int>) -> Int {
 pub(super) fn div(asm: &mut Asm, a: impl Into<Int>, by: impl Into<Int>) -> Int {
     match (a.into(), by.into()) {
         (a, Int::Imm(1)) => a,
+        (Int::Reg(a), by @ Int::Imm(_)) => Int::Reg(divide::div_rem_by(asm, a, by).0),
         (a, by) => fold(asm, "div.u32", a, by, |a, b| a / b),
     }
 }
@@ -52,6 +54,7 @@ pub(super) fn div(asm: &mut Asm, a: impl Into<Int>, by: impl Into<Int>) -> Int {
 pub(super) fn rem(asm: &mut Asm, a: impl Into<Int>, by: impl Into<Int>) -> Int {
     match (a.into(), by.into()) {
         (_, Int::Imm(1)) => Int::Imm(0),
+        (Int::Reg(a), by @ Int::Imm(_)) => Int::Reg(divide::div_rem_by(asm, a, by).1),
         (a, by) => fold(asm, "rem.u32", a, by, |a, b| a % b),
     }
 }

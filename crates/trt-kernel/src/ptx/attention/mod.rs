@@ -5,9 +5,10 @@
 //! whole group. Every variant keeps a running softmax: a maximum, a sum and weighted values, with
 //! scores multiplied by log2(e) so that a weight is a power of two.
 //!
-//! With few queries the keys are split between blocks ([`combine`] merges them). The number of
-//! splits is fixed and each takes an equal part of the keys of the call, so what is launched does
-//! not depend on how many keys there are.
+//! With few queries the keys are split between blocks, and the last one to finish merges what all
+//! found ([`combine`]). The number of splits is fixed and each takes an equal part of the keys of
+//! the call (the first one all of them, where they are few), so what is launched does not depend
+//! on how many keys there are.
 
 mod combine;
 mod decode;
@@ -18,14 +19,14 @@ mod int;
 mod mem;
 mod plain;
 
-use super::emitted::{Emitted, Extent, Launch, Target, When};
+use super::emitted::{COUNTERS, Emitted, Extent, Launch, Param, Target, When};
 use super::{PtxError, scope};
 use crate::{Attention, Binary, Body, DType, Dim, Inst, Operand, Reg, Var};
 
 /// Up to this many queries, keys are split between blocks.
 const FEW: u32 = 8;
-/// As many blocks as keep every known device busy with two each.
-const BLOCKS: usize = 264;
+/// As many warps as keep a large device busy with eight for each multiprocessor.
+const CROWD: usize = 8 * 132;
 /// More splits cost more to merge than they gain.
 const MAX_SPLITS: usize = 64;
 
@@ -40,12 +41,15 @@ struct Plan<'a> {
     tensor: bool,
     /// Into how many parts few queries' keys are split.
     splits: usize,
+    /// Up to this many batches: each block that merges has a counter.
+    split_batches: usize,
 }
 
 /// An entry, and how it is launched.
 struct Entry {
     name: &'static str,
     text: String,
+    when: Vec<When>,
     grid: [Extent; 3],
     threads: u32,
     /// Bytes of dynamic shared memory.
@@ -62,22 +66,21 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     );
     let mut entries = Vec::new();
     if few {
-        let all = plan.few().into_iter();
-        entries.extend(all.map(|e| (e, plan.when(1, FEW))));
+        entries.extend(plan.few());
     }
     if many {
-        entries.push((plan.many(), plan.when(FEW + 1, u32::MAX)));
+        entries.push(plan.many());
     }
     let mut text = scope::head(target);
-    if entries.iter().any(|(e, _)| e.shared > 0) {
+    if entries.iter().any(|e| e.shared > 0) {
         text += ".extern .shared .align 1024 .b8 dynamic[];\n\n";
     }
     let mut launches = Vec::new();
-    for (e, when) in entries {
+    for e in entries {
         text += &e.text;
         launches.push(Launch {
             entry: e.name.into(),
-            when: known.is_none().then_some(when).into_iter().collect(),
+            when: e.when,
             grid: e.grid,
             block: e.threads,
             shared: e.shared,
@@ -86,10 +89,10 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     Ok(Emitted {
         text,
         target,
-        params: scope::params(k.args.len(), 0),
+        params: plan.params(),
         launches,
         scratch: match few && plan.splits > 1 {
-            true => combine::scratch(&plan),
+            true => combine::scratch(&plan, plan.share_width()),
             false => Dim::from(0),
         },
     })
@@ -113,22 +116,51 @@ impl<'a> Plan<'a> {
             factor: factor(&k.score),
             tensor: false,
             splits: 1,
+            split_batches: 0,
         };
         plan.tensor = fragment::fits(&plan);
-        plan.splits = plan.splits();
+        (plan.splits, plan.split_batches) = plan.splits();
         Ok(plan)
     }
 
-    /// Enough splits to keep a large device busy.
-    fn splits(&self) -> usize {
-        let rows = self.rows().constant_size().unwrap_or(1);
-        let tiles = match self.tensor {
+    /// Enough splits to keep a large device busy, and for how many batches there are counters.
+    fn splits(&self) -> (usize, usize) {
+        let tiles = |rows: usize| match self.tensor {
             true => rows.div_ceil(8 * decode::tiles(self)),
-            false => rows.div_ceil(plain::ROWS) * self.k.value_dim.div_ceil(plain::COLUMNS),
+            false => rows.div_ceil(plain::ROWS) * plain::slices(self),
         };
-        let batch = self.k.batch.constant_size().unwrap_or(1);
-        let blocks = (batch * self.k.kv_heads * tiles).max(1);
-        (BLOCKS / blocks).clamp(1, MAX_SPLITS)
+        let (least, most) = match self.rows().constant_size() {
+            Some(rows) => (rows, rows),
+            None => (1, self.group() * FEW as usize),
+        };
+        let known = self.k.batch.constant_size();
+        let blocks = (known.unwrap_or(1) * self.k.kv_heads * tiles(least)).max(1);
+        let warps = match self.tensor {
+            true => decode::warps(self),
+            false => plain::WARPS,
+        };
+        let splits = (CROWD / warps / blocks).clamp(1, MAX_SPLITS);
+        let batches = COUNTERS / (self.k.kv_heads * tiles(most)).max(1);
+        match batches {
+            0 => (1, 0),
+            n if known.is_some_and(|b| b > n) => (1, 0),
+            n => (splits, n),
+        }
+    }
+
+    /// Columns of the values that a block of few queries takes at most.
+    fn share_width(&self) -> usize {
+        match self.tensor {
+            true => self.k.value_dim,
+            false => plain::share_width(self),
+        }
+    }
+
+    /// The parameters of every entry.
+    fn params(&self) -> Vec<Param> {
+        let mut params = scope::params(self.k.args.len(), 0);
+        params.extend((self.splits > 1).then_some(Param::Counters));
+        params
     }
 
     /// Query heads that share a key head.
@@ -145,54 +177,81 @@ impl<'a> Plan<'a> {
         self.k.args[operand.arg.0 as usize]
     }
 
-    fn when(&self, min: u32, max: u32) -> When {
-        When {
-            dim: self.k.queries.clone(),
-            min,
-            max,
-        }
+    /// The condition that the number of queries asks for.
+    fn when(&self, min: u32, max: u32) -> Vec<When> {
+        let dim = self.k.queries.clone();
+        let known = dim.constant().is_some();
+        (!known)
+            .then_some(When { dim, min, max })
+            .into_iter()
+            .collect()
     }
 
-    /// Entries for few queries: the splits, then what merges them.
+    /// Entries for few queries: with splits, and without where a batch has no counters.
     fn few(&self) -> Vec<Entry> {
-        let first = match self.tensor {
+        let batch = &self.k.batch;
+        if self.splits == 1 || batch.constant().is_some() {
+            return vec![self.few_in("decode", "plain_few", self.splits, vec![])];
+        }
+        let batches = |min: u32, max: u32| {
+            let dim = batch.clone();
+            vec![When { dim, min, max }]
+        };
+        let most = self.split_batches as u32;
+        vec![
+            self.few_in("decode", "plain_few", self.splits, batches(0, most)),
+            self.few_in(
+                "decode_whole",
+                "plain_whole",
+                1,
+                batches(most + 1, u32::MAX),
+            ),
+        ]
+    }
+
+    fn few_in(
+        &self,
+        tensor: &'static str,
+        plain: &'static str,
+        splits: usize,
+        batches: Vec<When>,
+    ) -> Entry {
+        let entry = match self.tensor {
             true => Entry {
-                name: "decode",
-                text: decode::entry(self, "decode"),
-                grid: decode::grid(self),
-                threads: decode::THREADS,
+                name: tensor,
+                text: decode::entry(self, tensor, splits),
+                when: self.when(1, FEW),
+                grid: decode::grid(self, splits),
+                threads: decode::threads(self),
                 shared: 0,
             },
-            false => self.plain("plain_few", self.splits),
+            false => self.plain(plain, splits, self.when(1, FEW)),
         };
-        let merge = (self.splits > 1).then(|| Entry {
-            name: "combine",
-            text: combine::entry(self, "combine"),
-            grid: combine::grid(self),
-            threads: combine::THREADS,
-            shared: 0,
-        });
-        [first].into_iter().chain(merge).collect()
+        let when = [entry.when, batches].concat();
+        Entry { when, ..entry }
     }
 
     /// The entry for many queries.
     fn many(&self) -> Entry {
+        let when = self.when(FEW + 1, u32::MAX);
         match self.tensor {
             true => Entry {
                 name: "flash",
                 text: flash::entry(self, "flash"),
+                when,
                 grid: flash::grid(self),
                 threads: flash::THREADS,
                 shared: flash::shared(self),
             },
-            false => self.plain("plain", 1),
+            false => self.plain("plain", 1, when),
         }
     }
 
-    fn plain(&self, name: &'static str, splits: usize) -> Entry {
+    fn plain(&self, name: &'static str, splits: usize, when: Vec<When>) -> Entry {
         Entry {
             name,
             text: plain::entry(self, name, splits),
+            when,
             grid: plain::grid(self, splits),
             threads: plain::THREADS,
             shared: 0,

@@ -9,6 +9,7 @@
 //! about three multiply-adds), and staging that waits for memory. Values of more than 128
 //! columns make the scores once for each 128.
 
+use super::combine::Share;
 use super::frame::{Frame, Keys, Row};
 use super::mem::{self, over_lanes};
 use super::{Plan, combine, extent, int};
@@ -19,7 +20,7 @@ use crate::ptx::scope;
 
 /// Threads of a block.
 pub(super) const THREADS: u32 = 128;
-const WARPS: usize = THREADS as usize / 32;
+pub(super) const WARPS: usize = THREADS as usize / 32;
 /// Blocks that a multiprocessor holds.
 const CROWD: u32 = 4;
 /// Rows of a warp.
@@ -31,13 +32,23 @@ const KEYS: usize = 32;
 /// Elements of the head that are staged together.
 const SLICE: usize = 64;
 /// Columns of the values that a block takes at most.
-pub(super) const COLUMNS: usize = 128;
+const COLUMNS: usize = 128;
 /// Bytes of a staged row of the head: lanes that read four elements of their own key each hit
 /// different banks.
 const PITCH: usize = (SLICE + 4) * 4;
 
+/// Columns of a slice at most.
+pub(super) fn share_width(plan: &Plan) -> usize {
+    plan.k.value_dim.min(COLUMNS)
+}
+
+/// Blocks beside each other along the columns of the values.
+pub(super) fn slices(plan: &Plan) -> usize {
+    plan.k.value_dim.div_ceil(COLUMNS)
+}
+
 pub(super) fn grid(plan: &Plan, splits: usize) -> [Extent; 3] {
-    let blocks = plan.k.kv_heads * splits * plan.k.value_dim.div_ceil(COLUMNS);
+    let blocks = plan.k.kv_heads * splits * slices(plan);
     [
         extent(plan.rows(), ROWS as u32),
         Extent::Fixed(blocks as u32),
@@ -50,16 +61,14 @@ pub(super) fn entry(plan: &Plan, name: &str, splits: usize) -> String {
     let mut asm = Asm::default();
     let f = Frame::begin(&mut asm, plan);
     let block = Block::begin(&mut asm, &f, splits);
-    match block.split {
+    match &block.share {
         None => block.run(&mut asm),
-        Some(_) => {
-            let Keys { start, end } = block.keys;
-            let some = asm.op("setp.lt.s32", Class::Pred, &[&start, &end]);
+        Some(share) => {
+            let some = share.takes_part(&mut asm);
             asm.when(some, true, |asm| block.run(asm));
         }
     }
-    let params = scope::params(plan.k.args.len(), 0);
-    scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
+    scope::crowded_entry(name, &plan.params(), THREADS, Some(CROWD), asm)
 }
 
 /// One block's part of the work.
@@ -72,7 +81,8 @@ struct Block<'a> {
     first: R,
     /// First column of the values.
     column: Int,
-    split: Option<Int>,
+    /// Where keys are split.
+    share: Option<Share>,
     keys: Keys,
     /// Shared memory.
     q: R,
@@ -92,17 +102,30 @@ struct Running {
 
 impl<'a> Block<'a> {
     fn begin(asm: &mut Asm, f: &'a Frame<'a>, splits: usize) -> Block<'a> {
-        let columns = f.plan.k.value_dim.div_ceil(COLUMNS) as i64;
+        let slices = slices(f.plan);
         let y = asm.op("mov.u32", Class::B32, &[&"%ctaid.y"]);
-        let slice = int::rem(asm, y, Int::Imm(columns));
-        let y = int::div(asm, y, Int::Imm(columns));
-        let split = int::rem(asm, y, Int::Imm(splits as i64));
-        let kv_head = int::div(asm, y, Int::Imm(splits as i64));
+        let slice = int::rem(asm, y, Int::Imm(slices as i64));
+        let y = int::div(asm, y, Int::Imm(slices as i64));
+        let kv_head = int::rem(asm, y, Int::Imm(f.plan.k.kv_heads as i64));
+        let index = int::div(asm, y, Int::Imm(f.plan.k.kv_heads as i64));
         let tile = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
         let first = asm.op("mul.lo.u32", Class::B32, &[&tile, &ROWS]);
-        let split = (splits > 1).then_some(split);
-        let keys = match split {
-            Some(split) => f.split(asm, split, combine::ALIGN),
+        let column = int::mul(asm, slice, Int::Imm(COLUMNS as i64));
+        let share = (splits > 1).then(|| Share {
+            kv_head,
+            index,
+            split: f.split(asm, index, 0),
+            first,
+            rows: ROWS,
+            axis: 'x',
+            slices,
+            slice,
+            column,
+            width: share_width(f.plan),
+            warps: WARPS,
+        });
+        let keys = match &share {
+            Some(share) => share.split.keys,
             None => {
                 let last = int::add(asm, first, Int::Imm(ROWS as i64 - 1));
                 let (first, last) = (f.row(asm, kv_head, first), f.row(asm, kv_head, last));
@@ -116,8 +139,8 @@ impl<'a> Block<'a> {
             warp: asm.op("shr.u32", Class::B32, &[&f.tid, &5]),
             kv_head,
             first,
-            column: int::mul(asm, slice, Int::Imm(COLUMNS as i64)),
-            split,
+            column,
+            share,
             keys,
             q: mem::array(asm, ROWS * PITCH),
             k: mem::array(asm, KEYS * PITCH),
@@ -153,11 +176,29 @@ impl<'a> Block<'a> {
             self.softmax(asm, key, &rows, &dots);
             self.values(asm, key, &rows);
         });
+        match &self.share {
+            None => self.write_all(asm, own, &rows, None),
+            Some(share) => {
+                let alone = share.split.alone;
+                asm.when(alone, true, |asm| self.write_all(asm, own, &rows, None));
+                asm.when(alone, false, |asm| {
+                    self.write_all(asm, own, &rows, Some(share));
+                    share.finish(asm, self.f);
+                });
+            }
+        }
+    }
+
+    /// Writes the warp's rows, finished or as records.
+    fn write_all(&self, asm: &mut Asm, own: Int, rows: &[Running], share: Option<&Share>) {
         for (i, row) in rows.iter().enumerate() {
             let index = int::add(asm, own, Int::Imm(i as i64));
             let index = asm.op("mov.b32", Class::B32, &[&index]);
             let inside = asm.op("setp.lt.s32", Class::Pred, &[&index, &self.f.rows]);
-            asm.when(inside, true, |asm| self.write(asm, row, index));
+            asm.when(inside, true, |asm| match share {
+                None => self.write(asm, row),
+                Some(share) => self.write_record(asm, row, index, share),
+            });
         }
     }
 
@@ -321,37 +362,38 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Writes a row: finished, or as the record of its split.
-    fn write(&self, asm: &mut Asm, row: &Running, index: R) {
-        // A record is written to its padded end.
-        let end = match self.split {
-            None => self.f.plan.k.value_dim,
-            Some(_) => combine::padded(self.f.plan),
-        };
-        let record = (self.split).map(|s| combine::at(asm, self.f, self.kv_head, index.into(), s));
+    /// Writes a finished row.
+    fn write(&self, asm: &mut Asm, row: &Running) {
         let inverse = mem::inverse(asm, row.sum);
         for (c, value) in row.values.iter().enumerate() {
             let column = int::add(asm, self.lane, Int::Imm(32 * c as i64));
             let column = int::add(asm, column, self.column);
+            let end = self.f.plan.k.value_dim;
             let inside = asm.op("setp.lt.s32", Class::Pred, &[&column, &end]);
-            asm.when(inside, true, |asm| match record {
-                None => {
-                    let x = asm.op("mul.f32", Class::F32, &[value, &inverse]);
-                    combine::write(asm, self.f, &row.row, column, x);
-                }
-                Some(record) => {
-                    let at = asm.op("mad.wide.u32", Class::B64, &[&column, &4, &record]);
-                    asm.put(format_args!("st.global.f32 [{at}], {value}"));
-                }
+            asm.when(inside, true, |asm| {
+                let x = asm.op("mul.f32", Class::F32, &[value, &inverse]);
+                combine::write(asm, self.f, &row.row, column, x);
             });
         }
-        if let Some(record) = record {
-            // Every block of columns finds the same.
-            let at = asm.op("setp.eq.u32", Class::Pred, &[&self.lane, &0]);
-            asm.when(at, true, |asm| {
-                combine::write_sums(asm, self.f.plan, record, row.max, row.sum);
-            });
+    }
+
+    /// Writes a row as the record of its split, to its padded end.
+    fn write_record(&self, asm: &mut Asm, row: &Running, index: R, share: &Share) {
+        let record = share.record(asm, self.f, index.into(), share.index);
+        let lane = asm.op("mad.wide.u32", Class::B64, &[&self.lane, &4, &record]);
+        let end = combine::padded(share.width);
+        for (c, value) in row.values.iter().enumerate() {
+            let column = int::add(asm, self.lane, Int::Imm(32 * c as i64));
+            let inside = asm.op("setp.lt.s32", Class::Pred, &[&column, &end]);
+            let at = 128 * c;
+            asm.put(format_args!(
+                "@{inside} st.global.f32 [{lane}+{at}], {value}"
+            ));
         }
+        let one = asm.op("setp.eq.u32", Class::Pred, &[&self.lane, &0]);
+        asm.when(one, true, |asm| {
+            share.write_sums(asm, record, row.max, row.sum)
+        });
     }
 }
 

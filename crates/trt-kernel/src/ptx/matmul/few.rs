@@ -3,21 +3,23 @@
 //!
 //! A *team* of threads computes a few neighbouring rows of `b` against all rows of `a`. Its
 //! threads take the 16-byte pieces of a row in turn, several pieces of several rows in flight
-//! each, and `a` comes through the first-level cache, which `b` bypasses. The sums of a team are
-//! folded by shuffles, then over its warps through shared memory, always in the same order.
+//! each, and `a` comes through the first-level cache, which `b` bypasses, or from shared memory,
+//! where the block has computed it ([`left`]). The sums of a team are folded by shuffles, then
+//! over its warps through shared memory, always in the same order.
 //!
 //! Bound by memory: `n * k` elements at the speed of the device's memory (33.5 MB of a
 //! 4096 x 4096 bf16 weight are 12 µs at 2.8 TB/s). An element of `b` costs 1 instruction to
 //! unpack and `m` to multiply, and `m / rows` of the loads and unpacking of `a`: 11 at 8 rows of
 //! `a` and 4 of `b`, where an H100 has time for 21 (bf16).
 
+use super::left::{self, Prologue};
 use super::out::{self, Sums};
 use super::pieces::{PIECE, Reader};
-use super::{Frame, aligned_rows, dtype, over, over_rows};
-use crate::Matmul;
+use super::{Frame, aligned_rows, over, over_rows, right_dtype};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::{Extent, Target};
+use crate::{Matmul, Operand};
 
 /// Threads that keep enough bytes in flight for the memory of a large device, with few rows of
 /// `a`; with more, each has more in flight.
@@ -30,13 +32,15 @@ pub(super) fn fits(kernel: &Matmul) -> bool {
     let Some(k) = kernel.k.constant_size() else {
         return false;
     };
-    let (a, b) = (dtype(kernel, &kernel.a), dtype(kernel, &kernel.b));
+    let (a, b) = (kernel.left_dtype(), right_dtype(kernel));
     let piece = PIECE / b.size();
+    let aligned = |a: &Operand, bytes: usize| aligned_rows(kernel, a, bytes);
+    let stored = kernel.a.stored();
     k > 0
         && k % piece == 0
         && kernel.b.view.strides[1].constant().is_some()
-        && aligned_rows(kernel, &kernel.b, PIECE)
-        && aligned_rows(kernel, &kernel.a, PIECE.min(piece * a.size()))
+        && aligned(&kernel.b, PIECE)
+        && stored.is_none_or(|s| aligned(s, PIECE.min(piece * a.size())))
 }
 
 /// How the work is cut; a function of whole sizes, never of a range.
@@ -58,7 +62,7 @@ pub(super) struct Cut {
 
 impl Cut {
     fn new(kernel: &Matmul, m: usize) -> Cut {
-        let size = dtype(kernel, &kernel.b).size();
+        let size = right_dtype(kernel).size();
         let pieces = kernel.k.constant_size().unwrap_or(0) * size / PIECE;
         let n = kernel.n.constant_size();
         let batch = kernel.batch.constant_size().unwrap_or(1);
@@ -82,7 +86,11 @@ impl Cut {
         while total(team) < enough && pieces >= 8 * team && team < 256 {
             team *= 2;
         }
-        let mut threads = team.max(128);
+        // Few blocks compute a left operand few times.
+        let mut threads = match kernel.a.stored() {
+            Some(_) => team.max(128),
+            None => 512,
+        };
         while threads > team.max(32) && total(team) < BLOCKS * threads {
             threads /= 2;
         }
@@ -131,6 +139,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, m: usize) -> Block {
         false => Frame::begin(&mut asm, kernel, target),
     };
     body(&mut asm, &frame, cut);
+    let shared = left::bytes(kernel) as u32;
     Block {
         name: format!("few{m}"),
         asm,
@@ -141,7 +150,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, m: usize) -> Block {
             Extent::Fixed(1),
             over(&kernel.batch, 1),
         ],
-        shared: 0,
+        shared,
     }
 }
 
@@ -154,7 +163,8 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut) {
     );
     let lane = asm.op("and.b32", Class::B32, &[&frame.tid, &(cut.team - 1)]);
     let acc: Vec<R> = (0..cut.m * cut.rows).map(|_| asm.f32(0.0)).collect();
-    let reader = Reader::begin(asm, frame, cut, n0, team, lane);
+    let prologue = Prologue::begin(asm, frame.kernel, cut.threads as u32);
+    let reader = Reader::begin(asm, frame, cut, n0, [team, lane], prologue);
     reader.multiply(asm, frame, lane, &acc);
 
     let bytes = cut.parts() * cut.m * cut.block_rows() * 4;

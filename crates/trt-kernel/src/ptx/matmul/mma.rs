@@ -10,7 +10,7 @@
 
 use super::out::{self, Sums};
 use super::ring::{self, DEPTH, Filler, ROW, Ring};
-use super::{Frame, aligned_rows, dtype, over, over_rows};
+use super::{Frame, aligned_rows, over, over_rows, right_dtype};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
@@ -42,7 +42,10 @@ pub(super) const LARGE: Shape = Shape {
 
 /// Whether the operands can go to tensor cores.
 pub(super) fn fits(kernel: &Matmul, target: Target) -> bool {
-    let (a, b) = (dtype(kernel, &kernel.a), dtype(kernel, &kernel.b));
+    let Some(left) = kernel.a.stored() else {
+        return false;
+    };
+    let (a, b) = (kernel.left_dtype(), right_dtype(kernel));
     target >= Target::Sm80
         && a == b
         && matches!(a, DType::BF16 | DType::F16)
@@ -50,7 +53,7 @@ pub(super) fn fits(kernel: &Matmul, target: Target) -> bool {
             .k
             .constant_size()
             .is_some_and(|k| k % PIECE == 0 && k > 0)
-        && aligned_rows(kernel, &kernel.a, 16)
+        && aligned_rows(kernel, left, 16)
         && aligned_rows(kernel, &kernel.b, 16)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | variant | for | bound by |
 //! |---|---|---|
-//! | [`few`] | m up to 8, rows of both operands readable 16 bytes at a time | bytes of `b` |
+//! | [`few`] | m up to 8, rows of both operands readable 16 bytes at a time, or `a` computed | bytes of `b` |
 //! | [`mma`] | more rows, bf16 or f16, from `sm_80` | tensor cores, or bytes of `b` |
 //! | [`wgmma`] | still more, on `sm_90a` | tensor cores |
 //! | [`tile`] | everything else | f32 lanes |
@@ -14,6 +14,7 @@
 //! the same bits wherever its row lies.
 
 mod few;
+mod left;
 mod mma;
 mod out;
 mod pieces;
@@ -27,7 +28,7 @@ use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
 use super::emitted::{Emitted, Extent, Launch, Target, When};
 use super::scope::{self, Scope, Tiles};
-use crate::{DType, Dim, Matmul, Operand, Var};
+use crate::{Body, DType, Dim, Matmul, Operand, Var};
 
 /// One way to compute the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ enum Variant {
 
 /// The text and launches of a product.
 pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError> {
-    floats(kernel)?;
+    supported(kernel)?;
     let params = scope::params(kernel.args.len(), usize::from(kernel.ranged));
     let mut emitted = Emitted {
         text: scope::head(target),
@@ -53,12 +54,13 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
         launches: Vec::new(),
         scratch: Dim::from(0),
     };
-    let chosen = choose(kernel, target);
-    if chosen.iter().any(|(v, _)| v.is_dynamic()) {
+    let chosen = choose(kernel, target).into_iter();
+    let blocks = chosen.map(|(variant, when)| (variant.block(kernel, target), when));
+    let blocks: Vec<(Block, Vec<When>)> = blocks.collect();
+    if blocks.iter().any(|(b, _)| b.shared > 0) {
         emitted.text += ".extern .shared .align 1024 .b8 dynamic[];\n\n";
     }
-    for (variant, when) in chosen {
-        let block = variant.block(kernel, target);
+    for (block, when) in blocks {
         emitted.text += &scope::crowded_entry(
             &block.name,
             &emitted.params,
@@ -79,7 +81,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
 
 /// The one entry of a product whose `m` is a constant.
 pub(super) fn block(kernel: &Matmul, target: Target) -> Result<Block, PtxError> {
-    floats(kernel)?;
+    supported(kernel)?;
     match choose(kernel, target).as_slice() {
         [(variant, when)] if when.is_empty() => Ok(variant.block(kernel, target)),
         several => Err(PtxError::Unsupported {
@@ -89,18 +91,34 @@ pub(super) fn block(kernel: &Matmul, target: Target) -> Result<Block, PtxError> 
     }
 }
 
-/// Whether both operands are floats.
-fn floats(kernel: &Matmul) -> Result<(), PtxError> {
-    for (name, operand) in [("a", &kernel.a), ("b", &kernel.b)] {
-        let dtype = dtype(kernel, operand);
+/// Whether a product that computes its left operand can be emitted: there are few rows, which fit
+/// shared memory, and rows of `b` can be read in pieces.
+pub(crate) fn computes_left(kernel: &Matmul) -> bool {
+    left::fits(kernel) && few::fits(kernel)
+}
+
+/// Whether both operands are floats, and the left one is in memory or may be computed.
+fn supported(kernel: &Matmul) -> Result<(), PtxError> {
+    let unsupported = |what: String| PtxError::Unsupported {
+        kernel: "matmul",
+        what,
+    };
+    for (name, dtype) in [("a", kernel.left_dtype()), ("b", right_dtype(kernel))] {
         if !dtype.is_float() {
-            return Err(PtxError::Unsupported {
-                kernel: "matmul",
-                what: format!("operand {name} is {dtype}, not a float"),
-            });
+            return Err(unsupported(format!(
+                "operand {name} is {dtype}, not a float"
+            )));
         }
     }
-    Ok(())
+    match kernel.a.stored().is_some() || computes_left(kernel) {
+        true => Ok(()),
+        false => {
+            let (m, k, dtype) = (&kernel.m, &kernel.k, kernel.left_dtype());
+            Err(unsupported(format!(
+                "a computed left operand [{m}, {k}] of {dtype}"
+            )))
+        }
+    }
 }
 
 impl Variant {
@@ -110,14 +128,6 @@ impl Variant {
             Variant::Mma(shape) => mma::emit(kernel, target, shape),
             Variant::Wgmma(shape) => wgmma::emit(kernel, target, shape),
             Variant::Tile => tile::emit(kernel, target),
-        }
-    }
-
-    /// Whether it takes dynamic shared memory.
-    fn is_dynamic(self) -> bool {
-        match self {
-            Variant::Few(_) | Variant::Tile => false,
-            Variant::Mma(_) | Variant::Wgmma(_) => true,
         }
     }
 }
@@ -229,13 +239,13 @@ impl<'a> Frame<'a> {
 
     /// The dtypes of `a` and `b`.
     fn dtypes(&self) -> [DType; 2] {
-        [&self.kernel.a, &self.kernel.b].map(|o| dtype(self.kernel, o))
+        [self.kernel.left_dtype(), right_dtype(self.kernel)]
     }
 
-    /// The address of `a[batch, m, k]`.
+    /// The address of `a[batch, m, k]`, which is in memory.
     fn a_at(&self, asm: &mut Asm, m: Int, k: Int) -> R {
-        let o = &self.kernel.a;
-        let size = dtype(self.kernel, o).size();
+        let o = in_memory(self.kernel);
+        let size = self.kernel.left_dtype().size();
         self.scope
             .address(asm, o.arg, &o.view, &[self.batch, m, k], size)
     }
@@ -243,7 +253,7 @@ impl<'a> Frame<'a> {
     /// The address of `b[batch, n, k]`, `n` in the range of the launch.
     fn b_at(&self, asm: &mut Asm, n: R, k: Int) -> R {
         let o = &self.kernel.b;
-        let size = dtype(self.kernel, o).size();
+        let size = right_dtype(self.kernel).size();
         match &self.tiles {
             None => {
                 let at = [self.batch, Int::Reg(n), k];
@@ -287,23 +297,29 @@ fn over(dim: &Dim, per: usize) -> Extent {
     }
 }
 
-fn dtype(kernel: &Matmul, operand: &Operand) -> DType {
-    kernel.args[operand.arg.0 as usize]
+fn right_dtype(kernel: &Matmul) -> DType {
+    kernel.args[kernel.b.arg.0 as usize]
+}
+
+/// The left operand of a product that does not compute it.
+fn in_memory(kernel: &Matmul) -> &Operand {
+    let stored = kernel.a.stored();
+    stored.expect("`supported` leaves computed operands to `few`, which has them in shared memory")
 }
 
 /// The runtime integers that the kernel reads.
 fn vars(kernel: &Matmul) -> Vec<Var> {
     let sizes = [&kernel.batch, &kernel.m, &kernel.n, &kernel.k];
-    let views = [&kernel.a.view, &kernel.b.view];
-    let places = views
-        .iter()
+    let operands = kernel.a.stored().into_iter().chain([&kernel.b]);
+    let places = operands
+        .map(|o| &o.view)
         .flat_map(|v| v.strides.iter().chain([&v.offset]));
     let mut vars: Vec<Var> = sizes
         .into_iter()
         .chain(places)
         .flat_map(Dim::vars)
         .collect();
-    vars.extend(kernel.epilogue.vars());
+    vars.extend(kernel.bodies().flat_map(Body::vars));
     vars.sort();
     vars.dedup();
     vars
@@ -311,7 +327,7 @@ fn vars(kernel: &Matmul) -> Vec<Var> {
 
 /// Whether `k` is contiguous, and all rows start on multiples of `bytes`.
 fn aligned_rows(kernel: &Matmul, operand: &Operand, bytes: usize) -> bool {
-    let elements = bytes / dtype(kernel, operand).size();
+    let elements = bytes / kernel.args[operand.arg.0 as usize].size();
     let view = &operand.view;
     let starts = [&view.offset, &view.strides[0], &view.strides[1]];
     view.strides[2].is(1) && starts.iter().all(|d| multiple(d, elements))

@@ -3,6 +3,7 @@
 
 use super::Frame;
 use super::few::Cut;
+use super::left::Prologue;
 use crate::DType;
 use crate::ptx::asm::{Asm, Class, Int, R};
 
@@ -20,12 +21,21 @@ pub(super) struct Reader {
     b_row: i64,
     /// The thread's place in each row of `a`: a pointer that walks along `k`, and bytes.
     a_at: Vec<(R, i64)>,
+    /// What computes `a`, if it is not in memory but shared.
+    prologue: Option<Prologue>,
     /// Whether no launch writes `b`.
     constant: bool,
 }
 
 impl Reader {
-    pub fn begin(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, team: R, lane: R) -> Reader {
+    pub fn begin(
+        asm: &mut Asm,
+        frame: &Frame<'_>,
+        cut: Cut,
+        n0: R,
+        [team, lane]: [R; 2],
+        prologue: Option<Prologue>,
+    ) -> Reader {
         let [a, b] = frame.dtypes();
         // A team beyond the range reads the last rows instead, and its sums are not used.
         let row = asm.op("mad.lo.s32", Class::B32, &[&team, &cut.rows, &n0]);
@@ -36,12 +46,18 @@ impl Reader {
         let stride = frame.kernel.b.view.strides[1].constant().unwrap_or(0);
 
         let a_piece = PIECE / b.size() * a.size();
-        let place = |asm: &mut Asm, m: Int| {
-            let start = frame.a_at(asm, m, Int::Imm(0));
-            asm.op("mad.wide.s32", Class::B64, &[&lane, &a_piece, &start])
+        let place = |asm: &mut Asm, m: Int| match &prologue {
+            None => {
+                let start = frame.a_at(asm, m, Int::Imm(0));
+                asm.op("mad.wide.s32", Class::B64, &[&lane, &a_piece, &start])
+            }
+            Some(p) => asm.op("mad.lo.s32", Class::B32, &[&lane, &a_piece, &p.base]),
         };
-        let a_stride = frame.kernel.a.view.strides[1].constant();
-        let a_at = match (frame.m, a_stride) {
+        let a_stride = match frame.kernel.a.stored() {
+            Some(a) => &a.view.strides[1],
+            None => &frame.kernel.k,
+        };
+        let a_at = match (frame.m, a_stride.constant()) {
             (Int::Imm(_), Some(stride)) => {
                 let first = place(asm, Int::Imm(0));
                 let bytes = |m| m as i64 * stride * a.size() as i64;
@@ -63,6 +79,7 @@ impl Reader {
             b_at,
             b_row: stride * b.size() as i64,
             a_at,
+            prologue,
             constant: frame.kernel.ranged,
         }
     }
@@ -73,11 +90,15 @@ impl Reader {
     /// always as many loads are in flight. The last round, the rest and a ragged piece, which
     /// not all threads have, are straight code.
     ///
-    /// The first pieces of a streamed weight start before the wait for the launch ahead.
+    /// The first pieces of a streamed weight start before the wait for the launch ahead, and all
+    /// first pieces before `a` is computed.
     pub fn multiply(&self, asm: &mut Asm, frame: &Frame<'_>, lane: R, acc: &[R]) {
         let wait = |asm: &mut Asm| {
             if self.constant {
                 frame.scope.wait(asm);
+            }
+            if let Some(prologue) = &self.prologue {
+                prologue.run(asm, frame);
             }
         };
         let Cut {
@@ -149,7 +170,11 @@ impl Reader {
         for (m, sums) in acc.chunks(self.cut.rows).enumerate() {
             let (base, offset) = self.a_at[m];
             let words = asm.regs(Class::B32, a_piece / 4);
-            load(asm, "ld.global", &words, (base, at + offset), piece.guard);
+            let name = match self.prologue {
+                None => "ld.global",
+                Some(_) => "ld.shared",
+            };
+            load(asm, name, &words, (base, at + offset), piece.guard);
             let x = unpack(asm, &words, self.a);
             for (j, x) in x.iter().enumerate() {
                 for (row, sum) in rows.iter().zip(sums) {
@@ -167,7 +192,11 @@ impl Reader {
         let mut pointers: Vec<R> = self.a_at.iter().map(|(p, _)| *p).collect();
         pointers.dedup();
         for p in pointers {
-            asm.op_to("add.s64", p, &[&p, &(pieces * a_piece)]);
+            let add = match p.class {
+                Class::B64 => "add.s64",
+                _ => "add.s32",
+            };
+            asm.op_to(add, p, &[&p, &(pieces * a_piece)]);
         }
     }
 }

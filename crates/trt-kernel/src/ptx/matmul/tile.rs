@@ -6,7 +6,7 @@
 //! Elements beyond `m`, the range or `k` are zeros, so no product sees what was never loaded.
 
 use super::out::{self, Sums};
-use super::{Frame, dtype, over, over_rows};
+use super::{Frame, in_memory, over, over_rows};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
@@ -139,8 +139,8 @@ struct Item {
 impl Side {
     fn begin(asm: &mut Asm, frame: &Frame<'_>, is_a: bool, row0: R, base: R) -> Side {
         let kernel = frame.kernel;
-        let operand = if is_a { &kernel.a } else { &kernel.b };
-        let dtype = dtype(kernel, operand);
+        let operand = if is_a { in_memory(kernel) } else { &kernel.b };
+        let dtype = kernel.args[operand.arg.0 as usize];
         let along_k = operand.view.strides[2].is(1);
         let items = (0..EACH)
             .map(|i| {

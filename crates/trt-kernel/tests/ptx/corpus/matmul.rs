@@ -43,10 +43,73 @@ pub fn kernels() -> Vec<(String, Kernel)> {
             let kernel = linear(Dim::from(m), 4096, 4096, d);
             all.push((format!("linear_{m}x4096x4096_{d}"), kernel));
         }
+        for (m, n, k) in [
+            (1, 576, 576),
+            (3, 576, 576),
+            (8, 1536, 576),
+            (1, 14336, 4096),
+        ] {
+            let kernel = normed(m, n, k, d);
+            all.push((format!("normed_{m}x{n}x{k}_{d}"), kernel));
+        }
+        all.push((
+            format!("normed_qkv_1x576_{d}"),
+            normed_heads(1, 576, 192, d),
+        ));
+        all.push((
+            format!("normed_qkv_1x4096_{d}"),
+            normed_heads(1, 4096, 1024, d),
+        ));
         // Rows that no wide access can read, and a number of them that no pair divides.
         all.push((format!("odd_seq_{d}"), linear(seq(), 51, 33, d)));
     }
     all
+}
+
+/// `norm(x) w^T` with the norm's weight `g`, over arguments `x`, `g`, `w`, `out`.
+pub fn normed(m: i64, n: i64, k: i64, d: DType) -> Kernel {
+    let mut b = BodyBuilder::new();
+    let x = b.load(Arg(0), view(0, &[m * k, k, 1]));
+    let square = b.unary(Unary::Sqr, x);
+    let sum = b.push(Inst::Reduce(Reduce::Sum, square));
+    let scale = b.push(Inst::F32(1.0 / k as f32));
+    let mean = b.binary(Binary::Mul, sum, scale);
+    let epsilon = b.push(Inst::F32(1e-5));
+    let mean = b.binary(Binary::Add, mean, epsilon);
+    let root = b.unary(Unary::Sqrt, mean);
+    let y = b.binary(Binary::Div, x, root);
+    let g = b.load(Arg(1), view(0, &[0, 0, 1]));
+    let y = b.binary(Binary::Mul, y, g);
+    b.push(Inst::Yield(y));
+    let left = Left::Computed {
+        dtype: d,
+        body: b.finish(),
+    };
+    let mut e = BodyBuilder::new();
+    let sum = e.push(Inst::Input);
+    e.store(Arg(3), view(0, &[m * n, n, 1]), sum);
+    Kernel::Matmul(Matmul {
+        batch: Dim::from(1),
+        m: Dim::from(m),
+        n: Dim::from(n),
+        k: Dim::from(k),
+        args: vec![d; 4],
+        a: left,
+        b: Operand {
+            arg: Arg(2),
+            view: view(0, &[0, k, 1]),
+        },
+        ranged: true,
+        epilogue: e.finish(),
+    })
+}
+
+/// Queries, keys and values of a layer from the norm of its input.
+fn normed_heads(m: i64, hidden: i64, kv: i64, d: DType) -> Kernel {
+    let parts = [hidden, kv, kv].map(|n| normed(m, n, hidden, d));
+    Kernel::Group(Group {
+        parts: parts.to_vec(),
+    })
 }
 
 /// `[batch, m, n]` row-major.
@@ -69,7 +132,8 @@ fn weighty(
         a: Operand {
             arg: Arg(0),
             view: whole(&m, k),
-        },
+        }
+        .into(),
         b: Operand {
             arg: Arg(1),
             view: view(0, &[0, k, 1]),
@@ -140,7 +204,8 @@ fn scores(d: DType) -> Kernel {
         a: Operand {
             arg: Arg(0),
             view: heads.clone(),
-        },
+        }
+        .into(),
         b: Operand {
             arg: Arg(1),
             view: heads,
@@ -162,7 +227,8 @@ fn weighted(d: DType) -> Kernel {
         a: Operand {
             arg: Arg(0),
             view: View::contiguous(&dims([batch.clone(), m.clone(), keys.clone()])),
-        },
+        }
+        .into(),
         b: Operand {
             arg: Arg(1),
             view: view(0, &[64, 1, 12 * 64]),

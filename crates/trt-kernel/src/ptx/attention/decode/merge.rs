@@ -1,9 +1,10 @@
 //! What the warps of a block have found, as one.
 
-use super::{Block, THREADS, Tile, WARPS, inside};
+use super::{Block, Tile, inside};
 use crate::ptx::asm::{Asm, Class, Int, R, imm};
+use crate::ptx::attention::combine::{self, Share};
 use crate::ptx::attention::mem::{self, over_lanes};
-use crate::ptx::attention::{combine, fragment, int};
+use crate::ptx::attention::{fragment, int};
 
 impl Block<'_> {
     /// Merges the warps' sums in shared memory, in their order, and writes.
@@ -11,8 +12,8 @@ impl Block<'_> {
         let rows = 8 * tiles.len();
         // Padded, so that lanes of different rows hit different banks.
         let pitch = (self.f.plan.k.value_dim + 4) * 4;
-        let values = mem::array(asm, WARPS * rows * pitch);
-        let sums = mem::array(asm, WARPS * rows * 8);
+        let values = mem::array(asm, self.warps * rows * pitch);
+        let sums = mem::array(asm, self.warps * rows * 8);
         let mine = mem::cell(asm, values, self.warp, rows * pitch);
         let mine_sums = mem::cell(asm, sums, self.warp, rows * 8);
         // The four lanes of a row have the same.
@@ -29,7 +30,7 @@ impl Block<'_> {
         }
         asm.put("bar.sync 0");
         let columns = self.f.plan.k.value_dim / 4;
-        for from in (0..rows * columns).step_by(THREADS as usize) {
+        for from in (0..rows * columns).step_by(32 * self.warps) {
             let item = int::add(asm, self.f.tid, Int::Imm(from as i64));
             let row = int::div(asm, item, Int::Imm(columns as i64));
             let column = int::rem(asm, item, Int::Imm(columns as i64));
@@ -41,9 +42,13 @@ impl Block<'_> {
                 let at = mem::cell(asm, values, row, pitch);
                 let at = mem::cell(asm, at, column, 16);
                 let sums = mem::cell(asm, sums, row, 8);
-                let merged = merged(asm, (at, rows * pitch), (sums, rows * 8));
+                let parts = [(at, rows * pitch), (sums, rows * 8)];
+                let merged = merged(asm, self.warps, parts);
                 self.write(asm, index, column, merged);
             });
+        }
+        if let Some(share) = &self.share {
+            asm.when(share.split.alone, false, |asm| share.finish(asm, self.f));
         }
     }
 
@@ -68,38 +73,54 @@ impl Block<'_> {
     }
 
     /// Writes four columns of a row: finished, or into the record of the split.
-    fn write(&self, asm: &mut Asm, index: Int, column: R, (max, sum, values): (R, R, [R; 4])) {
-        let first = asm.op("mul.lo.u32", Class::B32, &[&column, &4]);
-        if self.f.plan.splits == 1 {
-            let row = self.f.row(asm, self.kv_head, index);
-            let inverse = mem::inverse(asm, sum);
-            for (i, v) in values.iter().enumerate() {
-                let x = asm.op("mul.f32", Class::F32, &[v, &inverse]);
-                let column = int::add(asm, first, Int::Imm(i as i64));
-                combine::write(asm, self.f, &row, column, x);
+    fn write(&self, asm: &mut Asm, index: Int, column: R, merged: (R, R, [R; 4])) {
+        match &self.share {
+            None => self.write_out(asm, index, column, merged),
+            Some(share) => {
+                let alone = share.split.alone;
+                asm.when(alone, true, |asm| {
+                    self.write_out(asm, index, column, merged)
+                });
+                asm.when(alone, false, |asm| {
+                    self.write_record(asm, index, column, merged, share);
+                });
             }
-            return;
         }
-        let record = combine::at(asm, self.f, self.kv_head, index, self.split);
+    }
+
+    fn write_out(&self, asm: &mut Asm, index: Int, column: R, (_, sum, values): (R, R, [R; 4])) {
+        let first = asm.op("mul.lo.u32", Class::B32, &[&column, &4]);
+        let row = self.f.row(asm, self.kv_head, index);
+        let inverse = mem::inverse(asm, sum);
+        let values = values.map(|v| asm.op("mul.f32", Class::F32, &[&v, &inverse]));
+        combine::write_four(asm, self.f, &row, first.into(), values);
+    }
+
+    fn write_record(
+        &self,
+        asm: &mut Asm,
+        index: Int,
+        column: R,
+        (max, sum, [a, b, c, d]): (R, R, [R; 4]),
+        share: &Share,
+    ) {
+        let record = share.record(asm, self.f, index, share.index);
         let at = asm.op("mad.wide.u32", Class::B64, &[&column, &16, &record]);
-        let [a, b, c, d] = values;
         asm.put(format_args!(
             "st.global.v4.f32 [{at}], {{{a}, {b}, {c}, {d}}}"
         ));
         let once = asm.op("setp.eq.u32", Class::Pred, &[&column, &0]);
-        asm.when(once, true, |asm| {
-            combine::write_sums(asm, self.f.plan, record, max, sum);
-        });
+        asm.when(once, true, |asm| share.write_sums(asm, record, max, sum));
     }
 }
 
 /// Maximum, sum and four values of a row over all warps.
 fn merged(
     asm: &mut Asm,
-    (values, next_values): (R, usize),
-    (sums, next_sums): (R, usize),
+    warps: usize,
+    [(values, next_values), (sums, next_sums)]: [(R, usize); 2],
 ) -> (R, R, [R; 4]) {
-    let parts: Vec<[R; 2]> = (0..WARPS)
+    let parts: Vec<[R; 2]> = (0..warps)
         .map(|w| {
             let [max, sum] = [asm.reg(Class::F32), asm.reg(Class::F32)];
             let at = w * next_sums;

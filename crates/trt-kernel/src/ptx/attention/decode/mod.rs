@@ -1,7 +1,7 @@
 //! Attention of few queries: keys and values go from memory to registers to tensor cores.
 //!
-//! A block takes a tile of 8 or 16 rows of a key head and one split of its keys; its four warps
-//! take 16 keys in turn and merge at the end. What a lane reads with one access of 16 bytes (eight
+//! A block takes a tile of 8 or 16 rows of a key head and one split of its keys; its warps (eight
+//! where there is room to merge) take 16 keys in turn and merge at the end. What a lane reads with one access of 16 bytes (eight
 //! elements of one key or value) is its part of several fragments under a renaming of the axes,
 //! so nothing passes through shared memory:
 //!
@@ -12,27 +12,31 @@
 //!   halves, paired, are the left sides, and the result's columns are rows.
 //!
 //! The next keys are in flight while weights are made, the next values while scores are (wide
-//! heads leave that to the other blocks of the multiprocessor).
+//! heads leave that to the other blocks of the multiprocessor). Addresses are made before the wait
+//! for the launch ahead.
+//!
+//! Up to one step's keys are one block's: they are all in flight at once, and reading them takes a
+//! multiprocessor no longer than merging two splits would. More are split finely, since then the
+//! merge is paid for anyway.
 //!
 //! Limit: memory bandwidth for long contexts (each key and value is read once for the whole
-//! group), latency for short ones: about two dependent reads, the merge, and a second launch.
+//! group), latency for short ones: one trip for all reads, 16 dependent products of halves, the
+//! softmax, the merge of the warps.
 
 mod merge;
 
+use super::combine::Share;
 use super::fragment::{self, from_lane, halves};
 use super::frame::{Frame, Keys, Row};
 use super::mem::{self, over_lanes};
-use super::{FEW, Plan, combine, extent, int};
+use super::{FEW, Plan, extent, int};
 use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::emitted::Extent;
 use crate::ptx::scope;
 
-/// Threads of a block.
-pub(super) const THREADS: u32 = 128;
-const WARPS: usize = THREADS as usize / 32;
-/// Blocks that a multiprocessor holds.
-const CROWD: u32 = 2;
+/// Warps of a multiprocessor.
+const CROWD: usize = 8;
 /// Keys of a warp's step: two tiles of eight.
 const KEYS: usize = 16;
 /// Up to this many elements of a key and value together, the next ones are read ahead: there are
@@ -49,28 +53,41 @@ pub(super) fn tiles(plan: &Plan) -> usize {
     }
 }
 
-pub(super) fn grid(plan: &Plan) -> [Extent; 3] {
+/// Warps of a block: as many as there is shared memory to merge.
+pub(super) fn warps(plan: &Plan) -> usize {
+    match tiles(plan) * plan.k.value_dim <= 128 {
+        true => 8,
+        false => 4,
+    }
+}
+
+/// Threads of a block.
+pub(super) fn threads(plan: &Plan) -> u32 {
+    32 * warps(plan) as u32
+}
+
+pub(super) fn grid(plan: &Plan, splits: usize) -> [Extent; 3] {
     [
-        Extent::Fixed((plan.k.kv_heads * plan.splits) as u32),
+        Extent::Fixed((plan.k.kv_heads * splits) as u32),
         extent(plan.rows(), 8 * tiles(plan) as u32),
         extent(plan.k.batch.clone(), 1),
     ]
 }
 
-pub(super) fn entry(plan: &Plan, name: &str) -> String {
+pub(super) fn entry(plan: &Plan, name: &str, splits: usize) -> String {
     let mut asm = Asm::default();
-    let f = Frame::begin(&mut asm, plan);
-    let block = Block::begin(&mut asm, &f);
-    match plan.splits > 1 {
-        false => block.run(&mut asm),
-        true => {
-            let Keys { start, end } = block.keys;
-            let some = asm.op("setp.lt.s32", Class::Pred, &[&start, &end]);
+    let f = Frame::begin_early(&mut asm, plan);
+    let block = Block::begin(&mut asm, &f, splits);
+    match &block.share {
+        None => block.run(&mut asm),
+        Some(share) => {
+            // Others of the launch wait for the one ahead, so this need not.
+            let some = share.takes_part(&mut asm);
             asm.when(some, true, |asm| block.run(asm));
         }
     }
-    let params = scope::params(plan.k.args.len(), 0);
-    scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
+    let crowd = Some((CROWD / block.warps) as u32);
+    scope::crowded_entry(name, &plan.params(), threads(plan), crowd, asm)
 }
 
 /// One block's part of the work.
@@ -81,10 +98,12 @@ struct Block<'a> {
     g: R,
     t: R,
     kv_head: Int,
-    split: Int,
+    /// Where keys are split.
+    share: Option<Share>,
     /// First row.
     first: R,
     keys: Keys,
+    warps: usize,
     /// Where a lane's part of the first key and value lies.
     k: R,
     v: R,
@@ -104,12 +123,35 @@ struct Tile {
 type Read = Vec<Vec<[R; 4]>>;
 
 impl<'a> Block<'a> {
-    fn begin(asm: &mut Asm, f: &'a Frame<'a>) -> Block<'a> {
+    fn begin(asm: &mut Asm, f: &'a Frame<'a>, splits: usize) -> Block<'a> {
         let plan = f.plan;
+        let (warps, rows) = (warps(plan), 8 * tiles(plan));
+        // The first splits are the first blocks: there may be keys for no others.
         let x = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
-        let split = int::rem(asm, x, Int::Imm(plan.splits as i64));
-        let kv_head = int::div(asm, x, Int::Imm(plan.splits as i64));
+        let kv_head = int::rem(asm, x, Int::Imm(plan.k.kv_heads as i64));
+        let index = int::div(asm, x, Int::Imm(plan.k.kv_heads as i64));
         let tile = asm.op("mov.u32", Class::B32, &[&"%ctaid.y"]);
+        let first = asm.op("mul.lo.u32", Class::B32, &[&tile, &rows]);
+        let share = (splits > 1).then(|| Share {
+            kv_head,
+            index,
+            split: f.split(asm, index, (KEYS * warps) as i64),
+            first,
+            rows,
+            axis: 'y',
+            slices: 1,
+            slice: Int::Imm(0),
+            column: Int::Imm(0),
+            width: plan.k.value_dim,
+            warps,
+        });
+        let keys = match &share {
+            Some(share) => share.split.keys,
+            None => {
+                let last = int::sub(asm, f.queries, Int::Imm(1));
+                f.seen(asm, Int::Imm(0), last, KEYS as i64)
+            }
+        };
         let lane = asm.op("and.b32", Class::B32, &[&f.tid, &31]);
         let g = asm.op("shr.u32", Class::B32, &[&lane, &2]);
         let t = asm.op("and.b32", Class::B32, &[&lane, &3]);
@@ -121,9 +163,10 @@ impl<'a> Block<'a> {
             f,
             warp: asm.op("shr.u32", Class::B32, &[&f.tid, &5]),
             kv_head,
-            split,
-            first: asm.op("mul.lo.u32", Class::B32, &[&tile, &(8 * tiles(plan))]),
-            keys: f.split(asm, split, combine::ALIGN),
+            share,
+            first,
+            keys,
+            warps,
             k: own(asm, &plan.k.k, &t),
             v: own(asm, &plan.k.v, &g),
             g,
@@ -134,28 +177,37 @@ impl<'a> Block<'a> {
     fn run(&self, asm: &mut Asm) {
         let k = self.f.plan.k;
         let tiles: Vec<Tile> = (0..tiles(self.f.plan)).map(|i| self.tile(asm, i)).collect();
-        let queries = self.queries(asm, &tiles);
         let skip = asm.op("mul.lo.u32", Class::B32, &[&self.warp, &KEYS]);
         let first = int::add(asm, self.keys.start, skip);
         let key = asm.op("mov.b32", Class::B32, &[&first]);
         let keys = fresh(asm, KEYS / 8, k.head_dim.div_ceil(32));
         let values = fresh(asm, 4, k.value_dim.div_ceil(64));
+        let places = self.query_places(asm, &tiles);
         let ahead = k.head_dim + k.value_dim <= AHEAD;
-        if ahead {
+        let at = ahead.then(|| (self.key_places(asm, first), self.value_places(asm, first)));
+        let all = at
+            .iter()
+            .flat_map(|(k, v)| k.iter().chain(v))
+            .chain(&places);
+        self.wait(asm, all);
+        let queries = self.queries(asm, &places);
+        if let Some((key_places, value_places)) = at {
             let some = asm.op("setp.lt.s32", Class::Pred, &[&key, &self.keys.end]);
-            self.read_keys(asm, first, &keys, Some(some));
-            self.read_values(asm, first, &values, Some(some));
+            self.read_keys(asm, &key_places, &keys, Some(some));
+            self.read_values(asm, &value_places, &values, Some(some));
         }
-        let step = Int::Imm((KEYS * WARPS) as i64);
+        let step = Int::Imm((KEYS * self.warps) as i64);
         asm.count_rolled(key, self.keys.end, step, |asm| {
             let next = int::add(asm, key, step);
             let more = asm.op("setp.lt.s32", Class::Pred, &[&next, &self.keys.end]);
             if !ahead {
-                self.read_keys(asm, key.into(), &keys, None);
+                let places = self.key_places(asm, key.into());
+                self.read_keys(asm, &places, &keys, None);
             }
             let scores = self.scores(asm, &queries, &keys);
             if ahead {
-                self.read_keys(asm, next, &keys, Some(more));
+                let places = self.key_places(asm, next);
+                self.read_keys(asm, &places, &keys, Some(more));
             }
             let weights: Vec<[R; 2]> = (tiles.iter().enumerate())
                 .map(|(i, tile)| self.softmax(asm, key, tile, i, &scores))
@@ -163,11 +215,13 @@ impl<'a> Block<'a> {
             if !ahead {
                 // Keeps these reads from moving up to where keys take the registers.
                 asm.put("bar.warp.sync 0xffffffff");
-                self.read_values(asm, key.into(), &values, None);
+                let places = self.value_places(asm, key.into());
+                self.read_values(asm, &places, &values, None);
             }
             self.add_values(asm, &tiles, &weights, &values);
             if ahead {
-                self.read_values(asm, next, &values, Some(more));
+                let places = self.value_places(asm, next);
+                self.read_values(asm, &places, &values, Some(more));
             }
         });
         self.merge(asm, &tiles);
@@ -187,15 +241,39 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// The rows' queries as left sides, one for each 16 elements.
-    fn queries(&self, asm: &mut Asm, tiles: &[Tile]) -> Vec<[R; 4]> {
-        let k = self.f.plan.k;
+    /// Waits for the launch ahead with these addresses made: the wait hangs on them, else the
+    /// assembler would move what makes them behind it. They are never all zero.
+    fn wait<'r>(&self, asm: &mut Asm, addresses: impl Iterator<Item = &'r R>) {
+        if !self.f.scope.target.overlaps() {
+            return;
+        }
+        let any = addresses.copied();
+        let any = any.reduce(|a, b| asm.op("or.b64", Class::B64, &[&a, &b]));
+        match any {
+            None => self.f.scope.wait(asm),
+            Some(any) => {
+                let some = asm.op("setp.ne.s64", Class::Pred, &[&any, &0]);
+                asm.when(some, true, |asm| self.f.scope.wait(asm));
+            }
+        }
+    }
+
+    /// Where a lane's part of the rows' queries lies.
+    fn query_places(&self, asm: &mut Asm, tiles: &[Tile]) -> Vec<R> {
         let column = asm.op("mul.lo.u32", Class::B32, &[&self.t, &8]);
-        let read: Read = fresh(asm, 2, k.head_dim.div_ceil(32));
-        for (tile, to) in tiles.iter().zip(&read) {
+        let place = |tile: &Tile| {
             let Row { head, query, .. } = tile.row;
-            let address = self.f.at(asm, &k.q, head, query, column.into());
-            read_row(asm, address, to, (self.t, 32, k.head_dim), None);
+            self.f.at(asm, &self.f.plan.k.q, head, query, column.into())
+        };
+        tiles.iter().map(place).collect()
+    }
+
+    /// The rows' queries as left sides, one for each 16 elements.
+    fn queries(&self, asm: &mut Asm, places: &[R]) -> Vec<[R; 4]> {
+        let k = self.f.plan.k;
+        let read: Read = fresh(asm, 2, k.head_dim.div_ceil(32));
+        for (place, to) in places.iter().zip(&read) {
+            read_row(asm, *place, to, (self.t, 32, k.head_dim), None);
         }
         let pair = |[a, b]: [&[R; 4]; 2], i: usize| [a[i], b[i], a[i + 1], b[i + 1]];
         (read[0].iter().zip(&read[1]))
@@ -203,22 +281,34 @@ impl<'a> Block<'a> {
             .collect()
     }
 
-    fn read_keys(&self, asm: &mut Asm, key: Int, to: &Read, when: Option<R>) {
-        let k = self.f.plan.k;
-        for (i, to) in to.iter().enumerate() {
+    /// Where a lane's part of 16 keys lies.
+    fn key_places(&self, asm: &mut Asm, key: Int) -> Vec<R> {
+        let place = |i: usize| {
             let row = int::add(asm, self.g, Int::Imm(8 * i as i64));
-            let address = self.row(asm, &k.k, self.k, key, row);
-            read_row(asm, address, to, (self.t, 32, k.head_dim), when);
+            self.row(asm, &self.f.plan.k.k, self.k, key, row)
+        };
+        (0..KEYS / 8).map(place).collect()
+    }
+
+    fn read_keys(&self, asm: &mut Asm, places: &[R], to: &Read, when: Option<R>) {
+        for (place, to) in places.iter().zip(to) {
+            read_row(asm, *place, to, (self.t, 32, self.f.plan.k.head_dim), when);
         }
     }
 
-    fn read_values(&self, asm: &mut Asm, key: Int, to: &Read, when: Option<R>) {
-        let k = self.f.plan.k;
+    /// Where a lane's part of 16 values lies.
+    fn value_places(&self, asm: &mut Asm, key: Int) -> Vec<R> {
         let first = asm.op("mul.lo.u32", Class::B32, &[&self.t, &2]);
-        for (to, i) in to.iter().zip([0, 1, 8, 9]) {
+        let place = |i: i64| {
             let row = int::add(asm, first, Int::Imm(i));
-            let address = self.row(asm, &k.v, self.v, key, row);
-            read_row(asm, address, to, (self.g, 64, k.value_dim), when);
+            self.row(asm, &self.f.plan.k.v, self.v, key, row)
+        };
+        [0, 1, 8, 9].map(place).to_vec()
+    }
+
+    fn read_values(&self, asm: &mut Asm, places: &[R], to: &Read, when: Option<R>) {
+        for (place, to) in places.iter().zip(to) {
+            read_row(asm, *place, to, (self.g, 64, self.f.plan.k.value_dim), when);
         }
     }
 
@@ -230,18 +320,22 @@ impl<'a> Block<'a> {
         self.f.step(asm, o, base, 2, key)
     }
 
-    /// Dot products of 16 rows with two tiles of eight keys.
+    /// Dot products of 16 rows with two tiles of eight keys, in two chains that do not wait for
+    /// each other.
     fn scores(&self, asm: &mut Asm, queries: &[[R; 4]], keys: &Read) -> Vec<[R; 4]> {
         let dtype = self.f.plan.dtype(&self.f.plan.k.q);
-        let sums: Vec<[R; 4]> = keys.iter().map(|_| fragment::zeros(asm)).collect();
+        let zeros = |asm: &mut Asm| [fragment::zeros(asm), fragment::zeros(asm)];
+        let sums: Vec<[[R; 4]; 2]> = keys.iter().map(|_| zeros(asm)).collect();
         for (i, query) in queries.iter().enumerate() {
             for (sums, key) in sums.iter().zip(keys) {
                 let part = key[i / 2];
                 let b = [part[i % 2 * 2], part[i % 2 * 2 + 1]];
-                fragment::multiply(asm, dtype, sums, *query, b);
+                fragment::multiply(asm, dtype, &sums[i % 2], *query, b);
             }
         }
-        sums
+        let mut add = |a: &R, b: &R| asm.op("add.f32", Class::F32, &[a, b]);
+        let both = |[a, b]: &[[R; 4]; 2]| std::array::from_fn(|i| add(&a[i], &b[i]));
+        sums.iter().map(both).collect()
     }
 
     /// Takes 16 scores of each row into maximum and sum; the weights are a right side.

@@ -94,7 +94,7 @@ pub(super) fn entry(plan: &Plan, name: &str) -> String {
     let mut asm = Asm::default();
     let f = Frame::begin(&mut asm, plan);
     Block::begin(&mut asm, &f).run(&mut asm);
-    let params = scope::params(plan.k.args.len(), 0);
+    let params = plan.params();
     scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
 }
 

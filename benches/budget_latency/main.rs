@@ -1,0 +1,270 @@
+//! Time of a token against the budget, in each allocation: static, dynamic, shared.
+//!
+//! `cargo bench --bench budget_latency [-- MODEL] [--devices host,cuda:0]`. Without a model a random small
+//! llama is made. Runs on the host in both modes, and on a CUDA device if there is one; prints a
+//! table, and writes JSON and a plot for each device beside it. Allocations take turns at each
+//! budget, so that what else the machine does falls on all of them.
+
+#[allow(dead_code, reason = "the tests use all of it")]
+#[path = "../../tests/suite/common/random.rs"]
+mod random;
+#[allow(dead_code, reason = "the tests use all of it")]
+#[path = "../../tests/suite/common/tiny.rs"]
+mod tiny;
+
+#[path = "../../examples/budget_curve/plot.rs"]
+mod plot;
+
+use anyhow::{Context, Result};
+use candle_trt::device::{self, Cuda};
+use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::{Allocation, Compiler, Costs, Engine, Profile, Request, Session, Shared, Weights};
+use clap::Parser;
+use plot::{Chart, Line, Style};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Cached positions before each call.
+const CONTEXT: usize = 128;
+/// Calls after a change that are not counted: they load tiles and record what is replayed.
+const FIRST: usize = 3;
+const COLOURS: [&str; 3] = ["#136", "#393", "#939"];
+
+/// Measure the time of a token against the budget in each allocation.
+#[derive(Debug, Parser)]
+struct Args {
+    /// A folder with config.json and safetensors of a Llama-family model.
+    model: Option<PathBuf>,
+    /// host, host-discrete, cuda:N; by default both hosts, and a CUDA device if there is one.
+    #[arg(long, value_delimiter = ',')]
+    devices: Vec<String>,
+    /// Budgets.
+    #[arg(long, value_delimiter = ',', default_value = "full,75%,50%,25%,min")]
+    budgets: Vec<Request>,
+    /// Rounds at each budget; every round times three tokens in each allocation.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Where to write JSON and plots.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// What cargo passes.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// One device.
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    device: String,
+    total_weight_bytes: u64,
+    floor_bytes: u64,
+    context: usize,
+    costs: Costs,
+    budgets: Vec<Point>,
+}
+
+/// One budget; seconds and bytes.
+#[derive(Debug, Serialize)]
+struct Point {
+    requested: String,
+    applied_bytes: u64,
+    streamed_bytes: u64,
+    predicted: f64,
+    /// Of the static allocation.
+    measured_over_predicted: f64,
+    allocations: Vec<Times>,
+}
+
+#[derive(Debug, Serialize)]
+struct Times {
+    allocation: String,
+    median: f64,
+    fastest: f64,
+    slowest: f64,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let made = tempfile::tempdir()?;
+    let (name, dir) = match &args.model {
+        Some(dir) => (dir.display().to_string(), dir.clone()),
+        None => {
+            let bytes = random::small().write(made.path())?;
+            let name = format!("a random llama of {:.0} MB", bytes as f64 / 1e6);
+            (name, made.path().to_path_buf())
+        }
+    };
+    let out = args.out.clone().unwrap_or_else(|| {
+        let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+        Path::new(&target).join("budget_latency")
+    });
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let mut devices = args.devices.clone();
+    if devices.is_empty() {
+        devices = vec!["host".into(), "host-discrete".into()];
+        match Cuda::new(0) {
+            Ok(_) => devices.push("cuda:0".into()),
+            Err(why) => println!("only on the host: {why}"),
+        }
+    }
+    for device in &devices {
+        let report = measure(&name, &dir, device, &args)?;
+        print(&report);
+        let file = out.join(device.replace(':', "-"));
+        std::fs::write(
+            file.with_extension("json"),
+            serde_json::to_string_pretty(&report)?,
+        )?;
+        std::fs::write(file.with_extension("svg"), plot::svg(&chart(&report)))?;
+        println!("written: {0}.json, {0}.svg\n", file.display());
+    }
+    Ok(())
+}
+
+fn engine(dir: &Path, device: &str) -> Result<Engine> {
+    let config = Config::from_file(dir.join("config.json"))?;
+    let positions = CONTEXT + 64;
+    let options = LoadOptions {
+        max_positions: Some(positions),
+    };
+    Ok(Compiler::new(Weights::open(dir)?)
+        .shared_device(device::open(device)?)
+        .profile(Profile::decoder(positions, CONTEXT)?)
+        .weight_streaming(true)
+        .budget(Request::Minimum)
+        .compile(|vb| Llama::load_with(vb, &config, &options))?)
+}
+
+fn measure(name: &str, dir: &Path, device: &str, args: &Args) -> Result<Report> {
+    let engine = engine(dir, device)?;
+    let costs = engine.calibrate(&[("past", CONTEXT as i64)])?;
+    let mut session = engine.session()?;
+    let prompt: Vec<u32> = (0..CONTEXT as u32).map(|i| i * 37 % 90).collect();
+    session.prefill(&prompt)?;
+    let shared = Shared::new();
+    let allocations = [
+        Allocation::Static,
+        Allocation::Dynamic,
+        Allocation::from(&shared),
+    ];
+    let mut budgets = Vec::new();
+    for &request in &args.budgets {
+        let predicted = engine.predict(request)?.seconds;
+        let applied = engine.set_device_budget(request)?;
+        let times = in_turns(&engine, &mut session, &allocations, args.rounds)?;
+        budgets.push(Point {
+            requested: request.to_string(),
+            applied_bytes: applied.applied,
+            streamed_bytes: applied.streamed,
+            predicted,
+            measured_over_predicted: times[0].median / predicted,
+            allocations: times,
+        });
+    }
+    Ok(Report {
+        model: name.into(),
+        device: engine.device().info().name.clone(),
+        total_weight_bytes: engine.total_device_budget(),
+        floor_bytes: engine.minimum_device_budget(),
+        context: CONTEXT,
+        costs,
+        budgets,
+    })
+}
+
+fn in_turns(
+    engine: &Engine,
+    session: &mut Session,
+    allocations: &[Allocation],
+    rounds: u32,
+) -> Result<Vec<Times>> {
+    let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); allocations.len()];
+    for _ in 0..rounds {
+        for (allocation, seconds) in allocations.iter().zip(&mut seconds) {
+            engine.set_allocation(allocation.clone())?;
+            for i in 0..FIRST + 3 {
+                let start = Instant::now();
+                session.decode(1)?;
+                seconds.extend((i >= FIRST).then(|| start.elapsed().as_secs_f64()));
+                session.truncate(CONTEXT);
+            }
+        }
+    }
+    let times = allocations.iter().zip(&mut seconds).map(|(a, seconds)| {
+        seconds.sort_by(f64::total_cmp);
+        Times {
+            allocation: a.to_string(),
+            median: seconds[seconds.len() / 2],
+            fastest: seconds[0],
+            slowest: seconds[seconds.len() - 1],
+        }
+    });
+    Ok(times.collect())
+}
+
+fn print(report: &Report) {
+    println!(
+        "{} on {}: {:.1} MB of weights, floor {:.2} MB, context {}, ms per token (medians)",
+        report.model,
+        report.device,
+        report.total_weight_bytes as f64 / 1e6,
+        report.floor_bytes as f64 / 1e6,
+        report.context
+    );
+    let names = report.budgets.first().map_or(&[][..], |p| &p.allocations);
+    print!("{:>8} {:>11} {:>11}", "budget", "applied MB", "streamed MB");
+    for times in names {
+        print!(" {:>9}", times.allocation);
+    }
+    println!(" {:>9} {:>15}", "predicted", "static/predicted");
+    for p in &report.budgets {
+        print!(
+            "{:>8} {:>11.2} {:>11.2}",
+            p.requested,
+            p.applied_bytes as f64 / 1e6,
+            p.streamed_bytes as f64 / 1e6
+        );
+        for times in &p.allocations {
+            print!(" {:>9.3}", times.median * 1e3);
+        }
+        println!(
+            " {:>9.3} {:>15.3}",
+            p.predicted * 1e3,
+            p.measured_over_predicted
+        );
+    }
+}
+
+fn chart(report: &Report) -> Chart {
+    let mut points: Vec<&Point> = report.budgets.iter().collect();
+    points.sort_by_key(|p| p.applied_bytes);
+    let of = |time: &dyn Fn(&Point) -> f64| {
+        let at = points.iter().map(|p| (p.applied_bytes as f64, time(p)));
+        at.collect::<Vec<_>>()
+    };
+    let mut lines = vec![Line {
+        name: "predicted".into(),
+        style: Style::Dashed("#e80"),
+        points: of(&|p| p.predicted),
+    }];
+    let names = points.first().map_or(&[][..], |p| &p.allocations);
+    for (i, times) in names.iter().enumerate().rev() {
+        let colour = COLOURS[i % COLOURS.len()];
+        lines.push(Line {
+            name: times.allocation.clone(),
+            // The numbers of one are enough.
+            style: match i {
+                0 => Style::Marked(colour),
+                _ => Style::Plain(colour),
+            },
+            points: of(&|p| p.allocations[i].median),
+        });
+    }
+    Chart {
+        title: format!("{}: ms per token against the budget", report.device),
+        most_bytes: report.total_weight_bytes as f64,
+        lines,
+    }
+}

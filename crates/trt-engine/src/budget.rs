@@ -1,0 +1,185 @@
+//! The budget of one engine: bytes of its weights on the device, and the limit of everything.
+
+use crate::engine::{Inner, Run};
+use crate::guard::WeightStreaming;
+use crate::neighbours;
+use crate::seat::Seat;
+use crate::{Applied, Engine, Error, Request};
+use std::sync::atomic::Ordering;
+use trt_alloc::Purpose;
+
+impl Engine {
+    /// The scope of a budget: what is set through the guard is undone when it is dropped.
+    pub fn weight_streaming(&self) -> Result<WeightStreaming<'_>, Error> {
+        WeightStreaming::new(self)
+    }
+
+    /// The budget in force: bytes of weights on the device, resident plus ring.
+    pub fn device_budget(&self) -> Result<Applied, Error> {
+        Ok(self.run().streamer.applied()?)
+    }
+
+    /// Sets the budget from the next call on. Sessions keep their states. Anything up to the
+    /// total is kept exactly; more is clamped, and the reply says so; less than the floor is an
+    /// error and changes nothing; 0 is the floor. What the device has no memory for is an error
+    /// too, but for [`Request::Automatic`], which is what there is: engines on one device whose
+    /// last request it was share what is free, and those that have more than their share shrink
+    /// to it first, after their running calls.
+    pub fn set_device_budget(&self, request: Request) -> Result<Applied, Error> {
+        self.require_streaming()?;
+        let room = match request {
+            Request::Automatic => neighbours::take_share(&self.0),
+            _ => 0,
+        };
+        let mut run = self.run();
+        let free = room.min(self.0.within_limit(&run.seat));
+        let applied = run.set_budget(request, free);
+        self.0.note(&run);
+        Ok(applied?)
+    }
+
+    /// Grows the budget towards what was asked for last, as far as the device has memory now beside
+    /// what calls will take: after [memory pressure](crate::Pressure), when others have given
+    /// memory back. It never becomes smaller.
+    pub fn regrow(&self) -> Result<Applied, Error> {
+        self.require_streaming()?;
+        let room = match self.0.automatic.load(Ordering::Relaxed) {
+            true => neighbours::take_share(&self.0),
+            false => neighbours::all_room(&self.0.device, std::slice::from_ref(&self.0)),
+        };
+        let mut run = self.run();
+        let free = room.min(self.0.within_limit(&run.seat));
+        let changes = run.streamer.changes();
+        let applied = run.streamer.regrow(free);
+        run.forget_if_moved(changes);
+        let applied = applied?;
+        tracing::info!(budget = applied.applied, "weights regrow");
+        Ok(applied)
+    }
+
+    /// Bytes of all weights that a budget counts; 0 without streaming.
+    pub fn total_device_budget(&self) -> u64 {
+        if self.0.streaming {
+            self.run().streamer.total()
+        } else {
+            0
+        }
+    }
+
+    /// The smallest budget: pinned weights and the smallest ring.
+    pub fn minimum_device_budget(&self) -> u64 {
+        self.run().streamer.floor()
+    }
+
+    /// The budget that [`Request::Automatic`] gives now: this engine's part of the device memory
+    /// that is free or held by weights of engines on automatic, beside activations and states that
+    /// are planned but not held, and a 64th of the device's memory that is left alone.
+    pub fn automatic_device_budget(&self) -> u64 {
+        let room = neighbours::own_share(&self.0);
+        let within = self.0.within_limit(&self.run().seat);
+        room.min(within).min(self.0.demand.total)
+    }
+
+    /// The most that the engine may hold on the device, everything included.
+    pub fn device_limit(&self) -> u64 {
+        self.0.pool.limit()
+    }
+
+    /// Bounds everything on the device; the budget becomes what is left for weights beside
+    /// activations, constants, and the states of the sessions that exist, or of one.
+    pub fn set_device_limit(&self, limit: u64) -> Result<Applied, Error> {
+        self.require_streaming()?;
+        let mut run = self.run();
+        let other = self.0.other_bytes(&run.seat);
+        let (floor, left) = (run.streamer.floor(), limit.saturating_sub(other));
+        if left < floor {
+            return Err(Error::LimitTooSmall {
+                limit,
+                left,
+                other,
+                floor,
+            });
+        }
+        let before = run.streamer.applied()?;
+        let request = Request::Bytes(left.min(run.streamer.total()));
+        // Room first where the limit grows, less to hold first where it shrinks.
+        let pool = &self.0.pool;
+        let old = pool.limit();
+        pool.set_limit(old.max(limit))?;
+        let mut applied = run.set_budget(request, left).map_err(Error::from);
+        if applied.is_ok()
+            && let Err(error) = pool.set_limit(limit)
+        {
+            applied = Err(error.into());
+        }
+        if applied.is_err() {
+            run.restore(&before)?;
+            pool.set_limit(old)?;
+        }
+        self.0.note(&run);
+        applied
+    }
+
+    pub(crate) fn require_streaming(&self) -> Result<(), Error> {
+        if self.0.streaming {
+            Ok(())
+        } else {
+            Err(Error::NoStreaming)
+        }
+    }
+}
+
+impl Inner {
+    /// Remembers what was asked for where others see it without waiting for a call.
+    pub fn note(&self, run: &Run) {
+        let automatic = run.streamer.requested() == Request::Automatic;
+        self.automatic.store(automatic, Ordering::Relaxed);
+    }
+
+    /// What the device holds, or will hold with one session in its largest call, beside weights.
+    fn other_bytes(&self, seat: &Seat) -> u64 {
+        let usage = self.pool.usage();
+        let of = |p: Purpose| usage.of(p);
+        let states = of(Purpose::States).max(self.state_bytes);
+        let activations = of(Purpose::Activations).max(seat.most());
+        let rest = of(Purpose::Constants) + of(Purpose::Io) + of(Purpose::Scratch);
+        states + activations + rest
+    }
+
+    /// What the engine's limit and the device leave for weights, with those that are held.
+    pub fn free_for_weights(&self, run: &Run) -> u64 {
+        let usage = self.pool.usage();
+        let held = usage.of(Purpose::Weights) + usage.of(Purpose::Ring);
+        let info = self.device.info().total_memory;
+        let free = self.device.free_memory().unwrap_or(info);
+        (free.saturating_add(held)).min(self.within_limit(&run.seat))
+    }
+
+    /// What the engine's limit leaves for weights.
+    fn within_limit(&self, seat: &Seat) -> u64 {
+        let limit = self.pool.limit();
+        limit.saturating_sub(self.other_bytes(seat))
+    }
+}
+
+impl Run {
+    /// Changes the budget. What was recorded keeps the weights that it uses, so it goes first.
+    pub fn set_budget(
+        &mut self,
+        request: Request,
+        free: u64,
+    ) -> Result<Applied, trt_stream::Error> {
+        if self.streamer.would_move(request, free)? {
+            self.recorded.forget(None);
+        }
+        self.streamer.set_budget(request, free)
+    }
+
+    /// Goes back to a budget that was in force, as far as the device has memory for it.
+    pub fn restore(&mut self, before: &Applied) -> Result<Applied, trt_stream::Error> {
+        if self.streamer.applied().ok().map(|a| a.applied) != Some(before.applied) {
+            self.recorded.forget(None);
+        }
+        self.streamer.restore(before)
+    }
+}

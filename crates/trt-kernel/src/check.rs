@@ -1,0 +1,132 @@
+//! What a kernel must be for the back ends to run it, as far as that can be said without a launch.
+
+use crate::{Body, BodyError, DType, Kernel, Left, Operand};
+
+/// What [`Kernel::check`] can find wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// The body breaks its rules.
+    #[error("{kernel} kernel: {source}")]
+    Body {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// What is wrong.
+        source: BodyError,
+    },
+    /// A template's parts do not fit together.
+    #[error("{kernel} kernel: {what}")]
+    Shape {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// What is wrong, with numbers.
+        what: String,
+    },
+}
+
+impl Kernel {
+    /// Checks everything that can be checked without a launch.
+    pub fn check(&self) -> Result<(), KernelError> {
+        let kernel = self.kind();
+        let body = |b: &Body, args: &[DType], axes, reduces, input| {
+            b.check(args, axes, kernel, reduces, input)
+                .map_err(|source| KernelError::Body { kernel, source })
+        };
+        let ensure = |ok: bool, what: String| match ok {
+            true => Ok(()),
+            false => Err(KernelError::Shape { kernel, what }),
+        };
+        let operand = |o: &Operand, args: &[DType], axes: usize| {
+            ensure(
+                (o.arg.0 as usize) < args.len() && o.view.strides.len() == axes,
+                format!(
+                    "operand a{} {} does not fit {} args, {axes} axes",
+                    o.arg.0,
+                    o.view,
+                    args.len()
+                ),
+            )
+        };
+        match self {
+            Kernel::Row(k) => {
+                ensure(!k.space.is_empty(), "the index space has no axis".into())?;
+                body(&k.body, &k.args, k.space.len(), true, false)
+            }
+            Kernel::Matmul(k) => {
+                match &k.a {
+                    Left::Stored(a) => operand(a, &k.args, 3)?,
+                    Left::Computed { dtype, body: left } => {
+                        let stores = !left.stores().is_empty();
+                        let fits = left.yielded().is_some() && !stores && dtype.is_float();
+                        let what =
+                            format!("a left operand of {dtype} that stores or yields nothing");
+                        ensure(fits, what)?;
+                        body(left, &k.args, 3, true, false)?;
+                    }
+                }
+                operand(&k.b, &k.args, 3)?;
+                if k.ranged {
+                    let s = &k.b.view.strides;
+                    ensure(
+                        k.b.view.offset.is(0)
+                            && s[0].is(0)
+                            && s[1] == k.k
+                            && s[2].is(1)
+                            && k.batch.is(1),
+                        format!(
+                            "a ranged operand must be row-major [{}, {}] with one batch, not {}",
+                            k.n, k.k, k.b.view
+                        ),
+                    )?;
+                    // A launch on some rows has the weight's argument start there.
+                    let moved = k.bodies().any(|b| b.touches(k.b.arg));
+                    ensure(!moved, format!("a{} is also used otherwise", k.b.arg.0))?;
+                }
+                body(&k.epilogue, &k.args, 3, false, true)
+            }
+            Kernel::Attention(k) => {
+                for o in [&k.q, &k.k, &k.v, &k.out] {
+                    operand(o, &k.args, 4)?;
+                }
+                ensure(
+                    k.kv_heads > 0 && k.heads % k.kv_heads == 0,
+                    format!(
+                        "{} heads are no multiple of {} key heads",
+                        k.heads, k.kv_heads
+                    ),
+                )?;
+                ensure(
+                    k.score.yielded().is_some(),
+                    "the score yields nothing".into(),
+                )?;
+                body(&k.score, &k.args, 4, false, true)
+            }
+            Kernel::Gather(k) => {
+                operand(&k.ids, &k.args, 1)?;
+                ensure(
+                    (k.table.0 as usize) < k.args.len(),
+                    format!("no table argument a{}", k.table.0),
+                )?;
+                body(&k.body, &k.args, 2, false, true)
+            }
+            Kernel::Move(k) => ensure(
+                k.src.strides.len() == k.space.len()
+                    && k.dst.strides.len() == k.space.len()
+                    && !k.space.is_empty(),
+                format!("views {} and {} over {} axes", k.src, k.dst, k.space.len()),
+            ),
+            Kernel::Group(k) => {
+                ensure(k.parts.len() > 1, format!("{} parts", k.parts.len()))?;
+                let products = |part: &Kernel| matches!(part, Kernel::Matmul(m) if m.ranged);
+                let all = k.parts.iter().all(products);
+                k.parts.iter().try_for_each(|part| match part {
+                    Kernel::Matmul(_) if all => part.check(),
+                    Kernel::Row(_) | Kernel::Move(_) => part.check(),
+                    Kernel::Matmul(_)
+                    | Kernel::Attention(_)
+                    | Kernel::Gather(_)
+                    | Kernel::Group(_) => ensure(false, format!("a part is a {}", part.kind())),
+                })
+            }
+        }
+    }
+}

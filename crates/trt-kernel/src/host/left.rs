@@ -1,0 +1,58 @@
+//! Products that compute their left operand: a row kernel into memory of the thread, then the
+//! product from there.
+//!
+//! Both run as they would by themselves, so fusing changes no bit. A product that is launched range by range
+//! computes the operand for each: a few rows cost little beside the panels of a weight.
+
+use super::HostError;
+use super::matmul;
+use super::program::Program;
+use super::row;
+use super::scratch;
+use super::span::{Args, Span};
+use super::team::Team;
+use crate::{BodyError, DType, Env, Matmul, Row};
+use std::ops::Range;
+
+/// The two kernels that such a product is.
+#[derive(Debug)]
+pub(super) struct Split {
+    row: Row,
+    body: Program,
+    product: Matmul,
+}
+
+impl Split {
+    /// None for a product whose left operand is in memory.
+    pub fn new(kernel: &Matmul) -> Result<Option<Split>, BodyError> {
+        let Some((row, product)) = kernel.split() else {
+            return Ok(None);
+        };
+        let body = Program::new(&row.body, &row.args)?;
+        Ok(Some(Split { row, body, product }))
+    }
+
+    /// Runs the product; `epilogue` is prepared for its arguments.
+    pub fn run(
+        &self,
+        epilogue: &Program,
+        env: &Env,
+        rows: Option<Range<usize>>,
+        args: Args,
+        team: &Team,
+    ) -> Result<(), HostError> {
+        let elements: usize = self.row.space.iter().map(|d| d.size(env)).product();
+        let size = self.product.left_dtype().size();
+        scratch::with((elements * size).div_ceil(size_of::<f32>()), |left| {
+            let mut spans = args.spans.to_vec();
+            spans.push(Span::from_mut(left));
+            let dtypes: &[DType] = &self.product.args;
+            let args = Args {
+                spans: &spans,
+                dtypes,
+            };
+            row::run(&self.row, &self.body, env, args, team)?;
+            matmul::run(&self.product, epilogue, env, rows, args, team)
+        })
+    }
+}

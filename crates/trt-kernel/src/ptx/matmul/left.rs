@@ -1,0 +1,78 @@
+//! The left operand of a few rows, computed by each block for itself.
+//!
+//! A block computes all of it into shared memory with the machinery of row kernels, after the
+//! wait for the launch ahead and while its first pieces of `b` are on their way. Then it reads
+//! from there what it would have read through the first-level cache.
+//!
+//! What this costs: each block reads what the body loads (16 KB for a norm of 4096 columns, in
+//! bf16) from the second-level cache, beside its rows of `b`, and has a few barriers before its
+//! first product. So blocks are larger than those of other products with few rows, where there
+//! are enough of them. What it saves is a launch, and the operand's way through memory.
+
+use super::Frame;
+use crate::ptx::asm::{Asm, Class, R};
+use crate::ptx::reduce;
+use crate::{Matmul, Row, Ty};
+
+/// The most rows of products that compute their left operand.
+const ROWS: usize = 8;
+/// The most bytes of shared memory that a left operand takes.
+const BYTES: usize = 32 << 10;
+
+/// The bytes of a computed left operand in shared memory; 0 for another.
+pub(super) fn bytes(kernel: &Matmul) -> usize {
+    let sizes = [&kernel.batch, &kernel.m, &kernel.k].map(|d| d.constant_size().unwrap_or(0));
+    match kernel.a.stored() {
+        Some(_) => 0,
+        None => sizes.into_iter().product::<usize>() * kernel.left_dtype().size(),
+    }
+}
+
+/// Whether a left operand, were it computed, has few enough rows and bytes.
+pub(super) fn fits(kernel: &Matmul) -> bool {
+    let m = kernel.m.constant_size();
+    let bytes = kernel.k.constant_size().map(|k| {
+        let row = k.saturating_mul(kernel.left_dtype().size());
+        row.saturating_mul(m.unwrap_or(0))
+    });
+    kernel.batch.is(1)
+        && m.is_some_and(|m| (1..=ROWS).contains(&m))
+        && bytes.is_some_and(|b| b <= BYTES)
+}
+
+/// A left operand to be computed.
+pub(super) struct Prologue {
+    row: Row,
+    types: Vec<Option<Ty>>,
+    /// The shared address of the operand, row-major (u32).
+    pub base: R,
+    threads: u32,
+}
+
+impl Prologue {
+    /// None for a product whose left operand is in memory.
+    pub fn begin(asm: &mut Asm, kernel: &Matmul, threads: u32) -> Option<Prologue> {
+        let (row, _) = kernel.split()?;
+        // The kernel was checked, so its bodies have types.
+        let types = row.body.types(&row.args).ok()?;
+        Some(Prologue {
+            row,
+            types,
+            base: asm.op("mov.u32", Class::B32, &[&"dynamic"]),
+            threads,
+        })
+    }
+
+    /// Computes it with all threads of the block; all may read it afterwards.
+    pub fn run(&self, asm: &mut Asm, frame: &Frame<'_>) {
+        let scope = frame.scope.with_shared(asm, self.base);
+        // What a multiprocessor should hold leaves few registers to products of one or two rows.
+        let carry = match self.row.space[1].constant() {
+            Some(..=2) => 16,
+            _ => 64,
+        };
+        let threads = (frame.tid, self.threads);
+        reduce::rows(asm, &scope, &self.row, &self.types, threads, carry);
+        asm.put("bar.sync 0");
+    }
+}

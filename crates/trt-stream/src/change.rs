@@ -1,0 +1,266 @@
+//! Changing the budget of a streamer, by request or because the device has no memory.
+//!
+//! A request that is refused leaves the budget that was in force. Only where that cannot be had
+//! back either, because another process took the memory meanwhile, a smaller one takes its place,
+//! down to the floor. [`Request::Automatic`], [`Streamer::shrink`] and [`Streamer::regrow`] ask for
+//! what there is, so they settle for less.
+
+use crate::pass::Cursor;
+use crate::places::Load;
+use crate::{Applied, Error, Granted, Request, Runs, Split, Streamer, TileId, Why};
+use trt_device::Residency;
+
+/// A change that did not happen.
+struct Refused {
+    error: Error,
+    /// Whether everything is as before.
+    restored: bool,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Refused {
+        let restored = true;
+        Refused { error, restored }
+    }
+}
+
+/// Why the budget is `bytes` where another was granted.
+fn why(bytes: u64, granted: Granted) -> Why {
+    match bytes == granted.bytes {
+        true => granted.why,
+        false => Why::Pressure {
+            from: granted.bytes,
+        },
+    }
+}
+
+impl Streamer {
+    /// Whether [`Streamer::set_budget`] would move weights: then nothing that still refers to
+    /// where they are may be kept.
+    pub fn would_move(&self, request: Request, free: u64) -> Result<bool, Error> {
+        let granted = request.grant(free, &self.layout.limits())?;
+        Ok(self.applied.is_none() || self.layout.split(granted.bytes) != self.split)
+    }
+
+    /// Changes the budget from the next pass on: all or nothing, and only the difference moves.
+    /// `free` is what [`Request::Automatic`] may take; it must include what the weights hold
+    /// now. Where the device has less after all, automatic is that. Waits for running passes only
+    /// if device memory has to be given back.
+    pub fn set_budget(&mut self, request: Request, free: u64) -> Result<Applied, Error> {
+        let limits = self.layout.limits();
+        let granted = request.grant(free, &limits)?;
+        let least = match (request, self.applied) {
+            (Request::Automatic, Some(now)) if now.applied < granted.bytes => now.applied,
+            (Request::Automatic, _) => limits.floor(),
+            _ => granted.bytes,
+        };
+        let bytes = self.settle(granted.bytes, least)?;
+        self.requested = request;
+        Ok(self.note(bytes, why(bytes, granted)))
+    }
+
+    /// Changes the budget to at most `bytes`, because the device has no memory for more. Below the
+    /// floor it is the floor. What was requested stays requested.
+    pub fn shrink(&mut self, bytes: u64) -> Result<Applied, Error> {
+        let floor = self.layout.limits().floor();
+        let from = self.applied.map_or(bytes, |a| a.applied);
+        let bytes = self.settle(bytes.max(floor), floor)?;
+        Ok(self.note(bytes, Why::Pressure { from }))
+    }
+
+    /// Changes the budget towards what was requested last, but to no more than `free`, which must
+    /// include what the weights hold now, and as far as the device has memory. It never becomes
+    /// smaller, and nothing happens where it is that already.
+    pub fn regrow(&mut self, free: u64) -> Result<Applied, Error> {
+        let limits = self.layout.limits();
+        let granted = match self.requested.grant(free, &limits) {
+            Ok(granted) => granted,
+            Err(_) => Request::Minimum.grant(free, &limits)?,
+        };
+        let least = match self.applied {
+            Some(now) if now.applied >= granted.bytes => return Ok(now),
+            Some(now) => now.applied,
+            None => limits.floor(),
+        };
+        let bytes = self.settle(granted.bytes.min(free.max(least)), least)?;
+        Ok(self.note(bytes, why(bytes, granted)))
+    }
+
+    /// Goes back to a budget that was in force, or as near to it from the present one as the device
+    /// has memory.
+    pub fn restore(&mut self, before: &Applied) -> Result<Applied, Error> {
+        let least = self.applied.map_or(before.floor, |now| now.applied);
+        let bytes = self.settle(before.applied, least.min(before.applied))?;
+        self.requested = before.requested;
+        let granted = Granted {
+            bytes: before.applied,
+            why: before.why,
+        };
+        Ok(self.note(bytes, why(bytes, granted)))
+    }
+
+    /// The budget in force.
+    pub fn applied(&self) -> Result<Applied, Error> {
+        self.applied.ok_or(Error::Starved)
+    }
+
+    /// The last request that was accepted.
+    pub fn requested(&self) -> Request {
+        self.requested
+    }
+
+    /// How often a change of the budget had weights or the ring to change, since the start.
+    pub fn changes(&self) -> u64 {
+        self.generation
+    }
+
+    fn note(&mut self, bytes: u64, why: Why) -> Applied {
+        let limits = self.layout.limits();
+        let applied = Applied {
+            requested: self.requested,
+            applied: bytes,
+            floor: limits.floor(),
+            total: limits.total,
+            pinned: limits.pinned,
+            resident: self.split.resident_bytes,
+            ring: self.split.ring_bytes(),
+            streamed: self.streamed(0),
+            why,
+        };
+        self.applied = Some(applied);
+        tracing::debug!(?applied, "weight budget");
+        applied
+    }
+
+    /// Bytes that a pass over a list streams.
+    fn streamed(&self, list: usize) -> u64 {
+        let fetches = self.cycles.get(list).map_or(&[][..], |c| &c.fetches);
+        let bytes = fetches
+            .iter()
+            .map(|&t| self.layout.tiling().tile(t).bytes());
+        bytes.sum()
+    }
+
+    /// Makes the split of `most` bytes real, or of ever fewer down to `least` while the device
+    /// says that it has no memory. Returns the bytes.
+    fn settle(&mut self, most: u64, least: u64) -> Result<u64, Error> {
+        let mut bytes = most;
+        loop {
+            let split = self.layout.split(bytes);
+            if self.applied.is_some() && split == self.split {
+                return Ok(bytes);
+            }
+            let Err(refused) = self.change(split) else {
+                return Ok(bytes);
+            };
+            if refused.error.out_of_memory().is_some() && bytes > least {
+                bytes = self.lower(bytes, least);
+                continue;
+            }
+            if !refused.restored {
+                self.fall();
+            }
+            return Err(refused.error);
+        }
+    }
+
+    /// The next budget to try below `bytes`: what the device says it has, or an eighth less.
+    fn lower(&self, bytes: u64, least: u64) -> u64 {
+        let slot = self.layout.limits().slot_bytes;
+        let used = self.applied.map_or(0, |a| a.used());
+        let told = self.device.free_memory().map(|free| used + free);
+        match told {
+            Some(told) if told < bytes => told.max(least),
+            _ if bytes.saturating_sub(least) <= slot => least,
+            _ => bytes - ((bytes - least) / 8).max(slot),
+        }
+    }
+
+    /// Takes the largest budget below the last one that there is memory for, since the last one
+    /// cannot be had any more.
+    fn fall(&mut self) {
+        let Some(before) = self.applied.take() else {
+            return;
+        };
+        let (from, floor) = (before.applied, before.floor);
+        let mut bytes = from;
+        while bytes > floor {
+            bytes = self.lower(bytes, floor);
+            match self.change(self.layout.split(bytes)) {
+                Ok(()) => {
+                    let applied = self.note(bytes, Why::Pressure { from });
+                    tracing::warn!(?applied, "the last weight budget could not be had back");
+                    return;
+                }
+                Err(refused) if refused.restored => {
+                    self.applied = Some(before);
+                    return;
+                }
+                Err(refused) => tracing::debug!("a budget of {bytes} bytes: {}", refused.error),
+            }
+        }
+        tracing::error!("there is no memory for the floor of {floor} bytes of weights");
+    }
+
+    fn change(&mut self, split: Split) -> Result<(), Refused> {
+        self.generation += 1;
+        let gone = self.let_go(&split)?;
+        // What the ring holds was fetched for another cycle.
+        self.cursor = Cursor::default();
+        if let Err(error) = self.places.apply(&self.pool, self.layout.tiling(), &split) {
+            let back = self
+                .places
+                .apply(&self.pool, self.layout.tiling(), &self.split);
+            let restored = back.is_ok();
+            return Err(Refused { error, restored });
+        }
+        let runs = match self.places.residency {
+            Residency::InPlace => Runs::Adjacent,
+            Residency::Copied => Runs::Apart,
+        };
+        self.cycles = self
+            .lists
+            .iter()
+            .map(|list| self.layout.cycle(&split, list, runs))
+            .collect();
+        self.split = split;
+        if self.places.residency == Residency::InPlace {
+            for tile in gone {
+                if let Err(error) = self.discard(tile) {
+                    tracing::warn!(%error, tile = tile.0, "pages that are no longer counted stay");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Orders the copy stream after all launches so far if the new split gives anything back;
+    /// returns the tiles that go.
+    fn let_go(&mut self, split: &Split) -> Result<Vec<TileId>, Error> {
+        let gone = self.places.difference(split);
+        if gone.evicted.is_empty() && gone.slots == 0 {
+            return Ok(Vec::new());
+        }
+        self.copy_after_compute()?;
+        // Memory is charged until no queue holds it, so room for the new split comes only with
+        // the end of what was submitted. Pages are let go in the order of the copy stream.
+        if self.places.residency == Residency::Copied {
+            self.synchronize_copy()?;
+        }
+        let slots = self.places.ring.iter().skip(split.slots as usize);
+        let tiles = slots.filter_map(|s| s.tile).chain(gone.evicted);
+        Ok(tiles.collect())
+    }
+
+    /// Waits for the copy stream. If it failed, what it should have brought did not come.
+    pub(crate) fn synchronize_copy(&mut self) -> Result<(), Error> {
+        let result = self.device.synchronize(self.copy.id());
+        if result.is_err() {
+            self.cursor = Cursor::default();
+            for resident in self.places.resident.values_mut() {
+                resident.load = Load::Pending;
+            }
+        }
+        Ok(result?)
+    }
+}

@@ -1,0 +1,340 @@
+//! Torch-TensorRT's guide to resource management, call by call, as it is done here.
+//!
+//! `cargo run --release --example resource_management [-- MODEL] [--device auto|host|host-discrete|cuda:0]`
+//! needs no download: without a model it makes a random small llama. Each function below is one
+//! row of the table in README's "Resource management", and fails if what it shows is not so.
+
+#[allow(dead_code, reason = "the tests use all of it")]
+#[path = "../tests/suite/common/random.rs"]
+mod random;
+#[allow(dead_code, reason = "the tests use all of it")]
+#[path = "../tests/suite/common/tiny.rs"]
+mod tiny;
+
+use anyhow::{Result, ensure};
+use candle_trt::device::{self, Device};
+use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::{
+    Allocation, CompileLimits, Compiler, Engine, Error, FromTensors, Profile, Request, Shared,
+    Weights, trim_host_memory,
+};
+use clap::Parser;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Run every call of the guide once.
+#[derive(Debug, Parser)]
+struct Args {
+    /// A folder with config.json and safetensors of a Llama-family model.
+    model: Option<PathBuf>,
+    /// auto, host, host-discrete or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+const CONTEXT: usize = 256;
+const PROMPT: [u32; 8] = [1, 5, 9, 2, 6, 3, 8, 4];
+
+/// The model and where it runs.
+struct Model {
+    dir: PathBuf,
+    config: Config,
+    device: Arc<dyn Device>,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let made = tempfile::tempdir()?;
+    let dir = match &args.model {
+        Some(dir) => dir.clone(),
+        None => {
+            random::small().write(made.path())?;
+            made.path().to_path_buf()
+        }
+    };
+    let model = Model {
+        config: Config::from_file(dir.join("config.json"))?,
+        dir,
+        device: device::open(&args.device)?,
+    };
+    println!("on {}", model.device.info().name);
+    let engine = enable_weight_streaming(&model)?;
+    total_device_budget(&engine)?;
+    device_budget(&engine)?;
+    automatic_budget(&engine)?;
+    minimum_budget(&engine)?;
+    weight_streaming_context(&engine)?;
+    device_limit(&engine)?;
+    predicted_budget(&engine)?;
+    resource_allocation_strategy(&engine)?;
+    shared_allocation(&model)?;
+    lazy_engine_init(&model, &engine)?;
+    drop(engine);
+    resource_partitioning(&model)?;
+    offload_module_to_cpu(&model)?;
+    builder_malloc_trim();
+    Ok(())
+}
+
+impl Model {
+    fn compiler(&self, weights: Weights) -> Result<Compiler> {
+        Ok(Compiler::new(weights)
+            .shared_device(self.device.clone())
+            .profile(Profile::decoder(CONTEXT, 32)?))
+    }
+
+    fn compile(&self, compiler: Compiler) -> Result<Engine, Error> {
+        let options = LoadOptions {
+            max_positions: Some(CONTEXT),
+        };
+        compiler.compile(|vb| Llama::load_with(vb, &self.config, &options))
+    }
+
+    fn opened(&self) -> Result<Compiler> {
+        self.compiler(Weights::open(&self.dir)?)
+    }
+}
+
+fn mb(bytes: u64) -> String {
+    format!("{:.2} MB", bytes as f64 / 1e6)
+}
+
+fn logits(engine: &Engine) -> Result<Vec<f32>> {
+    let mut session = engine.session()?;
+    session.prefill(&PROMPT)?;
+    Ok(session.decode(7)?)
+}
+
+/// `compile(..., enable_weight_streaming=True)`
+fn enable_weight_streaming(model: &Model) -> Result<Engine> {
+    let fixed = model.compile(model.opened()?)?;
+    ensure!(fixed.total_device_budget() == 0);
+    let refused = fixed.set_device_budget(Request::Full);
+    ensure!(matches!(refused, Err(Error::NoStreaming)));
+    drop(fixed);
+    let engine = model.compile(model.opened()?.weight_streaming(true))?;
+    println!(
+        "enable_weight_streaming: {} of weights can stream; without it the total is 0",
+        mb(engine.total_device_budget())
+    );
+    Ok(engine)
+}
+
+/// `ctx.total_device_budget`
+fn total_device_budget(engine: &Engine) -> Result<()> {
+    let total = engine.total_device_budget();
+    ensure!(total > 0 && engine.minimum_device_budget() <= total);
+    println!("total_device_budget: {}", mb(total));
+    Ok(())
+}
+
+/// `ctx.device_budget` and `ctx.device_budget = n`
+fn device_budget(engine: &Engine) -> Result<()> {
+    let expected = logits(engine)?;
+    for request in ["50%", "32MiB", "full"] {
+        let asked: Request = request.parse()?;
+        let applied = engine.set_device_budget(asked)?;
+        ensure!(engine.device_budget()?.applied == applied.applied);
+        ensure!(logits(engine)? == expected, "the same bits at every budget");
+        println!(
+            "device_budget = {request}: {} applied, {} resident, {} streamed a token",
+            mb(applied.applied),
+            mb(applied.resident),
+            mb(applied.streamed)
+        );
+    }
+    Ok(())
+}
+
+/// `ctx.get_automatic_weight_streaming_budget()`
+fn automatic_budget(engine: &Engine) -> Result<()> {
+    let automatic = engine.automatic_device_budget();
+    let applied = engine.set_device_budget(Request::Automatic)?;
+    ensure!(applied.applied > 0 && applied.applied <= applied.total);
+    println!("automatic budget: {} fit now", mb(automatic));
+    Ok(())
+}
+
+/// `ctx.device_budget = 0`: as little as possible
+fn minimum_budget(engine: &Engine) -> Result<()> {
+    let applied = engine.set_device_budget(Request::Bytes(0))?;
+    ensure!(applied.applied == applied.floor && applied.floor > 0);
+    println!(
+        "device_budget = 0: the floor, {} pinned and a ring of {}",
+        mb(applied.pinned),
+        mb(applied.ring)
+    );
+    let below = engine.set_device_budget(Request::Bytes(applied.floor - 1));
+    println!("device_budget = floor - 1: {}", error(below)?);
+    Ok(())
+}
+
+fn error<T>(result: Result<T, Error>) -> Result<Error> {
+    match result {
+        Ok(_) => anyhow::bail!("this should have been refused"),
+        Err(error) => Ok(error),
+    }
+}
+
+/// `with torch_tensorrt.runtime.weight_streaming(module) as ctx:`
+fn weight_streaming_context(engine: &Engine) -> Result<()> {
+    engine.set_device_budget(Request::Full)?;
+    {
+        let mut scope = engine.weight_streaming()?;
+        let applied = scope.set_device_budget("40%".parse()?)?;
+        println!("weight_streaming scope: {} inside", mb(applied.applied));
+    }
+    let after = engine.device_budget()?;
+    ensure!(after.applied == after.total);
+    println!("weight_streaming scope: {} after", mb(after.applied));
+    Ok(())
+}
+
+/// No counterpart: a bound for everything on the device, from which the budget follows
+fn device_limit(engine: &Engine) -> Result<()> {
+    let memory = engine.memory();
+    let other = memory.activations + memory.constants + memory.states_per_session;
+    let mut scope = engine.weight_streaming()?;
+    let applied = scope.set_device_limit(other + engine.total_device_budget() / 2)?;
+    logits(engine)?;
+    ensure!(engine.memory().in_use <= engine.device_limit());
+    println!(
+        "device_limit: {} for everything leaves {} for weights",
+        mb(engine.device_limit()),
+        mb(applied.applied)
+    );
+    Ok(())
+}
+
+/// No counterpart: what a budget costs, and the budget for a time
+fn predicted_budget(engine: &Engine) -> Result<()> {
+    let start = Instant::now();
+    let costs = engine.calibrate(&[])?;
+    println!(
+        "predict: calibrated in {:.2} s, weights come at {:.2} GB/s",
+        start.elapsed().as_secs_f64(),
+        costs.link / 1e9
+    );
+    for request in ["full", "50%", "min"] {
+        let predicted = engine.predict(request.parse()?)?;
+        println!(
+            "predict: {:.2} ms a token at {request} ({} over the link)",
+            predicted.seconds * 1e3,
+            mb(predicted.link_bytes)
+        );
+    }
+    let half = engine.predict("50%".parse()?)?;
+    let budget = engine.budget_for(half.time())?;
+    ensure!(budget <= half.budget);
+    println!("budget_for {:.2?}: {}", half.time(), mb(budget));
+    let impossible = engine.budget_for(std::time::Duration::from_nanos(1));
+    println!("budget_for 1 ns: {}", error(impossible)?);
+    Ok(())
+}
+
+/// `dynamically_allocate_resources=True` and `with ResourceAllocationStrategy(module, ...)`
+fn resource_allocation_strategy(engine: &Engine) -> Result<()> {
+    let held = engine.memory().activations;
+    {
+        let _scope = engine.resource_allocation(Allocation::Dynamic)?;
+        logits(engine)?;
+        ensure!(engine.memory().activations == 0);
+        println!("dynamic allocation: 0 bytes between calls inside the scope");
+    }
+    ensure!(engine.allocation() == Allocation::Static);
+    ensure!(engine.memory().activations == held);
+    println!("static allocation: {} again after it", mb(held));
+    Ok(())
+}
+
+/// No counterpart: engines that run in turns share one arena
+fn shared_allocation(model: &Model) -> Result<()> {
+    let shared = Shared::new();
+    let compiler = || -> Result<Compiler> {
+        let streaming = model.opened()?.weight_streaming(true);
+        Ok(streaming.budget(Request::Minimum).allocation(&shared))
+    };
+    let one = model.compile(compiler()?)?;
+    let alone = shared.bytes();
+    let two = model.compile(compiler()?)?;
+    ensure!(logits(&one)? == logits(&two)?);
+    ensure!(shared.bytes() == alone);
+    println!("shared allocation: two engines hold {} together", mb(alone));
+    Ok(())
+}
+
+/// `lazy_engine_init=True`, and saving a compiled module
+fn lazy_engine_init(model: &Model, engine: &Engine) -> Result<()> {
+    let file = tempfile::NamedTempFile::new()?;
+    engine.save(file.path())?;
+    let start = Instant::now();
+    let loaded = model
+        .opened()?
+        .weight_streaming(true)
+        .budget("25%".parse()?)
+        .load(file.path())?;
+    let took = start.elapsed();
+    ensure!(loaded.report().loaded && logits(&loaded)? == logits(engine)?);
+    println!(
+        "save and load: {} on disk without the weights, ready in {took:.2?} at {}",
+        mb(file.path().metadata()?.len()),
+        mb(loaded.device_budget()?.applied)
+    );
+    Ok(())
+}
+
+/// `enable_resource_partitioning=True, cpu_memory_budget=...`
+fn resource_partitioning(model: &Model) -> Result<()> {
+    let limited = |device_bytes| -> Result<Compiler> {
+        let compiler = model.opened()?.weight_streaming(true);
+        Ok(compiler.budget(Request::Minimum).limits(CompileLimits {
+            host_bytes: Some(1 << 30),
+            device_bytes: Some(device_bytes),
+        }))
+    };
+    let engine = model.compile(limited(1 << 30)?)?;
+    let report = engine.report();
+    println!(
+        "compile limits: peaks of {} on the host and {} on the device",
+        report.host_peak_bytes.map_or("?".into(), mb),
+        mb(report.device_peak_bytes)
+    );
+    let refused = model.compile(limited(report.device_peak_bytes / 4)?);
+    println!("compile limits: {}", error(refused)?);
+    Ok(())
+}
+
+/// `offload_module_to_cpu=True`
+fn offload_module_to_cpu(model: &Model) -> Result<()> {
+    println!("offload_module_to_cpu: files are mapped, so there is no copy to offload");
+    let tensors = tensors(&model.dir)?;
+    let weights = Weights::from_tensors(tensors)?;
+    let compiler = model.compiler(weights)?.weight_streaming(true);
+    let engine = model.compile(compiler.budget(Request::Minimum))?;
+    logits(&engine)?;
+    println!("offload_module_to_cpu: tensors are copied once, whatever the number of engines");
+    Ok(())
+}
+
+fn tensors(dir: &Path) -> Result<std::collections::HashMap<String, candle_core::Tensor>> {
+    let mut all = std::collections::HashMap::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "safetensors") {
+            all.extend(candle_core::safetensors::load(
+                path,
+                &candle_core::Device::Cpu,
+            )?);
+        }
+    }
+    Ok(all)
+}
+
+/// `TORCHTRT_ENABLE_BUILDER_MALLOC_TRIM=1`
+fn builder_malloc_trim() {
+    println!(
+        "builder malloc trim: {} went back to the system",
+        mb(trim_host_memory())
+    );
+}

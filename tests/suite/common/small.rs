@@ -1,0 +1,152 @@
+//! A small Llama on any device, and a device that refuses memory at will.
+
+use super::tiny;
+use crate::families::tokens;
+use candle_core::DType;
+use candle_trt::device::{Claim, Device, Event, Executable, Graph, Info, Memory, Paging};
+use candle_trt::device::{Error as DeviceError, Host, Slice, Stream, Work};
+use candle_trt::kernel::Kernel;
+use candle_trt::models::{Llama, LoadOptions};
+use candle_trt::{Compiler, Engine, Error, Profile, TileTarget, Weights};
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Positions of a session.
+pub const CONTEXT: usize = 128;
+
+/// Compiles a small Llama with weight streaming; `set` changes how.
+pub fn compile(
+    device: Arc<dyn Device>,
+    set: impl FnOnce(Compiler) -> Compiler,
+) -> Result<Engine, Error> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = tiny::llama();
+    model
+        .write(dir.path(), DType::F32, 7, 1)
+        .expect("a checkpoint");
+    let config = model.config();
+    let options = LoadOptions {
+        max_positions: Some(CONTEXT),
+    };
+    let compiler = Compiler::new(Weights::open(dir.path()).expect("it opens"))
+        .shared_device(device)
+        .profile(Profile::decoder(CONTEXT, CONTEXT - 4).expect("a profile"))
+        .weight_streaming(true)
+        .tile_target(TileTarget::Bytes(8 << 10));
+    set(compiler).compile(|vb| Llama::load_with(vb, &config, &options))
+}
+
+/// A prompt and some tokens in a session of its own, as bits.
+pub fn bits(engine: &Engine) -> Vec<Vec<u32>> {
+    let mut session = engine.session().expect("a session");
+    let all = tokens(14);
+    let mut calls = vec![&all[..9]];
+    calls.extend(all[9..].chunks(1));
+    let run = |call: &[u32]| session.prefill(call).expect("tokens");
+    let bits = |logits: Vec<f32>| logits.iter().map(|v| v.to_bits()).collect();
+    calls.into_iter().map(run).map(bits).collect()
+}
+
+/// What another party takes of a device: all that is free but for `but` bytes.
+pub fn take_all(device: &Arc<dyn Device>, but: u64) -> Memory {
+    let free = device.free_memory().expect("it tells");
+    let bytes = free.checked_sub(but).expect("as much is free");
+    device.allocate(bytes as usize).expect("it is free")
+}
+
+/// A host device that does not tell what is free, and refuses to commit more than so many bytes of
+/// any reserved range.
+#[derive(Debug)]
+pub struct Stingy {
+    host: Host,
+    most: AtomicUsize,
+}
+
+impl Stingy {
+    /// One that refuses nothing yet.
+    pub fn new() -> Arc<Stingy> {
+        let most = AtomicUsize::new(usize::MAX);
+        let host = Host::discrete();
+        Arc::new(Stingy { host, most })
+    }
+
+    /// Refuses more than this from now on.
+    pub fn refuse_above(&self, bytes: usize) {
+        self.most.store(bytes, Ordering::SeqCst);
+    }
+}
+
+impl Device for Stingy {
+    fn info(&self) -> &Info {
+        self.host.info()
+    }
+
+    fn free_memory(&self) -> Option<u64> {
+        None
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Memory, DeviceError> {
+        self.host.allocate(bytes)
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<Memory, DeviceError> {
+        self.host.reserve(bytes)
+    }
+
+    fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), DeviceError> {
+        if bytes > self.most.load(Ordering::SeqCst) {
+            return Err(DeviceError::OutOfMemory {
+                device: "stingy".into(),
+                bytes,
+                reason: "it was told to".into(),
+            });
+        }
+        self.host.commit(memory, bytes)
+    }
+
+    fn claim(&self, bytes: u64) -> Result<Claim, DeviceError> {
+        self.host.claim(bytes)
+    }
+
+    fn map(
+        &self,
+        file: Arc<File>,
+        map: Arc<memmap2::Mmap>,
+        paging: Paging,
+    ) -> Result<Memory, DeviceError> {
+        self.host.map(file, map, paging)
+    }
+
+    fn load(&self, kernel: &Kernel) -> Result<Executable, DeviceError> {
+        self.host.load(kernel)
+    }
+
+    fn stream(&self, name: &str) -> Result<Stream, DeviceError> {
+        self.host.stream(name)
+    }
+
+    fn retire(&self, stream: Stream) {
+        self.host.retire(stream);
+    }
+
+    fn event(&self) -> Result<Event, DeviceError> {
+        self.host.event()
+    }
+
+    fn record(&self, works: Vec<Work>) -> Result<Graph, DeviceError> {
+        self.host.record(works)
+    }
+
+    fn submit(&self, stream: Stream, work: Work) -> Result<(), DeviceError> {
+        self.host.submit(stream, work)
+    }
+
+    fn synchronize(&self, stream: Stream) -> Result<(), DeviceError> {
+        self.host.synchronize(stream)
+    }
+
+    fn read(&self, stream: Stream, src: &Slice, dst: &mut [u8]) -> Result<(), DeviceError> {
+        self.host.read(stream, src, dst)
+    }
+}
