@@ -8,7 +8,7 @@
 use crate::numbers::fill;
 use crate::{corpus, extent};
 use candle_trt::kernel::ptx::{self, Launch, Target};
-use candle_trt::kernel::{Dim, Env, Gather, Inst, Kernel, Left, Matmul, View};
+use candle_trt::kernel::{Dim, Env, Gather, Group, Inst, Kernel, Left, Matmul, View};
 use std::collections::BTreeSet;
 
 /// Past and new positions, batch sizes: small odd ones, and those of a decoding step.
@@ -154,11 +154,18 @@ fn cut(kernel: &Kernel, target: Target) -> Kernel {
             entries: g.entries.min(ENTRIES),
             ..g.clone()
         }),
-        Kernel::Row(_)
-        | Kernel::Matmul(_)
-        | Kernel::Attention(_)
-        | Kernel::Move(_)
-        | Kernel::Group(_) => kernel.clone(),
+        Kernel::Group(group) => {
+            let all = all_entries(kernel, target);
+            let parts = group.parts.iter().map(|part| cut(part, target)).collect();
+            let cut = Kernel::Group(Group { parts });
+            match all_entries(&cut, target).is_superset(&all) {
+                true => cut,
+                false => kernel.clone(),
+            }
+        }
+        Kernel::Row(_) | Kernel::Matmul(_) | Kernel::Attention(_) | Kernel::Move(_) => {
+            kernel.clone()
+        }
     }
 }
 
