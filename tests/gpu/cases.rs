@@ -159,10 +159,14 @@ fn cut(kernel: &Kernel, target: Target) -> Kernel {
                 Kernel::Matmul(m) if m.ranged => Kernel::Matmul(cut_product(m, ROWS[0])),
                 other => other.clone(),
             };
-            Kernel::Group(Group {
+            let cut = Kernel::Group(Group {
                 parts: g.parts.iter().map(part).collect(),
                 order: g.order,
-            })
+            });
+            match all_entries(&cut, target).is_superset(&all_entries(kernel, target)) {
+                true => cut,
+                false => kernel.clone(),
+            }
         }
         Kernel::Row(_) | Kernel::Matmul(_) | Kernel::Attention(_) | Kernel::Move(_) => {
             kernel.clone()
