@@ -248,6 +248,7 @@ fn model(
     session.prefill(&prompt(args.context))?;
     line(meter, &format!("prompt of {}", args.context))?;
     if let Some(longest) = args.prefill.iter().max() {
+        session.reset();
         session.prefill(&prompt(*longest))?;
         line(meter, &format!("prompt of {longest}"))?;
     }

@@ -19,6 +19,9 @@ const ROWS: usize = 8;
 /// The most bytes of shared memory that a left operand takes.
 const BYTES: usize = 32 << 10;
 
+/// Up to this many threads on a multiprocessor, each has 128 registers.
+const CROWD: u32 = 512;
+
 /// The bytes of a computed left operand in shared memory; 0 for another.
 pub(super) fn bytes(kernel: &Matmul) -> usize {
     let sizes = [&kernel.batch, &kernel.m, &kernel.k].map(|d| d.constant_size().unwrap_or(0));
@@ -50,13 +53,20 @@ pub(super) struct Prologue {
     /// The shared address of the operand, row-major (u32).
     pub base: R,
     threads: u32,
+    /// Blocks that a multiprocessor should hold.
+    crowd: u32,
     /// Whether it is a chain's.
     chain: bool,
 }
 
 impl Prologue {
     /// None for a product whose left operand is in memory.
-    pub fn begin(asm: &mut Asm, kernel: &Matmul, threads: u32, chain: bool) -> Option<Prologue> {
+    pub fn begin(
+        asm: &mut Asm,
+        kernel: &Matmul,
+        (threads, crowd): (u32, u32),
+        chain: bool,
+    ) -> Option<Prologue> {
         let (row, _) = kernel.split()?;
         // The kernel was checked, so its bodies have types.
         let types = row.body.types(&row.args).ok()?;
@@ -65,6 +75,7 @@ impl Prologue {
             types,
             base: asm.op("mov.u32", Class::B32, &[&"dynamic"]),
             threads,
+            crowd,
             chain,
         })
     }
@@ -72,10 +83,11 @@ impl Prologue {
     /// Computes it with all threads of the block; all may read it afterwards.
     pub fn run(&self, asm: &mut Asm, frame: &Frame<'_>) {
         let scope = frame.scope.with_shared(asm, self.base);
-        // What a multiprocessor should hold leaves few registers to products of one or two rows.
-        let carry = match self.row.space[1].constant() {
-            Some(..=2) => 16,
-            _ => 64,
+        // What a multiprocessor should hold may leave few registers.
+        let carry = match self.crowd {
+            1 => 64,
+            crowd if crowd * self.threads <= CROWD => 48,
+            _ => 16,
         };
         let threads = (frame.tid, self.threads);
         let staged = self.chain.then(|| asm.label());
