@@ -46,6 +46,9 @@ fn of_part(kernel: &Kernel, env: &Env) -> Vec<usize> {
                 k.keys.clone(),
             ];
             reach.body(&k.score, &scores);
+            for row in &k.before {
+                reach.body(&row.body, &row.space);
+            }
         }
         Kernel::Gather(k) => {
             reach.view(k.ids.arg, &k.ids.view, std::slice::from_ref(&k.rows));
@@ -78,8 +81,10 @@ impl Reach<'_> {
             }
             last += (size - 1) * stride.eval(self.env).max(0);
         }
-        let slot = &mut self.lengths[arg.0 as usize];
-        *slot = (*slot).max(usize::try_from(last + 1).unwrap_or(0));
+        // A launch's own memory is no argument.
+        if let Some(slot) = self.lengths.get_mut(arg.0 as usize) {
+            *slot = (*slot).max(usize::try_from(last + 1).unwrap_or(0));
+        }
     }
 
     fn body(&mut self, body: &Body, space: &[Dim]) {

@@ -118,6 +118,7 @@ fn attention(queries: usize, keys: usize, dtype: DType) -> Kernel {
         keys: Dim::from(keys),
         head_dim: dim,
         value_dim: dim,
+        before: Vec::new(),
         args: vec![dtype; 4],
         q: operand(0, queries),
         k: operand(1, keys),

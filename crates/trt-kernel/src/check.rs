@@ -1,6 +1,8 @@
 //! What a kernel must be for the back ends to run it, as far as that can be said without a launch.
 
-use crate::{Body, BodyError, DType, Kernel, Left, Operand, Order};
+use crate::{
+    Attention, Body, BodyError, DType, Dim, Inst, Kernel, Left, Operand, Order, Row, View,
+};
 
 /// What [`Kernel::check`] can find wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +86,10 @@ impl Kernel {
                 body(&k.epilogue, &k.args, 3, false, true)
             }
             Kernel::Attention(k) => {
+                if let Some((rows, attention)) = k.split() {
+                    ahead(k, rows)?;
+                    return Kernel::Attention(attention).check();
+                }
                 for o in [&k.q, &k.k, &k.v, &k.out] {
                     operand(o, &k.args, 4)?;
                 }
@@ -134,6 +140,58 @@ impl Kernel {
             }
         }
     }
+}
+
+/// What row kernels before an attention must be.
+fn ahead(k: &Attention, rows: &[Row]) -> Result<(), KernelError> {
+    let kernel = "attention";
+    let ensure = |ok: bool, what: String| match ok {
+        true => Ok(()),
+        false => Err(KernelError::Shape { kernel, what }),
+    };
+    let (own, room) = (k.q.arg, k.own_elements());
+    let only = [&k.k, &k.v, &k.out].iter().all(|o| o.arg != own) && !k.score.touches(own);
+    ensure(
+        k.own() == Some(own) && only,
+        format!("rows before it, and queries in a{}", own.0),
+    )?;
+    let inside = |view: &View, space: &[Dim]| {
+        room.is_some_and(|room| last(view, space).is_some_and(|last| last < room))
+    };
+    let sizes = [k.heads, k.head_dim].map(Dim::from);
+    let [heads, head_dim] = &sizes;
+    let space = [&k.batch, heads, &k.queries, head_dim].map(Dim::clone);
+    let mut fits = inside(&k.q.view, &space);
+    for row in rows {
+        let same = row.args.split_last().is_some_and(|(d, args)| {
+            args == k.args.as_slice() && d.is_float() && row.args == rows[0].args
+        });
+        ensure(
+            same,
+            format!("{} and {} arguments", row.args.len(), k.args.len()),
+        )?;
+        Kernel::Row(row.clone()).check()?;
+        fits &= row.body.insts.iter().all(|inst| match inst {
+            Inst::Load(arg, view) | Inst::Store(arg, view, _) if *arg == own => {
+                inside(view, &row.space)
+            }
+            _ => true,
+        });
+    }
+    ensure(fits, format!("queries outside of {room:?} elements"))
+}
+
+/// The last element that a view has in a space, if all is known and none lies before the first.
+fn last(view: &View, space: &[Dim]) -> Option<usize> {
+    let mut at = view.offset.constant_size()?;
+    for (size, stride) in space.iter().zip(&view.strides) {
+        let far = size.constant_size()?.saturating_sub(1);
+        // Along an axis of one point nothing moves.
+        if far > 0 {
+            at = at.checked_add(far.checked_mul(stride.constant_size()?)?)?;
+        }
+    }
+    Some(at)
 }
 
 /// Whether two products have one shape and the same left operand.

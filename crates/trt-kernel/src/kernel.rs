@@ -148,6 +148,10 @@ pub struct Attention {
     /// Over `[batch, heads, queries, keys]`: takes the dot product as input, applies scale,
     /// soft cap or a loaded mask, and yields the score.
     pub score: Body,
+    /// Row kernels that run first, one after another: they store the queries, and may store keys
+    /// and values of this call behind those of earlier ones. If there are any, the queries are in
+    /// memory of the launch's own, which all take as one more argument: see [`Attention::split`].
+    pub before: Vec<Row>,
 }
 
 /// `body(table[ids[row], col])` at each `[row, col]`; an id outside the table is an error of the
@@ -294,6 +298,40 @@ impl Matmul {
     }
 }
 
+impl Attention {
+    /// The argument that is memory of the launch's own, if it has one.
+    pub fn own(&self) -> Option<Arg> {
+        (!self.before.is_empty()).then_some(Arg(self.args.len() as u16))
+    }
+
+    /// The elements of that memory: room for the queries, if it is known how much.
+    pub fn own_elements(&self) -> Option<usize> {
+        let sizes = [self.batch.constant_size()?, self.queries.constant_size()?];
+        let all = [self.heads, self.head_dim].into_iter().chain(sizes);
+        all.into_iter().try_fold(1usize, usize::checked_mul)
+    }
+
+    /// If row kernels run first: these, and the attention that follows them. All take the
+    /// arguments of this one and after them the queries.
+    pub fn split(&self) -> Option<(&[Row], Attention)> {
+        let first = self.before.first()?;
+        let attention = Attention {
+            args: first.args.clone(),
+            before: Vec::new(),
+            ..self.clone()
+        };
+        Some((&self.before, attention))
+    }
+
+    /// The arguments that a launch writes: its result comes last.
+    fn written(&self) -> Vec<Arg> {
+        let own = self.own();
+        let rows = self.before.iter().flat_map(|row| row.body.stores());
+        let rows = rows.filter(|arg| Some(*arg) != own);
+        rows.chain([self.out.arg]).collect()
+    }
+}
+
 impl Kernel {
     /// A short name of the kind: `row`, `matmul`, `attention`, `gather`, `move`.
     pub fn kind(&self) -> &'static str {
@@ -355,7 +393,7 @@ impl Kernel {
         match self {
             Kernel::Row(k) => k.body.stores(),
             Kernel::Matmul(k) => k.epilogue.stores(),
-            Kernel::Attention(k) => vec![k.out.arg],
+            Kernel::Attention(k) => k.written(),
             Kernel::Gather(k) => k.body.stores(),
             Kernel::Move(_) => vec![Arg(1)],
             Kernel::Group(_) => {

@@ -120,6 +120,10 @@ impl Kernel {
                 dims.extend(k.causal.iter().map(|c| &c.offset));
                 of_operands(&[&k.q, &k.k, &k.v, &k.out], &mut dims);
                 of_body(&k.score, &mut dims);
+                for row in &k.before {
+                    dims.extend(&row.space);
+                    of_body(&row.body, &mut dims);
+                }
             }
             Kernel::Gather(k) => {
                 dims.push(&k.rows);

@@ -103,6 +103,9 @@ impl fmt::Display for Kernel {
                     k.value_dim,
                     dtypes(&k.args)
                 )?;
+                for row in &k.before {
+                    write!(f, "  before it [{}]\n{}", list(&row.space), row.body)?;
+                }
                 for (name, o) in [("q", &k.q), ("k", &k.k), ("v", &k.v), ("out", &k.out)] {
                     writeln!(f, "    {name} = {o}")?;
                 }

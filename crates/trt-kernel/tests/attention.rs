@@ -60,6 +60,7 @@ impl Case {
             keys: Dim::from(self.keys),
             head_dim: self.dim,
             value_dim: self.value,
+            before: Vec::new(),
             args: vec![self.dtype, self.dtype, self.dtype, self.dtype, DType::F32],
             q: Case::operand(0, [b, h, self.queries, self.dim]),
             k: Case::operand(1, [b, g, self.keys, self.dim]),

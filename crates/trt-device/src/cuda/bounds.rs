@@ -138,6 +138,10 @@ fn accesses(kernel: &Kernel) -> Vec<Access> {
             add(k.v.arg, &k.v.view, with(&keys, &value));
             add(k.out.arg, &k.out.view, with(&queries, &value));
             body(&k.score, &with(&queries, &k.keys), &mut add);
+            // What is in memory of the launch's own was checked with the kernel.
+            for row in &k.before {
+                body(&row.body, &row.space, &mut add);
+            }
         }
         Kernel::Gather(k) => {
             add(k.ids.arg, &k.ids.view, dims(&[&k.rows]));

@@ -361,6 +361,7 @@ pub(super) fn attention(w: &mut Writer<'_>, id: NodeId, op: &AttentionOp) -> Res
         keys,
         head_dim,
         value_dim,
+        before: Vec::new(),
         args: args.dtypes.clone(),
         q: q_op,
         k: k_op,

@@ -189,6 +189,7 @@ fn every_kernel() -> Vec<Kernel> {
         keys: n.clone(),
         head_dim: 8,
         value_dim: 16,
+        before: Vec::new(),
         args: vec![k::DType::F32; 4],
         q: operand(0, 4),
         k: operand(1, 4),

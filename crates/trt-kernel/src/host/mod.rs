@@ -8,6 +8,7 @@
 //! machine, not across machines.
 
 mod attention;
+mod before;
 #[allow(unsafe_code)]
 mod dot;
 mod exec;
@@ -38,6 +39,7 @@ pub use span::Span;
 pub use team::Team;
 
 use crate::{Arg, Body, DType, Env, Kernel, KernelError};
+use before::Before;
 use left::Split;
 use program::Program;
 use span::Args;
@@ -119,6 +121,8 @@ pub struct Prepared {
     program: Program,
     /// How a product runs that computes its left operand.
     split: Option<Split>,
+    /// How an attention runs that rows come before.
+    before: Option<Before>,
 }
 
 impl Prepared {
@@ -143,11 +147,16 @@ impl Prepared {
             Kernel::Matmul(k) => Split::new(k).map_err(wrong)?,
             _ => None,
         };
+        let before = match kernel {
+            Kernel::Attention(k) => Before::new(k).map_err(wrong)?,
+            _ => None,
+        };
         Ok(Prepared {
             program: Program::new(body, &dtypes).map_err(wrong)?,
             kernel: kernel.clone(),
             dtypes,
             split,
+            before,
         })
     }
 
@@ -211,7 +220,10 @@ impl Prepared {
                 None => matmul::run(k, program, env, rows, args, team),
                 Some(split) => split.run(program, env, rows, args, team),
             },
-            Kernel::Attention(k) => attention::run(k, program, env, args, team),
+            Kernel::Attention(k) => match &self.before {
+                None => attention::run(k, program, env, args, team),
+                Some(before) => before.run(program, env, args, team),
+            },
             Kernel::Gather(k) => moves::gather(k, program, env, args, team),
             Kernel::Move(k) => moves::copy(k, env, args, team),
             // Refused by `limits`.
@@ -222,6 +234,14 @@ impl Prepared {
 
 /// What this back end asks for beyond [`Kernel::check`].
 fn limits(kernel: &Kernel) -> Result<(), KernelError> {
+    if let Kernel::Attention(k) = kernel
+        && let Some((rows, attention)) = k.split()
+    {
+        for row in rows {
+            limits(&Kernel::Row(row.clone()))?;
+        }
+        return limits(&Kernel::Attention(attention));
+    }
     let refuse = |what: String| {
         Err(KernelError::Shape {
             kernel: kernel.kind(),

@@ -56,6 +56,8 @@ pub(super) struct Lanes<'a> {
     body: &'a Body,
     args: &'a [DType],
     values: Vec<Option<Value>>,
+    /// Where loads and stores begin, if that was made ahead of them.
+    places: Vec<Option<R>>,
 }
 
 impl<'a> Lanes<'a> {
@@ -65,6 +67,7 @@ impl<'a> Lanes<'a> {
             body,
             args,
             values: vec![None; body.insts.len()],
+            places: vec![None; body.insts.len()],
         }
     }
 
@@ -88,6 +91,31 @@ impl<'a> Lanes<'a> {
         }
     }
 
+    /// Makes the address of a load or store ahead of it, for the same point.
+    pub fn aim(&mut self, asm: &mut Asm, point: Point<'_>, inst: usize) -> Option<R> {
+        let (Inst::Load(arg, view) | Inst::Store(arg, view, _)) = &self.body.insts[inst] else {
+            return None;
+        };
+        let size = self.args[arg.0 as usize].size();
+        let place = self.scope.address(asm, *arg, view, point.at, size);
+        self.places[inst] = Some(place);
+        Some(place)
+    }
+
+    /// All addresses that were made ahead.
+    pub fn places(&self) -> impl Iterator<Item = &R> {
+        self.places.iter().flatten()
+    }
+
+    /// Where the access of an instruction begins.
+    fn place(&self, asm: &mut Asm, point: Point<'_>, inst: usize, (arg, view): (Arg, &View)) -> R {
+        let size = self.args[arg.0 as usize].size();
+        match self.places[inst] {
+            Some(place) => place,
+            None => self.scope.address(asm, arg, view, point.at, size),
+        }
+    }
+
     /// Emits one instruction, which is not a reduction; its operands have run.
     pub fn step(&mut self, asm: &mut Asm, point: Point<'_>, inst: usize) {
         self.step_if(asm, point, inst, None);
@@ -97,7 +125,10 @@ impl<'a> Lanes<'a> {
     /// outside of the space.
     pub fn step_if(&mut self, asm: &mut Asm, point: Point<'_>, inst: usize, p: Option<R>) {
         let value = match &self.body.insts[inst] {
-            Inst::Load(arg, view) => self.load(asm, point, *arg, view, p),
+            Inst::Load(arg, view) => {
+                let place = self.place(asm, point, inst, (*arg, view));
+                self.load(asm, point, (*arg, view, place), p)
+            }
             Inst::Input => Value::Each(point.input.to_vec()),
             Inst::F32(c) => Value::Uniform(asm.f32(*c)),
             Inst::I64(d) => {
@@ -120,7 +151,10 @@ impl<'a> Lanes<'a> {
                 self.map(point, [*c, *x, *y], |[c, x, y]| math::select(asm, c, x, y))
             }
             Inst::Cast(x, ty) => self.map(point, [*x], |[x]| math::cast(asm, x, *ty)),
-            Inst::Store(arg, view, x) => return self.store(asm, point, *arg, view, *x),
+            Inst::Store(arg, view, x) => {
+                let place = self.place(asm, point, inst, (*arg, view));
+                return self.store(asm, point, (*arg, view, place), *x);
+            }
             // A yield has no value of its own; folds are their owner's.
             Inst::Yield(_) | Inst::Reduce(..) => return,
         };
@@ -142,10 +176,15 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    fn load(&self, asm: &mut Asm, point: Point<'_>, arg: Arg, view: &View, p: Option<R>) -> Value {
+    fn load(
+        &self,
+        asm: &mut Asm,
+        point: Point<'_>,
+        (arg, view, address): (Arg, &View, R),
+        p: Option<R>,
+    ) -> Value {
         let dtype = self.args[arg.0 as usize];
         let size = dtype.size();
-        let address = self.scope.address(asm, arg, view, point.at, size);
         let read = |asm: &mut Asm, address: R, offset: i64, bytes: usize| match p {
             None => access::load(asm, address, offset, bytes, size),
             Some(p) => access::load_if(asm, p, address, offset, bytes, size),
@@ -164,10 +203,15 @@ impl<'a> Lanes<'a> {
         Value::Each(all)
     }
 
-    fn store(&self, asm: &mut Asm, point: Point<'_>, arg: Arg, view: &View, value: Reg) {
+    fn store(
+        &self,
+        asm: &mut Asm,
+        point: Point<'_>,
+        (arg, view, address): (Arg, &View, R),
+        value: Reg,
+    ) {
         let dtype = self.args[arg.0 as usize];
         let size = dtype.size();
-        let address = self.scope.address(asm, arg, view, point.at, size);
         // What all lanes write to one element is the last lane's.
         let (first, width) = match fixed_along_lanes(view) {
             true => (point.lanes - 1, 1),

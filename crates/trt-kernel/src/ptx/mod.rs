@@ -35,7 +35,7 @@ mod stages;
 
 pub use emitted::{COUNTERS, Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
 
-use crate::{Kernel, Matmul};
+use crate::{Attention, Kernel, Matmul};
 
 /// Why no text was emitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +57,12 @@ pub enum PtxError {
 /// operand is in memory, whether there would be if that were computed.
 pub fn computes_left(kernel: &Matmul) -> bool {
     matmul::computes_left(kernel)
+}
+
+/// Whether the blocks of an attention can run the rows before it for themselves, where there are
+/// tensor cores. Elsewhere they are launches of their own.
+pub fn runs_before(kernel: &Attention) -> bool {
+    attention::runs_before(kernel)
 }
 
 /// PTX text for a kernel, and how to launch it.

@@ -231,7 +231,8 @@ impl Tiles {
     }
 }
 
-/// The text of an entry of `threads` threads, around what was assembled; registers are bounded so
+/// The text of an entry of `threads` threads, around what was assembled. An argument that is no
+/// parameter is at the start of working memory. Registers are bounded so
 /// that a multiprocessor holds that many `blocks`. It is a goal too: without it the assembler
 /// saves registers by loading late, with it it loads ahead.
 pub(super) fn crowded_entry(
@@ -241,9 +242,11 @@ pub(super) fn crowded_entry(
     blocks: Option<u32>,
     asm: Asm,
 ) -> String {
-    let own = |name: &str| match name {
-        "tiles" => "tiles0".to_string(),
-        other => other.to_string(),
+    let given = |arg| params.contains(&Param::Arg(Arg(arg)));
+    let own = |name: &str| match (name, name.strip_prefix('a').map(str::parse)) {
+        ("tiles", _) => "tiles0".to_string(),
+        (_, Some(Ok(arg))) if !given(arg) => "scratch".to_string(),
+        (other, _) => other.to_string(),
     };
     wrapped_entry(name, params, threads, blocks, &asm.finish(own))
 }

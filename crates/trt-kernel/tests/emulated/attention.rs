@@ -67,6 +67,7 @@ impl Case {
             kv_heads: g,
             head_dim: self.dim,
             value_dim: self.value,
+            before: Vec::new(),
             args: vec![d, d, d, d, DType::F32],
             q: operand(0, h, &queries, self.dim),
             k: operand(1, g, &cached, self.dim),

@@ -46,6 +46,11 @@ fn accesses(kernel: &Kernel, env: &Env) -> Vec<(Arg, View, Vec<usize>)> {
                 operand(&k.v, &[b, k.kv_heads, keys, k.value_dim]),
                 operand(&k.out, &[b, k.heads, q, k.value_dim]),
             ]);
+            for row in &k.before {
+                let space: Vec<usize> = row.space.iter().map(size).collect();
+                all.extend(of_body(&row.body, &space));
+            }
+            all.retain(|(arg, ..)| Some(*arg) != k.own());
             all
         }
         Kernel::Gather(k) => {

@@ -6,6 +6,7 @@ mod emulator;
 mod reference;
 
 mod attention;
+mod before;
 mod chain;
 mod corpus;
 mod group;
@@ -113,7 +114,12 @@ fn poison(kernel: &Kernel, args: &mut [Buffer]) {
             Kernel::Gather(k) => &k.body,
             Kernel::Move(_) | Kernel::Group(_) => &none,
         };
-        for arg in part.written() {
+        let kept = |arg: Arg| match part {
+            // Keys and values are read behind what rows have stored.
+            Kernel::Attention(k) => arg != k.out.arg,
+            _ => false,
+        };
+        for arg in part.written().into_iter().filter(|a| !kept(*a)) {
             let reads = |i: &Inst| matches!(i, Inst::Load(a, _) if *a == arg);
             if !body.insts.iter().any(reads) {
                 args[(first + arg.0) as usize].bytes.fill(0xff);

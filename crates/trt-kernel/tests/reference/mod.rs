@@ -305,7 +305,19 @@ pub fn run(kernel: &Kernel, env: &Env, args: &mut [Buffer]) {
                 body(&k.epilogue, env, args, &p, 0..n, &|c| sums[c]);
             }
         }
-        Kernel::Attention(k) => attention(k, env, args),
+        Kernel::Attention(k) => {
+            let Some((rows, inner)) = k.split() else {
+                return attention(k, env, args);
+            };
+            let mut all = args.to_vec();
+            let own = *inner.args.last().unwrap();
+            all.push(Buffer::zeros(own, k.own_elements().unwrap()));
+            for row in rows {
+                run(&Kernel::Row(row.clone()), env, &mut all);
+            }
+            attention(&inner, env, &mut all);
+            args.clone_from_slice(&all[..args.len()]);
+        }
         Kernel::Gather(k) => {
             for r in 0..k.rows.size(env) {
                 let id = args[k.ids.arg.0 as usize].get(at(&k.ids.view, env, &[r])) as usize;

@@ -66,7 +66,11 @@ impl<'a> Frame<'a> {
     /// or counter until it waits itself.
     pub fn begin_early(asm: &mut Asm, plan: &'a Plan<'a>) -> Frame<'a> {
         let k = plan.k;
-        let scope = Scope::begin_early(asm, plan.target, k.args.len(), &plan.vars);
+        let mut scope = Scope::begin_early(asm, plan.target, k.args.len(), &plan.vars);
+        if plan.own > 0 {
+            // Records come behind the queries.
+            scope.scratch = asm.op("add.s64", Class::B64, &[&scope.scratch, &plan.own]);
+        }
         let (queries, keys) = (scope.size(asm, &k.queries), scope.size(asm, &k.keys));
         let high = (k.causal.as_ref()).map(|c| scope.size(asm, &c.offset));
         let window = (k.causal.as_ref()).and_then(|c| i32::try_from(c.window?).ok());

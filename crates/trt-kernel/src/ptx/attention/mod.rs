@@ -10,6 +10,7 @@
 //! the call (the first one all of them, where they are few), so what is launched does not depend
 //! on how many keys there are.
 
+mod before;
 mod combine;
 mod decode;
 mod flash;
@@ -20,8 +21,9 @@ mod mem;
 mod plain;
 
 use super::emitted::{COUNTERS, Emitted, Extent, Launch, Param, Target, When};
-use super::{PtxError, scope};
-use crate::{Attention, Binary, Body, DType, Dim, Inst, Operand, Reg, Var};
+use super::{PtxError, row, scope};
+use crate::{Attention, Binary, Body, DType, Dim, Inst, Operand, Reg, Row, Var};
+use before::Before;
 
 /// Up to this many queries, keys are split between blocks.
 const FEW: u32 = 8;
@@ -43,11 +45,17 @@ struct Plan<'a> {
     splits: usize,
     /// Up to this many batches: each block that merges has a counter.
     split_batches: usize,
+    /// Pointers that a launch gives.
+    given: usize,
+    /// Row kernels that blocks run for themselves.
+    before: Option<Before<'a>>,
+    /// Bytes at the start of working memory that hold the queries.
+    own: usize,
 }
 
 /// An entry, and how it is launched.
 struct Entry {
-    name: &'static str,
+    name: String,
     text: String,
     when: Vec<When>,
     grid: [Extent; 3],
@@ -58,44 +66,34 @@ struct Entry {
 
 /// PTX for an attention.
 pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
-    let plan = Plan::new(k, target)?;
-    let known = k.queries.constant();
-    let (few, many) = (
-        known.is_none_or(|q| q <= i64::from(FEW)),
-        known.is_none_or(|q| q > i64::from(FEW)),
-    );
-    let mut entries = Vec::new();
-    if few {
-        entries.extend(plan.few());
+    let Some((rows, inner)) = k.split() else {
+        return Ok(Plan::new(k, target)?.module(Vec::new()));
+    };
+    let mut plan = Plan::new(&inner, target)?;
+    plan.given = k.args.len();
+    plan.before = Before::of(&plan, rows);
+    if plan.before.is_some() {
+        plan.vars.extend(rows.iter().flat_map(row::vars));
+        plan.vars.sort();
+        plan.vars.dedup();
+        return Ok(plan.module(Vec::new()));
     }
-    if many {
-        entries.push(plan.many());
-    }
-    let mut text = scope::head(target);
-    if entries.iter().any(|e| e.shared > 0) {
-        text += ".extern .shared .align 1024 .b8 dynamic[];\n\n";
-    }
-    let mut launches = Vec::new();
-    for e in entries {
-        text += &e.text;
-        launches.push(Launch {
-            entry: e.name.into(),
-            when: e.when,
-            grid: e.grid,
-            block: e.threads,
-            shared: e.shared,
-        });
-    }
-    Ok(Emitted {
-        text,
-        target,
-        params: plan.params(),
-        launches,
-        scratch: match few && plan.splits > 1 {
-            true => combine::scratch(&plan, plan.share_width()),
-            false => Dim::from(0),
-        },
-    })
+    let size = plan.dtype(&inner.q).size();
+    plan.own = (k.own_elements().unwrap_or(0) * size).next_multiple_of(256);
+    let rows = rows.iter().enumerate();
+    let first = rows.map(|(i, row)| plan.rows_first(i, row));
+    let first = first.collect::<Result<Vec<Entry>, _>>()?;
+    Ok(plan.module(first))
+}
+
+/// Whether the blocks of an attention can run the rows before it for themselves, where there are
+/// tensor cores. Elsewhere these are launches of their own.
+pub(super) fn runs_before(k: &Attention) -> bool {
+    let Some((rows, inner)) = k.split() else {
+        return false;
+    };
+    let plan = Plan::new(&inner, Target::Sm90);
+    plan.is_ok_and(|plan| Before::of(&plan, rows).is_some())
 }
 
 impl<'a> Plan<'a> {
@@ -117,10 +115,70 @@ impl<'a> Plan<'a> {
             tensor: false,
             splits: 1,
             split_batches: 0,
+            given: k.args.len(),
+            before: None,
+            own: 0,
         };
         plan.tensor = fragment::fits(&plan);
         (plan.splits, plan.split_batches) = plan.splits();
         Ok(plan)
+    }
+
+    /// All entries, behind those that come first.
+    fn module(&self, first: Vec<Entry>) -> Emitted {
+        let known = self.k.queries.constant();
+        let (few, many) = (
+            known.is_none_or(|q| q <= i64::from(FEW)),
+            known.is_none_or(|q| q > i64::from(FEW)),
+        );
+        let mut entries = first;
+        if few {
+            entries.extend(self.few());
+        }
+        if many {
+            entries.push(self.many());
+        }
+        let mut text = scope::head(self.target);
+        if entries.iter().any(|e| e.shared > 0) {
+            text += ".extern .shared .align 1024 .b8 dynamic[];\n\n";
+        }
+        let mut launches = Vec::new();
+        for e in entries {
+            text += &e.text;
+            launches.push(Launch {
+                entry: e.name,
+                when: e.when,
+                grid: e.grid,
+                block: e.threads,
+                shared: e.shared,
+            });
+        }
+        let records = match few && self.splits > 1 {
+            true => combine::scratch(self, self.share_width()),
+            false => Dim::from(0),
+        };
+        Emitted {
+            text,
+            target: self.target,
+            params: self.params(),
+            launches,
+            scratch: &records + &Dim::from(self.own),
+        }
+    }
+
+    /// A row kernel as a launch of its own.
+    fn rows_first(&self, i: usize, row: &Row) -> Result<Entry, PtxError> {
+        let block = row::block(row, self.target)?;
+        let (name, threads, crowd) = (format!("before{i}"), block.threads, block.crowd);
+        let (grid, shared) = (block.grid, block.shared);
+        Ok(Entry {
+            text: scope::crowded_entry(&name, &self.params(), threads, crowd, block.asm),
+            name,
+            when: vec![],
+            grid,
+            threads,
+            shared,
+        })
     }
 
     /// Enough splits to keep a large device busy, and for how many batches there are counters.
@@ -158,7 +216,7 @@ impl<'a> Plan<'a> {
 
     /// The parameters of every entry.
     fn params(&self) -> Vec<Param> {
-        let mut params = scope::params(self.k.args.len(), 0);
+        let mut params = scope::params(self.given, 0);
         params.extend((self.splits > 1).then_some(Param::Counters));
         params
     }
@@ -218,7 +276,7 @@ impl<'a> Plan<'a> {
     ) -> Entry {
         let entry = match self.tensor {
             true => Entry {
-                name: tensor,
+                name: tensor.into(),
                 text: decode::entry(self, tensor, splits),
                 when: self.when(1, FEW),
                 grid: decode::grid(self, splits),
@@ -236,7 +294,7 @@ impl<'a> Plan<'a> {
         let when = self.when(FEW + 1, u32::MAX);
         match self.tensor {
             true => Entry {
-                name: "flash",
+                name: "flash".into(),
                 text: flash::entry(self, "flash"),
                 when,
                 grid: flash::grid(self),
@@ -249,7 +307,7 @@ impl<'a> Plan<'a> {
 
     fn plain(&self, name: &'static str, splits: usize, when: Vec<When>) -> Entry {
         Entry {
-            name,
+            name: name.into(),
             text: plain::entry(self, name, splits),
             when,
             grid: plain::grid(self, splits),

@@ -92,6 +92,7 @@ impl Shape {
             keys,
             head_dim: self.size,
             value_dim: self.size,
+            before: Vec::new(),
             args: [&[self.dtype; 4][..], &[DType::F32]].concat(),
             q: turned(0),
             k: stored(1),

@@ -23,6 +23,7 @@
 //! group), latency for short ones: one trip for all reads, 16 dependent products of halves, the
 //! softmax, the merge of the warps.
 
+mod before;
 mod merge;
 
 use super::combine::Share;
@@ -30,15 +31,19 @@ use super::fragment::{self, from_lane, halves};
 use super::frame::{Frame, Keys, Row};
 use super::mem::{self, over_lanes};
 use super::{FEW, Plan, extent, int};
+use crate::Operand;
 use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::emitted::Extent;
 use crate::ptx::scope;
+use before::First;
 
 /// Warps of a multiprocessor.
 const CROWD: usize = 8;
 /// Keys of a warp's step: two tiles of eight.
 const KEYS: usize = 16;
+/// The values of a step that a lane reads, from value `2t` on.
+const VALUES: [i64; 4] = [0, 1, 8, 9];
 /// Up to this many elements of a key and value together, the next ones are read ahead: there are
 /// registers for them.
 const AHEAD: usize = 256;
@@ -119,6 +124,27 @@ struct Tile {
     values: Vec<[R; 4]>,
 }
 
+/// Where the keys and values of a block end that it reads from memory.
+#[derive(Clone, Copy)]
+struct Ends {
+    key: Int,
+    value: Int,
+}
+
+impl Ends {
+    /// Whether there are keys from one on, and values.
+    fn some(&self, asm: &mut Asm, key: Int) -> [R; 2] {
+        let some = asm.op("setp.lt.s32", Class::Pred, &[&key, &self.key]);
+        match self.key == self.value {
+            true => [some; 2],
+            false => [
+                some,
+                asm.op("setp.lt.s32", Class::Pred, &[&key, &self.value]),
+            ],
+        }
+    }
+}
+
 /// Keys and values on their way: for each row that a lane reads, accesses of four registers.
 type Read = Vec<Vec<[R; 4]>>;
 
@@ -177,37 +203,60 @@ impl<'a> Block<'a> {
     fn run(&self, asm: &mut Asm) {
         let k = self.f.plan.k;
         let tiles: Vec<Tile> = (0..tiles(self.f.plan)).map(|i| self.tile(asm, i)).collect();
+        let mut before = First::begin(asm, self);
+        let ends = self.stored(asm, before.as_ref());
         let skip = asm.op("mul.lo.u32", Class::B32, &[&self.warp, &KEYS]);
         let first = int::add(asm, self.keys.start, skip);
         let key = asm.op("mov.b32", Class::B32, &[&first]);
         let keys = fresh(asm, KEYS / 8, k.head_dim.div_ceil(32));
         let values = fresh(asm, 4, k.value_dim.div_ceil(64));
-        let places = self.query_places(asm, &tiles);
+        let places = match before {
+            None => self.query_places(asm, &tiles),
+            Some(_) => Vec::new(),
+        };
         let ahead = k.head_dim + k.value_dim <= AHEAD;
-        let at = ahead.then(|| (self.key_places(asm, first), self.value_places(asm, first)));
+        let at = ahead.then(|| {
+            let keys = self.key_places(asm, first, ends);
+            (keys, self.value_places(asm, first, ends))
+        });
         let all = at
             .iter()
             .flat_map(|(k, v)| k.iter().chain(v))
-            .chain(&places);
+            .chain(&places)
+            .chain(before.iter().flat_map(First::addresses));
         self.wait(asm, all);
-        let queries = self.queries(asm, &places);
-        if let Some((key_places, value_places)) = at {
-            let some = asm.op("setp.lt.s32", Class::Pred, &[&key, &self.keys.end]);
-            self.read_keys(asm, &key_places, &keys, Some(some));
-            self.read_values(asm, &value_places, &values, Some(some));
+        let read = fresh(asm, 2, k.head_dim.div_ceil(32));
+        match &mut before {
+            None => self.read_queries(asm, &places, &read),
+            Some(before) => before.load(asm),
         }
+        if let Some((key_places, value_places)) = at {
+            let some = ends.some(asm, key.into());
+            self.read_keys(asm, &key_places, &keys, Some(some[0]));
+            self.read_values(asm, &value_places, &values, Some(some[1]));
+        }
+        if let Some(before) = &mut before {
+            before.run(asm, self);
+            before.read_queries(asm, self, &read);
+        }
+        let queries = sides(&read);
         let step = Int::Imm((KEYS * self.warps) as i64);
         asm.count_rolled(key, self.keys.end, step, |asm| {
             let next = int::add(asm, key, step);
-            let more = asm.op("setp.lt.s32", Class::Pred, &[&next, &self.keys.end]);
+            let more = ahead.then(|| ends.some(asm, next));
+            // Without rows before it, a step has only keys that are stored.
+            let here = (!ahead && before.is_some()).then(|| ends.some(asm, key.into()));
             if !ahead {
-                let places = self.key_places(asm, key.into());
-                self.read_keys(asm, &places, &keys, None);
+                let places = self.key_places(asm, key.into(), ends);
+                self.read_keys(asm, &places, &keys, here.map(|h| h[0]));
+            }
+            if let Some(before) = &before {
+                before.last_key(asm, self, key, &keys);
             }
             let scores = self.scores(asm, &queries, &keys);
-            if ahead {
-                let places = self.key_places(asm, next);
-                self.read_keys(asm, &places, &keys, Some(more));
+            if let Some(more) = more {
+                let places = self.key_places(asm, next, ends);
+                self.read_keys(asm, &places, &keys, Some(more[0]));
             }
             let weights: Vec<[R; 2]> = (tiles.iter().enumerate())
                 .map(|(i, tile)| self.softmax(asm, key, tile, i, &scores))
@@ -215,16 +264,29 @@ impl<'a> Block<'a> {
             if !ahead {
                 // Keeps these reads from moving up to where keys take the registers.
                 asm.put("bar.warp.sync 0xffffffff");
-                let places = self.value_places(asm, key.into());
-                self.read_values(asm, &places, &values, None);
+                let places = self.value_places(asm, key.into(), ends);
+                self.read_values(asm, &places, &values, here.map(|h| h[1]));
+            }
+            if let Some(before) = &before {
+                before.last_value(asm, self, key, &values);
             }
             self.add_values(asm, &tiles, &weights, &values);
-            if ahead {
-                let places = self.value_places(asm, next);
-                self.read_values(asm, &places, &values, Some(more));
+            if let Some(more) = more {
+                let places = self.value_places(asm, next, ends);
+                self.read_values(asm, &places, &values, Some(more[1]));
             }
         });
         self.merge(asm, &tiles);
+    }
+
+    /// Where the keys and values end that are in memory.
+    fn stored(&self, asm: &mut Asm, before: Option<&First>) -> Ends {
+        let all = self.keys.end;
+        let [key, value] = match before {
+            None => [all, all],
+            Some(before) => before.stored(asm, self.keys),
+        };
+        Ends { key, value }
     }
 
     fn tile(&self, asm: &mut Asm, i: usize) -> Tile {
@@ -268,24 +330,18 @@ impl<'a> Block<'a> {
         tiles.iter().map(place).collect()
     }
 
-    /// The rows' queries as left sides, one for each 16 elements.
-    fn queries(&self, asm: &mut Asm, places: &[R]) -> Vec<[R; 4]> {
-        let k = self.f.plan.k;
-        let read: Read = fresh(asm, 2, k.head_dim.div_ceil(32));
-        for (place, to) in places.iter().zip(&read) {
-            read_row(asm, *place, to, (self.t, 32, k.head_dim), None);
+    /// Starts to read the rows' queries.
+    fn read_queries(&self, asm: &mut Asm, places: &[R], to: &Read) {
+        for (place, to) in places.iter().zip(to) {
+            read_row(asm, *place, to, (self.t, 32, self.f.plan.k.head_dim), None);
         }
-        let pair = |[a, b]: [&[R; 4]; 2], i: usize| [a[i], b[i], a[i + 1], b[i + 1]];
-        (read[0].iter().zip(&read[1]))
-            .flat_map(|(a, b)| [pair([a, b], 0), pair([a, b], 2)])
-            .collect()
     }
 
     /// Where a lane's part of 16 keys lies.
-    fn key_places(&self, asm: &mut Asm, key: Int) -> Vec<R> {
+    fn key_places(&self, asm: &mut Asm, key: Int, ends: Ends) -> Vec<R> {
         let place = |i: usize| {
             let row = int::add(asm, self.g, Int::Imm(8 * i as i64));
-            self.row(asm, &self.f.plan.k.k, self.k, key, row)
+            self.row(asm, (&self.f.plan.k.k, self.k, ends.key), key, row)
         };
         (0..KEYS / 8).map(place).collect()
     }
@@ -297,13 +353,13 @@ impl<'a> Block<'a> {
     }
 
     /// Where a lane's part of 16 values lies.
-    fn value_places(&self, asm: &mut Asm, key: Int) -> Vec<R> {
+    fn value_places(&self, asm: &mut Asm, key: Int, ends: Ends) -> Vec<R> {
         let first = asm.op("mul.lo.u32", Class::B32, &[&self.t, &2]);
         let place = |i: i64| {
             let row = int::add(asm, first, Int::Imm(i));
-            self.row(asm, &self.f.plan.k.v, self.v, key, row)
+            self.row(asm, (&self.f.plan.k.v, self.v, ends.value), key, row)
         };
-        [0, 1, 8, 9].map(place).to_vec()
+        VALUES.map(place).to_vec()
     }
 
     fn read_values(&self, asm: &mut Asm, places: &[R], to: &Read, when: Option<R>) {
@@ -313,9 +369,9 @@ impl<'a> Block<'a> {
     }
 
     /// The address of a key or value; one beyond the last gives the last.
-    fn row(&self, asm: &mut Asm, o: &crate::Operand, base: R, key: Int, row: Int) -> R {
+    fn row(&self, asm: &mut Asm, (o, base, end): (&Operand, R, Int), key: Int, row: Int) -> R {
         let key = int::add(asm, key, row);
-        let last = int::sub(asm, self.keys.end, Int::Imm(1));
+        let last = int::sub(asm, end, Int::Imm(1));
         let key = int::min(asm, key, last);
         self.f.step(asm, o, base, 2, key)
     }
@@ -410,6 +466,14 @@ impl<'a> Block<'a> {
             }
         }
     }
+}
+
+/// Queries as left sides, one for each 16 elements.
+fn sides(read: &Read) -> Vec<[R; 4]> {
+    let pair = |[a, b]: [&[R; 4]; 2], i: usize| [a[i], b[i], a[i + 1], b[i + 1]];
+    (read[0].iter().zip(&read[1]))
+        .flat_map(|(a, b)| [pair([a, b], 0), pair([a, b], 2)])
+        .collect()
 }
 
 /// Registers for `rows` rows of `accesses` accesses, all zero: what lies beyond a row's end stays
