@@ -3,7 +3,7 @@
 use super::*;
 
 #[path = "../ptx/corpus/mod.rs"]
-mod kernels;
+pub mod kernels;
 
 /// Instructions of bodies, or products, that a kernel may take here.
 const WORK: usize = 17_000_000;

@@ -7,6 +7,7 @@ pub mod conv;
 pub mod matmul;
 pub mod moves;
 pub mod row;
+pub mod step;
 
 use trt_kernel::*;
 
@@ -17,6 +18,7 @@ pub fn kernels() -> Vec<(String, Kernel)> {
         moves::kernels(),
         matmul::kernels(),
         attention::kernels(),
+        step::kernels(),
         conv::kernels(),
     ]
     .into_iter()

@@ -237,7 +237,10 @@ impl<'a> Block<'a> {
         }
         if let Some(before) = &mut before {
             before.run(asm, self);
-            before.read_queries(asm, self, &read);
+            // Wide ones are read again in each step: keys and values need the registers.
+            if ahead {
+                before.read_queries(asm, self, &read);
+            }
         }
         let queries = sides(&read);
         let step = Int::Imm((KEYS * self.warps) as i64);
@@ -248,10 +251,15 @@ impl<'a> Block<'a> {
             let here = (!ahead && before.is_some()).then(|| ends.some(asm, key.into()));
             if !ahead {
                 let places = self.key_places(asm, key.into(), ends);
+                // Nothing stays in these registers from the step before.
+                here.iter().for_each(|_| clear(asm, &keys));
                 self.read_keys(asm, &places, &keys, here.map(|h| h[0]));
             }
             if let Some(before) = &before {
                 before.last_key(asm, self, key, &keys);
+                if !ahead {
+                    before.read_queries(asm, self, &read);
+                }
             }
             let scores = self.scores(asm, &queries, &keys);
             if let Some(more) = more {
@@ -265,6 +273,7 @@ impl<'a> Block<'a> {
                 // Keeps these reads from moving up to where keys take the registers.
                 asm.put("bar.warp.sync 0xffffffff");
                 let places = self.value_places(asm, key.into(), ends);
+                here.iter().for_each(|_| clear(asm, &values));
                 self.read_values(asm, &places, &values, here.map(|h| h[1]));
             }
             if let Some(before) = &before {
@@ -483,6 +492,12 @@ fn fresh(asm: &mut Asm, rows: usize, accesses: usize) -> Read {
     (0..rows)
         .map(|_| (0..accesses).map(|_| access()).collect())
         .collect()
+}
+
+/// Makes registers zero.
+fn clear(asm: &mut Asm, all: &Read) {
+    let registers = all.iter().flatten().flatten();
+    registers.for_each(|r| asm.op_to("mov.b32", *r, &[&0]));
 }
 
 /// Whether eight elements, from `part * 8` on in block `block` of `size` elements, lie inside of
