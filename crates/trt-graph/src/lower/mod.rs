@@ -6,9 +6,11 @@
 //! where strides can express them. A body that cannot be written (a reshape that no linear index
 //! expresses, say) names the node that must be stored, and grouping is done again with it.
 //! [`side`] then puts small kernels that do not depend on each other into one launch; before that,
-//! [`prologue`] and [`chain`] make fewer launches of products of few rows and what they follow.
+//! [`prologue`] and [`chain`] make fewer launches of products of few rows and what they follow, and
+//! [`before`] of attention and the rows ahead of it.
 
 mod access;
+mod before;
 mod chain;
 mod emit;
 mod group;

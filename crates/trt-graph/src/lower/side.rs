@@ -5,10 +5,11 @@
 //! become a group: products of few rows with each other (queries, keys and values of a layer), and
 //! row kernels and moves with each other (rope, appends). Large ones fill a device alone, so a
 //! group would gain nothing. In between, small row kernels go into the products that read them
-//! ([`prologue`]). The order of levels does not depend on the sizes of calls, nor on what is fused
+//! ([`prologue`]) or attention ([`before`]). The order of levels does not depend on the sizes of calls, nor on what is fused
 //! afterwards, so the programs of all classes use their weights in one order.
 
 use super::KernelNote;
+use super::before;
 use super::chain;
 use super::prologue::{self, Leveled};
 use crate::program::{BufferId, Launch, Program, Source};
@@ -35,6 +36,7 @@ pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
     all.sort_by_key(|(level, ..)| *level);
     prologue::fuse(program, &mut all);
     chain::link(&mut all);
+    before::fuse(program, &mut all);
     let mut groups: Vec<Open> = Vec::new();
     for (level, launch, note) in all {
         let class = Class::of(&launch.kernel);

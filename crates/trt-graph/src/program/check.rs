@@ -203,8 +203,10 @@ impl Program {
 /// Parts of a group run in any order: none touches what another writes, but for what later parts
 /// of a chain load of it.
 pub(crate) fn apart(kernel: &Kernel, args: &[Source]) -> Checked {
-    let Kernel::Group(group) = kernel else {
-        return Ok(());
+    let group = match kernel {
+        Kernel::Group(group) => group,
+        Kernel::Attention(k) if !k.before.is_empty() => return once(kernel, args),
+        _ => return Ok(()),
     };
     let source = |first: u16, i: usize| args.get(first as usize + i);
     for (first, part) in kernel.numbered_parts() {
@@ -227,6 +229,18 @@ pub(crate) fn apart(kernel: &Kernel, args: &[Source]) -> Checked {
         Order::Side => Ok(()),
         Order::Chain => one_left(kernel, args),
     }
+}
+
+/// Blocks of an attention run the rows before it in any order: what is written is one argument.
+fn once(kernel: &Kernel, args: &[Source]) -> Checked {
+    for written in kernel.written() {
+        let out = args.get(written.0 as usize);
+        ensure(args.iter().filter(|s| Some(*s) == out).count() == 1, || {
+            let out = out.map_or_else(String::new, Source::to_string);
+            format!("it writes {out}, which is another argument too")
+        })?;
+    }
+    Ok(())
 }
 
 /// Whether a product uses an argument only in its epilogue, to load what another has stored there
