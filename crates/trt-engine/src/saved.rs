@@ -22,7 +22,7 @@ use trt_graph::program::Program;
 /// The first bytes of a file; not text, and changed by transfers that mangle line ends.
 const MARK: [u8; 8] = *b"\x93trt\r\n\x1a\n";
 /// Counts changes of what follows the header, types of other crates included.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Bytes that the library's version takes in the header.
 const VERSION: usize = 16;
 /// Mark, format, version, fingerprint, length, hash.

@@ -137,6 +137,10 @@ impl Program {
             ensure(!constant, || format!("it writes to {source}"))?;
         }
         apart(&launch.kernel, &launch.args)?;
+        let rows = matches!(&launch.kernel, Kernel::Attention(k) if !k.before.is_empty());
+        ensure(!rows || launch.in_place.is_empty(), || {
+            "blocks still read what its result would replace".into()
+        })?;
         let temp = |b: BufferId| {
             let buffer = self.buffers.get(b.0 as usize);
             buffer.is_some_and(|b| b.kind == BufferKind::Temp)

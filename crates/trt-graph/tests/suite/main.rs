@@ -1,5 +1,6 @@
 //! What `trt-graph` promises, by area.
 
+mod before;
 mod conv;
 mod fused;
 mod mirror;

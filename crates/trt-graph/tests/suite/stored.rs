@@ -201,6 +201,10 @@ fn every_kernel() -> Vec<Kernel> {
         }),
         score: yields(),
     };
+    let stepping = k::Attention {
+        before: vec![row.clone()],
+        ..attention.clone()
+    };
     let gather = k::Gather {
         rows: n,
         cols: 4,
@@ -222,6 +226,7 @@ fn every_kernel() -> Vec<Kernel> {
         Kernel::Matmul(matmul),
         Kernel::Matmul(computing),
         Kernel::Attention(attention),
+        Kernel::Attention(stepping),
         Kernel::Gather(gather),
         Kernel::Move(copy),
         Kernel::Group(k::Group {
@@ -297,5 +302,5 @@ fn every_part() -> (Class, Program) {
 fn the_stored_form_is_that_of_its_format_number() {
     let bytes = postcard::to_allocvec(&every_part()).unwrap();
     let hash = Literal::new(bytes).hash();
-    assert_eq!(hash, 0xec82_9f17_da69_fd53, "{hash:#018x}");
+    assert_eq!(hash, 0x6bcf_0342_2c6b_a933, "{hash:#018x}");
 }
