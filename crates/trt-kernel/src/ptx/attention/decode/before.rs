@@ -12,7 +12,8 @@
 //! Cost: a trip to the cache, which the first keys take too, and a barrier. What it saves is a
 //! launch.
 
-use super::{Block, Read, inside, tiles};
+use super::read::{Read, Space, VALUES, read_row};
+use super::{Block, KEYS, tiles};
 use crate::Inst;
 use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R};
@@ -165,7 +166,7 @@ impl<'a> First<'a> {
             let row = asm.op("mov.b32", Class::B32, &[&row]);
             let at = mem::cell(asm, self.queries, row, pitch(dim));
             let at = mem::cell(asm, at, block.t, 16);
-            shared_row(asm, at, to, (block.t, 32, dim), None);
+            read_row(asm, Space::Shared, at, to, (block.t, 32, dim), None);
         }
     }
 
@@ -178,7 +179,7 @@ impl<'a> First<'a> {
             for (i, to) in to.iter().enumerate() {
                 let row = int::add(asm, block.g, Int::Imm(8 * i as i64));
                 let this = asm.op("setp.eq.u32", Class::Pred, &[&place, &row]);
-                shared_row(asm, at, to, (block.t, 32, dim), Some(this));
+                read_row(asm, Space::Shared, at, to, (block.t, 32, dim), Some(this));
             }
         });
     }
@@ -190,10 +191,10 @@ impl<'a> First<'a> {
         self.where_last(asm, key, |asm, place| {
             let at = mem::cell(asm, base, block.g, 16);
             let first = asm.op("mul.lo.u32", Class::B32, &[&block.t, &2]);
-            for (row, to) in super::VALUES.into_iter().zip(to) {
+            for (row, to) in VALUES.into_iter().zip(to) {
                 let row = int::add(asm, first, Int::Imm(row));
                 let this = asm.op("setp.eq.u32", Class::Pred, &[&place, &row]);
-                shared_row(asm, at, to, (block.g, 64, dim), Some(this));
+                read_row(asm, Space::Shared, at, to, (block.g, 64, dim), Some(this));
             }
         });
     }
@@ -201,7 +202,7 @@ impl<'a> First<'a> {
     /// Does something where the last key is one of a step's, with its place there.
     fn where_last(&self, asm: &mut Asm, key: R, each: impl FnOnce(&mut Asm, R)) {
         let place = asm.op("sub.s32", Class::B32, &[&self.last, &key]);
-        let here = asm.op("setp.lt.u32", Class::Pred, &[&place, &super::KEYS]);
+        let here = asm.op("setp.lt.u32", Class::Pred, &[&place, &KEYS]);
         asm.when(here, true, |asm| each(asm, place));
     }
 }
@@ -323,27 +324,5 @@ fn point(at: &[Int], lanes: usize) -> Point<'_> {
         at,
         lanes,
         input: &[],
-    }
-}
-
-/// Reads a lane's part of a row in shared memory, where `when` holds.
-fn shared_row(
-    asm: &mut Asm,
-    address: R,
-    to: &[[R; 4]],
-    (part, size, all): (R, usize, usize),
-    when: Option<R>,
-) {
-    for (i, [a, b, c, d]) in to.iter().enumerate() {
-        let guard = match (inside(asm, (part, size, all), i), when) {
-            (None, when) => when,
-            (part, None) => part,
-            (Some(p), Some(when)) => Some(asm.op("and.pred", Class::Pred, &[&p, &when])),
-        };
-        let guard = guard.map(|p| format!("@{p} ")).unwrap_or_default();
-        let offset = i * size * 2;
-        asm.put(format_args!(
-            "{guard}ld.shared.v4.b32 {{{a}, {b}, {c}, {d}}}, [{address}+{offset}]"
-        ));
     }
 }

@@ -1,9 +1,9 @@
 //! Attention of few queries: keys and values go from memory to registers to tensor cores.
 //!
 //! A block takes a tile of 8 or 16 rows of a key head and one split of its keys; its warps (eight
-//! where there is room to merge) take 16 keys in turn and merge at the end. What a lane reads with one access of 16 bytes (eight
-//! elements of one key or value) is its part of several fragments under a renaming of the axes,
-//! so nothing passes through shared memory:
+//! where there is room to merge) take 16 keys in turn and merge at the end. What a lane reads with
+//! one access of 16 bytes (eight elements of one key or value) is its part of several fragments
+//! under a renaming of the axes, so nothing passes through shared memory:
 //!
 //! - scores are `Q K'`: lane `(g, t)` reads elements `32 s + 8 t ..` of key `g`, which are its part
 //!   of two fragments; so are the same elements of the query;
@@ -25,25 +25,24 @@
 
 mod before;
 mod merge;
+mod read;
 
 use super::combine::Share;
 use super::fragment::{self, from_lane, halves};
 use super::frame::{Frame, Keys, Row};
 use super::mem::{self, over_lanes};
 use super::{FEW, Plan, extent, int};
-use crate::Operand;
 use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::emitted::Extent;
 use crate::ptx::scope;
 use before::First;
+use read::{Ends, Read, fresh, inside, sides};
 
 /// Warps of a multiprocessor.
 const CROWD: usize = 8;
 /// Keys of a warp's step: two tiles of eight.
 const KEYS: usize = 16;
-/// The values of a step that a lane reads, from value `2t` on.
-const VALUES: [i64; 4] = [0, 1, 8, 9];
 /// Up to this many elements of a key and value together, the next ones are read ahead: there are
 /// registers for them.
 const AHEAD: usize = 256;
@@ -124,29 +123,16 @@ struct Tile {
     values: Vec<[R; 4]>,
 }
 
-/// Where the keys and values of a block end that it reads from memory.
-#[derive(Clone, Copy)]
-struct Ends {
-    key: Int,
-    value: Int,
+/// What is on its way.
+struct Flow<'a> {
+    queries: Read,
+    keys: Read,
+    values: Read,
+    /// Whether the next keys and values are read before this step's are done with.
+    ahead: bool,
+    ends: Ends,
+    before: Option<First<'a>>,
 }
-
-impl Ends {
-    /// Whether there are keys from one on, and values.
-    fn some(&self, asm: &mut Asm, key: Int) -> [R; 2] {
-        let some = asm.op("setp.lt.s32", Class::Pred, &[&key, &self.key]);
-        match self.key == self.value {
-            true => [some; 2],
-            false => [
-                some,
-                asm.op("setp.lt.s32", Class::Pred, &[&key, &self.value]),
-            ],
-        }
-    }
-}
-
-/// Keys and values on their way: for each row that a lane reads, accesses of four registers.
-type Read = Vec<Vec<[R; 4]>>;
 
 impl<'a> Block<'a> {
     fn begin(asm: &mut Asm, f: &'a Frame<'a>, splits: usize) -> Block<'a> {
@@ -203,99 +189,104 @@ impl<'a> Block<'a> {
     fn run(&self, asm: &mut Asm) {
         let k = self.f.plan.k;
         let tiles: Vec<Tile> = (0..tiles(self.f.plan)).map(|i| self.tile(asm, i)).collect();
-        let mut before = First::begin(asm, self);
-        let ends = self.stored(asm, before.as_ref());
+        let before = First::begin(asm, self);
+        let ends = self.ends(asm, before.as_ref());
         let skip = asm.op("mul.lo.u32", Class::B32, &[&self.warp, &KEYS]);
         let first = int::add(asm, self.keys.start, skip);
         let key = asm.op("mov.b32", Class::B32, &[&first]);
-        let keys = fresh(asm, KEYS / 8, k.head_dim.div_ceil(32));
-        let values = fresh(asm, 4, k.value_dim.div_ceil(64));
-        let places = match before {
-            None => self.query_places(asm, &tiles),
+        let mut flow = Flow {
+            keys: fresh(asm, KEYS / 8, k.head_dim.div_ceil(32)),
+            values: fresh(asm, 4, k.value_dim.div_ceil(64)),
+            queries: fresh(asm, 2, k.head_dim.div_ceil(32)),
+            ahead: k.head_dim + k.value_dim <= AHEAD,
+            before,
+            ends,
+        };
+        self.start(asm, &tiles, &mut flow, (first, key));
+        let step = Int::Imm((KEYS * self.warps) as i64);
+        asm.count_rolled(key, self.keys.end, step, |asm| {
+            let next = int::add(asm, key, step);
+            self.step(asm, &tiles, &flow, (key, next));
+        });
+        self.merge(asm, &tiles);
+    }
+
+    /// Waits for the launch ahead, starts to read and computes what comes first.
+    fn start(&self, asm: &mut Asm, tiles: &[Tile], flow: &mut Flow, (first, key): (Int, R)) {
+        let places = match flow.before {
+            None => self.query_places(asm, tiles),
             Some(_) => Vec::new(),
         };
-        let ahead = k.head_dim + k.value_dim <= AHEAD;
-        let at = ahead.then(|| {
-            let keys = self.key_places(asm, first, ends);
-            (keys, self.value_places(asm, first, ends))
+        let at = flow.ahead.then(|| {
+            let keys = self.key_places(asm, first, flow.ends);
+            (keys, self.value_places(asm, first, flow.ends))
         });
         let all = at
             .iter()
             .flat_map(|(k, v)| k.iter().chain(v))
             .chain(&places)
-            .chain(before.iter().flat_map(First::addresses));
+            .chain(flow.before.iter().flat_map(First::addresses));
         self.wait(asm, all);
-        let read = fresh(asm, 2, k.head_dim.div_ceil(32));
-        match &mut before {
-            None => self.read_queries(asm, &places, &read),
+        match &mut flow.before {
+            None => self.read_queries(asm, &places, &flow.queries),
             Some(before) => before.load(asm),
         }
-        if let Some((key_places, value_places)) = at {
-            let some = ends.some(asm, key.into());
-            self.read_keys(asm, &key_places, &keys, Some(some[0]));
-            self.read_values(asm, &value_places, &values, Some(some[1]));
+        if let Some((keys, values)) = at {
+            let some = flow.ends.some(asm, key.into());
+            self.read_keys(asm, &keys, &flow.keys, Some(some[0]));
+            self.read_values(asm, &values, &flow.values, Some(some[1]));
         }
-        if let Some(before) = &mut before {
+        if let Some(before) = &mut flow.before {
             before.run(asm, self);
-            // Wide ones are read again in each step: keys and values need the registers.
-            if ahead {
-                before.read_queries(asm, self, &read);
+            if flow.ahead {
+                before.read_queries(asm, self, &flow.queries);
             }
         }
-        let queries = sides(&read);
-        let step = Int::Imm((KEYS * self.warps) as i64);
-        asm.count_rolled(key, self.keys.end, step, |asm| {
-            let next = int::add(asm, key, step);
-            let more = ahead.then(|| ends.some(asm, next));
-            // Without rows before it, a step has only keys that are stored.
-            let here = (!ahead && before.is_some()).then(|| ends.some(asm, key.into()));
-            if !ahead {
-                let places = self.key_places(asm, key.into(), ends);
-                // Nothing stays in these registers from the step before.
-                here.iter().for_each(|_| clear(asm, &keys));
-                self.read_keys(asm, &places, &keys, here.map(|h| h[0]));
-            }
-            if let Some(before) = &before {
-                before.last_key(asm, self, key, &keys);
-                if !ahead {
-                    before.read_queries(asm, self, &read);
-                }
-            }
-            let scores = self.scores(asm, &queries, &keys);
-            if let Some(more) = more {
-                let places = self.key_places(asm, next, ends);
-                self.read_keys(asm, &places, &keys, Some(more[0]));
-            }
-            let weights: Vec<[R; 2]> = (tiles.iter().enumerate())
-                .map(|(i, tile)| self.softmax(asm, key, tile, i, &scores))
-                .collect();
-            if !ahead {
-                // Keeps these reads from moving up to where keys take the registers.
-                asm.put("bar.warp.sync 0xffffffff");
-                let places = self.value_places(asm, key.into(), ends);
-                here.iter().for_each(|_| clear(asm, &values));
-                self.read_values(asm, &places, &values, here.map(|h| h[1]));
-            }
-            if let Some(before) = &before {
-                before.last_value(asm, self, key, &values);
-            }
-            self.add_values(asm, &tiles, &weights, &values);
-            if let Some(more) = more {
-                let places = self.value_places(asm, next, ends);
-                self.read_values(asm, &places, &values, Some(more[1]));
-            }
-        });
-        self.merge(asm, &tiles);
     }
 
-    /// Where the keys and values end that are in memory.
-    fn stored(&self, asm: &mut Asm, before: Option<&First>) -> Ends {
-        let all = self.keys.end;
-        let [key, value] = match before {
-            None => [all, all],
-            Some(before) => before.stored(asm, self.keys),
+    /// Takes 16 keys from `key` on in; `next` are those after them.
+    fn step(&self, asm: &mut Asm, tiles: &[Tile], flow: &Flow, (key, next): (R, Int)) {
+        let some = match flow.ahead {
+            true => Some(flow.ends.some(asm, next)),
+            // Without rows before it, a step has only keys that are stored.
+            false => (flow.before.as_ref()).map(|_| flow.ends.some(asm, key.into())),
         };
-        Ends { key, value }
+        let [some_keys, some_values] = [0, 1].map(|i| some.map(|s| s[i]));
+        if !flow.ahead {
+            let places = self.key_places(asm, key.into(), flow.ends);
+            flow.clear(asm, &flow.keys);
+            self.read_keys(asm, &places, &flow.keys, some_keys);
+        }
+        if let Some(before) = &flow.before {
+            before.last_key(asm, self, key, &flow.keys);
+            // Wide ones are read in each step: keys and values need the registers.
+            if !flow.ahead {
+                before.read_queries(asm, self, &flow.queries);
+            }
+        }
+        let scores = self.scores(asm, &sides(&flow.queries), &flow.keys);
+        if flow.ahead {
+            let places = self.key_places(asm, next, flow.ends);
+            self.read_keys(asm, &places, &flow.keys, some_keys);
+        }
+        let weights: Vec<[R; 2]> = (tiles.iter().enumerate())
+            .map(|(i, tile)| self.softmax(asm, key, tile, i, &scores))
+            .collect();
+        if !flow.ahead {
+            // Keeps these reads from moving up to where keys take the registers.
+            asm.put("bar.warp.sync 0xffffffff");
+            let places = self.value_places(asm, key.into(), flow.ends);
+            flow.clear(asm, &flow.values);
+            self.read_values(asm, &places, &flow.values, some_values);
+        }
+        if let Some(before) = &flow.before {
+            before.last_value(asm, self, key, &flow.values);
+        }
+        self.add_values(asm, tiles, &weights, &flow.values);
+        if flow.ahead {
+            let places = self.value_places(asm, next, flow.ends);
+            self.read_values(asm, &places, &flow.values, some_values);
+        }
     }
 
     fn tile(&self, asm: &mut Asm, i: usize) -> Tile {
@@ -327,62 +318,6 @@ impl<'a> Block<'a> {
                 asm.when(some, true, |asm| self.f.scope.wait(asm));
             }
         }
-    }
-
-    /// Where a lane's part of the rows' queries lies.
-    fn query_places(&self, asm: &mut Asm, tiles: &[Tile]) -> Vec<R> {
-        let column = asm.op("mul.lo.u32", Class::B32, &[&self.t, &8]);
-        let place = |tile: &Tile| {
-            let Row { head, query, .. } = tile.row;
-            self.f.at(asm, &self.f.plan.k.q, head, query, column.into())
-        };
-        tiles.iter().map(place).collect()
-    }
-
-    /// Starts to read the rows' queries.
-    fn read_queries(&self, asm: &mut Asm, places: &[R], to: &Read) {
-        for (place, to) in places.iter().zip(to) {
-            read_row(asm, *place, to, (self.t, 32, self.f.plan.k.head_dim), None);
-        }
-    }
-
-    /// Where a lane's part of 16 keys lies.
-    fn key_places(&self, asm: &mut Asm, key: Int, ends: Ends) -> Vec<R> {
-        let place = |i: usize| {
-            let row = int::add(asm, self.g, Int::Imm(8 * i as i64));
-            self.row(asm, (&self.f.plan.k.k, self.k, ends.key), key, row)
-        };
-        (0..KEYS / 8).map(place).collect()
-    }
-
-    fn read_keys(&self, asm: &mut Asm, places: &[R], to: &Read, when: Option<R>) {
-        for (place, to) in places.iter().zip(to) {
-            read_row(asm, *place, to, (self.t, 32, self.f.plan.k.head_dim), when);
-        }
-    }
-
-    /// Where a lane's part of 16 values lies.
-    fn value_places(&self, asm: &mut Asm, key: Int, ends: Ends) -> Vec<R> {
-        let first = asm.op("mul.lo.u32", Class::B32, &[&self.t, &2]);
-        let place = |i: i64| {
-            let row = int::add(asm, first, Int::Imm(i));
-            self.row(asm, (&self.f.plan.k.v, self.v, ends.value), key, row)
-        };
-        VALUES.map(place).to_vec()
-    }
-
-    fn read_values(&self, asm: &mut Asm, places: &[R], to: &Read, when: Option<R>) {
-        for (place, to) in places.iter().zip(to) {
-            read_row(asm, *place, to, (self.g, 64, self.f.plan.k.value_dim), when);
-        }
-    }
-
-    /// The address of a key or value; one beyond the last gives the last.
-    fn row(&self, asm: &mut Asm, (o, base, end): (&Operand, R, Int), key: Int, row: Int) -> R {
-        let key = int::add(asm, key, row);
-        let last = int::sub(asm, end, Int::Imm(1));
-        let key = int::min(asm, key, last);
-        self.f.step(asm, o, base, 2, key)
     }
 
     /// Dot products of 16 rows with two tiles of eight keys, in two chains that do not wait for
@@ -474,57 +409,5 @@ impl<'a> Block<'a> {
                 fragment::multiply(asm, dtype, &tile.values[n], a, *weights);
             }
         }
-    }
-}
-
-/// Queries as left sides, one for each 16 elements.
-fn sides(read: &Read) -> Vec<[R; 4]> {
-    let pair = |[a, b]: [&[R; 4]; 2], i: usize| [a[i], b[i], a[i + 1], b[i + 1]];
-    (read[0].iter().zip(&read[1]))
-        .flat_map(|(a, b)| [pair([a, b], 0), pair([a, b], 2)])
-        .collect()
-}
-
-/// Registers for `rows` rows of `accesses` accesses, all zero: what lies beyond a row's end stays
-/// so.
-fn fresh(asm: &mut Asm, rows: usize, accesses: usize) -> Read {
-    let mut access = || std::array::from_fn(|_| asm.op("mov.b32", Class::B32, &[&0]));
-    (0..rows)
-        .map(|_| (0..accesses).map(|_| access()).collect())
-        .collect()
-}
-
-/// Makes registers zero.
-fn clear(asm: &mut Asm, all: &Read) {
-    let registers = all.iter().flatten().flatten();
-    registers.for_each(|r| asm.op_to("mov.b32", *r, &[&0]));
-}
-
-/// Whether eight elements, from `part * 8` on in block `block` of `size` elements, lie inside of
-/// `all`; nothing if all parts of the block do.
-fn inside(asm: &mut Asm, (part, size, all): (R, usize, usize), block: usize) -> Option<R> {
-    let left = all.saturating_sub(block * size) / 8;
-    (left < size / 8).then(|| asm.op("setp.lt.u32", Class::Pred, &[&part, &left]))
-}
-
-/// Reads a lane's part of a row, where `when` holds; nobody reads it again.
-fn read_row(
-    asm: &mut Asm,
-    address: R,
-    to: &[[R; 4]],
-    (part, size, all): (R, usize, usize),
-    when: Option<R>,
-) {
-    for (i, [a, b, c, d]) in to.iter().enumerate() {
-        let guard = match (inside(asm, (part, size, all), i), when) {
-            (None, when) => when,
-            (part, None) => part,
-            (Some(p), Some(when)) => Some(asm.op("and.pred", Class::Pred, &[&p, &when])),
-        };
-        let guard = guard.map(|p| format!("@{p} ")).unwrap_or_default();
-        let offset = i * size * 2;
-        asm.put(format_args!(
-            "{guard}ld.global.L1::no_allocate.v4.b32 {{{a}, {b}, {c}, {d}}}, [{address}+{offset}]"
-        ));
     }
 }
