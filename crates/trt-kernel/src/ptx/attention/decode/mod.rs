@@ -229,7 +229,11 @@ impl<'a> Block<'a> {
         self.wait(asm, all);
         match &mut flow.before {
             None => self.read_queries(asm, &places, &flow.queries),
-            Some(before) => before.load(asm),
+            Some(before) => {
+                before.load(asm);
+                // Keeps the first keys and values, which are far more, behind these.
+                asm.put("bar.warp.sync 0xffffffff");
+            }
         }
         if let Some((keys, values)) = at {
             let some = flow.ends.some(asm, key.into());
