@@ -177,7 +177,7 @@ fn body(body: &Body, space: &[Dim], add: &mut impl FnMut(Arg, &View, Vec<Dim>)) 
 mod tests {
     use super::*;
     use crate::Memory;
-    use trt_kernel::{BodyBuilder, Gather, Move, Operand, Row, Var};
+    use trt_kernel::{Attention, BodyBuilder, Gather, Move, Operand, Row, Var};
 
     fn bytes(n: usize) -> Slice {
         Memory::host(n, "host").unwrap().whole()
@@ -276,5 +276,62 @@ mod tests {
                 .check(&env, &[bytes(8), bytes(1599), bytes(64)], |_| true)
                 .is_err()
         );
+    }
+
+    #[test]
+    fn rows_before_an_attention_stay_inside_of_its_caches() {
+        let row = |at: i64| View {
+            offset: Dim::from(at),
+            strides: vec![Dim::from(0), Dim::from(8), Dim::from(0), Dim::from(1)],
+        };
+        let operand = |arg, at| Operand {
+            arg: Arg(arg),
+            view: row(at),
+        };
+        let one_key = |stored: i64| {
+            let args = vec![DType::F32; 4];
+            let with_own = vec![DType::F32; 5];
+            let step = |from, to, at| {
+                let mut b = BodyBuilder::new();
+                let x = b.load(Arg(from), row(0));
+                b.store(Arg(to), row(at), x);
+                Row {
+                    space: [1, 2, 1, 8].map(Dim::from).to_vec(),
+                    args: with_own.clone(),
+                    body: b.finish(),
+                }
+            };
+            let mut score = BodyBuilder::new();
+            let x = score.push(Inst::Input);
+            score.push(Inst::Yield(x));
+            Bounds::new(&Kernel::Attention(Attention {
+                batch: Dim::from(1),
+                heads: 2,
+                kv_heads: 2,
+                queries: Dim::from(1),
+                keys: Dim::from(1),
+                head_dim: 8,
+                value_dim: 8,
+                before: vec![step(0, 4, 0), step(0, 1, stored)],
+                args,
+                q: operand(4, 0),
+                k: operand(1, 0),
+                v: operand(2, 0),
+                out: operand(3, 0),
+                causal: None,
+                score: score.finish(),
+            }))
+        };
+        let args = [bytes(64), bytes(64), bytes(64), bytes(64)];
+        let check = |at| one_key(at).check(&Env::default(), &args, |_| true);
+        assert!(check(0).is_ok());
+        assert!(matches!(
+            check(8),
+            Err(HostError::OutOfBounds {
+                arg: 1,
+                last: 23,
+                ..
+            })
+        ));
     }
 }

@@ -17,6 +17,8 @@ pub struct Step {
     /// The dtype of the tables of cosines and sines.
     pub angles: DType,
     pub window: Option<usize>,
+    /// Whether scores have a soft cap.
+    pub capped: bool,
     /// Whether values are appended before the launch.
     pub values_there: bool,
 }
@@ -30,6 +32,7 @@ pub const STEP: Step = Step {
     dtype: DType::BF16,
     angles: DType::BF16,
     window: None,
+    capped: false,
     values_there: false,
 };
 
@@ -103,7 +106,13 @@ impl Step {
         let mut b = BodyBuilder::new();
         let x = b.push(Inst::Input);
         let c = b.push(Inst::F32(1.0 / (d as f32).sqrt()));
-        let y = b.binary(Binary::Mul, x, c);
+        let mut y = b.binary(Binary::Mul, x, c);
+        if self.capped {
+            let cap = b.push(Inst::F32(50.0));
+            let part = b.binary(Binary::Div, y, cap);
+            let part = b.unary(Unary::Tanh, part);
+            y = b.binary(Binary::Mul, part, cap);
+        }
         b.push(Inst::Yield(y));
         let mut before = vec![
             self.rope(heads, [Q, OWN], |at| view(at, &turned)),
@@ -172,6 +181,14 @@ pub fn kernels() -> Vec<(String, Kernel)> {
             Step {
                 window: Some(4096),
                 ..of(8, 4, 128)
+            },
+        ),
+        (
+            "capped_window_8_4x256_bf16",
+            Step {
+                window: Some(4096),
+                capped: true,
+                ..of(4, 2, 256)
             },
         ),
         (
