@@ -89,11 +89,12 @@ struct Times {
     slowest: f64,
 }
 
-/// 71 MB: large enough that streaming costs something, small enough to be made in a second.
-fn small() -> Random {
+/// Several times the last cache of most processors, so that streaming reads memory, and made in a
+/// few seconds.
+fn model() -> Random {
     Random {
-        name: "71 MB",
-        json: random::llama(512, 1536, 8, (8, 4), 8192, false),
+        name: "330 MB",
+        json: random::llama(768, 2048, 24, (12, 4), 16384, false),
         stored: Stored::Bf16,
         shards: 1,
     }
@@ -105,7 +106,7 @@ fn main() -> Result<()> {
     let (name, dir) = match &args.model {
         Some(dir) => (dir.display().to_string(), dir.clone()),
         None => {
-            let bytes = small().write(made.path())?;
+            let bytes = model().write(made.path())?;
             let name = format!("a random llama of {:.0} MB", bytes as f64 / 1e6);
             (name, made.path().to_path_buf())
         }
