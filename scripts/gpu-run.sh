@@ -4,12 +4,14 @@ set -uo pipefail
 cd "$(dirname "$0")"
 what=${1:-all}
 results=${2:-results}
-models=${TRT_MODELS:-/tmp/candle-trt-models}
+models=${TRT_MODELS:-$PWD/models}
 mkdir -p "$results" "$models"
 export TRT_REQUIRE_CUDA=1
 
 # Tests that look at how much memory is free: nothing else may run meanwhile.
-alone=(allocation:: pressure:: models::a_full_budget engines::a_thousand errors::too_much)
+alone=(allocation:: budgets:: models::a_full_budget engines::a_thousand errors::too_much)
+# Tests that take all of it and are ignored otherwise: each a process of its own, and under no tool.
+taking=(pressure::)
 
 machine() {
     date -u +%F
@@ -24,8 +26,20 @@ tests() {
     {
         ./gpu-tests --test-threads "${TEST_THREADS:-4}" "${skip[@]}" || failed=1
         ./gpu-tests --test-threads 1 "${alone[@]}" || failed=1
+        for name in "${taking[@]}"; do
+            ./gpu-tests --test-threads 1 --ignored "$name" || failed=1
+        done
+        # The device's own tests, which know of no engine.
+        ./device-tests --test-threads 1 || failed=1
+        ./device-kernel-tests --test-threads "${TEST_THREADS:-4}" || failed=1
+        ./device-unit-tests --test-threads 1 cuda:: || failed=1
         exit "$failed"
     } 2>&1 | tee "$results/tests.txt"
+}
+
+# Names of tests; those that are ignored are among them.
+listed() {
+    ./gpu-tests --list --format terse "$@" | sed -n 's/: test$//p'
 }
 
 # One test under one tool, in a process of its own; one line says how it ended.
@@ -59,8 +73,9 @@ sanitize() {
     for tool in ${SANITIZE_TOOLS:-memcheck racecheck}; do
         logs=$(mktemp -d)
         deadline=$(($(date +%s) + ${SANITIZE_SECONDS:-270}))
-        # What must be alone comes last, one at a time.
-        ./gpu-tests --list --format terse | sed -n 's/: test$//p' | grep -v '^cases::' | grep -E "$filter" > "$logs/all"
+        # What must be alone comes last, one at a time; what is ignored is not for tools.
+        listed --ignored > "$logs/ignored"
+        listed | grep -vxFf "$logs/ignored" | grep -v '^cases::' | grep -E "$filter" > "$logs/all"
         {
             grep -vE "^($skip)" "$logs/all" |
                 xargs -P "${SANITIZE_JOBS:-4}" -I {} bash -c 'sanitized "$@"' _ "$tool" {} "$logs" "$deadline"
