@@ -1,7 +1,7 @@
 //! Other ways to an engine on the GPU: loaded from a file, short of kernels, short of host memory.
 
 use crate::models::{self, bits, compile, logits, wide};
-use crate::{cuda, tiny};
+use crate::{cuda, cuda_alone, free, tiny};
 use candle_core::DType;
 use candle_trt::device::{Cuda, Device};
 use candle_trt::models::{Llama, LoadOptions};
@@ -114,27 +114,38 @@ fn weights_come_through_the_pinned_ring_where_host_memory_is_short() {
     assert!(transfers.ring > 0, "{transfers:?}");
 }
 
+/// Calls between two prompts.
+const ROUND: u32 = 20;
+
 #[test]
 fn a_thousand_dynamic_calls_leave_nothing_behind() {
-    let Some(gpu) = cuda() else { return };
-    let model = tiny::llama();
+    let Some(gpu) = cuda_alone() else { return };
+    let model = wide(64);
     let dir = checkpoint(&model, DType::F32);
     let engine = compile(dir.path(), &model, DType::F32, gpu.clone(), true);
-    let allocation = Allocation::Dynamic;
-    engine.set_allocation(allocation).expect("a change");
+    engine
+        .set_allocation(Allocation::Dynamic)
+        .expect("a change");
     let mut session = engine.session().expect("a session");
     let mut run = |calls: u32| {
         for i in 0..calls {
-            if i % 500 == 0 {
+            if i % ROUND == 0 {
                 session.reset();
-                session.prefill(&models::tokens(40)).expect("a prompt");
+                // Lengths that come again, and others.
+                let prompt = 300 + (i / ROUND * 7 % 200) as usize;
+                session.prefill(&models::tokens(prompt)).expect("a prompt");
+            } else {
+                session.decode(i % 90).expect("a token");
             }
-            session.decode(i % 90).expect("a token");
         }
     };
-    run(10);
-    let before = gpu.free_memory().expect("the driver tells");
+    run(5 * ROUND);
+    let arena = engine.report().classes.iter().map(|c| c.arena_bytes).max();
+    // That of the largest prompt, of 512 tokens; half of it is in every round's.
+    assert!(arena > Some(2 * (64 << 10)), "{arena:?}");
+    let (before, pool) = (free(&gpu), engine.memory().in_use);
     run(1000);
-    let after = gpu.free_memory().expect("the driver tells");
-    assert!(after + 2 * MIB >= before, "{before} then {after}");
+    let left = before.saturating_sub(free(&gpu));
+    assert!(left <= MIB, "{left} bytes stayed by the driver's count");
+    assert_eq!(engine.memory().in_use, pool, "by the pool's count");
 }
