@@ -47,6 +47,29 @@ fn a_saved_engine_gives_the_same_bits_when_loaded() {
 }
 
 #[test]
+fn a_second_engine_of_a_program_has_its_kernels_already() {
+    if cuda().is_none() {
+        return;
+    }
+    let device = Arc::new(Cuda::new(0).expect("a device"));
+    let model = tiny::llama();
+    let dir = checkpoint(&model, DType::F32);
+    let engine = compile(dir.path(), &model, DType::F32, device.clone(), true);
+    let assembled = device.assembled();
+    assert!(assembled > 0);
+    let again = compile(dir.path(), &model, DType::F32, device.clone(), true);
+    assert_eq!(device.assembled(), assembled, "compiled again");
+    let file = dir.path().join("small.engine");
+    engine.save(&file).expect("it saves");
+    let loaded = compiler(dir.path(), DType::F32, device.clone()).load(&file);
+    assert!(loaded.expect("it loads").report().loaded);
+    assert_eq!(device.assembled(), assembled, "loaded");
+    drop((engine, again));
+    compile(dir.path(), &model, DType::F32, device.clone(), true);
+    assert!(device.assembled() > assembled, "nobody had them any more");
+}
+
+#[test]
 fn what_the_device_lacks_the_host_computes() {
     if cuda().is_none() {
         return;
@@ -131,15 +154,15 @@ fn a_thousand_dynamic_calls_leave_nothing_behind() {
         for i in 0..calls {
             if i % ROUND == 0 {
                 session.reset();
-                // Lengths that come again, and others.
-                let prompt = 300 + (i / ROUND * 7 % 200) as usize;
+                let prompt = 300 + (i / ROUND * 37 % 200) as usize;
                 session.prefill(&models::tokens(prompt)).expect("a prompt");
             } else {
                 session.decode(i % 90).expect("a token");
             }
         }
     };
-    run(5 * ROUND);
+    // Short prompts and long ones, so that all code is there.
+    run(10 * ROUND);
     let arena = engine.report().classes.iter().map(|c| c.arena_bytes).max();
     // That of the largest prompt, of 512 tokens; half of it is in every round's.
     assert!(arena > Some(2 * (64 << 10)), "{arena:?}");
