@@ -221,7 +221,8 @@ fn costs_that_no_call_can_have_are_refused_by_name_and_change_nothing() {
     let engine = engine(HostMode::Discrete);
     engine.set_costs(&[], COSTS).expect("costs");
     let before = engine.predict(Request::Minimum).expect("a time").seconds;
-    let cases: [(&str, fn(&mut Costs)); 6] = [
+    type Spoil = fn(&mut Costs);
+    let cases: [(&str, Spoil); 6] = [
         ("link", |c| c.link = 0.0),
         ("memory", |c| c.memory = f64::NAN),
         ("settled", |c| c.settled = -1.0),
