@@ -211,7 +211,7 @@ fn device_limit(engine: &Engine) -> Result<()> {
     logits(engine)?;
     ensure!(engine.memory().in_use <= engine.device_limit());
     println!(
-        "device_limit: {} for everything leaves {} for weights",
+        "device_limit: {} for all it holds leaves {} for weights",
         mb(engine.device_limit()),
         mb(applied.applied)
     );
