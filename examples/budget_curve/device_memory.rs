@@ -255,6 +255,7 @@ fn model(
     for budget in &args.budgets {
         engine.set_device_budget(*budget)?;
         line(meter, &format!("budget {budget}"))?;
+        session.reset();
         session.decode(1)?;
         line(meter, "  one token")?;
         for _ in 0..3 {

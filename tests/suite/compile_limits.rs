@@ -2,8 +2,8 @@
 
 use crate::common::tiny;
 use crate::families::tokens;
-use candle_core::{DType, Device, Tensor};
-use candle_trt::device::{Host, HostMode};
+use candle_core::{DType, Device as Cpu, Tensor};
+use candle_trt::device::{Device, Host, HostMode};
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{
     CompileLimits, Compiler, Engine, Error, FromTensors, Profile, Request, TileTarget, Weights,
@@ -85,7 +85,7 @@ fn the_same_tensors_have_the_same_fingerprint_whatever_the_order_of_the_map() {
 
 #[test]
 fn two_names_of_one_tensor_share_its_copy() {
-    let table = Tensor::randn(0f32, 1., (256, 64), &Device::Cpu).expect("a tensor");
+    let table = Tensor::randn(0f32, 1., (256, 64), &Cpu::Cpu).expect("a tensor");
     let two = HashMap::from([
         ("embedding".to_string(), table.clone()),
         ("head".to_string(), table),
@@ -98,7 +98,7 @@ fn two_names_of_one_tensor_share_its_copy() {
 
 #[test]
 fn tensors_with_strides_are_copied_row_by_row() {
-    let table = Tensor::arange(0f32, 12., &Device::Cpu)
+    let table = Tensor::arange(0f32, 12., &Cpu::Cpu)
         .and_then(|t| t.reshape((3, 4)))
         .expect("a tensor");
     let turned = table.t().expect("a view");
@@ -120,7 +120,7 @@ fn tensors_with_strides_are_copied_row_by_row() {
 
 #[test]
 fn a_tensor_of_another_dtype_is_an_error_only_where_it_is_asked_for() {
-    let ids = Tensor::arange(0u32, 4, &Device::Cpu).expect("a tensor");
+    let ids = Tensor::arange(0u32, 4, &Cpu::Cpu).expect("a tensor");
     let mut all = tensors();
     all.insert("position_ids".into(), ids);
     let weights = Weights::from_tensors(all).expect("they are copied");
@@ -161,6 +161,15 @@ fn a_device_limit_that_compiling_cannot_keep_is_refused_with_the_shortfall() {
         }
         other => panic!("{other}"),
     }
+    let device: Arc<dyn Device> = Arc::new(Host::new(HostMode::Discrete).with_memory(least * 4));
+    let untouched = device.free_memory();
+    let limits = CompileLimits {
+        device_bytes: Some(least - 1),
+        ..CompileLimits::default()
+    };
+    let refused = compiler(weights.clone(), HostMode::Discrete).shared_device(device.clone());
+    compile(refused.limits(limits)).expect_err("one byte is missing");
+    assert_eq!(device.free_memory(), untouched, "nothing was asked for");
     let engine = with(least).expect("just enough");
     assert_eq!(
         engine.device_budget().expect("a budget").applied,

@@ -91,7 +91,8 @@ impl Compiler {
         self
     }
 
-    /// The most that the engine may hold on the device, in bytes, everything included.
+    /// The most that the engine may hold on the device, in bytes: all that [`Engine::device_limit`]
+    /// counts.
     pub fn device_limit(mut self, bytes: u64) -> Self {
         self.limit = Some(bytes);
         self

@@ -200,6 +200,9 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, chain: bool) {
     let [team, lane] = cut.place(asm, frame.tid);
     let acc: Vec<R> = (0..cut.m * cut.rows).map(|_| asm.f32(0.0)).collect();
     let prologue = Prologue::begin(asm, frame.kernel, (cut.threads as u32, cut.crowd()), chain);
+    if let Some(prologue) = &prologue {
+        prologue.prefetch(asm, frame);
+    }
     let reader = Reader::begin(asm, frame, cut, n0, [team, lane], prologue);
     let (mut ahead, outputs) = (None, [cut.m, cut.block_rows()]);
     reader.multiply(asm, frame, lane, &acc, |asm| {

@@ -226,6 +226,10 @@ impl<'a> Block<'a> {
             .flat_map(|(k, v)| k.iter().chain(v))
             .chain(&places)
             .chain(flow.before.iter().flat_map(First::addresses));
+        if let Some((keys, values)) = &at {
+            self.prefetch(asm, keys, (32, self.f.plan.k.head_dim));
+            self.prefetch(asm, values, (64, self.f.plan.k.value_dim));
+        }
         self.wait(asm, all);
         match &mut flow.before {
             None => self.read_queries(asm, &places, &flow.queries),
