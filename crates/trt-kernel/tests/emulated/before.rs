@@ -80,21 +80,18 @@ fn heads_and_groups_may_have_any_size() {
 }
 
 /// What the kernel makes of a step, and what its parts make as launches of their own.
-fn both(step: &Step, past: i64, target: Target) -> [Vec<Buffer>; 2] {
-    let (k, env, seed) = (step.attention(), env(past), past as u64);
+fn both(step: &Step, past: i64, run: impl Fn(&Kernel, &Env, &mut [Buffer])) -> [Vec<Buffer>; 2] {
+    let (k, env) = (step.attention(), env(past));
     let (rows, inner) = k.split().unwrap();
     let mut fused = buffers(step, past);
     let mut apart = fused.clone();
     apart.push(Buffer::zeros(step.dtype, k.own_elements().unwrap()));
     let parts = rows.iter().map(|row| Kernel::Row(row.clone()));
     for part in parts.chain([Kernel::Attention(inner)]) {
-        let emitted = ptx::emit(&part, target).unwrap();
-        launch(&part, &emitted, &env, &[], seed, &mut apart);
+        run(&part, &env, &mut apart);
     }
     apart.pop();
-    let kernel = Kernel::Attention(k);
-    let emitted = ptx::emit(&kernel, target).unwrap();
-    launch(&kernel, &emitted, &env, &[], seed, &mut fused);
+    run(&Kernel::Attention(k), &env, &mut fused);
     [fused, apart]
 }
 
@@ -102,9 +99,22 @@ fn both(step: &Step, past: i64, target: Target) -> [Vec<Buffer>; 2] {
 fn one_launch_gives_the_bits_of_its_parts() {
     for past in [0, 100, 500] {
         for target in Target::ALL {
-            let [fused, apart] = both(&SMALL, past, target);
+            let [fused, apart] = both(&SMALL, past, |kernel, env, args| {
+                let emitted = ptx::emit(kernel, target).unwrap();
+                launch(kernel, &emitted, env, &[], past as u64, args);
+            });
             assert!(fused == apart, "{past} {target}");
         }
+    }
+}
+
+#[test]
+fn the_host_runs_the_parts() {
+    for dtype in [DType::BF16, DType::F32] {
+        let [fused, apart] = both(&Step { dtype, ..SMALL }, 70, |kernel, env, args| {
+            reference::host(kernel, env, None, args).unwrap();
+        });
+        assert!(fused == apart, "{dtype}");
     }
 }
 
