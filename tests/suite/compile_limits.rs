@@ -2,8 +2,8 @@
 
 use crate::common::tiny;
 use crate::families::tokens;
-use candle_core::{DType, Device as Cpu, Tensor};
-use candle_trt::device::{Device, Host, HostMode};
+use candle_core::{DType, Device, Tensor};
+use candle_trt::device::{Host, HostMode};
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{
     CompileLimits, Compiler, Engine, Error, FromTensors, Profile, Request, TileTarget, Weights,
@@ -70,7 +70,7 @@ fn tensors_that_the_caller_keeps_stay_as_and_where_they_are() {
             .expect("values");
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let id = weights.find(name).expect("it is there");
-        assert!(weights.bytes(id) == bytes, "{name}");
+        assert!(weights.bytes(id) == Some(&bytes[..]), "{name}");
     }
 }
 
@@ -85,20 +85,21 @@ fn the_same_tensors_have_the_same_fingerprint_whatever_the_order_of_the_map() {
 
 #[test]
 fn two_names_of_one_tensor_share_its_copy() {
-    let table = Tensor::randn(0f32, 1., (256, 64), &Cpu::Cpu).expect("a tensor");
+    let table = Tensor::randn(0f32, 1., (256, 64), &Device::Cpu).expect("a tensor");
     let two = HashMap::from([
         ("embedding".to_string(), table.clone()),
         ("head".to_string(), table),
     ]);
     let weights = Weights::from_tensors(two).expect("they are copied");
     assert_eq!(weights.files()[0].map.len(), 256 * 64 * 4);
-    let bytes = |name| weights.bytes(weights.find(name).expect("it is there"));
+    let id = |name| weights.find(name).expect("it is there");
+    let bytes = |name| weights.bytes(id(name)).expect("an id of these weights");
     assert_eq!(bytes("embedding"), bytes("head"));
 }
 
 #[test]
 fn tensors_with_strides_are_copied_row_by_row() {
-    let table = Tensor::arange(0f32, 12., &Cpu::Cpu)
+    let table = Tensor::arange(0f32, 12., &Device::Cpu)
         .and_then(|t| t.reshape((3, 4)))
         .expect("a tensor");
     let turned = table.t().expect("a view");
@@ -112,7 +113,8 @@ fn tensors_with_strides_are_copied_row_by_row() {
         .collect();
     let both = HashMap::from([("part".to_string(), part), ("turned".to_string(), turned)]);
     let weights = Weights::from_tensors(both).expect("they are copied");
-    let bytes = |name| weights.bytes(weights.find(name).expect("it is there"));
+    let id = |name| weights.find(name).expect("it is there");
+    let bytes = |name| weights.bytes(id(name)).expect("an id of these weights");
     assert_eq!(bytes("turned"), expected);
     let first = f32::from_le_bytes(*bytes("part").first_chunk().expect("a value"));
     assert_eq!(first, 4.0);
@@ -120,7 +122,7 @@ fn tensors_with_strides_are_copied_row_by_row() {
 
 #[test]
 fn a_tensor_of_another_dtype_is_an_error_only_where_it_is_asked_for() {
-    let ids = Tensor::arange(0u32, 4, &Cpu::Cpu).expect("a tensor");
+    let ids = Tensor::arange(0u32, 4, &Device::Cpu).expect("a tensor");
     let mut all = tensors();
     all.insert("position_ids".into(), ids);
     let weights = Weights::from_tensors(all).expect("they are copied");
@@ -161,15 +163,6 @@ fn a_device_limit_that_compiling_cannot_keep_is_refused_with_the_shortfall() {
         }
         other => panic!("{other}"),
     }
-    let device: Arc<dyn Device> = Arc::new(Host::new(HostMode::Discrete).with_memory(least * 4));
-    let untouched = device.free_memory();
-    let limits = CompileLimits {
-        device_bytes: Some(least - 1),
-        ..CompileLimits::default()
-    };
-    let refused = compiler(weights.clone(), HostMode::Discrete).shared_device(device.clone());
-    compile(refused.limits(limits)).expect_err("one byte is missing");
-    assert_eq!(device.free_memory(), untouched, "nothing was asked for");
     let engine = with(least).expect("just enough");
     assert_eq!(
         engine.device_budget().expect("a budget").applied,
@@ -179,6 +172,30 @@ fn a_device_limit_that_compiling_cannot_keep_is_refused_with_the_shortfall() {
     assert_eq!(logits(&engine), logits(&free));
     // The limit is one of compiling: afterwards the budget is free to grow.
     engine.set_device_budget(Request::Full).expect("a budget");
+}
+
+/// A device that has no memory at all would answer the first request with an error of its own.
+#[test]
+fn a_device_limit_is_checked_before_any_memory_is_asked_for() {
+    let weights = Arc::new(Weights::from_tensors(tensors()).expect("they are copied"));
+    for mode in [HostMode::Unified, HostMode::Discrete] {
+        let with = |device_bytes| {
+            let device = Host::new(mode).with_memory(0);
+            let limits = CompileLimits {
+                device_bytes,
+                ..CompileLimits::default()
+            };
+            let compiler = compiler(weights.clone(), mode).device(device);
+            compile(compiler.limits(limits)).expect_err("there is no memory")
+        };
+        let limited = with(Some(1000));
+        let Error::CompileLimit { memory, limit, .. } = limited else {
+            panic!("{limited}");
+        };
+        assert_eq!((memory, limit), ("device", 1000));
+        let asked = with(None);
+        assert!(asked.out_of_memory().is_some(), "{asked}");
+    }
 }
 
 #[test]

@@ -144,7 +144,8 @@ impl Engine {
             .mapped
             .iter()
             .filter(|id| !roles.streamed.contains(id));
-        let mapped_tables = mapped_only.map(|id| weights.info(*id).bytes() as u64).sum();
+        let mapped_tables = mapped_only.filter_map(|id| weights.get(*id));
+        let mapped_tables = mapped_tables.map(|info| info.bytes() as u64).sum();
         // With a limit the first budget is only known once the floor is: start with the least.
         let request = if limit.is_some() {
             Request::Minimum

@@ -92,7 +92,7 @@ impl Bench {
         let mut at = 0;
         let mut launches = 0;
         while let Some(weight) = pass.upcoming() {
-            let info = self.weights.info(weight);
+            let info = self.weights.get(weight).unwrap();
             let row = info.bytes() / info.rows();
             let mut next_row = 0;
             pass.next_use(|tiles| {
@@ -127,7 +127,7 @@ impl Bench {
         pass.finish().unwrap();
         let expected: Vec<u8> = names
             .iter()
-            .flat_map(|n| self.weights.bytes(self.id(n)).to_vec())
+            .flat_map(|n| self.weights.bytes(self.id(n)).unwrap().to_vec())
             .collect();
         let mut found = vec![0; expected.len()];
         let out = self.out.whole().slice(0..found.len()).unwrap();
@@ -403,7 +403,11 @@ fn pinned_and_mapped_weights_are_where_they_should_be() {
                 .device
                 .read(bench.compute, &slice, &mut found)
                 .unwrap();
-            assert_eq!(found, bench.weights.bytes(bench.id(name)), "{name}");
+            assert_eq!(
+                found,
+                bench.weights.bytes(bench.id(name)).unwrap(),
+                "{name}"
+            );
         }
         let error = streamer.pinned(bench.id("table")).unwrap_err();
         assert_eq!(error.to_string(), "weight 'table' is not pinned");

@@ -1,4 +1,4 @@
-//! A small Llama on any device, and a device that refuses memory at will.
+//! A small Llama on any device, and a device that refuses memory at will and remembers its kernels.
 
 use super::tiny::{self, tokens};
 use candle_core::DType;
@@ -8,8 +8,8 @@ use candle_trt::kernel::Kernel;
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Error, Profile, TileTarget, Weights};
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Positions of a session.
 pub const CONTEXT: usize = 128;
@@ -54,12 +54,13 @@ pub fn take_all(device: &Arc<dyn Device>, but: u64) -> Memory {
     device.allocate(bytes as usize).expect("it is free")
 }
 
-/// A device that does not tell what is free, and refuses to commit more than so many bytes of any
-/// reserved range; all else is done by another.
+/// A device that does not tell what is free, refuses to commit more than so many bytes of any
+/// reserved range, and remembers the kernels that it loads; all else is done by another.
 #[derive(Debug)]
 pub struct Stingy {
     inner: Arc<dyn Device>,
     most: AtomicUsize,
+    loaded: Mutex<Vec<Kernel>>,
 }
 
 impl Stingy {
@@ -70,13 +71,21 @@ impl Stingy {
 
     /// A device that refuses nothing yet.
     pub fn on(inner: Arc<dyn Device>) -> Arc<Stingy> {
-        let most = AtomicUsize::new(usize::MAX);
-        Arc::new(Stingy { inner, most })
+        Arc::new(Stingy {
+            inner,
+            most: AtomicUsize::new(usize::MAX),
+            loaded: Mutex::default(),
+        })
     }
 
     /// Refuses more than this from now on.
     pub fn refuse_above(&self, bytes: usize) {
         self.most.store(bytes, Ordering::SeqCst);
+    }
+
+    /// The kernels that were loaded so far, and forgets them.
+    pub fn take_loaded(&self) -> Vec<Kernel> {
+        std::mem::take(&mut *self.loaded.lock().expect("nobody panicked"))
     }
 }
 
@@ -122,6 +131,8 @@ impl Device for Stingy {
     }
 
     fn load(&self, kernel: &Kernel) -> Result<Executable, DeviceError> {
+        let mut loaded = self.loaded.lock().expect("nobody panicked");
+        loaded.push(kernel.clone());
         self.inner.load(kernel)
     }
 
