@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use support::{write_f32, write_raw};
 use tempfile::TempDir;
 use trt_kernel::DType;
-use trt_stream::{Weights, WeightsError};
+use trt_stream::{WeightId, Weights, WeightsError};
 
 fn dir() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -327,4 +327,15 @@ fn the_fingerprint_depends_on_what_is_where_and_not_on_the_path() {
     assert_eq!(same, open(&two, &[("a", &[2, 3]), ("b", &[1])]));
     assert_ne!(same, open(&two, &[("a", &[3, 2]), ("b", &[1])]));
     assert_ne!(same, open(&two, &[("a", &[2, 3]), ("c", &[1])]));
+}
+
+#[test]
+fn an_id_of_other_weights_gives_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write_f32(&dir.path().join("w.safetensors"), &[("a", &[4, 2])]);
+    let weights = Weights::open(path).unwrap();
+    let (known, foreign) = (weights.find("a").unwrap(), WeightId(1));
+    assert_eq!(weights.get(known).map(|w| w.rows()), Some(4));
+    assert_eq!(weights.bytes(known).map(<[u8]>::len), Some(32));
+    assert!(weights.get(foreign).is_none() && weights.bytes(foreign).is_none());
 }
