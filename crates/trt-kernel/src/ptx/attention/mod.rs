@@ -84,6 +84,7 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
             grid: e.grid,
             block: e.threads,
             shared: e.shared,
+            mapped: false,
         });
     }
     Ok(Emitted {
@@ -91,6 +92,7 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
         target,
         params: plan.params(),
         launches,
+        maps: Vec::new(),
         scratch: match few && plan.splits > 1 {
             true => combine::scratch(&plan, plan.share_width()),
             false => Dim::from(0),
