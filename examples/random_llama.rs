@@ -121,9 +121,11 @@ fn main() -> Result<()> {
         bail!("{} exists already", args.out.display());
     }
     let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     let unfinished = tempfile::Builder::new()
         .prefix(".unfinished-")
-        .tempdir_in(parent.unwrap_or(Path::new(".")))?;
+        .tempdir_in(parent)?;
     let shards = shards(&sizes, args.dtype, args.shard_mib << 20);
     write_all(unfinished.path(), &shards, &args)?;
     write_index(unfinished.path(), &shards)?;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds what a GPU machine without Rust needs, stripped, into target/gpu (or the folder given):
-# the test binary `gpu`, the examples and a script that runs them.
+# the test binary `gpu`, those of the CUDA device, the examples and a script that runs them.
 #   scripts/pack-gpu.sh [FOLDER] && scp -r target/gpu machine: && ssh machine gpu/run.sh all
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,10 +18,15 @@ found = [m["executable"] for m in map(json.loads, sys.stdin)
 print(found[-1])' "$1"
 }
 test_binary=$(cargo test --release --locked --test gpu --no-run --message-format=json | executable gpu)
+device_tests=$(cargo test --release --locked -p trt-device --lib --test cuda --test cuda_kernels --no-run \
+    --message-format=json)
 bench_binary=$(cargo bench --locked --bench budget_latency --no-run --message-format=json |
     executable budget_latency)
 
 cp "$test_binary" "$out/gpu-tests"
+cp "$(executable cuda <<< "$device_tests")" "$out/device-tests"
+cp "$(executable cuda_kernels <<< "$device_tests")" "$out/device-kernel-tests"
+cp "$(executable trt_device <<< "$device_tests")" "$out/device-unit-tests"
 cp "$bench_binary" "$out/budget-latency"
 for example in random_llama budget_curve llm_decode resource_management; do
     cp "target/release/examples/$example" "$out/"

@@ -30,6 +30,7 @@
 //! `trt-graph` (symbolic tensors, passes, lowering), `trt-stream` (weights, tiles, schedule),
 //! `trt-alloc` (planning, the bounded pool), `trt-device` (where it runs), `trt-kernel` (how a
 //! kernel computes).
+#![forbid(unsafe_code)]
 
 pub use trt_engine::{
     Allocation, Applied, Class, ClassReport, CompileLimits, CompileReport, Compiler, Costs,

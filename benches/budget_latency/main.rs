@@ -3,7 +3,7 @@
 //! `cargo bench --bench budget_latency [-- MODEL] [--devices host,cuda:0]`. Without a model a random small
 //! llama is made. Runs on the host in both modes, and on a CUDA device if there is one; prints a
 //! table, and writes JSON and a plot for each device beside it. Allocations take turns at each
-//! budget, so that what else the machine does falls on all of them.
+//! budget, so that what else the machine does falls on all of them. `--within 0.15` checks predictions.
 
 #[allow(dead_code, reason = "the tests use all of it")]
 #[path = "../../tests/suite/common/random.rs"]
@@ -24,6 +24,7 @@ use plot::{Chart, Line, Style};
 use random::{Random, Stored};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
 /// Cached positions before each call.
@@ -48,12 +49,23 @@ struct Args {
     /// Rounds; each calibrates, and times five tokens at each budget in each allocation.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
+    /// End with status 1 if a prediction is further than this part from what was measured with the
+    /// static allocation, after naming each such budget.
+    #[arg(long, value_name = "PART", value_parser = part)]
+    within: Option<f64>,
     /// Where to write JSON and plots.
     #[arg(long)]
     out: Option<PathBuf>,
     /// What cargo passes.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(part) if part.is_finite() && part >= 0.0 => Ok(part),
+        _ => Err("must be a number, 0 or above, such as 0.15".into()),
+    }
 }
 
 /// One device.
@@ -89,23 +101,24 @@ struct Times {
     slowest: f64,
 }
 
-/// 71 MB: large enough that streaming costs something, small enough to be made in a second.
-fn small() -> Random {
+/// Several times the last cache of most processors, so that streaming reads memory, and made in a
+/// few seconds.
+fn model() -> Random {
     Random {
-        name: "71 MB",
-        json: random::llama(512, 1536, 8, (8, 4), 8192, false),
+        name: "330 MB",
+        json: random::llama(768, 2048, 24, (12, 4), 16384, false),
         stored: Stored::Bf16,
         shards: 1,
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let made = tempfile::tempdir()?;
     let (name, dir) = match &args.model {
         Some(dir) => (dir.display().to_string(), dir.clone()),
         None => {
-            let bytes = small().write(made.path())?;
+            let bytes = model().write(made.path())?;
             let name = format!("a random llama of {:.0} MB", bytes as f64 / 1e6);
             (name, made.path().to_path_buf())
         }
@@ -123,9 +136,17 @@ fn main() -> Result<()> {
             Err(why) => println!("only on the host: {why}"),
         }
     }
+    let mut beyond = Vec::new();
     for device in &devices {
         let report = measure(&name, &dir, device, &args)?;
         print(&report);
+        if let Some(within) = args.within {
+            beyond.extend(
+                report
+                    .beyond(within)
+                    .map(|line| format!("{device}, {line}")),
+            );
+        }
         let file = out.join(device.replace(':', "-"));
         std::fs::write(
             file.with_extension("json"),
@@ -134,7 +155,30 @@ fn main() -> Result<()> {
         std::fs::write(file.with_extension("svg"), plot::svg(&chart(&report)))?;
         println!("written: {0}.json, {0}.svg\n", file.display());
     }
-    Ok(())
+    for line in &beyond {
+        println!("beyond {}: {line}", args.within.unwrap_or_default());
+    }
+    Ok(match beyond.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+impl Report {
+    /// The budgets whose prediction is further than a part from what was measured.
+    fn beyond(&self, within: f64) -> impl Iterator<Item = String> {
+        let off = |p: &Point| (1.0 / p.measured_over_predicted - 1.0).abs();
+        let far = self.budgets.iter();
+        let far = far.filter(move |p| off(p).is_nan() || off(p) > within);
+        far.map(|p| {
+            format!(
+                "budget {}: predicted {:.3} ms, measured {:.3} times that",
+                p.requested,
+                p.predicted * 1e3,
+                p.measured_over_predicted
+            )
+        })
+    }
 }
 
 fn engine(dir: &Path, device: &str) -> Result<Engine> {

@@ -248,12 +248,14 @@ fn model(
     session.prefill(&prompt(args.context))?;
     line(meter, &format!("prompt of {}", args.context))?;
     if let Some(longest) = args.prefill.iter().max() {
+        session.reset();
         session.prefill(&prompt(*longest))?;
         line(meter, &format!("prompt of {longest}"))?;
     }
     for budget in &args.budgets {
         engine.set_device_budget(*budget)?;
         line(meter, &format!("budget {budget}"))?;
+        session.reset();
         session.decode(1)?;
         line(meter, "  one token")?;
         for _ in 0..3 {

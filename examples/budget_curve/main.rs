@@ -8,6 +8,7 @@ mod device_memory;
 mod measure;
 mod open;
 mod plot;
+mod starts;
 mod table;
 
 use anyhow::{Context, Result, bail};

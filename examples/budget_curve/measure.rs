@@ -1,10 +1,11 @@
 //! The measuring: one engine, every budget, the same tokens.
 
 use crate::Args;
+use crate::starts::{How, Starts};
 use anyhow::{Result, ensure};
-use candle_trt::device::{Device, ProcessMemory};
-use candle_trt::models::{Config, Llama, LoadOptions};
-use candle_trt::{Compiler, Costs, Engine, Profile, Request, Session, Weights};
+use candle_trt::device::{AnonPeak, Device, ProcessMemory};
+use candle_trt::models::Config;
+use candle_trt::{Costs, Engine, Request, Session, Weights};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,9 +31,11 @@ pub struct Report {
     pub budgets: Vec<Point>,
     pub prefill: Vec<Prompt>,
     pub switches: Vec<Switch>,
-    /// Anonymous memory of the process, now and above what it had with the device open.
-    pub anonymous_bytes: u64,
-    pub anonymous_added_bytes: u64,
+    /// The most anonymous memory of the process, compiling included, and how much that is above what
+    /// it had with the device open.
+    pub anonymous_peak_bytes: u64,
+    pub anonymous_added_peak_bytes: u64,
+    pub starts: Starts,
     pub same_bits: bool,
 }
 
@@ -57,6 +60,8 @@ pub struct Point {
     pub pool_bytes: u64,
     /// What the driver counts above a bare context, if the device tells.
     pub device_bytes: Option<u64>,
+    /// The most anonymous memory of the process from the change of the budget to the last token.
+    pub anonymous_peak_bytes: Option<u64>,
 }
 
 /// A prompt at the full budget.
@@ -89,7 +94,7 @@ pub struct First {
     pub first_token: f64,
     pub second_token: f64,
     pub budget_bytes: u64,
-    pub anonymous_bytes: u64,
+    pub anonymous_peak_bytes: u64,
 }
 
 pub struct Bench {
@@ -100,6 +105,9 @@ pub struct Bench {
     compile_seconds: f64,
     bare_free: Option<u64>,
     bare_anonymous: u64,
+    /// Watches anonymous memory, where the system tells.
+    anonymous: Option<AnonPeak>,
+    how: How,
 }
 
 impl Bench {
@@ -111,7 +119,8 @@ impl Bench {
         first: Request,
     ) -> Result<Bench> {
         let bare_free = device.free_memory();
-        let bare_anonymous = anonymous();
+        let bare_anonymous = ProcessMemory::now().map_or(0, |m| m.anonymous);
+        let anonymous = AnonPeak::start().ok();
         let start = Instant::now();
         let wanted = args.prefill.iter().copied().chain([args.context]);
         let longest = match args.first_token {
@@ -123,15 +132,14 @@ impl Bench {
         let decoded = (args.budgets.len() + 8) * (args.tokens as usize + 4);
         let positions = args.prefill.iter().copied().max().unwrap_or(0);
         let positions = positions.max(args.context + decoded).max(longest + 4);
-        let options = LoadOptions {
-            max_positions: Some(positions),
+        let how = How {
+            device,
+            weights,
+            config: config.clone(),
+            positions,
+            longest,
         };
-        let engine = Compiler::new(weights)
-            .shared_device(device)
-            .profile(Profile::decoder(positions, longest)?)
-            .weight_streaming(true)
-            .budget(first)
-            .compile(|vb| Llama::load_with(vb, config, &options))?;
+        let engine = how.compile(first)?;
         let kv = config.num_key_value_heads * config.head_dim;
         let q = config.num_attention_heads * config.head_dim;
         let per_layer = config.hidden_size * (2 * q + 2 * kv)
@@ -143,6 +151,8 @@ impl Bench {
             compile_seconds: start.elapsed().as_secs_f64(),
             bare_free,
             bare_anonymous,
+            anonymous,
+            how,
             engine,
         })
     }
@@ -160,7 +170,7 @@ impl Bench {
             first_token,
             second_token: start.elapsed().as_secs_f64() - first_token,
             budget_bytes: self.engine.device_budget()?.applied,
-            anonymous_bytes: anonymous(),
+            anonymous_peak_bytes: self.anonymous_peak(),
         })
     }
 
@@ -187,6 +197,8 @@ impl Bench {
             _ => Vec::new(),
         };
         ensure!(same_bits, "outputs differ between budgets");
+        let anonymous = self.anonymous_peak();
+        let starts = Starts::measure(&self.how, &self.engine)?;
         let applied = self.engine.device_budget()?;
         Ok(Report {
             model: self.model.clone(),
@@ -202,10 +214,15 @@ impl Bench {
             budgets,
             prefill,
             switches,
-            anonymous_bytes: anonymous(),
-            anonymous_added_bytes: anonymous().saturating_sub(self.bare_anonymous),
+            anonymous_peak_bytes: anonymous,
+            anonymous_added_peak_bytes: anonymous.saturating_sub(self.bare_anonymous),
+            starts,
             same_bits,
         })
+    }
+
+    fn anonymous_peak(&self) -> u64 {
+        self.anonymous.as_ref().map_or(0, AnonPeak::peak)
     }
 
     /// A session with the context in its cache.
@@ -217,6 +234,7 @@ impl Bench {
 
     fn point(&self, request: Request, args: &Args) -> Result<(Point, Vec<u32>)> {
         let predicted = self.engine.predict(request)?.seconds;
+        let anonymous = AnonPeak::start().ok();
         let applied = self.engine.set_device_budget(request)?;
         let mut session = self.session(args.context)?;
         // The first tokens load what is resident and record what is replayed.
@@ -252,6 +270,7 @@ impl Bench {
                 .bare_free
                 .zip(free)
                 .map(|(bare, now)| bare.saturating_sub(now)),
+            anonymous_peak_bytes: anonymous.map(|watch| watch.peak()),
         };
         Ok((point, logits.iter().map(|v| v.to_bits()).collect()))
     }
@@ -317,8 +336,4 @@ impl Bench {
 /// Some tokens.
 pub fn prompt(tokens: usize) -> Vec<u32> {
     (0..tokens as u32).map(|i| i * 37 % 1000).collect()
-}
-
-fn anonymous() -> u64 {
-    ProcessMemory::now().map_or(0, |m| m.anonymous)
 }

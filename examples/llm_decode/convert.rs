@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
 use candle_trt::Weights;
+use candle_trt::stream::TensorInfo;
 
 use crate::args::Precision;
 use crate::progress;
@@ -126,19 +127,14 @@ fn write_each<T: Copy, const N: usize>(
 /// Whether every tensor is stored as `precision` already.
 pub fn is_all(weights: &Weights, precision: Precision) -> bool {
     weights
-        .ids()
-        .all(|id| weights.info(id).dtype.name() == precision.name())
+        .iter()
+        .all(|(_, info)| info.dtype.name() == precision.name())
 }
 
 /// Writes a checkpoint again into `into`, with every tensor stored as `precision` and the small files as they are.
 pub fn restore(weights: &Weights, folder: &Path, into: &Path, precision: Precision) -> Result<()> {
-    let shape = |name: &str| {
-        Ok((
-            name.to_string(),
-            weights.info(weights.find(name)?).shape.clone(),
-        ))
-    };
-    let plan = weights.names().map(shape).collect::<Result<Plan>>()?;
+    let shape = |(_, info): (_, &TensorInfo)| (info.name.clone(), info.shape.clone());
+    let plan: Plan = weights.iter().map(shape).collect();
     let message = format!("storing the weights as {}", precision.name());
     write(
         &into.join("model.safetensors"),
@@ -147,14 +143,12 @@ pub fn restore(weights: &Weights, folder: &Path, into: &Path, precision: Precisi
         &message,
         |name| {
             let id = weights.find(name)?;
-            let info = weights.info(id);
+            let missing = || anyhow!("weight {name} is gone");
+            let info = weights.get(id).ok_or_else(missing)?;
+            let bytes = weights.bytes(id).ok_or_else(missing)?;
             let stored = info.dtype.name().parse::<DType>()?;
-            Ok(Tensor::from_raw_buffer(
-                weights.bytes(id),
-                stored,
-                &info.shape,
-                &Device::Cpu,
-            )?)
+            let tensor = Tensor::from_raw_buffer(bytes, stored, &info.shape, &Device::Cpu)?;
+            Ok(tensor)
         },
     )?;
     for name in SMALL_FILES {

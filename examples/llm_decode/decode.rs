@@ -68,7 +68,7 @@ impl Decoder {
         let weights = Weights::open(folder)?;
         let weight_bytes = weights.total_bytes();
         let table = weights.find("model.embed_tokens.weight")?;
-        let dtype = weights.info(table).dtype.name();
+        let dtype = weights.get(table).map_or("unknown", |t| t.dtype.name());
 
         let longest = wish.prompt_tokens.clamp(2, LONGEST_CALL);
         // A profile has room for a few tokens after the longest call, whether or not they are asked for.

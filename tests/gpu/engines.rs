@@ -1,7 +1,7 @@
 //! Other ways to an engine on the GPU: loaded from a file, short of kernels, short of host memory.
 
 use crate::models::{self, bits, compile, logits, wide};
-use crate::{cuda, tiny};
+use crate::{cuda, cuda_alone, free, tiny};
 use candle_core::DType;
 use candle_trt::device::{Cuda, Device};
 use candle_trt::models::{Llama, LoadOptions};
@@ -44,6 +44,29 @@ fn a_saved_engine_gives_the_same_bits_when_loaded() {
             "other bits at {request}"
         );
     }
+}
+
+#[test]
+fn a_second_engine_of_a_program_has_its_kernels_already() {
+    if cuda().is_none() {
+        return;
+    }
+    let device = Arc::new(Cuda::new(0).expect("a device"));
+    let model = tiny::llama();
+    let dir = checkpoint(&model, DType::F32);
+    let engine = compile(dir.path(), &model, DType::F32, device.clone(), true);
+    let assembled = device.assembled();
+    assert!(assembled > 0);
+    let again = compile(dir.path(), &model, DType::F32, device.clone(), true);
+    assert_eq!(device.assembled(), assembled, "compiled again");
+    let file = dir.path().join("small.engine");
+    engine.save(&file).expect("it saves");
+    let loaded = compiler(dir.path(), DType::F32, device.clone()).load(&file);
+    assert!(loaded.expect("it loads").report().loaded);
+    assert_eq!(device.assembled(), assembled, "loaded");
+    drop((engine, again));
+    compile(dir.path(), &model, DType::F32, device.clone(), true);
+    assert!(device.assembled() > assembled, "nobody had them any more");
 }
 
 #[test]
@@ -114,27 +137,38 @@ fn weights_come_through_the_pinned_ring_where_host_memory_is_short() {
     assert!(transfers.ring > 0, "{transfers:?}");
 }
 
+/// Calls between two prompts.
+const ROUND: u32 = 20;
+
 #[test]
 fn a_thousand_dynamic_calls_leave_nothing_behind() {
-    let Some(gpu) = cuda() else { return };
-    let model = tiny::llama();
+    let Some(gpu) = cuda_alone() else { return };
+    let model = wide(64);
     let dir = checkpoint(&model, DType::F32);
     let engine = compile(dir.path(), &model, DType::F32, gpu.clone(), true);
-    let allocation = Allocation::Dynamic;
-    engine.set_allocation(allocation).expect("a change");
+    engine
+        .set_allocation(Allocation::Dynamic)
+        .expect("a change");
     let mut session = engine.session().expect("a session");
     let mut run = |calls: u32| {
         for i in 0..calls {
-            if i % 500 == 0 {
+            if i % ROUND == 0 {
                 session.reset();
-                session.prefill(&models::tokens(40)).expect("a prompt");
+                let prompt = 300 + (i / ROUND * 37 % 200) as usize;
+                session.prefill(&models::tokens(prompt)).expect("a prompt");
+            } else {
+                session.decode(i % 90).expect("a token");
             }
-            session.decode(i % 90).expect("a token");
         }
     };
-    run(10);
-    let before = gpu.free_memory().expect("the driver tells");
+    // Short prompts and long ones, so that all code is there.
+    run(10 * ROUND);
+    let arena = engine.report().classes.iter().map(|c| c.arena_bytes).max();
+    // That of the largest prompt, of 512 tokens; half of it is in every round's.
+    assert!(arena > Some(2 * (64 << 10)), "{arena:?}");
+    let (before, pool) = (free(&gpu), engine.memory().in_use);
     run(1000);
-    let after = gpu.free_memory().expect("the driver tells");
-    assert!(after + 2 * MIB >= before, "{before} then {after}");
+    let left = before.saturating_sub(free(&gpu));
+    assert!(left <= MIB, "{left} bytes stayed by the driver's count");
+    assert_eq!(engine.memory().in_use, pool, "by the pool's count");
 }

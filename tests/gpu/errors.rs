@@ -1,6 +1,6 @@
 //! What goes wrong on a GPU is an error with numbers, and the device goes on.
 
-use crate::cuda;
+use crate::{cuda, cuda_alone};
 use candle_trt::device::{self, Device, Work};
 use candle_trt::kernel::{Arg, BodyBuilder, DType, Dim, Env, Gather, Inst, Kernel, Operand, View};
 
@@ -15,7 +15,7 @@ fn a_device_that_does_not_exist_is_an_error_with_its_number() {
 
 #[test]
 fn too_much_memory_is_an_error_with_the_bytes_and_the_device_goes_on() {
-    let Some(gpu) = cuda() else { return };
+    let Some(gpu) = cuda_alone() else { return };
     let bytes = 1usize << 44;
     let error = gpu.allocate(bytes).expect_err("no GPU has it").to_string();
     assert!(error.contains(&bytes.to_string()), "{error}");

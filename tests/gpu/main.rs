@@ -5,6 +5,7 @@
 //! without Rust. `TRT_GPU_SMALL=1` makes the run small enough for tools that watch every access.
 
 mod allocation;
+mod budgets;
 mod cases;
 mod conv;
 #[path = "../../crates/trt-kernel/tests/ptx/corpus/mod.rs"]
@@ -18,16 +19,64 @@ mod kernels;
 mod matrix;
 mod models;
 mod numbers;
+#[path = "../suite/common/on_candle.rs"]
+#[allow(dead_code, unused_imports, reason = "the other suite uses more of it")]
+mod on_candle;
 mod pressure;
+#[path = "../suite/common/small.rs"]
+#[allow(dead_code, reason = "the other suite uses more of it")]
+mod small;
+#[path = "../suite/common/stress.rs"]
+mod stress;
 #[path = "../suite/common/tiny.rs"]
 #[allow(dead_code, reason = "the other suite uses more of it")]
 mod tiny;
 
 use candle_trt::device::{self, Device};
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Tests that use the device share it; one that looks at how much memory is free has it for itself.
+static USERS: RwLock<()> = RwLock::new(());
+
+enum Use {
+    Shared(#[allow(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+    Alone(#[allow(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+}
+
+thread_local! {
+    /// How the test of this thread uses the device, until the thread or its next test ends.
+    static USE: RefCell<Option<Use>> = const { RefCell::new(None) };
+}
 
 /// The first CUDA device.
 fn cuda() -> Option<Arc<dyn Device>> {
+    USE.with_borrow_mut(|own| {
+        own.get_or_insert_with(|| {
+            Use::Shared(USERS.read().unwrap_or_else(PoisonError::into_inner))
+        });
+    });
+    open()
+}
+
+/// The first CUDA device, when no other test of this process uses it. No other process may either.
+fn cuda_alone() -> Option<Arc<dyn Device>> {
+    USE.with_borrow_mut(|own| {
+        // With one thread for all tests, this is what the test before has left.
+        drop(own.take());
+        *own = Some(Use::Alone(
+            USERS.write().unwrap_or_else(PoisonError::into_inner),
+        ));
+    });
+    open()
+}
+
+/// What is free by the driver's count.
+fn free(device: &Arc<dyn Device>) -> u64 {
+    device.free_memory().expect("the driver tells")
+}
+
+fn open() -> Option<Arc<dyn Device>> {
     match device::open("cuda:0") {
         Ok(device) => Some(device),
         Err(why) if std::env::var_os("TRT_REQUIRE_CUDA").is_some() => {

@@ -1,9 +1,10 @@
 //! Models on the GPU: the same logits as on the host, and the same bits at every budget.
 
 use crate::cases::Size;
-use crate::cuda;
+use crate::on_candle;
 use crate::tiny::{self, Tiny};
-use candle_core::DType;
+use crate::{cuda, cuda_alone, free};
+use candle_core::{DType, Device as Cpu, Tensor};
 use candle_trt::device::{Device, Host};
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Profile, Request, TileTarget, Weights};
@@ -21,6 +22,38 @@ pub fn wide(head_dim: usize) -> Tiny {
         ("intermediate_size", 640),
         ("num_attention_heads", 4),
         ("num_key_value_heads", 2),
+        ("vocab_size", 1000),
+    ] {
+        model.json[name] = value.into();
+    }
+    model
+}
+
+/// Few weights and large arenas: a call of 512 tokens holds as many times `inner` elements.
+pub fn tall(inner: usize) -> Tiny {
+    let mut model = tiny::llama3();
+    model.name = "tall";
+    for (name, value) in [
+        ("hidden_size", 128),
+        ("intermediate_size", inner),
+        ("num_hidden_layers", 1),
+        ("num_attention_heads", 8),
+    ] {
+        model.json[name] = value.into();
+    }
+    model
+}
+
+/// 54 MB of weights in f32, and arenas of several MB.
+pub fn heavy() -> Tiny {
+    let mut model = tiny::llama3();
+    model.name = "heavy";
+    for (name, value) in [
+        ("hidden_size", 512),
+        ("intermediate_size", 1536),
+        ("num_hidden_layers", 4),
+        ("num_attention_heads", 8),
+        ("num_key_value_heads", 4),
         ("vocab_size", 1000),
     ] {
         model.json[name] = value.into();
@@ -78,6 +111,46 @@ pub fn largest_error(want: &[Vec<f32>], got: &[Vec<f32>]) -> f32 {
         false => a.max((w - g).abs()),
     });
     worst / scale
+}
+
+/// What candle computes on the CPU for [`logits`] of an engine of this checkpoint.
+fn logits_on_candle(model: &Tiny, prompt: usize) -> candle_core::Result<Vec<Vec<f32>>> {
+    let tensors = model.tensors(7).into_iter().collect();
+    let vb = candle_nn::VarBuilder::from_tensors(tensors, DType::F32, &Cpu::Cpu);
+    let mut llama = on_candle::Llama::load(vb, &model.config())?;
+    let all = tokens(prompt + Size::wanted().pick(8, 3));
+    let calls = std::iter::once(&all[..prompt]).chain(all[prompt..].chunks(1));
+    let mut past = 0;
+    let run = |call: &[u32]| {
+        let ids = Tensor::new(call, &Cpu::Cpu)?.unsqueeze(0)?;
+        let logits = llama.forward(&ids, past)?.flatten_all()?.to_vec1()?;
+        past += call.len();
+        Ok(logits)
+    };
+    calls.map(run).collect()
+}
+
+#[test]
+fn a_model_in_f32_follows_candle_on_the_cpu() {
+    let Some(gpu) = cuda() else { return };
+    let model = tiny::llama3();
+    let dir = tempfile::tempdir().expect("a folder");
+    model
+        .write(dir.path(), DType::F32, 7, 1)
+        .expect("a checkpoint");
+    let engine = compile(dir.path(), &model, DType::F32, gpu, true);
+    let prompts: &[usize] = Size::wanted().pick(&[1, 7, 64, 513], &[7, 70]);
+    for request in [Request::Full, Request::Minimum] {
+        engine.set_device_budget(request).expect("a budget");
+        for &prompt in prompts {
+            let want = logits_on_candle(&model, prompt).expect("candle runs");
+            let error = largest_error(&want, &logits(&engine, prompt));
+            assert!(
+                error <= 2e-4,
+                "prompt {prompt} at {request}: error {error:.2e} of the largest logit"
+            );
+        }
+    }
 }
 
 fn follows_the_host(model: &Tiny, dtype: DType, most: f32) {
@@ -158,7 +231,7 @@ fn a_budget_may_change_between_any_two_tokens() {
     let engine = compile(dir.path(), &model, DType::BF16, gpu, true);
     engine.set_device_budget(Request::Full).expect("a budget");
     let want = bits(&logits(&engine, 20));
-    let all = tokens(28);
+    let all = tokens(20 + want.len() - 1);
     let mut session = engine.session().expect("a session");
     let mut got = vec![session.prefill(&all[..20]).expect("a prompt")];
     for (i, token) in all[20..].iter().enumerate() {
@@ -175,7 +248,7 @@ fn a_budget_may_change_between_any_two_tokens() {
 
 #[test]
 fn a_full_budget_copies_nothing_and_shrinking_gives_memory_back() {
-    let Some(gpu) = cuda() else { return };
+    let Some(gpu) = cuda_alone() else { return };
     let mut model = wide(128);
     model.json["vocab_size"] = 60_000.into();
     let dir = tempfile::tempdir().expect("a folder");
@@ -190,13 +263,13 @@ fn a_full_budget_copies_nothing_and_shrinking_gives_memory_back() {
         session.decode(token).expect("a token");
         assert_eq!(engine.last_traffic().bytes, 0, "nothing streams");
     }
-    let full = gpu.free_memory().expect("the driver tells");
+    let full = free(&gpu);
     let total = engine.total_device_budget();
     engine
         .set_device_budget(Request::Minimum)
         .expect("a budget");
     session.decode(1).expect("a token");
-    let least = gpu.free_memory().expect("the driver tells");
+    let least = free(&gpu);
     let floor = engine.minimum_device_budget();
     let slack = 8 << 20;
     assert!(

@@ -3,9 +3,8 @@
 //!
 //! `cargo test --release --test gpu pressure -- --ignored` runs it.
 
-use crate::cuda;
-use crate::models::{compile, tokens};
-use crate::tiny;
+use crate::models::{compile, heavy, tokens};
+use crate::{cuda_alone, free};
 use candle_core::DType;
 use candle_trt::device::{self, Device, Memory};
 use candle_trt::{Allocation, Request, Session};
@@ -42,24 +41,12 @@ fn logits(session: &mut Session) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// Other tests of this process would find no memory meanwhile.
 #[test]
 #[ignore = "takes all memory of the device: run it alone"]
 fn an_engine_gives_way_to_another_party_and_grows_back() {
-    let Some(gpu) = cuda() else { return };
+    let Some(gpu) = cuda_alone() else { return };
     let dir = tempfile::tempdir().expect("a folder");
-    // 54 MB of weights, and arenas of several MB.
-    let mut model = tiny::llama3();
-    for (name, value) in [
-        ("hidden_size", 512),
-        ("intermediate_size", 1536),
-        ("num_hidden_layers", 4),
-        ("num_attention_heads", 8),
-        ("num_key_value_heads", 4),
-        ("vocab_size", 1000),
-    ] {
-        model.json[name] = value.into();
-    }
+    let model = heavy();
     model
         .write(dir.path(), DType::F32, 7, 1)
         .expect("a checkpoint");
@@ -75,8 +62,8 @@ fn an_engine_gives_way_to_another_party_and_grows_back() {
     // A device of its own, as another party has.
     let other = device::open("cuda:0").expect("the same GPU");
     let mut taken = take(&other);
-    let free = gpu.free_memory().expect("the driver tells");
-    assert!(free < 256 * MIB, "{free} bytes were left");
+    let left = free(&gpu);
+    assert!(left < 256 * MIB, "{left} bytes were left");
     let arena = engine.report().classes.iter().map(|c| c.arena_bytes).max();
     assert!(
         arena > Some(4 * MIB),

@@ -8,8 +8,7 @@ use candle_trt::alloc::{Arena, Pool, Strategy};
 use candle_trt::device::{Device, Host, HostMode};
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{
-    Allocation, Compiler, Engine, Error, Profile, Request, ResourceAllocation, Shared, TileTarget,
-    Weights,
+    Allocation, Compiler, Engine, Error, Profile, Request, Shared, TileTarget, Weights,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,11 +16,11 @@ use std::sync::{Arc, Mutex};
 
 const CONTEXT: usize = 256;
 
-fn compile(allocation: impl Into<Allocation>) -> Engine {
+pub fn compile(allocation: impl Into<Allocation>) -> Engine {
     on(Arc::new(Host::discrete()), CONTEXT, allocation)
 }
 
-fn on(device: Arc<dyn Device>, context: usize, allocation: impl Into<Allocation>) -> Engine {
+pub fn on(device: Arc<dyn Device>, context: usize, allocation: impl Into<Allocation>) -> Engine {
     let dir = tempfile::tempdir().expect("a folder");
     let model = tiny::llama();
     model
@@ -43,7 +42,7 @@ fn on(device: Arc<dyn Device>, context: usize, allocation: impl Into<Allocation>
 }
 
 /// A prompt and some tokens in a session of its own, as bits.
-fn bits(engine: &Engine) -> Vec<Vec<u32>> {
+pub fn bits(engine: &Engine) -> Vec<Vec<u32>> {
     let mut session = engine.session().expect("a session");
     let all = tokens(16);
     let mut calls = vec![&all[..9]];
@@ -54,7 +53,7 @@ fn bits(engine: &Engine) -> Vec<Vec<u32>> {
 }
 
 /// Bytes of the largest call's arena.
-fn largest_arena(engine: &Engine) -> u64 {
+pub fn largest_arena(engine: &Engine) -> u64 {
     let classes = engine.report().classes.iter();
     classes.map(|c| c.arena_bytes).max().expect("a class")
 }
@@ -109,35 +108,6 @@ fn a_dynamic_call_takes_what_its_own_lengths_need() {
     assert!(short < twice && twice < largest / 2, "{short} {twice}");
 }
 
-/// A static arena is held by its engine, and by whatever was recorded in it.
-#[test]
-fn a_dynamic_scope_returns_the_static_arena_and_what_was_recorded_in_it() {
-    let engine = compile(Allocation::Static);
-    let wanted = bits(&engine);
-    let mut session = engine.session().expect("a session");
-    for token in tokens(6) {
-        session.decode(token).expect("a token");
-    }
-    assert!(engine.replayed_calls() > 0);
-    let before = engine.memory();
-    assert_eq!(before.activations, largest_arena(&engine));
-    {
-        let _scope = engine
-            .resource_allocation(Allocation::Dynamic)
-            .expect("a scope");
-        assert_eq!(engine.memory().activations, 0);
-        let replayed = engine.replayed_calls();
-        assert!(bits(&engine) == wanted);
-        assert_eq!(engine.replayed_calls(), replayed, "nothing is recorded");
-        let after = engine.memory();
-        assert_eq!(after.in_use, before.in_use - before.activations);
-    }
-    assert_eq!(engine.memory().in_use, before.in_use);
-    let replayed = engine.replayed_calls();
-    assert!(bits(&engine) == wanted);
-    assert!(engine.replayed_calls() > replayed, "recorded again");
-}
-
 #[test]
 fn a_smaller_budget_returns_weights_that_recorded_calls_used() {
     let engine = compile(Allocation::Static);
@@ -188,75 +158,9 @@ fn calls_whose_memory_is_theirs_alone_are_not_recorded() {
     assert!(bits(&engine) == bits(&compile(Allocation::Static)));
 }
 
-#[test]
-fn a_scope_restores_the_previous_allocation_on_every_exit() {
-    let shared = Shared::new();
-    let engine = compile(&shared);
-    let scope = || {
-        let scope = engine.resource_allocation(Allocation::Dynamic);
-        scope.expect("a scope")
-    };
-    let early = || -> Option<()> {
-        let _scope = scope();
-        None
-    };
-    assert!(early().is_none());
-    assert_eq!(engine.allocation(), Allocation::from(&shared));
-    let panics = AssertUnwindSafe(|| {
-        let _scope = scope();
-        panic!("in a scope");
-    });
-    assert!(catch_unwind(panics).is_err());
-    assert_eq!(engine.allocation(), Allocation::from(&shared));
-    {
-        let _outer = scope();
-        {
-            let _inner = engine
-                .resource_allocation(Allocation::Static)
-                .expect("a scope");
-            assert_eq!(engine.allocation(), Allocation::Static);
-            assert_eq!(engine.memory().activations, largest_arena(&engine));
-        }
-        assert_eq!(engine.allocation(), Allocation::Dynamic);
-        assert_eq!(engine.memory().activations, 0);
-    }
-    assert_eq!(engine.allocation(), Allocation::from(&shared));
-    assert_eq!(shared.members(), 1);
-}
-
-#[test]
-fn a_scope_over_several_engines_restores_each_its_own() {
-    let shared = Shared::new();
-    let device: Arc<dyn Device> = Arc::new(Host::discrete());
-    let a = on(device.clone(), 64, Allocation::Static);
-    let b = on(device, 64, &shared);
-    {
-        let _scope = ResourceAllocation::of([&a, &b], Allocation::Dynamic).expect("a scope");
-        let memory = (a.memory().activations, b.memory().activations);
-        assert_eq!((memory, shared.bytes()), ((0, 0), 0));
-    }
-    assert_eq!(a.allocation(), Allocation::Static);
-    assert_eq!(b.allocation(), Allocation::from(&shared));
-    assert_eq!(shared.bytes(), largest_arena(&b));
-}
-
-#[test]
-fn a_scope_that_one_engine_refuses_changes_none() {
-    let shared = Shared::new();
-    let there = compile(&shared);
-    let elsewhere = on(Arc::new(Host::unified()), 64, Allocation::Dynamic);
-    let near = on(there.device().clone(), 64, Allocation::Dynamic);
-    let error = ResourceAllocation::of([&near, &elsewhere], &shared).expect_err("another device");
-    assert!(error.to_string().contains("host (unified)"), "{error}");
-    assert_eq!(near.allocation(), Allocation::Dynamic);
-    assert_eq!(elsewhere.allocation(), Allocation::Dynamic);
-    assert_eq!(shared.members(), 1);
-    assert_eq!(bits(&elsewhere).len(), bits(&near).len());
-}
-
 /// Counts what is asked of it.
 #[derive(Debug, Default)]
-struct Counting {
+pub struct Counting {
     joined: AtomicUsize,
     left: AtomicUsize,
     begun: AtomicUsize,
@@ -264,7 +168,7 @@ struct Counting {
 }
 
 impl Counting {
-    fn counts(&self) -> [usize; 4] {
+    pub fn counts(&self) -> [usize; 4] {
         [&self.joined, &self.left, &self.begun, &self.ended].map(|c| c.load(Ordering::SeqCst))
     }
 }
@@ -292,18 +196,6 @@ impl Strategy for Counting {
         self.ended.fetch_add(1, Ordering::SeqCst);
         drop(arena);
     }
-}
-
-#[test]
-fn entering_what_is_in_force_does_no_work() {
-    let own = Arc::new(Counting::default());
-    let engine = compile(own.clone());
-    {
-        let _scope = engine.resource_allocation(own.clone()).expect("a scope");
-    }
-    assert_eq!(own.counts(), [1, 0, 0, 0]);
-    drop(engine);
-    assert_eq!(own.counts(), [1, 1, 0, 0]);
 }
 
 #[test]
@@ -398,36 +290,6 @@ fn a_limit_leaves_room_for_the_arena_of_a_dynamic_engine() {
         .expect("the longest prompt");
     let error = engine.set_device_limit(limit - 1).expect_err("too little");
     assert!(matches!(error, Error::LimitTooSmall { .. }), "{error}");
-}
-
-#[test]
-fn a_static_arena_that_is_refused_after_a_scope_is_acquired_by_a_later_call() {
-    let engine = compile(Allocation::Static);
-    let (wanted, memory) = (bits(&engine), engine.memory());
-    let per_session = memory.states_per_session;
-    let budget = engine.device_budget().expect("a budget").applied;
-    let mut greedy = Vec::new();
-    {
-        let _scope = engine
-            .resource_allocation(Allocation::Dynamic)
-            .expect("a scope");
-        // Room for the sessions of the scope, or for the arena and one session.
-        let arena = largest_arena(&engine);
-        let sessions = arena / per_session + 2;
-        let beside = memory.constants + budget;
-        engine
-            .set_device_limit(beside + arena + per_session * sessions)
-            .expect("room");
-        while let Ok(session) = engine.session() {
-            greedy.push(session);
-        }
-    }
-    assert_eq!(engine.allocation(), Allocation::Static);
-    let error = greedy[0].decode(1).expect_err("no memory is left");
-    assert!(error.to_string().contains("activations"), "{error}");
-    drop(greedy);
-    assert!(bits(&engine) == wanted);
-    assert_eq!(engine.memory().activations, largest_arena(&engine));
 }
 
 #[test]

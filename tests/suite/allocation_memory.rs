@@ -4,7 +4,9 @@
 use candle_core::{DType, Device as Cpu, Tensor};
 use candle_trt::candle::Module as _;
 use candle_trt::device::{AnonPeak, Device, Host, ProcessMemory};
-use candle_trt::{Allocation, Call, Compiler, Engine, Profile, Shared, Weights, candle_nn};
+use candle_trt::{
+    Allocation, Call, Compiler, Engine, FromTensors, Profile, Shared, Weights, candle_nn,
+};
 use std::collections::HashMap;
 use std::process::Command;
 use std::sync::Arc;
@@ -96,6 +98,59 @@ fn a_dynamic_call_takes_its_plan_and_leaves_nothing() {
         assert!(took <= plan + outputs + MIB.max(plan / 8), "{took}");
         assert!(left <= MIB, "{left} bytes stayed");
     });
+}
+
+/// As [`compile`], for rows of a table; a number beyond it fails on the device, after the arena was
+/// lent and work was submitted.
+fn compile_ids(allocation: Allocation) -> Engine {
+    let random = |shape| Tensor::randn(0f32, 0.1, shape, &Cpu::Cpu).expect("a tensor");
+    let weights = HashMap::from([
+        ("table.weight".to_string(), random((8, NARROW))),
+        ("up.weight".to_string(), random((WIDE, NARROW))),
+        ("down.weight".to_string(), random((NARROW, WIDE))),
+    ]);
+    Compiler::new(Weights::from_tensors(weights).expect("they are copied"))
+        .shared_device(Arc::new(Host::discrete()))
+        .profile(Profile::single(&[("rows", 2, ROWS as i64)]).expect("a profile"))
+        .allocation(allocation)
+        .compile(|vb: candle_nn::VarBuilder| {
+            let table = candle_nn::embedding(8, NARROW, vb.pp("table"))?;
+            let up = candle_nn::linear_no_bias(NARROW, WIDE, vb.pp("up"))?;
+            let down = candle_nn::linear_no_bias(WIDE, NARROW, vb.pp("down"))?;
+            Ok(move |call: &Call| {
+                let ids = call.input("ids", call.int("rows")?, DType::U32)?;
+                Ok(vec![
+                    down.forward(&up.forward(&table.forward(&ids)?)?.silu()?)?,
+                ])
+            })
+        })
+        .expect("it compiles")
+}
+
+#[test]
+fn a_dynamic_call_that_fails_on_the_device_leaves_nothing() {
+    alone(
+        "a_dynamic_call_that_fails_on_the_device_leaves_nothing",
+        || {
+            let engine = compile_ids(Allocation::Dynamic);
+            let mut session = engine.session().expect("a session");
+            let mut run = |id: u32| {
+                let ids = Tensor::full(id, ROWS, &Cpu::Cpu).expect("an input");
+                session.run(&[ids])
+            };
+            run(7).expect("it runs");
+            run(8).expect_err("the table has 8 rows");
+            let (before, idle) = (anonymous(), engine.memory().in_use);
+            let peak = AnonPeak::start().expect("it tells");
+            let error = run(8).expect_err("the table has 8 rows");
+            assert!(error.to_string().contains('8'), "{error}");
+            let (took, left) = (peak.peak() - before, anonymous().saturating_sub(before));
+            println!("took {took}, left {left}");
+            assert!(took >= (ROWS * WIDE * 4) as u64 / 2, "{took}: no arena");
+            assert!(left <= MIB, "{left} bytes stayed");
+            assert_eq!(engine.memory().in_use, idle);
+        },
+    );
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn tensors_that_the_caller_keeps_stay_as_and_where_they_are() {
             .expect("values");
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let id = weights.find(name).expect("it is there");
-        assert!(weights.bytes(id) == bytes, "{name}");
+        assert!(weights.bytes(id) == Some(&bytes[..]), "{name}");
     }
 }
 
@@ -92,7 +92,8 @@ fn two_names_of_one_tensor_share_its_copy() {
     ]);
     let weights = Weights::from_tensors(two).expect("they are copied");
     assert_eq!(weights.files()[0].map.len(), 256 * 64 * 4);
-    let bytes = |name| weights.bytes(weights.find(name).expect("it is there"));
+    let id = |name| weights.find(name).expect("it is there");
+    let bytes = |name| weights.bytes(id(name)).expect("an id of these weights");
     assert_eq!(bytes("embedding"), bytes("head"));
 }
 
@@ -112,7 +113,8 @@ fn tensors_with_strides_are_copied_row_by_row() {
         .collect();
     let both = HashMap::from([("part".to_string(), part), ("turned".to_string(), turned)]);
     let weights = Weights::from_tensors(both).expect("they are copied");
-    let bytes = |name| weights.bytes(weights.find(name).expect("it is there"));
+    let id = |name| weights.find(name).expect("it is there");
+    let bytes = |name| weights.bytes(id(name)).expect("an id of these weights");
     assert_eq!(bytes("turned"), expected);
     let first = f32::from_le_bytes(*bytes("part").first_chunk().expect("a value"));
     assert_eq!(first, 4.0);
@@ -170,6 +172,30 @@ fn a_device_limit_that_compiling_cannot_keep_is_refused_with_the_shortfall() {
     assert_eq!(logits(&engine), logits(&free));
     // The limit is one of compiling: afterwards the budget is free to grow.
     engine.set_device_budget(Request::Full).expect("a budget");
+}
+
+/// A device that has no memory at all would answer the first request with an error of its own.
+#[test]
+fn a_device_limit_is_checked_before_any_memory_is_asked_for() {
+    let weights = Arc::new(Weights::from_tensors(tensors()).expect("they are copied"));
+    for mode in [HostMode::Unified, HostMode::Discrete] {
+        let with = |device_bytes| {
+            let device = Host::new(mode).with_memory(0);
+            let limits = CompileLimits {
+                device_bytes,
+                ..CompileLimits::default()
+            };
+            let compiler = compiler(weights.clone(), mode).device(device);
+            compile(compiler.limits(limits)).expect_err("there is no memory")
+        };
+        let limited = with(Some(1000));
+        let Error::CompileLimit { memory, limit, .. } = limited else {
+            panic!("{limited}");
+        };
+        assert_eq!((memory, limit), ("device", 1000));
+        let asked = with(None);
+        assert!(asked.out_of_memory().is_some(), "{asked}");
+    }
 }
 
 #[test]

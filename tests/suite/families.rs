@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use crate::common::on_candle::{Llama, LoadOptions};
+pub use crate::common::tiny::tokens;
 use crate::common::tiny::{self, Tiny};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -21,10 +22,6 @@ fn builder(model: &Tiny) -> VarBuilder<'static> {
 
 fn ours(model: &Tiny) -> Llama {
     Llama::load(builder(model), &model.config()).expect("the model loads")
-}
-
-pub fn tokens(count: usize) -> Vec<u32> {
-    (0..count as u32).map(|i| (i * 37 + 11) % 96).collect()
 }
 
 fn batch(tokens: &[u32]) -> Tensor {

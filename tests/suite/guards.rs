@@ -87,6 +87,34 @@ fn scopes_nest() {
 }
 
 #[test]
+fn scopes_of_two_engines_restore_each_its_own_in_any_order() {
+    let engines = [HostMode::Discrete, HostMode::Unified].map(engine);
+    for turned in [false, true] {
+        let starts = ["30%", "60%"].map(|s| s.parse::<Request>().expect("a share"));
+        for (engine, start) in engines.iter().zip(starts) {
+            engine.set_device_budget(start).expect("a budget");
+        }
+        let before = [now(&engines[0]), now(&engines[1])];
+        let mut scopes = engines.each_ref().map(|e| {
+            let mut scope = e.weight_streaming().expect("a scope");
+            scope.set_device_budget(Request::Minimum).expect("a budget");
+            Some(scope)
+        });
+        let first = usize::from(turned);
+        let inside = now(&engines[1 - first]);
+        drop(scopes[first].take());
+        assert_eq!(now(&engines[first]), before[first]);
+        assert_eq!(
+            now(&engines[1 - first]),
+            inside,
+            "the other is still inside"
+        );
+        drop(scopes);
+        assert_eq!([now(&engines[0]), now(&engines[1])], before);
+    }
+}
+
+#[test]
 fn setting_what_is_in_force_moves_nothing() {
     for engine in [engine(HostMode::Unified), engine(HostMode::Discrete)] {
         for request in starts(&engine) {

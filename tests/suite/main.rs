@@ -3,6 +3,7 @@
 
 mod allocation;
 mod allocation_memory;
+mod allocation_scopes;
 mod by_host;
 mod common;
 mod compile_limits;

@@ -215,3 +215,27 @@ fn predictions_need_streaming() {
     assert!(refused(engine.predict(Request::Full).err()));
     assert!(refused(engine.budget_for(Duration::from_secs(1)).err()));
 }
+
+#[test]
+fn costs_that_no_call_can_have_are_refused_by_name_and_change_nothing() {
+    let engine = engine(HostMode::Discrete);
+    engine.set_costs(&[], COSTS).expect("costs");
+    let before = engine.predict(Request::Minimum).expect("a time").seconds;
+    type Spoil = fn(&mut Costs);
+    let cases: [(&str, Spoil); 6] = [
+        ("link", |c| c.link = 0.0),
+        ("memory", |c| c.memory = f64::NAN),
+        ("settled", |c| c.settled = -1.0),
+        ("streaming", |c| c.streaming = f64::INFINITY),
+        ("contention", |c| c.contention = 1.5),
+        ("contention", |c| c.contention = f64::NAN),
+    ];
+    for (field, spoil) in cases {
+        let mut costs = COSTS;
+        spoil(&mut costs);
+        let error = engine.set_costs(&[], costs).expect_err("no call has that");
+        assert!(error.to_string().contains(field), "{error}");
+        let after = engine.predict(Request::Minimum).expect("a time").seconds;
+        assert_eq!(after, before, "{field}");
+    }
+}

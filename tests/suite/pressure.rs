@@ -6,7 +6,8 @@ use crate::families::tokens;
 use candle_trt::device::{Device, Host, HostMode};
 use candle_trt::stream::Why;
 use candle_trt::{Allocation, Compiler, Engine, Request};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 const MIB: u64 = 1 << 20;
 /// What automatic budgets leave alone of 64 MiB.
@@ -268,4 +269,48 @@ fn an_engine_with_a_budget_of_its_own_finds_room_beside_one_on_automatic() {
     let second = compile(device, |c| c.budget(fixed)).expect("the first makes room");
     assert!(first.device_budget().expect("a budget").applied < before);
     assert!(bits(&first) == bits(&second));
+}
+
+/// What is logged at the level of warnings and above, while `run` runs on this thread.
+fn warnings(run: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("nobody panicked").extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter("warn")
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let scope = log.set_default();
+    run();
+    drop(scope);
+    let bytes = lines.0.lock().expect("nobody panicked").clone();
+    String::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn giving_way_is_logged_with_the_bytes_before_and_after() {
+    let device = host(HostMode::Discrete, 64 * MIB);
+    let engine = full(&device, Allocation::Dynamic);
+    bits(&engine);
+    let other = take_all(&device, 1000);
+    let log = warnings(|| {
+        bits(&engine);
+    });
+    drop(other);
+    let last = engine.memory().pressure.last.expect("it gave way");
+    assert!(log.contains("WARN"), "{log}");
+    for number in [format!("from={}", last.from), format!("to={}", last.to)] {
+        assert!(log.contains(&number), "{number} is not in: {log}");
+    }
 }

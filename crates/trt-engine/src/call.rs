@@ -32,33 +32,30 @@ impl Laid<'_> {
     }
 }
 
-/// The memory behind a program's buffers in one call.
-struct Buffers(Vec<Option<Slice>>);
+/// The memory behind a program's buffers in one call. A call that is replayed looks only at its
+/// inputs and outputs, so each is found when it is asked for.
+struct Buffers<'a> {
+    inner: &'a Inner,
+    index: usize,
+    arena: &'a Laid<'a>,
+    states: &'a [Slice],
+}
 
-impl Buffers {
-    fn bind(
-        inner: &Inner,
-        index: usize,
-        arena: &Laid<'_>,
-        states: &[Slice],
-    ) -> Result<Buffers, Error> {
-        let p = &inner.programs[index];
-        let mut slices = Vec::with_capacity(p.program.buffers.len());
-        for (i, buffer) in p.program.buffers.iter().enumerate() {
-            slices.push(match &buffer.kind {
-                BufferKind::Input(_) | BufferKind::Output(_) | BufferKind::Temp => {
-                    arena.part(arena.layout.places[i])?
-                }
-                BufferKind::State(s) => states.get(*s).cloned(),
-                BufferKind::Const(_) => inner.constants[index][i].as_ref().map(|l| l.whole()),
-            });
-        }
-        Ok(Buffers(slices))
-    }
-
-    fn get(&self, i: usize) -> Result<&Slice, Error> {
-        let missing = || Error::lower(format!("buffer b{i} has no memory"));
-        self.0.get(i).and_then(Option::as_ref).ok_or_else(missing)
+impl Buffers<'_> {
+    fn get(&self, i: usize) -> Result<Slice, Error> {
+        let buffers = &self.inner.programs[self.index].program.buffers;
+        let found = match &buffers.get(i).map(|b| &b.kind) {
+            Some(BufferKind::Input(_) | BufferKind::Output(_) | BufferKind::Temp) => {
+                self.arena.part(self.arena.layout.places[i])?
+            }
+            Some(BufferKind::State(s)) => self.states.get(*s).cloned(),
+            Some(BufferKind::Const(_)) => {
+                let constant = self.inner.constants[self.index][i].as_ref();
+                constant.map(|l| l.whole())
+            }
+            None => None,
+        };
+        found.ok_or_else(|| Error::lower(format!("buffer b{i} has no memory")))
     }
 }
 
@@ -125,11 +122,16 @@ fn submit(
     arena: &Laid<'_>,
 ) -> Result<Vec<Vec<u8>>, Error> {
     let p = &inner.programs[index];
-    let buffers = Buffers::bind(inner, index, arena, states)?;
+    let buffers = Buffers {
+        inner,
+        index,
+        arena,
+        states,
+    };
     for (i, bytes) in inputs.iter().enumerate() {
         // Inputs come first among a program's buffers.
         let place = buffers.get(i)?;
-        let dst = part(place, bytes.len())?;
+        let dst = part(&place, bytes.len())?;
         let bytes = bytes.clone();
         inner
             .device
@@ -141,7 +143,7 @@ fn submit(
     for (o, (shape, dtype)) in p.program.outputs.iter().enumerate() {
         let len = shape.iter().map(|d| d.size(&env)).product::<usize>() * dtype.size();
         let mut bytes = vec![0; len];
-        let src = part(buffers.get(first + o)?, len)?;
+        let src = part(&buffers.get(first + o)?, len)?;
         inner.device.read(inner.compute.id(), &src, &mut bytes)?;
         outputs.push(bytes);
     }
@@ -161,7 +163,7 @@ fn launch_all(
     run: &mut Run,
     index: usize,
     env: Env,
-    buffers: &Buffers,
+    buffers: &Buffers<'_>,
     states: &[Slice],
     arena: &Laid<'_>,
 ) -> Result<(), Error> {
@@ -229,14 +231,14 @@ impl Maker<'_> {
         p: &'a Compiled,
         launch: usize,
         env: Env,
-        buffers: &Buffers,
+        buffers: &Buffers<'_>,
         arena: &Laid<'_>,
         pass: &Pass<'_>,
     ) -> Result<Maker<'a>, Error> {
         let mut args: Vec<Option<Slice>> = Vec::with_capacity(p.uses[launch].len());
         for used in &p.uses[launch] {
             args.push(match used {
-                WeightUse::Buffer(b) => Some(buffers.get(b.0 as usize)?.clone()),
+                WeightUse::Buffer(b) => Some(buffers.get(b.0 as usize)?),
                 WeightUse::Rows(w) => Some(pass.mapped(p.weights[w.0 as usize])?),
                 WeightUse::Whole(w) => Some(pass.pinned(p.weights[w.0 as usize])?),
                 WeightUse::Ranged => None,

@@ -91,7 +91,8 @@ impl Compiler {
         self
     }
 
-    /// The most that the engine may hold on the device, in bytes, everything included.
+    /// The most that the engine may hold on the device, in bytes: all that [`Engine::device_limit`]
+    /// counts.
     pub fn device_limit(mut self, bytes: u64) -> Self {
         self.limit = Some(bytes);
         self
@@ -302,8 +303,7 @@ impl Compiler {
 /// The dtype of most weight bytes.
 fn common_dtype(weights: &Weights) -> DType {
     let mut sums = [(DType::F32, 0usize), (DType::BF16, 0), (DType::F16, 0)];
-    for id in weights.ids() {
-        let info = weights.info(id);
+    for (_, info) in weights.iter() {
         let dtype = match info.dtype {
             trt_kernel::DType::BF16 => DType::BF16,
             trt_kernel::DType::F16 => DType::F16,

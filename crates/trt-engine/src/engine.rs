@@ -15,8 +15,9 @@ use crate::seat::Seat;
 use crate::states;
 use crate::{Allocation, Error, Profile, Request, Session, TileTarget, Traffic, Weights};
 use candle_core::DType;
+use parking_lot::{FairMutex, FairMutexGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use trt_alloc::{Lease, Pool, Purpose};
 use trt_device::{Device, Executable, OwnedStream};
 use trt_graph::program::{BufferId, Program, WeightId as ProgramWeight};
@@ -100,7 +101,8 @@ pub(crate) struct Inner {
     pub automatic: AtomicBool,
     /// Calls since it was made.
     pub calls: AtomicU64,
-    run: Mutex<Run>,
+    /// Fair, since a change of the budget waits for its turn among calls that come without a pause.
+    run: FairMutex<Run>,
     /// What calls cost, once it was measured.
     pub known: Mutex<Option<Known>>,
 }
@@ -142,7 +144,8 @@ impl Engine {
             .mapped
             .iter()
             .filter(|id| !roles.streamed.contains(id));
-        let mapped_tables = mapped_only.map(|id| weights.info(*id).bytes() as u64).sum();
+        let mapped_tables = mapped_only.filter_map(|id| weights.get(*id));
+        let mapped_tables = mapped_tables.map(|info| info.bytes() as u64).sum();
         // With a limit the first budget is only known once the floor is: start with the least.
         let request = if limit.is_some() {
             Request::Minimum
@@ -203,7 +206,7 @@ impl Engine {
             demand,
             automatic: AtomicBool::new(automatic),
             calls: AtomicU64::new(0),
-            run: Mutex::new(Run {
+            run: FairMutex::new(Run {
                 streamer,
                 recorded: Recorded::new(replay),
                 layouts: Layouts::default(),
@@ -279,15 +282,15 @@ impl Engine {
         self.run().streamer.traffic()
     }
 
-    pub(crate) fn run(&self) -> MutexGuard<'_, Run> {
+    pub(crate) fn run(&self) -> FairMutexGuard<'_, Run> {
         self.0.run()
     }
 }
 
 impl Inner {
-    pub fn run(&self) -> MutexGuard<'_, Run> {
+    pub fn run(&self) -> FairMutexGuard<'_, Run> {
         // A call that panicked left the streamer between two works; its pass reset the ring.
-        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+        self.run.lock()
     }
 }
 

@@ -26,6 +26,14 @@ pub enum Error {
     /// candle refused a tensor.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// Costs to predict from that no calls can have.
+    #[error("costs of a call: {field} cannot be {value}")]
+    Costs {
+        /// The field.
+        field: &'static str,
+        /// What it was.
+        value: f64,
+    },
     /// Budgets need an engine that was compiled for them.
     #[error(
         "this engine was compiled without weight streaming: use Compiler::weight_streaming(true)"

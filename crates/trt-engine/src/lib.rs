@@ -42,6 +42,7 @@
 //! assert!(worst < 1e-4);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![forbid(unsafe_code)]
 
 mod allocation;
 mod budget;

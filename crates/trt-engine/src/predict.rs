@@ -65,10 +65,14 @@ impl Engine {
     }
 
     /// Predicts from costs that are known, e.g. from an earlier [`Engine::calibrate`], instead of
-    /// measuring.
+    /// measuring. Rates and times that are not above zero and finite, and a contention outside of 0
+    /// to 1, are an error, and nothing changes.
     pub fn set_costs(&self, ints: &[(&str, i64)], costs: Costs) -> Result<(), Error> {
         self.require_streaming()?;
         let (class, _) = self.class_of(ints)?;
+        if let Some((field, value)) = costs.unusable() {
+            return Err(Error::Costs { field, value });
+        }
         self.know(class, costs);
         Ok(())
     }

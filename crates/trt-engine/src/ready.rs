@@ -142,6 +142,7 @@ pub(crate) fn large_pinned(programs: &[Compiled], weights: &Weights) -> Vec<(Str
     let ids: BTreeSet<WeightId> = whole.filter(|(w, _)| w.whole).map(|(_, id)| *id).collect();
     let sized = ids
         .into_iter()
-        .map(|id| (weights.info(id).name.clone(), weights.info(id).bytes()));
+        .filter_map(|id| weights.get(id))
+        .map(|info| (info.name.clone(), info.bytes()));
     sized.filter(|(_, bytes)| *bytes > LARGE_PINNED).collect()
 }

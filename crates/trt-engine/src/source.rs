@@ -9,7 +9,7 @@ pub(crate) struct Source(pub Arc<Weights>);
 
 impl WeightSource for Source {
     fn find(&self, name: &str) -> Option<(Vec<usize>, DType)> {
-        let info = self.0.info(self.0.lookup(name)?);
+        let info = self.0.get(self.0.lookup(name)?)?;
         Some((info.shape.clone(), info.dtype))
     }
 

@@ -21,6 +21,7 @@
 //! ```
 //!
 //! and is made inside a compiler's closure, `|vb| Llama::load(vb, &config)`.
+#![forbid(unsafe_code)]
 
 pub mod cache;
 pub mod config;

@@ -257,6 +257,7 @@ impl Streamer {
         let result = self.device.synchronize(self.copy.id());
         if result.is_err() {
             self.cursor = Cursor::default();
+            self.found.fill(None);
             for resident in self.places.resident.values_mut() {
                 resident.load = Load::Pending;
             }

@@ -84,19 +84,19 @@ pub struct Traffic {
     pub loaded: u64,
 }
 
-/// What is to be cut: the weights of the programs.
+/// What is to be cut: the weights of the programs, but for ids of other weights.
 pub(crate) fn sheets(weights: &Weights, lists: &[Vec<WeightId>], whole: &[WeightId]) -> Vec<Sheet> {
     let whole: HashSet<WeightId> = whole.iter().copied().collect();
     let used: HashSet<WeightId> = lists.iter().flatten().copied().collect();
     used.into_iter()
-        .map(|weight| {
-            let info = weights.info(weight);
-            Sheet {
+        .filter_map(|weight| {
+            let info = weights.get(weight)?;
+            Some(Sheet {
                 weight,
                 rows: info.rows(),
                 row_bytes: info.bytes() / info.rows().max(1),
                 whole: whole.contains(&weight),
-            }
+            })
         })
         .collect()
 }

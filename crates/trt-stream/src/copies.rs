@@ -29,7 +29,7 @@ const NAME: &str = "tensors-in-memory";
 /// let mut copies = Copies::new()?;
 /// copies.add("proj.weight", DType::F32, &[2, 3], &[0; 24])?;
 /// let weights = copies.finish()?;
-/// assert_eq!(weights.bytes(weights.find("proj.weight")?), [0; 24]);
+/// assert_eq!(weights.bytes(weights.find("proj.weight")?), Some(&[0; 24][..]));
 /// # Ok::<(), trt_stream::WeightsError>(())
 /// ```
 #[derive(Debug)]

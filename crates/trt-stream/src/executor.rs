@@ -38,6 +38,8 @@ pub struct Streamer {
     pub(crate) split: Split,
     /// Counts changes of the split.
     pub(crate) generation: u64,
+    /// For each list, the generation in which all its tiles were found to be there.
+    pub(crate) found: Vec<Option<u64>>,
     /// The last request that was accepted.
     pub(crate) requested: Request,
     /// `None` while the device has no memory for any budget.
@@ -66,6 +68,7 @@ impl Streamer {
                 slot_bytes: 0,
             },
             generation: 0,
+            found: vec![None; lists.len()],
             requested: config.request,
             applied: None,
             cycles: Vec::new(),
@@ -197,12 +200,20 @@ impl Streamer {
     /// A number that stands for where the weights of a program lie, if all of them are on the
     /// device, copied, and will stay there until the budget changes: launches made for it can
     /// be made again while the number is the same.
-    pub fn settled(&self, program: ProgramId) -> Result<Option<u64>, Error> {
-        let cycle = self.cycle(program)?;
-        let mut tiles = cycle.uses.iter().flat_map(|w| self.layout.tiling().of(*w));
+    pub fn settled(&mut self, program: ProgramId) -> Result<Option<u64>, Error> {
+        let list = self.list(program)?;
+        let generation = Some(self.generation);
+        if self.found[list] == generation {
+            return Ok(generation);
+        }
+        let uses = self.cycles[list].uses.iter();
+        let mut tiles = uses.flat_map(|w| self.layout.tiling().of(*w));
         let done = |t| matches!(self.places.resident.get(&t), Some(r) if r.load.is_done());
-        let settled = self.places.residency == Residency::Copied && tiles.all(done);
-        Ok(settled.then_some(self.generation))
+        if self.places.residency != Residency::Copied || !tiles.all(done) {
+            return Ok(None);
+        }
+        self.found[list] = generation;
+        Ok(generation)
     }
 
     /// Starts a pass over a program. Programs with equal lists of uses continue each other's

@@ -200,20 +200,23 @@ impl Weights {
         }
     }
 
-    /// What and where a weight is.
-    ///
-    /// # Panics
-    /// If `id` is not of these weights.
-    pub fn info(&self, id: WeightId) -> &TensorInfo {
-        &self.tensors[id.0 as usize]
-    }
-
     /// What and where a weight is, if `id` is of these weights.
     pub fn get(&self, id: WeightId) -> Option<&TensorInfo> {
         self.tensors.get(id.0 as usize)
     }
 
+    /// The same for an id that is known to be of these weights: they gave it, or `check_roles`
+    /// has seen it.
+    pub(crate) fn info(&self, id: WeightId) -> &TensorInfo {
+        &self.tensors[id.0 as usize]
+    }
+
     /// All weights in file order.
+    pub fn iter(&self) -> impl Iterator<Item = (WeightId, &TensorInfo)> + '_ {
+        self.ids().zip(&self.tensors)
+    }
+
+    /// The ids of all weights in file order.
     pub fn ids(&self) -> impl Iterator<Item = WeightId> + '_ {
         (0..self.tensors.len() as u32).map(WeightId)
     }
@@ -243,14 +246,12 @@ impl Weights {
         &self.files
     }
 
-    /// A weight's bytes, through the mapping: touching them reads the file.
-    ///
-    /// # Panics
-    /// If `id` is not of these weights.
-    pub fn bytes(&self, id: WeightId) -> &[u8] {
-        let info = self.info(id);
+    /// A weight's bytes, through the mapping: touching them reads the file. Nothing if `id` is not
+    /// of these weights.
+    pub fn bytes(&self, id: WeightId) -> Option<&[u8]> {
+        let info = self.get(id)?;
         // Ranges were checked against the file's length when it was opened.
-        &self.files[info.file.0 as usize].map[info.range.clone()]
+        Some(&self.files[info.file.0 as usize].map[info.range.clone()])
     }
 
     /// A hash of names, shapes, dtypes, offsets and file sizes: the same on every machine and

@@ -85,7 +85,7 @@
 //!     pass.finish()?;
 //!     let mut found = vec![0; 131072];
 //!     device.read(compute, &out.whole(), &mut found)?;
-//!     assert_eq!(found, weights.bytes(w));
+//!     assert_eq!(Some(&found[..]), weights.bytes(w));
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

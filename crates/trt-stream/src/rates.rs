@@ -1,13 +1,15 @@
 //! How fast bytes come to a device, and how fast kernels read them there.
 //!
 //! Both are measured with the work that streaming itself submits: tiles of the weights that are
-//! fetched, and a kernel that reads device memory once. They bound what any budget can reach.
+//! fetched, and kernels that read device memory once. They bound what any budget can reach.
 
 use crate::{Error, WeightId, Weights};
 use std::time::Instant;
 use trt_alloc::{Pool, Purpose};
 use trt_device::{Device, OwnedStream, Paging, Residency, Slice, Stream, Work};
-use trt_kernel::{Arg, BodyBuilder, DType, Dim, Env, Inst, Kernel, Reduce, Row, View};
+use trt_kernel::{
+    Arg, BodyBuilder, DType, Dim, Env, Inst, Kernel, Matmul, Operand, Reduce, Row, View,
+};
 
 /// Measured rates of a device, in bytes a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,9 +22,9 @@ pub struct Rates {
 
 /// Most bytes of one fetch.
 const PIECE: usize = 16 << 20;
-/// Most bytes that are fetched, and that the kernel reads.
+/// Most bytes that are fetched, and that the kernels read.
 const MOST: usize = 1 << 30;
-/// Columns that the reading kernel sums into one value.
+/// Columns that the reading kernels turn into one value.
 const COLUMNS: usize = 16384;
 const ROUNDS: usize = 5;
 
@@ -134,38 +136,96 @@ fn pieces(
     Ok(pieces)
 }
 
+/// The rate of the kernel that reads fastest: a sum of each row, or the product of each row with the
+/// first. What a device makes of one may be bound by arithmetic (on the host the sum is, at a
+/// sixth of what memory gives).
 fn memory(device: &dyn Device, pool: &Pool, stream: Stream, most: usize) -> Result<f64, Error> {
     let free = (device.info().total_memory / 8).min(pool.limit().saturating_sub(pool.in_use()));
     let bytes = most.min(usize::try_from(free).unwrap_or(most));
-    // A sum for each row is stored too.
+    // A value for each row is stored too.
     let rows = (bytes / ((COLUMNS + 64) * 4)).max(1);
+    let data = pool.acquire((rows * COLUMNS * 4) as u64, Purpose::Scratch)?;
+    let out = pool.acquire((rows * 4) as u64, Purpose::Scratch)?;
+    let (data, out) = (data.whole(), out.whole());
+    fill(device, stream, &data)?;
+    let first = data.slice(0..COLUMNS * 4)?;
+    let kernels = [
+        (sum(rows), vec![data.clone(), out.clone()]),
+        (product(rows), vec![first, data.clone(), out]),
+    ];
+    let mut best: f64 = 0.0;
+    for (kernel, args) in kernels {
+        let executable = device.load(&kernel)?;
+        let seconds = time(device, stream, || {
+            let work = Work::Launch {
+                executable: executable.clone(),
+                env: Env::default(),
+                args: args.clone(),
+                tiles: Vec::new(),
+                scratch: None,
+            };
+            Ok(device.submit(stream, work)?)
+        })?;
+        best = best.max(data.len() as f64 / seconds);
+    }
+    Ok(best)
+}
+
+/// Writes to all of it: pages that nothing was written to are one page of zeros to a host, which
+/// its caches hold.
+fn fill(device: &dyn Device, stream: Stream, data: &Slice) -> Result<(), Error> {
+    let piece = PIECE.min(data.len());
+    let first = data.slice(0..piece)?;
+    let bytes = 1f32.to_le_bytes().repeat(piece / 4);
+    let dst = first.clone();
+    device.submit(stream, Work::Write { dst, bytes })?;
+    for start in (piece..data.len()).step_by(piece) {
+        let dst = data.slice(start..(start + piece).min(data.len()))?;
+        let src = first.slice(0..dst.len())?;
+        device.submit(stream, Work::Copy { dst, src })?;
+    }
+    Ok(())
+}
+
+/// `out[i] = Σ_j data[i, j]`.
+fn sum(rows: usize) -> Kernel {
     let space = [Dim::from(rows), Dim::from(COLUMNS)];
     let mut body = BodyBuilder::new();
     let value = body.load(Arg(0), View::contiguous(&space));
     let sum = body.push(Inst::Reduce(Reduce::Sum, value));
-    let per_row = View {
-        offset: Dim::from(0),
-        strides: vec![Dim::from(1), Dim::from(0)],
-    };
-    body.store(Arg(1), per_row, sum);
-    let kernel = Kernel::Row(Row {
+    body.store(Arg(1), view([1, 0]), sum);
+    Kernel::Row(Row {
         space: space.to_vec(),
         args: vec![DType::F32; 2],
         body: body.finish(),
-    });
-    let executable = device.load(&kernel)?;
-    let data = pool.acquire((rows * COLUMNS * 4) as u64, Purpose::Scratch)?;
-    let out = pool.acquire((rows * 4) as u64, Purpose::Scratch)?;
-    let args = [data.whole(), out.whole()];
-    let seconds = time(device, stream, || {
-        let work = Work::Launch {
-            executable: executable.clone(),
-            env: Env::default(),
-            args: args.to_vec(),
-            tiles: Vec::new(),
-            scratch: None,
-        };
-        Ok(device.submit(stream, work)?)
-    })?;
-    Ok((rows * COLUMNS * 4) as f64 / seconds)
+    })
+}
+
+/// `out[i] = Σ_j first[j] data[i, j]`.
+fn product(rows: usize) -> Kernel {
+    let mut epilogue = BodyBuilder::new();
+    let sum = epilogue.push(Inst::Input);
+    epilogue.store(Arg(2), view([0, rows, 1]), sum);
+    let operand = |arg: u16| Operand {
+        arg: Arg(arg),
+        view: view([0, COLUMNS, 1]),
+    };
+    Kernel::Matmul(Matmul {
+        batch: Dim::from(1),
+        m: Dim::from(1),
+        n: Dim::from(rows),
+        k: Dim::from(COLUMNS),
+        args: vec![DType::F32; 3],
+        a: operand(0).into(),
+        b: operand(1),
+        ranged: true,
+        epilogue: epilogue.finish(),
+    })
+}
+
+fn view<const N: usize>(strides: [usize; N]) -> View {
+    View {
+        offset: Dim::from(0),
+        strides: strides.map(Dim::from).to_vec(),
+    }
 }

@@ -31,6 +31,23 @@ pub struct Costs {
     pub contention: f64,
 }
 
+impl Costs {
+    /// The first field whose number cannot be one, and the number: rates and times are above zero and
+    /// finite, and contention is from 0 to 1.
+    pub fn unusable(&self) -> Option<(&'static str, f64)> {
+        let positive = [
+            ("link", self.link),
+            ("memory", self.memory),
+            ("settled", self.settled),
+            ("streaming", self.streaming),
+        ];
+        let bad = |(_, v): &(&str, f64)| !(v.is_finite() && *v > 0.0);
+        let share = ("contention", self.contention);
+        let contention = (!(0.0..=1.0).contains(&share.1)).then_some(share);
+        positive.into_iter().find(bad).or(contention)
+    }
+}
+
 /// A call that was timed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timed {

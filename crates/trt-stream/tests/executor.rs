@@ -1,158 +1,13 @@
 //! The executor on the host device, unified and discrete. The "kernel" of these tests copies
 //! the rows it is given, so what a pass computes is the weights themselves.
 
+#[path = "support/bench.rs"]
+mod bench;
 mod support;
 
-use std::sync::Arc;
-use support::write_f32;
-use tempfile::TempDir;
-use trt_alloc::Pool;
-use trt_device::{Device, Host, HostMode, Memory, Stream, Work};
-use trt_stream::{
-    Config, Error, Pass, ProgramId, Request, Streamer, TileTarget, WeightId, Weights,
-};
-
-const TENSORS: [(&str, &[usize]); 6] = [
-    ("norm", &[96]),
-    ("up", &[320, 48]),
-    ("down", &[130, 96]),
-    ("conv", &[40, 3, 25]),
-    ("head", &[700, 32]),
-    ("table", &[500, 16]),
-];
-const STREAMED: [&str; 4] = ["up", "down", "conv", "head"];
-
-struct Bench {
-    _dir: TempDir,
-    device: Arc<dyn Device>,
-    pool: Pool,
-    weights: Arc<Weights>,
-    compute: Stream,
-    out: Memory,
-}
-
-/// What went wrong in a pass of these tests.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Stream(#[from] Error),
-    #[error("asked to stop")]
-    Asked,
-}
-
-impl Bench {
-    fn new(mode: HostMode) -> Bench {
-        Bench::with_limit(mode, u64::MAX)
-    }
-
-    fn with_limit(mode: HostMode, limit: u64) -> Bench {
-        let dir = tempfile::tempdir().unwrap();
-        let path = write_f32(&dir.path().join("w.safetensors"), &TENSORS);
-        let weights = Arc::new(Weights::open(path).unwrap());
-        let device: Arc<dyn Device> = Arc::new(Host::new(mode));
-        Bench {
-            _dir: dir,
-            compute: device.stream("compute").unwrap(),
-            out: device.allocate(2 * weights.total_bytes() as usize).unwrap(),
-            pool: Pool::new(device.clone(), limit),
-            device,
-            weights,
-        }
-    }
-
-    fn id(&self, name: &str) -> WeightId {
-        self.weights.find(name).unwrap()
-    }
-
-    fn ids(&self, names: &[&str]) -> Vec<WeightId> {
-        names.iter().map(|n| self.id(n)).collect()
-    }
-
-    fn config(&self, programs: &[&[&str]], request: Request) -> Config {
-        Config {
-            pool: self.pool.clone(),
-            weights: self.weights.clone(),
-            compute: self.compute,
-            programs: programs.iter().map(|p| self.ids(p)).collect(),
-            whole: self.ids(&["conv"]),
-            pinned: self.ids(&["norm"]),
-            mapped: self.ids(&["table"]),
-            tile_target: TileTarget::Bytes(12 << 10),
-            request,
-            free: 0,
-        }
-    }
-
-    fn streamer(&self, request: Request) -> Streamer {
-        Streamer::new(self.config(&[&STREAMED], request)).unwrap()
-    }
-
-    /// Copies every row that the pass launches to its place in a pass's output.
-    fn uses(&self, pass: &mut Pass<'_>, stop_at: Option<usize>) -> Result<(), Failure> {
-        let mut at = 0;
-        let mut launches = 0;
-        while let Some(weight) = pass.upcoming() {
-            let info = self.weights.info(weight);
-            let row = info.bytes() / info.rows();
-            let mut next_row = 0;
-            pass.next_use(|tiles| {
-                if Some(launches) == stop_at {
-                    return Err(Failure::Asked);
-                }
-                launches += 1;
-                assert_eq!(tiles.rows.start, next_row, "rows come in order");
-                for (rows, slice) in tiles.each() {
-                    assert_eq!(slice.len(), rows.len() * row);
-                    next_row = rows.end;
-                    let dst = self.out.whole();
-                    let dst = dst.slice(at + rows.start * row..at + rows.end * row);
-                    let work = Work::Copy {
-                        dst: dst.unwrap(),
-                        src: slice.clone(),
-                    };
-                    self.device.submit(self.compute, work).unwrap();
-                }
-                Ok(())
-            })?;
-            assert_eq!(next_row, info.rows(), "every row was launched");
-            at += info.bytes();
-        }
-        Ok(())
-    }
-
-    /// A pass must compute exactly the weights.
-    fn pass(&self, streamer: &mut Streamer, program: u32, names: &[&str]) {
-        let mut pass = streamer.begin(ProgramId(program)).unwrap();
-        self.uses(&mut pass, None).unwrap();
-        pass.finish().unwrap();
-        let expected: Vec<u8> = names
-            .iter()
-            .flat_map(|n| self.weights.bytes(self.id(n)).to_vec())
-            .collect();
-        let mut found = vec![0; expected.len()];
-        let out = self.out.whole().slice(0..found.len()).unwrap();
-        self.device.read(self.compute, &out, &mut found).unwrap();
-        assert!(found == expected, "a pass computed other bits");
-        // What an earlier pass left must not pass for this one's result.
-        let blank = Work::Write {
-            dst: out,
-            bytes: vec![0xAA; found.len()],
-        };
-        self.device.submit(self.compute, blank).unwrap();
-    }
-}
-
-fn both(test: impl Fn(Bench)) {
-    test(Bench::new(HostMode::Unified));
-    test(Bench::new(HostMode::Discrete));
-}
-
-/// Budgets from the floor to the total.
-fn budgets(streamer: &Streamer, count: u64) -> Vec<Request> {
-    let (floor, total) = (streamer.floor(), streamer.total());
-    let at = |i| Request::Bytes(floor + (total - floor) * i / count);
-    (0..=count).map(at).collect()
-}
+use bench::{Bench, Failure, STREAMED, both, budgets};
+use trt_device::{HostMode, Work};
+use trt_stream::{Error, ProgramId, Request, Streamer, WeightId};
 
 #[test]
 fn the_bits_are_the_same_at_every_budget() {
@@ -403,7 +258,11 @@ fn pinned_and_mapped_weights_are_where_they_should_be() {
                 .device
                 .read(bench.compute, &slice, &mut found)
                 .unwrap();
-            assert_eq!(found, bench.weights.bytes(bench.id(name)), "{name}");
+            assert_eq!(
+                found,
+                bench.weights.bytes(bench.id(name)).unwrap(),
+                "{name}"
+            );
         }
         let error = streamer.pinned(bench.id("table")).unwrap_err();
         assert_eq!(error.to_string(), "weight 'table' is not pinned");

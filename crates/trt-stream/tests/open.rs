@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use support::{write_f32, write_raw};
 use tempfile::TempDir;
 use trt_kernel::DType;
-use trt_stream::{Weights, WeightsError};
+use trt_stream::{WeightId, Weights, WeightsError};
 
 fn dir() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -43,8 +43,11 @@ fn a_file_is_indexed_in_file_order() {
     assert_eq!(weights.names().collect::<Vec<_>>(), ["b", "a"]);
     assert_eq!(weights.total_bytes(), 40);
     let id = weights.require("a", &[4], Some(DType::F32)).unwrap();
-    assert_eq!(weights.info(id).rows(), 4);
-    assert_eq!(weights.bytes(id)[..4], (6f32 * 0.37 + 1.0).to_le_bytes());
+    assert_eq!(weights.get(id).unwrap().rows(), 4);
+    assert_eq!(
+        weights.bytes(id).unwrap()[..4],
+        (6f32 * 0.37 + 1.0).to_le_bytes()
+    );
 }
 
 #[test]
@@ -58,7 +61,7 @@ fn metadata_and_unordered_headers_are_fine() {
     let weights = raw(&dir, &header, 12).unwrap();
     assert_eq!(weights.names().collect::<Vec<_>>(), ["x", "y"]);
     let y = weights.lookup("y").unwrap();
-    assert_eq!(weights.info(y).dtype, DType::BF16);
+    assert_eq!(weights.get(y).unwrap().dtype, DType::BF16);
 }
 
 #[test]
@@ -70,8 +73,14 @@ fn scalars_and_empty_tensors_are_fine() {
         tensor("F32", "[0,7]", 4, 4)
     );
     let weights = raw(&dir, &header, 4).unwrap();
-    assert_eq!(weights.bytes(weights.lookup("s").unwrap()).len(), 4);
-    assert_eq!(weights.bytes(weights.lookup("e").unwrap()).len(), 0);
+    assert_eq!(
+        weights.bytes(weights.lookup("s").unwrap()).unwrap().len(),
+        4
+    );
+    assert_eq!(
+        weights.bytes(weights.lookup("e").unwrap()).unwrap().len(),
+        0
+    );
 }
 
 #[test]
@@ -318,4 +327,15 @@ fn the_fingerprint_depends_on_what_is_where_and_not_on_the_path() {
     assert_eq!(same, open(&two, &[("a", &[2, 3]), ("b", &[1])]));
     assert_ne!(same, open(&two, &[("a", &[3, 2]), ("b", &[1])]));
     assert_ne!(same, open(&two, &[("a", &[2, 3]), ("c", &[1])]));
+}
+
+#[test]
+fn an_id_of_other_weights_gives_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write_f32(&dir.path().join("w.safetensors"), &[("a", &[4, 2])]);
+    let weights = Weights::open(path).unwrap();
+    let (known, foreign) = (weights.find("a").unwrap(), WeightId(1));
+    assert_eq!(weights.get(known).map(|w| w.rows()), Some(4));
+    assert_eq!(weights.bytes(known).map(<[u8]>::len), Some(32));
+    assert!(weights.get(foreign).is_none() && weights.bytes(foreign).is_none());
 }

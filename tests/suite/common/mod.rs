@@ -5,4 +5,5 @@ pub mod matrix;
 pub mod on_candle;
 pub mod random;
 pub mod small;
+pub mod stress;
 pub mod tiny;

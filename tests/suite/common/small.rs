@@ -1,7 +1,6 @@
-//! A small Llama on any device, and a device that refuses memory at will.
+//! A small Llama on any device, and a device that refuses memory at will and remembers its kernels.
 
-use super::tiny;
-use crate::families::tokens;
+use super::tiny::{self, tokens};
 use candle_core::DType;
 use candle_trt::device::{Claim, Device, Event, Executable, Graph, Info, Memory, Paging};
 use candle_trt::device::{Error as DeviceError, Host, Slice, Stream, Work};
@@ -9,8 +8,8 @@ use candle_trt::kernel::Kernel;
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Error, Profile, TileTarget, Weights};
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Positions of a session.
 pub const CONTEXT: usize = 128;
@@ -55,31 +54,44 @@ pub fn take_all(device: &Arc<dyn Device>, but: u64) -> Memory {
     device.allocate(bytes as usize).expect("it is free")
 }
 
-/// A host device that does not tell what is free, and refuses to commit more than so many bytes of
-/// any reserved range.
+/// A device that does not tell what is free, refuses to commit more than so many bytes of any
+/// reserved range, and remembers the kernels that it loads; all else is done by another.
 #[derive(Debug)]
 pub struct Stingy {
-    host: Host,
+    inner: Arc<dyn Device>,
     most: AtomicUsize,
+    loaded: Mutex<Vec<Kernel>>,
 }
 
 impl Stingy {
-    /// One that refuses nothing yet.
+    /// A host that refuses nothing yet.
     pub fn new() -> Arc<Stingy> {
-        let most = AtomicUsize::new(usize::MAX);
-        let host = Host::discrete();
-        Arc::new(Stingy { host, most })
+        Stingy::on(Arc::new(Host::discrete()))
+    }
+
+    /// A device that refuses nothing yet.
+    pub fn on(inner: Arc<dyn Device>) -> Arc<Stingy> {
+        Arc::new(Stingy {
+            inner,
+            most: AtomicUsize::new(usize::MAX),
+            loaded: Mutex::default(),
+        })
     }
 
     /// Refuses more than this from now on.
     pub fn refuse_above(&self, bytes: usize) {
         self.most.store(bytes, Ordering::SeqCst);
     }
+
+    /// The kernels that were loaded so far, and forgets them.
+    pub fn take_loaded(&self) -> Vec<Kernel> {
+        std::mem::take(&mut *self.loaded.lock().expect("nobody panicked"))
+    }
 }
 
 impl Device for Stingy {
     fn info(&self) -> &Info {
-        self.host.info()
+        self.inner.info()
     }
 
     fn free_memory(&self) -> Option<u64> {
@@ -87,11 +99,11 @@ impl Device for Stingy {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Memory, DeviceError> {
-        self.host.allocate(bytes)
+        self.inner.allocate(bytes)
     }
 
     fn reserve(&self, bytes: usize) -> Result<Memory, DeviceError> {
-        self.host.reserve(bytes)
+        self.inner.reserve(bytes)
     }
 
     fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), DeviceError> {
@@ -102,11 +114,11 @@ impl Device for Stingy {
                 reason: "it was told to".into(),
             });
         }
-        self.host.commit(memory, bytes)
+        self.inner.commit(memory, bytes)
     }
 
     fn claim(&self, bytes: u64) -> Result<Claim, DeviceError> {
-        self.host.claim(bytes)
+        self.inner.claim(bytes)
     }
 
     fn map(
@@ -115,38 +127,40 @@ impl Device for Stingy {
         map: Arc<memmap2::Mmap>,
         paging: Paging,
     ) -> Result<Memory, DeviceError> {
-        self.host.map(file, map, paging)
+        self.inner.map(file, map, paging)
     }
 
     fn load(&self, kernel: &Kernel) -> Result<Executable, DeviceError> {
-        self.host.load(kernel)
+        let mut loaded = self.loaded.lock().expect("nobody panicked");
+        loaded.push(kernel.clone());
+        self.inner.load(kernel)
     }
 
     fn stream(&self, name: &str) -> Result<Stream, DeviceError> {
-        self.host.stream(name)
+        self.inner.stream(name)
     }
 
     fn retire(&self, stream: Stream) {
-        self.host.retire(stream);
+        self.inner.retire(stream);
     }
 
     fn event(&self) -> Result<Event, DeviceError> {
-        self.host.event()
+        self.inner.event()
     }
 
     fn record(&self, works: Vec<Work>) -> Result<Graph, DeviceError> {
-        self.host.record(works)
+        self.inner.record(works)
     }
 
     fn submit(&self, stream: Stream, work: Work) -> Result<(), DeviceError> {
-        self.host.submit(stream, work)
+        self.inner.submit(stream, work)
     }
 
     fn synchronize(&self, stream: Stream) -> Result<(), DeviceError> {
-        self.host.synchronize(stream)
+        self.inner.synchronize(stream)
     }
 
     fn read(&self, stream: Stream, src: &Slice, dst: &mut [u8]) -> Result<(), DeviceError> {
-        self.host.read(stream, src, dst)
+        self.inner.read(stream, src, dst)
     }
 }

@@ -103,6 +103,11 @@ pub fn qwen3() -> Tiny {
     )
 }
 
+/// Some tokens.
+pub fn tokens(count: usize) -> Vec<u32> {
+    (0..count as u32).map(|i| (i * 37 + 11) % 96).collect()
+}
+
 impl Tiny {
     /// The checked configuration.
     pub fn config(&self) -> Config {

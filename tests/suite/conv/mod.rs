@@ -1,11 +1,15 @@
 //! Models with convolutions against candle, at every budget.
 
+use crate::common::small::Stingy;
 use candle_core::DType;
 use candle_trt::Request;
 use candle_trt::device::{Host, HostMode};
 use fixtures::{Side, compile, error, flat, models};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+#[path = "../../../crates/trt-kernel/tests/ptx/assemble.rs"]
+mod assemble;
 #[path = "fixtures.rs"]
 mod fixtures;
 
@@ -87,4 +91,27 @@ fn a_residual_network_runs_in_a_fraction_of_its_weights() {
     assert!(floor * 3 < total, "{floor} of {total} bytes");
     let pinned = &engine.report().notes;
     assert!(!pinned.iter().any(|n| n.contains("conv")), "{pinned:?}");
+}
+
+#[test]
+fn what_models_with_convolutions_launch_assembles_on_every_target_without_spills() {
+    let device = Stingy::on(Arc::new(Host::unified()));
+    for (_, side) in models() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            // One image, whose results are stored as outputs are, and several.
+            compile(&side, dtype, (1, 1), device.clone());
+            compile(&side, dtype, (2, 3), device.clone());
+        }
+    }
+    // Equal kernels once.
+    let loaded = device.take_loaded().into_iter();
+    let distinct: BTreeMap<String, _> = loaded.map(|k| (format!("{k:?}"), k)).collect();
+    println!("{} kernels", distinct.len());
+    assert!(distinct.len() > 100, "{} kernels", distinct.len());
+    let numbered = distinct.into_values().enumerate();
+    let named: Vec<_> = numbered.map(|(i, k)| (format!("k{i}"), k)).collect();
+    if let Some(all) = assemble::everywhere(&named) {
+        // Some kernels have several entries.
+        assert!(all.iter().all(|(_, entries)| entries.len() >= named.len()));
+    }
 }

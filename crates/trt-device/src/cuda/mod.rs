@@ -50,7 +50,7 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use stream::{CudaStream, Kept};
 use trt_kernel::Kernel;
-use trt_kernel::ptx::{PtxError, Target};
+use trt_kernel::ptx::PtxError;
 
 /// A CUDA device. Dropping it waits for everything that was submitted.
 ///
@@ -97,13 +97,13 @@ impl Cuda {
         let driver = Driver::get()?;
         let info = |ordinal| {
             let facts = Facts::of(driver, ordinal)?;
-            let (major, minor) = facts.capability;
+            let supported = modules::target(&facts).is_ok();
             Ok(CudaInfo {
                 ordinal,
                 name: facts.name,
                 capability: facts.capability,
                 total_memory: facts.total_memory,
-                supported: Target::of(major, minor).is_some(),
+                supported,
             })
         };
         (0..driver.devices()).map(info).collect()
@@ -119,11 +119,7 @@ impl Cuda {
     pub fn with_host_budget(ordinal: usize, bytes: u64) -> Result<Cuda, Error> {
         let context = Context::retain(Driver::get()?, ordinal)?;
         let facts = context.facts();
-        let (major, minor) = facts.capability;
-        let target = Target::of(major, minor).ok_or_else(|| Error::OldDevice {
-            device: facts.name.clone(),
-            capability: facts.capability,
-        })?;
+        let target = modules::target(facts)?;
         Ok(Cuda {
             info: Info {
                 name: facts.name.clone(),
@@ -151,6 +147,12 @@ impl Cuda {
     /// How bytes of mapped files reached the device so far.
     pub fn transfers(&self) -> Transfers {
         self.files.transfers()
+    }
+
+    /// How many kernel texts the driver was given to assemble so far. A text that is in use is not
+    /// given again.
+    pub fn assembled(&self) -> u64 {
+        self.modules.assembled()
     }
 
     fn all(&self) -> Vec<Arc<CudaStream>> {

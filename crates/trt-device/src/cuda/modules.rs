@@ -4,11 +4,12 @@
 //! Invariant: as long as an executable of a text lives, loading the text again gives the same
 //! module. Different texts are assembled beside each other when several threads load.
 
-use super::driver::{Context, Module, Rejected};
+use super::driver::{Context, Facts, Module, Rejected};
 use super::launch::CudaExecutable;
 use super::part::Part;
 use crate::Error;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use trt_kernel::Kernel;
 use trt_kernel::ptx::{self, Emitted, PtxError, Target};
@@ -21,6 +22,17 @@ pub(super) struct Modules {
     by_text: Mutex<HashMap<String, Weak<Text>>>,
     /// Executables in use, by kernel.
     loaded: Mutex<Vec<(Kernel, Weak<CudaExecutable>)>>,
+    /// Texts that the driver was given.
+    assembled: AtomicU64,
+}
+
+/// What kernels are emitted for, or why a device can have none.
+pub(super) fn target(facts: &Facts) -> Result<Target, Error> {
+    let (major, minor) = facts.capability;
+    Target::of(major, minor).ok_or_else(|| Error::OldDevice {
+        device: facts.name.clone(),
+        capability: facts.capability,
+    })
 }
 
 /// A text that is assembled by whoever comes first.
@@ -34,7 +46,13 @@ impl Modules {
             target,
             by_text: Mutex::default(),
             loaded: Mutex::default(),
+            assembled: AtomicU64::new(0),
         }
+    }
+
+    /// How many texts the driver was given so far.
+    pub fn assembled(&self) -> u64 {
+        self.assembled.load(Ordering::Relaxed)
     }
 
     /// The executable of a kernel.
@@ -76,7 +94,7 @@ impl Modules {
         emitted: Emitted,
     ) -> Result<(Emitted, Part), Error> {
         let text = self.text(&emitted.text);
-        let part = self.assembled(&text, &emitted).and_then(|module| {
+        let part = self.module(&text, &emitted).and_then(|module| {
             let part = Part::new(kernel, first, &emitted, module, text.clone());
             Ok(part?)
         });
@@ -94,8 +112,11 @@ impl Modules {
     }
 
     /// The module of a text. Outside the locks: others may look for their texts meanwhile.
-    fn assembled<'a>(&self, text: &'a Text, emitted: &Emitted) -> Result<&'a Module, Rejected> {
-        let load = || Module::load(&self.context, &emitted.text);
+    fn module<'a>(&self, text: &'a Text, emitted: &Emitted) -> Result<&'a Module, Rejected> {
+        let load = || {
+            self.assembled.fetch_add(1, Ordering::Relaxed);
+            Module::load(&self.context, &emitted.text)
+        };
         text.0.get_or_init(load).as_ref().map_err(Rejected::clone)
     }
 
@@ -108,5 +129,80 @@ impl Modules {
         let slot = Arc::new(Text::default());
         texts.insert(text.to_string(), Arc::downgrade(&slot));
         slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::driver::Driver;
+    use super::*;
+    use trt_kernel::{Arg, BodyBuilder, DType, Dim, Row, View};
+
+    #[test]
+    fn a_device_without_the_instructions_is_an_error_with_its_name_and_capability() {
+        let facts = |capability| Facts {
+            name: "Tesla V100".into(),
+            capability,
+            total_memory: 16 << 30,
+            registers_read_only: true,
+            same_addresses: true,
+        };
+        let error = target(&facts((7, 0))).unwrap_err();
+        assert!(matches!(error, Error::OldDevice { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(
+            text.contains("Tesla V100") && text.contains("7.0"),
+            "{text}"
+        );
+        assert!(text.contains("7.5"), "what is needed: {text}");
+        assert!(target(&facts((7, 5))).is_ok());
+    }
+
+    /// The modules of the first device; nothing where there is none.
+    fn modules() -> Option<Modules> {
+        let context = Driver::get().and_then(|driver| Context::retain(driver, 0));
+        match context {
+            Ok(context) => {
+                let target = target(context.facts()).unwrap();
+                Some(Modules::new(context, target))
+            }
+            Err(error) if std::env::var_os("TRT_REQUIRE_CUDA").is_some_and(|v| v == "1") => {
+                panic!("TRT_REQUIRE_CUDA=1, but {error}")
+            }
+            Err(error) => {
+                println!("no CUDA device: {error}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_not_taken_is_an_error_with_the_kernel_and_what_the_assembler_wrote() {
+        let Some(modules) = modules() else { return };
+        let space = [Dim::from(4)];
+        let mut body = BodyBuilder::new();
+        let x = body.load(Arg(0), View::contiguous(&space));
+        body.store(Arg(1), View::contiguous(&space), x);
+        let kernel = Kernel::Row(Row {
+            space: space.to_vec(),
+            args: vec![DType::F32; 2],
+            body: body.finish(),
+        });
+        let mut emitted = ptx::emit(&kernel, modules.target).unwrap();
+        emitted.text = emitted.text.replace("ld.global", "BAD.instruction");
+        assert!(emitted.text.contains("BAD"), "{}", emitted.text);
+        let error = modules.part(&kernel, 0, emitted.clone()).unwrap_err();
+        let Error::Module {
+            kernel: named, log, ..
+        } = &error
+        else {
+            panic!("{error:?}");
+        };
+        assert_eq!(*named, kernel.kind());
+        assert!(!log.is_empty(), "{error}");
+        assert!(error.to_string().contains(log.as_str()), "{error}");
+        // Nor is it taken the next time, and the kernel itself is.
+        assert!(modules.part(&kernel, 0, emitted).is_err());
+        assert!(modules.load(&kernel).is_ok());
     }
 }

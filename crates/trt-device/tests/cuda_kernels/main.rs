@@ -7,6 +7,7 @@ mod kernels;
 use kernels::{COLS, ENTRIES, K, N, gate, pick, project};
 use std::io::Write;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use trt_device::{
     Cuda, Device, Error, Executable, Graph, Host, Memory, Paging, Slice, Stream, Tiles, Work,
 };
@@ -400,17 +401,26 @@ fn recorded_launches_follow_new_integers_and_report_bad_ids() {
 }
 
 #[test]
-fn equal_kernels_share_one_module() {
+fn a_text_is_assembled_once_for_as_long_as_it_is_in_use() {
     let Some(device) = cuda() else { return };
-    let start = std::time::Instant::now();
     let first = device.load(&gate()).unwrap();
-    let once = start.elapsed();
-    let start = std::time::Instant::now();
+    assert_eq!(device.assembled(), 1);
     let more: Vec<Executable> = (0..100).map(|_| device.load(&gate()).unwrap()).collect();
-    println!("first load {once:?}, a hundred more {:?}", start.elapsed());
-    assert_eq!(more.len(), 100);
+    assert_eq!(device.assembled(), 1);
     drop(first);
+    let last = device.load(&gate()).unwrap();
+    assert_eq!(device.assembled(), 1, "others of them are in use");
+    drop((more, last));
+    let again = device.load(&gate()).unwrap();
+    assert_eq!(device.assembled(), 2, "none was in use");
+    let other = device.load(&pick()).unwrap();
+    assert_eq!(device.assembled(), 3, "another text");
+    drop((again, other));
 }
+
+/// Far above what a launch costs, and far below what it would if it waited for the one before it,
+/// or took memory from the driver.
+const CHEAP: Duration = Duration::from_micros(40);
 
 #[test]
 fn submitting_a_launch_is_cheap() {
@@ -418,16 +428,19 @@ fn submitting_a_launch_is_cheap() {
     let stream = device.stream("s").unwrap();
     let executable = device.load(&gate()).unwrap();
     let [a, b, out] = [0; 3].map(|_| device.allocate(4000).unwrap().whole());
-    for round in 0..3 {
+    let round = || {
         let works: Vec<Work> = (0..500)
             .map(|_| launch(&device, &executable, 1000, &[&a, &b, &out]))
             .collect();
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         for work in works {
             device.submit(stream, work).unwrap();
         }
         let each = start.elapsed() / 500;
         device.synchronize(stream).unwrap();
-        println!("round {round}: {each:?} a launch");
-    }
+        each
+    };
+    // The first rounds load code; what else the machine does falls on some of the others.
+    let rounds: Vec<Duration> = (0..10).map(|_| round()).collect();
+    assert!(rounds.iter().min() < Some(&CHEAP), "{rounds:?} a launch");
 }

@@ -31,8 +31,6 @@ pub unsafe fn run_avx2<J: Job>(job: J) -> J::Out {
 #[derive(Clone, Copy)]
 pub struct Avx512;
 
-// SAFETY of the bodies: the trait's contract: the CPU has AVX-512 and pointers cover a vector.
-#[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const TILE_VECTORS: usize = 4;
@@ -40,18 +38,22 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn zero() -> __m512 {
+        // SAFETY: the caller promises the instructions.
         unsafe { _mm512_setzero_ps() }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
+        // SAFETY: the caller promises the instructions.
         unsafe { _mm512_set1_ps(x) }
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> __m512 {
+        // SAFETY: the caller promises the instructions, and a vector to read at `p`.
         unsafe { _mm512_loadu_ps(p) }
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> __m512 {
+        // SAFETY: the caller promises the instructions, and a vector to read at `p`.
         unsafe {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p as *const __m256i));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
@@ -59,22 +61,27 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> __m512 {
+        // SAFETY: the caller promises the instructions, and a vector to read at `p`.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p as *const __m256i)) }
     }
     #[inline(always)]
     unsafe fn store(v: __m512, p: *mut f32) {
+        // SAFETY: the caller promises the instructions, and a vector to write at `p`.
         unsafe { _mm512_storeu_ps(p, v) }
     }
     #[inline(always)]
     unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the caller promises the instructions.
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the caller promises the instructions.
         unsafe { _mm512_add_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn sum(v: __m512) -> f32 {
+        // SAFETY: the caller promises the instructions.
         unsafe { _mm512_reduce_add_ps(v) }
     }
     #[inline(always)]
@@ -85,10 +92,12 @@ impl Simd for Avx512 {
     unsafe fn dot_pairs(a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: vectors of one size without invalid values.
         let pairs = |v: __m512| unsafe { std::mem::transmute::<__m512, __m512bh>(v) };
+        // SAFETY: the caller is inside `run_pairs`, which knows that the CPU has this one.
         unsafe { _mm512_dpbf16_ps(c, pairs(a), pairs(b)) }
     }
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_pitch: usize, to: *mut f32, to_pitch: usize) {
+        // SAFETY: the caller promises the instructions, and that both squares are accessible.
         unsafe {
             // Pairs of rows, then fours: lane `l` of `q[4 i + j]` is column `4 l + j` of rows
             // `4 i..4 i + 4`. Plain loops, so that the arrays stay in registers.
@@ -121,10 +130,12 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn widen_f16(p: *const u16, out: &mut [f32]) {
+        // SAFETY: the caller promises the same, and where AVX-512 is chosen there is AVX2.
         unsafe { Avx2::widen_f16(p, out) }
     }
     #[inline(always)]
     unsafe fn narrow_f16(from: &[f32], p: *mut u16) {
+        // SAFETY: the caller promises the same, and where AVX-512 is chosen there is AVX2.
         unsafe { Avx2::narrow_f16(from, p) }
     }
 }
@@ -132,9 +143,6 @@ impl Simd for Avx512 {
 #[derive(Clone, Copy)]
 pub struct Avx2;
 
-// SAFETY of the bodies: the trait's contract: the CPU has AVX2, FMA and F16C and pointers
-// cover a vector.
-#[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const TILE_VECTORS: usize = 2;
@@ -142,18 +150,22 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn zero() -> __m256 {
+        // SAFETY: the caller promises the instructions.
         unsafe { _mm256_setzero_ps() }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
+        // SAFETY: the caller promises the instructions.
         unsafe { _mm256_set1_ps(x) }
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> __m256 {
+        // SAFETY: the caller promises the instructions, and a vector to read at `p`.
         unsafe { _mm256_loadu_ps(p) }
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> __m256 {
+        // SAFETY: the caller promises the instructions, and a vector to read at `p`.
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p as *const __m128i));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
@@ -161,22 +173,27 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> __m256 {
+        // SAFETY: the caller promises the instructions, and a vector to read at `p`.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p as *const __m128i)) }
     }
     #[inline(always)]
     unsafe fn store(v: __m256, p: *mut f32) {
+        // SAFETY: the caller promises the instructions, and a vector to write at `p`.
         unsafe { _mm256_storeu_ps(p, v) }
     }
     #[inline(always)]
     unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: the caller promises the instructions.
         unsafe { _mm256_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
     unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the caller promises the instructions.
         unsafe { _mm256_add_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn sum(v: __m256) -> f32 {
+        // SAFETY: the caller promises the instructions.
         unsafe {
             let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -190,6 +207,8 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn widen_f16(p: *const u16, out: &mut [f32]) {
         let whole = out.len() / 8 * 8;
+        // SAFETY: the caller promises the instructions, and `out.len()` readable halves at
+        // `p`; vectors end at `whole`, which is no more than that.
         unsafe {
             for i in (0..whole).step_by(8) {
                 _mm256_storeu_ps(out.as_mut_ptr().add(i), Self::load_f16(p.add(i)));
@@ -202,6 +221,8 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn narrow_f16(from: &[f32], p: *mut u16) {
         let whole = from.len() / 8 * 8;
+        // SAFETY: the caller promises the instructions, and `from.len()` writable halves at
+        // `p`; vectors end at `whole`, which is no more than that.
         unsafe {
             for i in (0..whole).step_by(8) {
                 let v = _mm256_loadu_ps(from.as_ptr().add(i));

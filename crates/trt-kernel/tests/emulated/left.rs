@@ -148,3 +148,13 @@ fn an_operand_of_too_many_rows_or_bytes_has_no_text() {
     refused([3, 64, 4096]);
     refused([1, 64, 100]);
 }
+
+#[test]
+fn the_weight_of_a_norm_is_sent_for_before_the_wait() {
+    let product = product(What::RmsNorm, [1, 70, 576], DType::BF16, DType::BF16);
+    let emitted = ptx::emit(&Kernel::Matmul(product), Target::Sm90).expect("a kernel");
+    let (ahead, _) = (emitted.text.split_once("griddepcontrol.wait")).expect("it waits");
+    // 2304 bytes are 18 lines, one for each of as many threads.
+    assert_eq!(ahead.matches("prefetch.global.L2").count(), 1, "{ahead}");
+    assert!(ahead.contains(", 18;"), "{ahead}");
+}

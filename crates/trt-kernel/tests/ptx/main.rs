@@ -1,6 +1,7 @@
 //! What can be said of emitted kernels without a GPU: they assemble, for every target, and what
 //! they take of a processor is known.
 
+mod assemble;
 mod corpus;
 mod resources;
 mod texts;

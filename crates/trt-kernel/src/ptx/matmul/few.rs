@@ -13,7 +13,7 @@
 //! `a` and 4 of `b`, where an H100 has time for 21 (bf16).
 
 use super::left::{self, Prologue};
-use super::out::{self, Sums};
+use super::out::{self, Ahead, Sums};
 use super::pieces::{self, PIECE, Reader};
 use super::{Frame, aligned_rows, over, over_rows, right_dtype};
 use crate::ptx::asm::{Asm, Class, Int, R};
@@ -26,6 +26,9 @@ use crate::{Matmul, Operand};
 const ENOUGH: usize = 1 << 17;
 /// Blocks that give each multiprocessor of a large device some.
 const BLOCKS: usize = 264;
+
+/// Up to this many threads, a block that computes `a` is small.
+const SMALL: usize = 64;
 
 /// Whether rows of both operands can be read in pieces.
 pub(super) fn fits(kernel: &Matmul) -> bool {
@@ -58,6 +61,8 @@ pub(super) struct Cut {
     pub ahead: usize,
     /// Pieces of a row of `b`.
     pub pieces: usize,
+    /// Whether the block computes `a`.
+    computes: bool,
 }
 
 impl Cut {
@@ -105,6 +110,7 @@ impl Cut {
                 _ => 4 / rows,
             },
             pieces,
+            computes: kernel.a.stored().is_none(),
         }
     }
 
@@ -114,11 +120,17 @@ impl Cut {
     }
 
     /// Blocks that a multiprocessor should hold: 1024 threads, if the sums and the pieces of `a`
-    /// leave room for that; else what the text takes, which loads as early as it says.
+    /// leave room for that, and fewer where small blocks compute `a`, since there are few of them
+    /// and registers keep what they compute; else what the text takes, which loads as early as it
+    /// says.
     fn crowd(&self) -> u32 {
+        let threads = match self.computes && self.threads <= SMALL {
+            true => 512,
+            false => 1024,
+        };
         match self.m {
             // No multiprocessor is sure to hold more than 16 blocks.
-            ..=2 => (1024 / self.threads).min(16) as u32,
+            ..=2 => (threads / self.threads).min(16) as u32,
             _ => 1,
         }
     }
@@ -187,9 +199,16 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, chain: bool) {
     let n0 = frame.block_row(asm, "x", cut.block_rows());
     let [team, lane] = cut.place(asm, frame.tid);
     let acc: Vec<R> = (0..cut.m * cut.rows).map(|_| asm.f32(0.0)).collect();
-    let prologue = Prologue::begin(asm, frame.kernel, cut.threads as u32, chain);
+    let prologue = Prologue::begin(asm, frame.kernel, (cut.threads as u32, cut.crowd()), chain);
+    if let Some(prologue) = &prologue {
+        prologue.prefetch(asm, frame);
+    }
     let reader = Reader::begin(asm, frame, cut, n0, [team, lane], prologue);
-    reader.multiply(asm, frame, lane, &acc);
+    let (mut ahead, outputs) = (None, [cut.m, cut.block_rows()]);
+    reader.multiply(asm, frame, lane, &acc, |asm| {
+        let (origin, threads) = ([Int::Imm(0), Int::Reg(n0)], cut.threads as u32);
+        ahead = Ahead::load(asm, frame, outputs, cut.parts(), origin, threads);
+    });
 
     let bytes = cut.parts() * cut.m * cut.block_rows() * 4;
     let array = asm.shared(bytes, 16);
@@ -203,7 +222,10 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, chain: bool) {
         pitch: cut.block_rows(),
         parts: cut.parts(),
     };
-    out::run(asm, frame, &sums, Int::Imm(0), n0, cut.threads as u32);
+    match ahead {
+        Some(ahead) => out::finish(asm, frame, &sums, ahead),
+        None => out::run(asm, frame, &sums, Int::Imm(0), n0, cut.threads as u32),
+    }
 }
 
 /// Folds the sums of a warp (or of a smaller team) and leaves them in shared memory.

@@ -12,12 +12,18 @@
 use super::Frame;
 use crate::ptx::asm::{Asm, Class, R};
 use crate::ptx::reduce;
-use crate::{Matmul, Row, Ty};
+use crate::{Inst, Matmul, Row, Ty};
 
 /// The most rows of products that compute their left operand.
 const ROWS: usize = 8;
 /// The most bytes of shared memory that a left operand takes.
 const BYTES: usize = 32 << 10;
+
+/// Up to this many threads on a multiprocessor, each has 128 registers.
+const CROWD: u32 = 512;
+
+/// Bytes that one prefetch brings.
+const LINE: usize = 128;
 
 /// The bytes of a computed left operand in shared memory; 0 for another.
 pub(super) fn bytes(kernel: &Matmul) -> usize {
@@ -50,13 +56,20 @@ pub(super) struct Prologue {
     /// The shared address of the operand, row-major (u32).
     pub base: R,
     threads: u32,
+    /// Blocks that a multiprocessor should hold.
+    crowd: u32,
     /// Whether it is a chain's.
     chain: bool,
 }
 
 impl Prologue {
     /// None for a product whose left operand is in memory.
-    pub fn begin(asm: &mut Asm, kernel: &Matmul, threads: u32, chain: bool) -> Option<Prologue> {
+    pub fn begin(
+        asm: &mut Asm,
+        kernel: &Matmul,
+        (threads, crowd): (u32, u32),
+        chain: bool,
+    ) -> Option<Prologue> {
         let (row, _) = kernel.split()?;
         // The kernel was checked, so its bodies have types.
         let types = row.body.types(&row.args).ok()?;
@@ -65,17 +78,49 @@ impl Prologue {
             types,
             base: asm.op("mov.u32", Class::B32, &[&"dynamic"]),
             threads,
+            crowd,
             chain,
         })
+    }
+
+    /// Sends for what is the same for all rows, such as the weight of a norm, before the wait for the
+    /// launch ahead: it comes from memory, where the rest was just written.
+    pub fn prefetch(&self, asm: &mut Asm, frame: &Frame<'_>) {
+        let axes = self.row.space.len();
+        for inst in &self.row.body.insts {
+            let Inst::Load(arg, view) = inst else {
+                continue;
+            };
+            let (outer, columns) = view.strides.split_at(axes - 1);
+            let vector = outer.iter().all(|s| s.is(0)) && columns.iter().all(|s| s.is(1));
+            let sizes = (self.row.space[axes - 1].constant(), view.offset.constant());
+            let (true, (Some(count), Some(offset))) = (vector, sizes) else {
+                continue;
+            };
+            let size = self.row.args[arg.0 as usize].size() as i64;
+            let (bytes, start) = (count * size, offset * size);
+            let at = asm.op(
+                "mad.wide.s32",
+                Class::B64,
+                &[&frame.tid, &LINE, &frame.scope.arg(*arg)],
+            );
+            for first in (0..bytes).step_by(LINE * self.threads as usize) {
+                let lines = (bytes - first + LINE as i64 - 1) / LINE as i64;
+                let offset = start + first;
+                let some = asm.op("setp.lt.s32", Class::Pred, &[&frame.tid, &lines]);
+                asm.put(format_args!("@{some} prefetch.global.L2 [{at}+{offset}]"));
+            }
+        }
     }
 
     /// Computes it with all threads of the block; all may read it afterwards.
     pub fn run(&self, asm: &mut Asm, frame: &Frame<'_>) {
         let scope = frame.scope.with_shared(asm, self.base);
-        // What a multiprocessor should hold leaves few registers to products of one or two rows.
-        let carry = match self.row.space[1].constant() {
-            Some(..=2) => 16,
-            _ => 64,
+        // What a multiprocessor should hold may leave few registers.
+        let carry = match self.crowd {
+            1 => 64,
+            crowd if crowd * self.threads <= CROWD => 48,
+            _ => 16,
         };
         let threads = (frame.tid, self.threads);
         let staged = self.chain.then(|| asm.label());

@@ -6,10 +6,10 @@
 //! epilogue are wide and coalesced, and its code stands once in the text.
 
 use super::Frame;
-use crate::Dim;
 use crate::ptx::access::multiple;
 use crate::ptx::asm::{Asm, Class, Int, R};
-use crate::ptx::lanes::{self, Point};
+use crate::ptx::lanes::{Lanes, Point};
+use crate::{Dim, Inst};
 
 /// Sums of a block in shared memory. Each output is the sum of `parts` of them, in order.
 pub(super) struct Sums {
@@ -31,15 +31,134 @@ pub(super) fn lanes(n: &Dim, cols: usize) -> usize {
     [8, 4, 2].into_iter().find(fits).unwrap_or(1)
 }
 
+fn lanes_of(frame: &Frame<'_>, cols: usize, parts: usize) -> usize {
+    match parts {
+        1 => lanes(&frame.kernel.n, cols),
+        _ => 1,
+    }
+}
+
+/// Where a group of neighbouring outputs is, in the block and in the result.
+struct At {
+    row: R,
+    col: R,
+    batch: Int,
+    m: R,
+    n: R,
+    /// Whether it is inside of the result.
+    inside: R,
+}
+
+impl At {
+    /// The `i`-th group of a block of `cols` columns whose first output is `[m, n]`.
+    fn new(
+        asm: &mut Asm,
+        frame: &Frame<'_>,
+        cols: usize,
+        [m, n]: [Int; 2],
+        i: R,
+        lanes: usize,
+    ) -> At {
+        let groups = cols / lanes;
+        let row = asm.op("shr.u32", Class::B32, &[&i, &groups.trailing_zeros()]);
+        let col = asm.op("and.b32", Class::B32, &[&i, &(groups - 1)]);
+        let col = match lanes {
+            1 => col,
+            _ => asm.op("shl.b32", Class::B32, &[&col, &lanes.trailing_zeros()]),
+        };
+        let m = match m {
+            Int::Imm(0) => row,
+            m => asm.op("add.s32", Class::B32, &[&row, &m]),
+        };
+        let n = asm.op("add.s32", Class::B32, &[&col, &n]);
+        let inside = asm.op("setp.lt.s32", Class::Pred, &[&m, &frame.m]);
+        At {
+            row,
+            col,
+            batch: frame.batch,
+            m,
+            n,
+            inside: asm.op("setp.lt.and.s32", Class::Pred, &[&n, &frame.end, &inside]),
+        }
+    }
+
+    fn index(&self) -> [Int; 3] {
+        [self.batch, Int::Reg(self.m), Int::Reg(self.n)]
+    }
+}
+
+/// The most registers that hold what was loaded ahead.
+const AHEAD: usize = 8;
+
+/// What an epilogue loads, on its way while the product is computed: the one group of outputs of
+/// this thread.
+pub(super) struct Ahead<'a> {
+    at: At,
+    values: Lanes<'a>,
+    /// How many instructions from the first on are considered; of them the loads have run.
+    considered: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// Emits the loads before the first store, for a block of `threads` threads with `rows` x `cols`
+    /// outputs from `[m, n]` on, each the sum of `parts`. None if a thread has several groups of
+    /// outputs, or there is nothing to load, or too much to keep.
+    pub fn load(
+        asm: &mut Asm,
+        frame: &'a Frame<'a>,
+        [rows, cols]: [usize; 2],
+        parts: usize,
+        origin: [Int; 2],
+        threads: u32,
+    ) -> Option<Ahead<'a>> {
+        let kernel = frame.kernel;
+        let lanes = lanes_of(frame, cols, parts);
+        let insts = &kernel.epilogue.insts;
+        let stores = |i: &Inst| matches!(i, Inst::Store(..));
+        let considered = insts.iter().position(stores).unwrap_or(insts.len());
+        let loads = |i: &usize| matches!(insts[*i], Inst::Load(..));
+        let loads: Vec<usize> = (0..considered).filter(loads).collect();
+        let groups = rows * cols / lanes;
+        if groups > threads as usize || !(1..=AHEAD / lanes).contains(&loads.len()) {
+            return None;
+        }
+        let mut at = At::new(asm, frame, cols, origin, frame.tid, lanes);
+        if groups < threads as usize {
+            let own = [&frame.tid, &groups as &dyn std::fmt::Display, &at.inside];
+            at.inside = asm.op("setp.lt.and.s32", Class::Pred, &own);
+        }
+        let mut values = Lanes::new(&frame.scope, &kernel.epilogue, &kernel.args);
+        let point = Point {
+            at: &at.index(),
+            lanes,
+            input: &[],
+        };
+        for i in loads {
+            values.step_if(asm, point, i, Some(at.inside));
+        }
+        Some(Ahead {
+            at,
+            values,
+            considered,
+        })
+    }
+}
+
 /// Runs the epilogue over the sums of a block of `threads` threads whose first output is
 /// `[m, n]`. The sums are visible to all threads of the block.
 pub(super) fn run(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, m: Int, n: R, threads: u32) {
-    let lanes = match sums.parts {
-        1 => lanes(&frame.kernel.n, sums.cols),
-        _ => 1,
-    };
+    let lanes = lanes_of(frame, sums.cols, sums.parts);
     let work = (sums.rows * sums.cols / lanes) as i64;
-    let each = |asm: &mut Asm, i: R| point(asm, frame, sums, [m, Int::Reg(n)], i, lanes);
+    let each = |asm: &mut Asm, i: R| {
+        let at = At::new(asm, frame, sums.cols, [m, Int::Reg(n)], i, lanes);
+        let values = Lanes::new(&frame.scope, &frame.kernel.epilogue, &frame.kernel.args);
+        let none = Ahead {
+            at,
+            values,
+            considered: 0,
+        };
+        finish(asm, frame, sums, none);
+    };
     if work > i64::from(threads) {
         let i = asm.op("mov.b32", Class::B32, &[&frame.tid]);
         let step = Int::Imm(i64::from(threads));
@@ -52,39 +171,34 @@ pub(super) fn run(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, m: Int, n: R, t
     }
 }
 
-/// The epilogue for the `i`-th group of neighbouring outputs, if inside of the result.
-fn point(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, origin: [Int; 2], i: R, lanes: usize) {
-    let groups = sums.cols / lanes;
-    let row = asm.op("shr.u32", Class::B32, &[&i, &groups.trailing_zeros()]);
-    let col = asm.op("and.b32", Class::B32, &[&i, &(groups - 1)]);
-    let col = match lanes {
-        1 => col,
-        _ => asm.op("shl.b32", Class::B32, &[&col, &lanes.trailing_zeros()]),
-    };
-    let m = match origin[0] {
-        Int::Imm(0) => row,
-        m => asm.op("add.s32", Class::B32, &[&row, &m]),
-    };
-    let n = asm.op("add.s32", Class::B32, &[&col, &origin[1]]);
-    let inside = asm.op("setp.lt.s32", Class::Pred, &[&m, &frame.m]);
-    let inside = asm.op("setp.lt.and.s32", Class::Pred, &[&n, &frame.end, &inside]);
-    asm.when(inside, true, |asm| {
-        let at = asm.op("mad.lo.s32", Class::B32, &[&row, &sums.pitch, &col]);
-        let at = asm.op("mad.lo.s32", Class::B32, &[&at, &4, &sums.base]);
-        let mut input = read(asm, at, 0, lanes);
+/// What is left of the epilogue of a group of outputs, if it is inside of the result.
+pub(super) fn finish(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, ahead: Ahead<'_>) {
+    let lanes = lanes_of(frame, sums.cols, sums.parts);
+    let Ahead {
+        at,
+        mut values,
+        considered,
+    } = ahead;
+    asm.when(at.inside, true, |asm| {
+        let place = asm.op("mad.lo.s32", Class::B32, &[&at.row, &sums.pitch, &at.col]);
+        let place = asm.op("mad.lo.s32", Class::B32, &[&place, &4, &sums.base]);
+        let mut input = read(asm, place, 0, lanes);
         for part in 1..sums.parts {
-            let more = read(asm, at, part * sums.rows * sums.pitch * 4, lanes);
+            let more = read(asm, place, part * sums.rows * sums.pitch * 4, lanes);
             for (sum, x) in input.iter_mut().zip(more) {
                 *sum = asm.op("add.rn.f32", Class::F32, &[sum, &x]);
             }
         }
         let point = Point {
-            at: &[frame.batch, Int::Reg(m), Int::Reg(n)],
+            at: &at.index(),
             lanes,
             input: &input,
         };
-        let kernel = frame.kernel;
-        lanes::run(asm, &frame.scope, &kernel.epilogue, &kernel.args, point);
+        for (i, inst) in frame.kernel.epilogue.insts.iter().enumerate() {
+            if i >= considered || !matches!(inst, Inst::Load(..)) {
+                values.step(asm, point, i);
+            }
+        }
     });
 }
 

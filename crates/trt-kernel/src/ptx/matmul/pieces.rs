@@ -84,11 +84,22 @@ impl Reader {
     /// not all threads have, are straight code.
     ///
     /// The first pieces of a streamed weight start before the wait for the launch ahead, and all
-    /// first pieces before `a` is computed.
-    pub fn multiply(&self, asm: &mut Asm, frame: &Frame<'_>, lane: R, acc: &[R]) {
-        let wait = |asm: &mut Asm| {
+    /// first pieces before `a` is computed. `then` emits what else is asked for after the wait.
+    pub fn multiply(
+        &self,
+        asm: &mut Asm,
+        frame: &Frame<'_>,
+        lane: R,
+        acc: &[R],
+        then: impl FnOnce(&mut Asm),
+    ) {
+        let mut then = Some(then);
+        let mut wait = |asm: &mut Asm| {
             if self.constant {
                 frame.scope.wait(asm);
+            }
+            if let Some(then) = then.take() {
+                then(asm);
             }
             if let Some(prologue) = &self.prologue {
                 prologue.run(asm, frame);

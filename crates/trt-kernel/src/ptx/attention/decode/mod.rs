@@ -189,6 +189,10 @@ impl<'a> Block<'a> {
             .iter()
             .flat_map(|(k, v)| k.iter().chain(v))
             .chain(&places);
+        if let Some((keys, values)) = &at {
+            self.prefetch(asm, keys, (32, k.head_dim));
+            self.prefetch(asm, values, (64, k.value_dim));
+        }
         self.wait(asm, all);
         let queries = self.queries(asm, &places);
         if let Some((key_places, value_places)) = at {
@@ -254,6 +258,20 @@ impl<'a> Block<'a> {
             Some(any) => {
                 let some = asm.op("setp.ne.s64", Class::Pred, &[&any, &0]);
                 asm.when(some, true, |asm| self.f.scope.wait(asm));
+            }
+        }
+    }
+
+    /// Sends for rows before the wait: nearly all were written long ago, and since then other
+    /// weights went through the second-level cache. What is still written arrives there as well.
+    fn prefetch(&self, asm: &mut Asm, places: &[R], (size, all): (usize, usize)) {
+        if !self.f.scope.target.overlaps() {
+            return;
+        }
+        for place in places {
+            for block in 0..all / size {
+                let offset = block * size * 2;
+                asm.put(format_args!("prefetch.global.L2 [{place}+{offset}]"));
             }
         }
     }
