@@ -31,10 +31,11 @@ impl Target {
         Target::Sm90aMaps,
     ];
 
-    /// The best target that a device of this compute capability runs; none below 7.5.
+    /// The best target that a device of this compute capability runs without tensor maps; none
+    /// below 7.5.
     pub fn of(major: u32, minor: u32) -> Option<Target> {
         match (major, minor) {
-            (9, 0) => Some(Target::Sm90aMaps),
+            (9, 0) => Some(Target::Sm90a),
             (9.., _) => Some(Target::Sm90),
             (8, _) => Some(Target::Sm80),
             (7, 5..) => Some(Target::Sm75),
@@ -47,6 +48,14 @@ impl Target {
         match self {
             Target::Sm75 | Target::Sm80 | Target::Sm90 | Target::Sm90a => false,
             Target::Sm90aMaps => true,
+        }
+    }
+
+    /// The target for a device like this one where tensor maps are made; itself where none can be.
+    pub const fn with_maps(self) -> Target {
+        match self {
+            Target::Sm90a => Target::Sm90aMaps,
+            other => other,
         }
     }
 

@@ -140,10 +140,7 @@ pub fn copy(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>, 
     Ok(Some(Op::BoxCopy {
         to: names.address(to, Space::Shared)?,
         map: Src::Reg(names.slot(map, Ty::U(64))?),
-        at: [
-            names.source(x, Ty::S(32))?,
-            names.source(y, Ty::S(32))?,
-        ],
+        at: [names.source(x, Ty::S(32))?, names.source(y, Ty::S(32))?],
         barrier: names.address(barrier, Space::Shared)?,
     }))
 }

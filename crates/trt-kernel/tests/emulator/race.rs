@@ -261,9 +261,10 @@ impl Shadow {
         }
     }
 
-    /// Whether the copy engine wrote a byte last.
+    /// Whether the copy engine wrote a byte last, or it is still under way, which whoever touches
+    /// it is told.
     pub fn by_engine(&self, at: usize) -> bool {
-        self.writes[at].thread & ENGINE != 0
+        self.writes[at].thread & (ENGINE | PENDING) != 0
     }
 
     /// Marks bytes that an asynchronous product of a warp reads until it is released.

@@ -60,10 +60,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
         false => Vec::new(),
     };
     let mut params: Vec<Param> = (0..maps.len()).map(|i| Param::Map(i as u8)).collect();
-    params.extend(scope::params(
-        kernel.args.len(),
-        usize::from(kernel.ranged),
-    ));
+    params.extend(scope::params(kernel.args.len(), usize::from(kernel.ranged)));
     let mut emitted = Emitted {
         text: scope::head(target),
         target,

@@ -39,6 +39,8 @@ const CONSUMERS: usize = wgmma::THREADS;
 const THREADS: usize = CONSUMERS + 32;
 /// Rows of a box of `b`: those that tiles are whole in.
 const PANEL: usize = crate::ROW_PANEL;
+/// Elements in which maps begin, and rows of maps follow each other: 16 bytes.
+const PIECE: usize = 8;
 /// Bytes of a barrier in shared memory.
 const BARRIER: usize = 8;
 
@@ -58,13 +60,14 @@ pub(super) fn fits(kernel: &Matmul, target: Target) -> bool {
         }
 }
 
-/// Elements from a row of an operand to the next, if they and the first are known and rows do
-/// not overlap.
+/// Elements from a row of an operand to the next, if they and the first are known, both are whole
+/// pieces of 16 bytes, and rows do not overlap.
 fn pitch(kernel: &Matmul, operand: &Operand) -> Option<usize> {
-    operand.view.offset.constant_size()?;
+    let offset = operand.view.offset.constant_size()?;
     let pitch = operand.view.strides[1].constant_size()?;
+    let whole = offset.is_multiple_of(PIECE) && pitch.is_multiple_of(PIECE);
     let fits = pitch >= kernel.k.constant_size()? && pitch < 1 << 38;
-    fits.then_some(pitch)
+    (whole && fits).then_some(pitch)
 }
 
 /// The maps of a kernel: of `a`, then of `b`.
@@ -136,7 +139,9 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
     let multiplies = asm.op("setp.lt.u32", Class::Pred, &[&frame.tid, &CONSUMERS]);
     asm.when(multiplies, false, |asm| {
         let asks = asm.op("setp.eq.u32", Class::Pred, &[&frame.tid, &CONSUMERS]);
-        asm.when(asks, true, |asm| bring(asm, frame, &stages, [m0, n0], steps));
+        asm.when(asks, true, |asm| {
+            bring(asm, frame, &stages, [m0, n0], steps)
+        });
         asm.put("ret");
     });
     let acc: Vec<R> = (0..shape.cols() / 2).map(|_| asm.f32(0.0)).collect();
@@ -184,7 +189,9 @@ impl Stages {
         for stage in 0..self.ring.stages {
             let (full, at) = (BARRIER * stage, self.barriers);
             let empty = full + self.to_empty();
-            asm.put(format_args!("mbarrier.init.shared::cta.b64 [{at}+{full}], 1"));
+            asm.put(format_args!(
+                "mbarrier.init.shared::cta.b64 [{at}+{full}], 1"
+            ));
             asm.put(format_args!(
                 "mbarrier.init.shared::cta.b64 [{at}+{empty}], {}",
                 CONSUMERS / 32
