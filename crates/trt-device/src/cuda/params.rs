@@ -1,11 +1,13 @@
 //! What a launch passes to the driver: parameters, grid, and the rows that it may cover.
 //!
 //! Pure functions of what a kernel emitted and what a call holds. Parameters are packed as the
-//! words of one buffer, since each is a multiple of eight bytes with an alignment of eight.
+//! words of one buffer, since each is a multiple of eight bytes with an alignment of eight, or for
+//! tensor maps of 64.
 
 use super::driver::Grid;
+use super::maps::NOTHING;
 use crate::{Error, Tiles};
-use trt_kernel::ptx::{Launch, MAX_TILES, Param, TilesParam};
+use trt_kernel::ptx::{Launch, MAX_TILES, MapParam, Param, TilesParam};
 use trt_kernel::{Env, ROW_PANEL};
 
 /// What a launch is given beside its arguments.
@@ -35,15 +37,20 @@ pub(super) fn row_range_law(tiles: &Tiles, n: usize) -> Result<(), &'static str>
     }
 }
 
+/// Words at multiples of which tensor maps lie.
+const MAP_ALIGN: usize = 8;
+
 /// Appends the parameters of a launch in their order, as words; `tiles` are those of each weight.
 pub(super) fn pack(
     words: &mut Vec<u64>,
     params: &[Param],
     tiles: &[TilesParam],
+    maps: &[MapParam],
     around: Surroundings,
     scratch: u64,
     mut address: impl FnMut(usize) -> Result<u64, Error>,
 ) -> Result<(), Error> {
+    let start = words.len();
     for param in params {
         match param {
             Param::Arg(arg) => words.push(address(arg.0 as usize)?),
@@ -58,6 +65,13 @@ pub(super) fn pack(
             Param::Scratch => words.push(scratch),
             Param::Fault => words.push(around.fault),
             Param::Counters => words.push(around.counters),
+            Param::Map(index) => {
+                let map = maps.get(usize::from(*index)).unwrap_or(&NOTHING);
+                let at = (words.len() - start).next_multiple_of(MAP_ALIGN);
+                words.resize(start + at, 0);
+                words.extend(map.map);
+                words.push(map.base);
+            }
         }
     }
     Ok(())
@@ -118,6 +132,7 @@ mod tests {
             grid: [x, Extent::Fixed(2), Extent::Fixed(1)],
             block: 128,
             shared: 64,
+            mapped: false,
         }
     }
 
@@ -147,10 +162,8 @@ mod tests {
             counters: 0xc,
         };
         let mut words = vec![99];
-        pack(&mut words, &params, &[tiles], around, 0x5, |a| {
-            Ok(0xa0 + a as u64)
-        })
-        .unwrap();
+        let address = |a| Ok(0xa0 + a as u64);
+        pack(&mut words, &params, &[tiles], &[], around, 0x5, address).unwrap();
 
         assert_eq!(words[0], 99);
         let bytes: Vec<u8> = words[1..].iter().flat_map(|w| w.to_le_bytes()).collect();
@@ -172,6 +185,26 @@ mod tests {
         assert_eq!(at(end - 8), 7);
         assert_eq!((at(end), at(end + 8), at(end + 16)), (0xe, 0x5, 0xf));
         assert_eq!((at(end + 24), bytes.len()), (0xc, end + 32));
+    }
+
+    #[test]
+    fn tensor_maps_lie_at_multiples_of_64_bytes_of_the_parameters() {
+        let map = |first: u64| MapParam {
+            map: std::array::from_fn(|i| first + i as u64),
+            base: first + 99,
+        };
+        let around = Surroundings {
+            integers: 0xe,
+            fault: 0,
+            counters: 0,
+        };
+        let params = [Param::Map(0), Param::Map(1), Param::Env];
+        let (mut words, maps) = (vec![7; 3], [map(100), map(200)]);
+        pack(&mut words, &params, &[], &maps, around, 0, |_| Ok(0)).unwrap();
+        let words = &words[3..];
+        assert_eq!((words[0], words[15], words[16]), (100, 115, 199));
+        assert_eq!((words[24], words[39], words[40]), (200, 215, 299));
+        assert_eq!((words[41], words.len()), (0xe, 42));
     }
 
     #[test]
