@@ -161,6 +161,11 @@ impl Cuda {
         Ok(self)
     }
 
+    /// Whether products may be fed by tensor maps.
+    pub fn tensor_maps(&self) -> bool {
+        self.modules.has_maps()
+    }
+
     /// How many launches were fed by tensor maps so far; those of a recorded call count once.
     pub fn mapped_launches(&self) -> u64 {
         self.modules.mapped()

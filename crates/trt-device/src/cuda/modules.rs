@@ -62,6 +62,11 @@ impl Modules {
         })
     }
 
+    /// Whether kernels may need tensor maps.
+    pub fn has_maps(&self) -> bool {
+        self.target.maps()
+    }
+
     /// Counts launches with tensor maps.
     pub fn count_mapped(&self, launches: u64) {
         self.mapped.fetch_add(launches, Ordering::Relaxed);
