@@ -1,10 +1,12 @@
 //! What a launch passes to the driver: parameters, grid, and the rows that it may cover.
 //!
 //! Pure functions of what a kernel emitted and what a call holds. Parameters are packed as the
-//! words of one buffer, since each is a multiple of eight bytes with an alignment of eight, or for
-//! tensor maps of 64.
+//! words of one buffer, since each is a multiple of eight bytes with an alignment of eight. That of
+//! a tensor map is more, and the assembler places such parameters by the addresses that they get
+//! in the end, which only the driver knows: with maps it is told where each parameter starts.
 
 use super::driver::Grid;
+use super::launch::Ready;
 use super::maps::NOTHING;
 use crate::{Error, Tiles};
 use trt_kernel::ptx::{Launch, MAX_TILES, MapParam, Param, TilesParam};
@@ -37,12 +39,10 @@ pub(super) fn row_range_law(tiles: &Tiles, n: usize) -> Result<(), &'static str>
     }
 }
 
-/// Words at multiples of which tensor maps lie.
-const MAP_ALIGN: usize = 8;
-
-/// Appends the parameters of a launch in their order, as words; `tiles` are those of each weight.
+/// Appends the parameters of a launch in their order, as words, and if there are tensor maps among
+/// them where each starts; `tiles` are those of each weight.
 pub(super) fn pack(
-    words: &mut Vec<u64>,
+    ready: &mut Ready,
     params: &[Param],
     tiles: &[TilesParam],
     maps: &[MapParam],
@@ -50,8 +50,12 @@ pub(super) fn pack(
     scratch: u64,
     mut address: impl FnMut(usize) -> Result<u64, Error>,
 ) -> Result<(), Error> {
-    let start = words.len();
+    let Ready { words, starts, .. } = ready;
+    let (start, mapped) = (words.len(), params.iter().any(is_map));
     for param in params {
+        if mapped {
+            starts.push(words.len() - start);
+        }
         match param {
             Param::Arg(arg) => words.push(address(arg.0 as usize)?),
             Param::Tiles(weight) => {
@@ -67,14 +71,16 @@ pub(super) fn pack(
             Param::Counters => words.push(around.counters),
             Param::Map(index) => {
                 let map = maps.get(usize::from(*index)).unwrap_or(&NOTHING);
-                let at = (words.len() - start).next_multiple_of(MAP_ALIGN);
-                words.resize(start + at, 0);
                 words.extend(map.map);
                 words.push(map.base);
             }
         }
     }
     Ok(())
+}
+
+fn is_map(param: &Param) -> bool {
+    matches!(param, Param::Map(_))
 }
 
 /// Nothing of a weight.
@@ -161,9 +167,14 @@ mod tests {
             fault: 0xf,
             counters: 0xc,
         };
-        let mut words = vec![99];
+        let mut ready = Ready {
+            words: vec![99],
+            ..Ready::default()
+        };
         let address = |a| Ok(0xa0 + a as u64);
-        pack(&mut words, &params, &[tiles], &[], around, 0x5, address).unwrap();
+        pack(&mut ready, &params, &[tiles], &[], around, 0x5, address).unwrap();
+        let words = ready.words;
+        assert!(ready.starts.is_empty(), "they lie as the kernel's do");
 
         assert_eq!(words[0], 99);
         let bytes: Vec<u8> = words[1..].iter().flat_map(|w| w.to_le_bytes()).collect();
@@ -188,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn tensor_maps_lie_at_multiples_of_64_bytes_of_the_parameters() {
+    fn with_tensor_maps_the_driver_is_told_where_each_parameter_starts() {
         let map = |first: u64| MapParam {
             map: std::array::from_fn(|i| first + i as u64),
             base: first + 99,
@@ -199,12 +210,18 @@ mod tests {
             counters: 0,
         };
         let params = [Param::Map(0), Param::Map(1), Param::Env];
-        let (mut words, maps) = (vec![7; 3], [map(100), map(200)]);
-        pack(&mut words, &params, &[], &maps, around, 0, |_| Ok(0)).unwrap();
-        let words = &words[3..];
+        let mut ready = Ready {
+            words: vec![7; 3],
+            starts: vec![0],
+            ..Ready::default()
+        };
+        let maps = [map(100), map(200)];
+        pack(&mut ready, &params, &[], &maps, around, 0, |_| Ok(0)).unwrap();
+        let words = &ready.words[3..];
         assert_eq!((words[0], words[15], words[16]), (100, 115, 199));
-        assert_eq!((words[24], words[39], words[40]), (200, 215, 299));
-        assert_eq!((words[41], words.len()), (0xe, 42));
+        assert_eq!((words[17], words[32], words[33]), (200, 215, 299));
+        assert_eq!((words[34], words.len()), (0xe, 35));
+        assert_eq!(ready.starts, [0, 0, 17, 34]);
     }
 
     #[test]

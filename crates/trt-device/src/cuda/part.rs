@@ -8,7 +8,7 @@
 use super::bounds::Bounds;
 use super::driver::{Function, Grid, Module};
 use super::fed::Fed;
-use super::launch::{Call, Ready};
+use super::launch::{Call, Put, Ready};
 use super::maps::Places;
 use super::modules::Text;
 use super::params::{NO_ROWS, Surroundings, grid, pack, row_range_law};
@@ -161,9 +161,9 @@ impl Part {
             // Not read: what tiles stand for.
             Some(_) | None => Ok(0),
         };
-        let start = ready.words.len();
+        let (start, first) = (ready.words.len(), ready.starts.len());
         pack(
-            &mut ready.words,
+            ready,
             &self.params,
             &tables,
             &maps,
@@ -172,10 +172,14 @@ impl Part {
             address,
         )?;
         let words = start..ready.words.len();
-        let each = launches.into_iter();
-        ready
-            .launches
-            .extend(each.map(|(entry, grid)| (entry.function, grid, words.clone())));
+        let starts = first..ready.starts.len();
+        let each = launches.into_iter().map(|(entry, grid)| Put {
+            function: entry.function,
+            grid,
+            words: words.clone(),
+            starts: starts.clone(),
+        });
+        ready.launches.extend(each);
         Ok(())
     }
 
