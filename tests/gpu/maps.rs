@@ -3,7 +3,7 @@
 use crate::cases::{self, Case, Size, arguments};
 use crate::cuda;
 use crate::kernels::{OnDevice, Rows, cuts, target};
-use crate::models::{bits, compile, logits, tall};
+use crate::models::{bits, compile, logits, tall, tokens};
 use candle_core::DType;
 use candle_trt::Request;
 use candle_trt::device::{Cuda, Device, Work};
@@ -111,5 +111,15 @@ fn a_prompt_has_the_same_bits_with_tensor_maps_at_every_budget() {
         let before = mapped.mapped_launches();
         assert!(want == bits(&logits(&with, 500)), "other bits at {request}");
         assert!(mapped.mapped_launches() > before, "no maps at {request}");
+        // The same call again and again, which is recorded where all weights are resident.
+        let mut session = with.session().expect("a session");
+        for round in 0..4 {
+            session.reset();
+            let got = session.prefill(&tokens(500)).expect("a prompt");
+            assert!(
+                want[..1] == bits(&[got]),
+                "other bits in round {round} at {request}"
+            );
+        }
     }
 }
