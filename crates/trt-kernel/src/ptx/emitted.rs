@@ -119,8 +119,9 @@ pub enum Param {
     /// The address of [`COUNTERS`] of u32 (u64) that no launch beside this one uses: all zero when
     /// it starts, and again when it ends.
     Counters,
-    /// One of [`Emitted::maps`]: a [`MapParam`] by value, 64-byte aligned. Only entries whose
-    /// launch is [`Launch::mapped`] read it.
+    /// One of [`Emitted::maps`]: a [`MapParam`] by value, 64-byte aligned where the kernel reads
+    /// it, which is decided by the assembler: the driver must place the parameters. Only entries
+    /// whose launch is [`Launch::mapped`] read it.
     Map(u8),
 }
 

@@ -162,12 +162,16 @@ fn complete(name: &str, library: libloading::Library) -> Result<Option<Maps>, Er
         let found = unsafe { library.get::<*const ()>(symbol.as_bytes()) };
         found.is_ok()
     };
-    let missing = SYMBOLS.iter().find(|symbol| !has(symbol));
-    let maps = has(ENCODES_MAPS).then_some(Maps(()));
+    let found = enough(name, has);
     // The bindings open it again; unloading it in between would undo what its start has done.
     std::mem::forget(library);
-    match missing {
-        None => Ok(maps),
+    found
+}
+
+/// Whether a library has every symbol, and what else it has.
+fn enough(name: &str, has: impl Fn(&str) -> bool) -> Result<Option<Maps>, Error> {
+    match SYMBOLS.iter().find(|symbol| !has(symbol)) {
+        None => Ok(has(ENCODES_MAPS).then_some(Maps(()))),
         Some(symbol) => Err(Error::NoDriver {
             reason: format!("{name} has no {symbol}; CUDA {}.{} has", NEEDED.0, NEEDED.1),
         }),
@@ -218,6 +222,14 @@ mod tests {
                 .contains("libc.so.6 has no cuCtxGetCurrent"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_driver_that_encodes_no_maps_is_taken_without_them() {
+        assert!(enough("lib", |_| true).unwrap().is_some());
+        let maps = enough("lib", |symbol| symbol != ENCODES_MAPS);
+        assert!(maps.unwrap().is_none());
+        assert!(enough("lib", |symbol| symbol != "cuInit").is_err());
     }
 
     #[test]
