@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs what scripts/pack-gpu.sh packed, beside this file:
-#   ./run.sh tests|sanitize|curves|ring|first|memory|latency|all [RESULTS]
+#   ./run.sh tests|sanitize|curves|ring|first|memory|maps|latency|all [RESULTS]
 # Checkpoints are made once, in $TRT_MODELS or the folder `models` beside this file.
 set -uo pipefail
 cd "$(dirname "$0")"
@@ -186,6 +186,13 @@ memory() { # NAME
     ./budget_curve "$models/$1" --device cuda:0 --memory 2>&1 | tee "$results/$1-memory.txt"
 }
 
+# Prompts without and with products that are fed by tensor maps, by turns.
+maps() { # NAME
+    made "$1"
+    ./budget_curve "$models/$1" --device cuda:0 --tensor-maps --prefill 256,512,1024,2048 2>&1 |
+        tee "$results/$1-maps.txt"
+}
+
 latency() {
     ./resource_management --device cuda:0 2>&1 | tee "$results/resource_management.txt"
     # Predictions are promised within 15 %; those that are not are named, and the rest goes on.
@@ -205,6 +212,7 @@ curves) curves ;;
 ring) ring ;;
 first) first ;;
 memory) memory smollm2-135m && memory llama-8b ;;
+maps) maps smollm2-135m && maps llama-8b ;;
 latency) latency ;;
 all) tests && sanitize && curves && ring && first && latency ;;
 *) echo "unknown: $what" && exit 2 ;;

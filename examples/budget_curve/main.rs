@@ -10,6 +10,7 @@ mod open;
 mod plot;
 mod starts;
 mod table;
+mod tensor_maps;
 
 use anyhow::{Context, Result, bail};
 use candle_trt::models::Config;
@@ -59,6 +60,10 @@ pub struct Args {
     /// else may use the device meanwhile.
     #[arg(long)]
     memory: bool,
+    /// Only compare prompts of the `--prefill` lengths at the full budget without and with products
+    /// that are fed by tensor maps: two engines side by side, which take turns.
+    #[arg(long)]
+    tensor_maps: bool,
     /// Write what was measured as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -84,6 +89,9 @@ fn main() -> Result<()> {
     let opened_device = open::device(&args, &weights)?;
     if args.memory {
         return device_memory::print(&opened_device, weights, &config, &args);
+    }
+    if args.tensor_maps {
+        return tensor_maps::print(&opened_device, weights, &config, &args);
     }
     let opened = start.elapsed().as_secs_f64();
     let first = args.first_token.unwrap_or(Request::Minimum);

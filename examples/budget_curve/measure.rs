@@ -295,10 +295,15 @@ impl Bench {
             all.push(Prompt {
                 tokens,
                 seconds: median,
-                flops: 2.0 * self.multiplied * tokens as f64 / median,
+                flops: self.flops(tokens) / median,
             });
         }
         Ok(all)
+    }
+
+    /// Operations of the layers' products for so many tokens.
+    pub fn flops(&self, tokens: usize) -> f64 {
+        2.0 * self.multiplied * tokens as f64
     }
 
     /// There and back, twice.

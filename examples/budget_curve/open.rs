@@ -21,24 +21,31 @@ impl Opened {
 
 /// Opens what the command line names.
 pub fn device(args: &Args, weights: &Weights) -> Result<Opened> {
+    let cuda = match cuda(args, weights)? {
+        Some(cuda) => Arc::new(cuda),
+        None => {
+            let device = device::open(&args.device)?;
+            return Ok(Opened { device, cuda: None });
+        }
+    };
+    Ok(Opened {
+        device: cuda.clone(),
+        cuda: Some(cuda),
+    })
+}
+
+/// A new device of CUDA, if the command line names one.
+pub fn cuda(args: &Args, weights: &Weights) -> Result<Option<Cuda>> {
     let number = match args.device.strip_prefix("cuda") {
         Some("") => Some(0),
         Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse().ok()),
         None => None,
     };
-    let cuda = match (number, args.host_budget) {
-        (Some(n), Some(budget)) => Cuda::with_host_budget(n, bytes(budget, weights)?)?,
-        (Some(n), None) => Cuda::new(n)?,
+    Ok(match (number, args.host_budget) {
+        (Some(n), Some(budget)) => Some(Cuda::with_host_budget(n, bytes(budget, weights)?)?),
+        (Some(n), None) => Some(Cuda::new(n)?),
         (None, Some(_)) => bail!("--host-budget needs --device cuda or cuda:N"),
-        (None, None) => {
-            let device = device::open(&args.device)?;
-            return Ok(Opened { device, cuda: None });
-        }
-    };
-    let cuda = Arc::new(cuda);
-    Ok(Opened {
-        device: cuda.clone(),
-        cuda: Some(cuda),
+        (None, None) => None,
     })
 }
 

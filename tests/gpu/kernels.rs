@@ -12,24 +12,24 @@ pub const KINDS: [&str; 6] = ["row", "move", "gather", "matmul", "attention", "g
 
 /// What is launched of a ranged product.
 #[derive(Clone, Debug)]
-enum Rows {
+pub enum Rows {
     All,
     /// Launches, each of rows in tiles of this height.
     Cut(Vec<(Range<usize>, usize)>),
 }
 
 /// A kernel on a device with its arguments.
-struct OnDevice<'a> {
+pub struct OnDevice<'a> {
     device: &'a dyn Device,
     stream: Stream,
     case: &'a Case,
     executable: Executable,
-    args: Vec<Slice>,
+    pub args: Vec<Slice>,
     scratch: Option<Slice>,
 }
 
 impl<'a> OnDevice<'a> {
-    fn new(
+    pub fn new(
         device: &'a dyn Device,
         stream: Stream,
         case: &'a Case,
@@ -65,7 +65,7 @@ impl<'a> OnDevice<'a> {
             .map(|Arg(a)| a as usize)
     }
 
-    fn launch(&self, tiles: Vec<Tiles>) -> Result<(), Error> {
+    pub fn launch(&self, tiles: Vec<Tiles>) -> Result<(), Error> {
         let work = Work::Launch {
             executable: self.executable.clone(),
             env: self.case.env,
@@ -77,7 +77,7 @@ impl<'a> OnDevice<'a> {
     }
 
     /// The bytes of the arguments that it writes, after it; before it they are those of `args`.
-    fn run(&self, args: &[Vec<u8>], rows: &Rows) -> Result<Vec<Vec<u8>>, Error> {
+    pub fn run(&self, args: &[Vec<u8>], rows: &Rows) -> Result<Vec<Vec<u8>>, Error> {
         for a in self.written() {
             write(self.device, self.stream, &self.args[a], &args[a])?;
         }
@@ -89,6 +89,11 @@ impl<'a> OnDevice<'a> {
                 }
             }
         }
+        self.read()
+    }
+
+    /// The bytes of the arguments that it writes.
+    pub fn read(&self) -> Result<Vec<Vec<u8>>, Error> {
         let read = |a: usize| {
             let mut out = vec![0; self.args[a].len()];
             self.device.read(self.stream, &self.args[a], &mut out)?;
@@ -98,7 +103,7 @@ impl<'a> OnDevice<'a> {
     }
 
     /// Rows of the weight, each tile in memory of its own, as in a ring.
-    fn tiles(&self, rows: &Range<usize>, step: usize) -> Result<Tiles, Error> {
+    pub fn tiles(&self, rows: &Range<usize>, step: usize) -> Result<Tiles, Error> {
         let Kernel::Matmul(m) = &self.case.kernel else {
             unreachable!("only products are cut")
         };
@@ -127,7 +132,7 @@ fn write(device: &dyn Device, stream: Stream, dst: &Slice, bytes: &[u8]) -> Resu
 }
 
 /// What the first device runs.
-fn target() -> Target {
+pub fn target() -> Target {
     let all = Cuda::devices().expect("the driver tells");
     let (major, minor) = all[0].capability;
     Target::of(major, minor).expect("a device that is supported")
@@ -203,7 +208,7 @@ fn every_group_computes_what_the_host_computes() {
 }
 
 /// Cuts of `n` rows that keep to the law: tiles of one height, and launches of several.
-fn cuts(n: usize) -> Vec<Rows> {
+pub fn cuts(n: usize) -> Vec<Rows> {
     let half = (n / 2).next_multiple_of(64).min(n);
     let whole = |step: usize| Rows::Cut(vec![(0..n, step)]);
     let mut all = vec![whole(n.max(1))];

@@ -192,20 +192,26 @@ fn capture(context: &Arc<Context>, steps: &mut [Step]) -> Result<RawGraph, Error
     let mut after_launch = false;
     for step in steps {
         match step {
-            Step::Launch(Ready { words, launches }) => {
-                for (function, grid, part) in launches.iter() {
-                    let overlap = grid.overlap && after_launch;
+            Step::Launch(Ready {
+                words,
+                starts,
+                launches,
+            }) => {
+                for put in launches.iter() {
+                    let overlap = put.grid.overlap && after_launch;
                     after_launch = true;
-                    let grid = Grid { overlap, ..*grid };
+                    let grid = Grid {
+                        overlap,
+                        ..put.grid
+                    };
+                    let words = &mut words[put.words.clone()];
+                    let starts = &starts[put.starts.clone()];
                     // SAFETY: `prepare` made the words by the entry's parameters; the graph keeps
                     // executables and memory.
                     unsafe {
-                        capture.stream().launch(
-                            &bound,
-                            *function,
-                            grid,
-                            &mut words[part.clone()],
-                        )?
+                        capture
+                            .stream()
+                            .launch(&bound, put.function, grid, words, starts)?
                     };
                 }
             }

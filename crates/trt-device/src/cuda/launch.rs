@@ -43,8 +43,21 @@ pub(super) struct Call<'a> {
 pub(super) struct Ready {
     /// The parameters of all parts.
     pub words: Vec<u64>,
-    /// What to launch, in order, each with its part of the words.
-    pub launches: Vec<(Function, Grid, Range<usize>)>,
+    /// Where in its own words each parameter of a launch starts.
+    pub starts: Vec<usize>,
+    /// What to launch, in order.
+    pub launches: Vec<Put>,
+}
+
+/// One launch of what is ready.
+#[derive(Clone, Debug)]
+pub(super) struct Put {
+    pub function: Function,
+    pub grid: Grid,
+    /// Its words.
+    pub words: Range<usize>,
+    /// Its starts: none where words are laid out as the kernel's parameters are.
+    pub starts: Range<usize>,
 }
 
 impl CudaExecutable {
@@ -104,6 +117,7 @@ impl CudaExecutable {
     ) -> Result<(), Error> {
         self.check(call)?;
         ready.words.clear();
+        ready.starts.clear();
         ready.launches.clear();
         let mut rest = call.tiles;
         for part in &self.parts {

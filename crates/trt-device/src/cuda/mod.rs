@@ -13,9 +13,11 @@ mod ahead;
 mod bounds;
 mod chunks;
 mod driver;
+mod fed;
 mod files;
 mod graph;
 mod launch;
+mod maps;
 mod memory;
 mod modules;
 mod params;
@@ -69,7 +71,7 @@ pub struct Cuda {
     /// On which new memory is cleared.
     clearing: RawStream,
     files: Arc<Files>,
-    modules: Modules,
+    modules: Arc<Modules>,
     slots: Slots,
     context: Arc<Context>,
     /// Kinds of kernels that it claims not to have.
@@ -130,7 +132,7 @@ impl Cuda {
             idle: Mutex::default(),
             clearing: RawStream::new(&context)?,
             files: Arc::new(Files::new(context.clone(), bytes)),
-            modules: Modules::new(context.clone(), target),
+            modules: Modules::new(context.clone(), target, None),
             slots: Slots::default(),
             context,
             lacks: Vec::new(),
@@ -142,6 +144,31 @@ impl Cuda {
     pub fn without(mut self, kind: &str) -> Self {
         self.lacks.push(kind.into());
         self
+    }
+
+    /// The same device, but large products of whole weights are fed by its copy engine (by tensor
+    /// maps, on compute capability 9.0), with the same results. For comparison: it is off until
+    /// it has been measured to be faster. Without effect where the device or the driver has no
+    /// such thing. A launch whose operands no map can show is fed as without this.
+    pub fn with_tensor_maps(mut self) -> Result<Self, Error> {
+        let (maps, target) = (
+            Driver::get()?.maps(),
+            modules::target(self.context.facts())?,
+        );
+        if maps.is_some() {
+            self.modules = Modules::new(self.context.clone(), target.with_maps(), maps);
+        }
+        Ok(self)
+    }
+
+    /// Whether products may be fed by tensor maps.
+    pub fn tensor_maps(&self) -> bool {
+        self.modules.has_maps()
+    }
+
+    /// How many launches were fed by tensor maps so far; those of a recorded call count once.
+    pub fn mapped_launches(&self) -> u64 {
+        self.modules.mapped()
     }
 
     /// How bytes of mapped files reached the device so far.

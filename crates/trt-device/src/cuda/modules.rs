@@ -4,7 +4,8 @@
 //! Invariant: as long as an executable of a text lives, loading the text again gives the same
 //! module. Different texts are assembled beside each other when several threads load.
 
-use super::driver::{Context, Facts, Module, Rejected};
+use super::driver::{Context, Facts, Maps, Module, Rejected};
+use super::fed::Fed;
 use super::launch::CudaExecutable;
 use super::part::Part;
 use crate::Error;
@@ -24,6 +25,10 @@ pub(super) struct Modules {
     loaded: Mutex<Vec<(Kernel, Weak<CudaExecutable>)>>,
     /// Texts that the driver was given.
     assembled: AtomicU64,
+    /// The proof that the driver makes tensor maps, if kernels may need them.
+    pub maps: Option<Maps>,
+    /// Launches with tensor maps.
+    mapped: AtomicU64,
 }
 
 /// What kernels are emitted for, or why a device can have none.
@@ -40,14 +45,41 @@ pub(super) fn target(facts: &Facts) -> Result<Target, Error> {
 pub(super) struct Text(OnceLock<Result<Module, Rejected>>);
 
 impl Modules {
-    pub fn new(context: Arc<Context>, target: Target) -> Modules {
-        Modules {
+    /// `target` has tensor maps only if there is a proof that they are made.
+    pub fn new(context: Arc<Context>, target: Target, maps: Option<Maps>) -> Arc<Modules> {
+        Arc::new(Modules {
             context,
-            target,
+            target: if maps.is_some() {
+                target
+            } else {
+                target.without_maps()
+            },
             by_text: Mutex::default(),
             loaded: Mutex::default(),
             assembled: AtomicU64::new(0),
-        }
+            maps,
+            mapped: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether kernels may need tensor maps.
+    pub fn has_maps(&self) -> bool {
+        self.target.maps()
+    }
+
+    /// Counts launches with tensor maps.
+    pub fn count_mapped(&self, launches: u64) {
+        self.mapped.fetch_add(launches, Ordering::Relaxed);
+    }
+
+    /// How many launches had tensor maps so far.
+    pub fn mapped(&self) -> u64 {
+        self.mapped.load(Ordering::Relaxed)
+    }
+
+    /// The context of all of them.
+    pub fn context(&self) -> &Context {
+        &self.context
     }
 
     /// How many texts the driver was given so far.
@@ -56,7 +88,7 @@ impl Modules {
     }
 
     /// The executable of a kernel.
-    pub fn load(&self, kernel: &Kernel) -> Result<Arc<CudaExecutable>, Error> {
+    pub fn load(self: &Arc<Self>, kernel: &Kernel) -> Result<Arc<CudaExecutable>, Error> {
         if let Some(known) = self.known(kernel) {
             return Ok(known);
         }
@@ -86,16 +118,23 @@ impl Modules {
             .next()
     }
 
+    /// A kernel, whose arguments begin with number `first` of the launch's, without tensor maps.
+    pub fn unmapped(self: &Arc<Self>, kernel: &Kernel, first: usize) -> Result<Part, Error> {
+        let emitted = ptx::emit(kernel, self.target.without_maps())?;
+        self.part(kernel, first, emitted).map(|(_, part)| part)
+    }
+
     /// Assembles what a kernel has emitted.
     fn part(
-        &self,
+        self: &Arc<Self>,
         kernel: &Kernel,
         first: usize,
         emitted: Emitted,
     ) -> Result<(Emitted, Part), Error> {
         let text = self.text(&emitted.text);
         let part = self.module(&text, &emitted).and_then(|module| {
-            let part = Part::new(kernel, first, &emitted, module, text.clone());
+            let fed = Fed::new(self, kernel, first, &emitted);
+            let part = Part::new(kernel, first, &emitted, module, text.clone(), fed);
             Ok(part?)
         });
         match part {
@@ -159,12 +198,12 @@ mod tests {
     }
 
     /// The modules of the first device; nothing where there is none.
-    fn modules() -> Option<Modules> {
+    fn modules() -> Option<Arc<Modules>> {
         let context = Driver::get().and_then(|driver| Context::retain(driver, 0));
         match context {
             Ok(context) => {
                 let target = target(context.facts()).unwrap();
-                Some(Modules::new(context, target))
+                Some(Modules::new(context, target, None))
             }
             Err(error) if std::env::var_os("TRT_REQUIRE_CUDA").is_some_and(|v| v == "1") => {
                 panic!("TRT_REQUIRE_CUDA=1, but {error}")

@@ -1,11 +1,15 @@
 //! What a launch passes to the driver: parameters, grid, and the rows that it may cover.
 //!
 //! Pure functions of what a kernel emitted and what a call holds. Parameters are packed as the
-//! words of one buffer, since each is a multiple of eight bytes with an alignment of eight.
+//! words of one buffer, since each is a multiple of eight bytes with an alignment of eight. That of
+//! a tensor map is more, and the assembler places such parameters by the addresses that they get
+//! in the end, which only the driver knows: with maps it is told where each parameter starts.
 
 use super::driver::Grid;
+use super::launch::Ready;
+use super::maps::NOTHING;
 use crate::{Error, Tiles};
-use trt_kernel::ptx::{Launch, MAX_TILES, Param, TilesParam};
+use trt_kernel::ptx::{Launch, MAX_TILES, MapParam, Param, TilesParam};
 use trt_kernel::{Env, ROW_PANEL};
 
 /// What a launch is given beside its arguments.
@@ -35,16 +39,23 @@ pub(super) fn row_range_law(tiles: &Tiles, n: usize) -> Result<(), &'static str>
     }
 }
 
-/// Appends the parameters of a launch in their order, as words; `tiles` are those of each weight.
+/// Appends the parameters of a launch in their order, as words, and if there are tensor maps among
+/// them where each starts; `tiles` are those of each weight.
 pub(super) fn pack(
-    words: &mut Vec<u64>,
+    ready: &mut Ready,
     params: &[Param],
     tiles: &[TilesParam],
+    maps: &[MapParam],
     around: Surroundings,
     scratch: u64,
     mut address: impl FnMut(usize) -> Result<u64, Error>,
 ) -> Result<(), Error> {
+    let Ready { words, starts, .. } = ready;
+    let (start, mapped) = (words.len(), params.iter().any(is_map));
     for param in params {
+        if mapped {
+            starts.push(words.len() - start);
+        }
         match param {
             Param::Arg(arg) => words.push(address(arg.0 as usize)?),
             Param::Tiles(weight) => {
@@ -58,9 +69,18 @@ pub(super) fn pack(
             Param::Scratch => words.push(scratch),
             Param::Fault => words.push(around.fault),
             Param::Counters => words.push(around.counters),
+            Param::Map(index) => {
+                let map = maps.get(usize::from(*index)).unwrap_or(&NOTHING);
+                words.extend(map.map);
+                words.push(map.base);
+            }
         }
     }
     Ok(())
+}
+
+fn is_map(param: &Param) -> bool {
+    matches!(param, Param::Map(_))
 }
 
 /// Nothing of a weight.
@@ -118,6 +138,7 @@ mod tests {
             grid: [x, Extent::Fixed(2), Extent::Fixed(1)],
             block: 128,
             shared: 64,
+            mapped: false,
         }
     }
 
@@ -146,11 +167,14 @@ mod tests {
             fault: 0xf,
             counters: 0xc,
         };
-        let mut words = vec![99];
-        pack(&mut words, &params, &[tiles], around, 0x5, |a| {
-            Ok(0xa0 + a as u64)
-        })
-        .unwrap();
+        let mut ready = Ready {
+            words: vec![99],
+            ..Ready::default()
+        };
+        let address = |a| Ok(0xa0 + a as u64);
+        pack(&mut ready, &params, &[tiles], &[], around, 0x5, address).unwrap();
+        let words = ready.words;
+        assert!(ready.starts.is_empty(), "they lie as the kernel's do");
 
         assert_eq!(words[0], 99);
         let bytes: Vec<u8> = words[1..].iter().flat_map(|w| w.to_le_bytes()).collect();
@@ -172,6 +196,32 @@ mod tests {
         assert_eq!(at(end - 8), 7);
         assert_eq!((at(end), at(end + 8), at(end + 16)), (0xe, 0x5, 0xf));
         assert_eq!((at(end + 24), bytes.len()), (0xc, end + 32));
+    }
+
+    #[test]
+    fn with_tensor_maps_the_driver_is_told_where_each_parameter_starts() {
+        let map = |first: u64| MapParam {
+            map: std::array::from_fn(|i| first + i as u64),
+            base: first + 99,
+        };
+        let around = Surroundings {
+            integers: 0xe,
+            fault: 0,
+            counters: 0,
+        };
+        let params = [Param::Map(0), Param::Map(1), Param::Env];
+        let mut ready = Ready {
+            words: vec![7; 3],
+            starts: vec![0],
+            ..Ready::default()
+        };
+        let maps = [map(100), map(200)];
+        pack(&mut ready, &params, &[], &maps, around, 0, |_| Ok(0)).unwrap();
+        let words = &ready.words[3..];
+        assert_eq!((words[0], words[15], words[16]), (100, 115, 199));
+        assert_eq!((words[17], words[32], words[33]), (200, 215, 299));
+        assert_eq!((words[34], words.len()), (0xe, 35));
+        assert_eq!(ready.starts, [0, 0, 17, 34]);
     }
 
     #[test]

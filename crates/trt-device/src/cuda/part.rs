@@ -6,8 +6,10 @@
 //! the row-range law.
 
 use super::bounds::Bounds;
-use super::driver::{Function, Module};
-use super::launch::{Call, Ready};
+use super::driver::{Function, Grid, Module};
+use super::fed::Fed;
+use super::launch::{Call, Put, Ready};
+use super::maps::Places;
 use super::modules::Text;
 use super::params::{NO_ROWS, Surroundings, grid, pack, row_range_law};
 use crate::{Error, Slice, Tiles};
@@ -32,6 +34,8 @@ pub(super) struct Part {
     /// Whether all weights of a launch must have the same rows in it, if they have any.
     chain: bool,
     bounds: Bounds,
+    /// If launches need tensor maps.
+    fed: Option<Fed>,
     /// Holds the functions of the entries.
     _text: Arc<Text>,
 }
@@ -63,6 +67,7 @@ impl Part {
         emitted: &Emitted,
         module: &Module,
         text: Arc<Text>,
+        fed: Option<Fed>,
     ) -> Result<Part, Error> {
         let entry = |launch: &Launch| {
             // The attribute for shared memory belongs to the entry, so it must fit all launches.
@@ -87,6 +92,7 @@ impl Part {
             weights: weights(kernel),
             chain: matches!(kernel, Kernel::Group(g) if g.order == Order::Chain),
             bounds: Bounds::new(kernel),
+            fed,
             _text: text,
         })
     }
@@ -136,6 +142,18 @@ impl Part {
         }
         let rows = tables.iter().map(|t| (t.end - t.first) as usize);
         let rows: Vec<usize> = rows.collect();
+        let launches = self.launches(call.env, &rows)?;
+        let mapped = launches.iter().filter(|(e, _)| e.launch.mapped).count();
+        let maps = match &self.fed {
+            Some(fed) if mapped > 0 => {
+                let places = self.places(call.env, args, tiles, &tables, locate)?;
+                match fed.maps(&places, mapped)? {
+                    Some(maps) => maps,
+                    None => return fed.unmapped()?.prepare(call, tiles, around, ready, locate),
+                }
+            }
+            Some(_) | None => Vec::new(),
+        };
         let scratch = self.working_memory(call)?;
         let scratch = scratch.map_or(Ok(0), &mut *locate)?;
         let address = |arg: usize| match args.get(arg) {
@@ -143,27 +161,73 @@ impl Part {
             // Not read: what tiles stand for.
             Some(_) | None => Ok(0),
         };
-        let start = ready.words.len();
+        let (start, first) = (ready.words.len(), ready.starts.len());
         pack(
-            &mut ready.words,
+            ready,
             &self.params,
             &tables,
+            &maps,
             around,
             scratch,
             address,
         )?;
         let words = start..ready.words.len();
-        for Entry { function, launch } in &self.entries {
-            let grid =
-                grid(launch, call.env, &rows, self.overlaps).map_err(|blocks| Error::Grid {
-                    kernel: self.kind,
-                    blocks,
-                    threads: launch.block,
-                })?;
-            let launch = grid.map(|grid| (*function, grid, words.clone()));
-            ready.launches.extend(launch);
-        }
+        let starts = first..ready.starts.len();
+        let each = launches.into_iter().map(|(entry, grid)| Put {
+            function: entry.function,
+            grid,
+            words: words.clone(),
+            starts: starts.clone(),
+        });
+        ready.launches.extend(each);
         Ok(())
+    }
+
+    /// Where the copy engine finds operands. It is not asked to read mapped pages in place.
+    fn places<'a>(
+        &self,
+        env: &'a Env,
+        args: &[Slice],
+        tiles: &[Tiles],
+        tables: &[TilesParam],
+        locate: &mut impl FnMut(&Slice) -> Result<u64, Error>,
+    ) -> Result<Places<'a>, Error> {
+        let weight = |arg| self.weights.iter().any(|w| w.arg == arg);
+        let address = |(arg, slice): (usize, &Slice)| match weight(arg) || slice.is_mapping() {
+            true => Ok(None),
+            false => locate(slice).map(Some),
+        };
+        let each = self.weights.iter().zip(tables).enumerate();
+        let table = each.map(|(i, (weight, table))| {
+            let in_place = match tiles.get(i) {
+                Some(tiles) => tiles.places.iter().any(Slice::is_mapping),
+                None => args.get(weight.arg).is_none_or(Slice::is_mapping),
+            };
+            (!in_place).then_some(*table)
+        });
+        Ok(Places {
+            env,
+            tiles: table.collect(),
+            args: args
+                .iter()
+                .enumerate()
+                .map(address)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The entries that a call launches.
+    fn launches(&self, env: &Env, rows: &[usize]) -> Result<Vec<(&Entry, Grid)>, Error> {
+        let each = self.entries.iter().map(|entry| {
+            let grid = grid(&entry.launch, env, rows, self.overlaps);
+            let grid = grid.map_err(|blocks| Error::Grid {
+                kernel: self.kind,
+                blocks,
+                threads: entry.launch.block,
+            })?;
+            Ok(grid.map(|grid| (entry, grid)))
+        });
+        each.filter_map(Result::transpose).collect()
     }
 
     fn working_memory<'a>(&self, call: Call<'a>) -> Result<Option<&'a Slice>, Error> {

@@ -127,19 +127,21 @@ impl CudaStream {
         if let Some(rows) = executable.table_rows() {
             state.table_rows = rows;
         }
-        let Ready { words, launches } = &mut state.ready;
-        launches.iter().try_for_each(|(function, grid, part)| {
+        let Ready {
+            words,
+            starts,
+            launches,
+        } = &mut state.ready;
+        launches.iter().try_for_each(|put| {
             // What comes through a ring is awaited by events, which an early start would not heed.
             let grid = Grid {
                 overlap: false,
-                ..*grid
+                ..put.grid
             };
+            let (words, starts) = (&mut words[put.words.clone()], &starts[put.starts.clone()]);
             // SAFETY: `prepare` made the words by the entry's parameters, of memory of this
             // device that is long enough and that the caller keeps, as it does the executable.
-            unsafe {
-                self.raw
-                    .launch(bound, *function, grid, &mut words[part.clone()])
-            }
+            unsafe { self.raw.launch(bound, put.function, grid, words, starts) }
         })
     }
 

@@ -44,7 +44,9 @@ impl Block {
                 grid: self.grid,
                 block: self.threads,
                 shared: self.shared,
+                mapped: false,
             }],
+            maps: Vec::new(),
             scratch: Dim::from(0),
         }
     }

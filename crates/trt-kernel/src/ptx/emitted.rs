@@ -1,6 +1,6 @@
 //! What the back end hands over: text, parameters, and launches as data.
 
-use crate::{Arg, Dim, Env, Var};
+use crate::{Arg, DType, Dim, Env, Var};
 use std::fmt;
 
 /// The most tiles of a weight that one launch may cover.
@@ -17,13 +17,22 @@ pub enum Target {
     Sm90,
     /// Hopper itself (`sm_90a`): warp-group products.
     Sm90a,
+    /// The same, and whoever launches makes tensor maps: products are fed by the copy engine.
+    Sm90aMaps,
 }
 
 impl Target {
     /// Every target.
-    pub const ALL: [Target; 4] = [Target::Sm75, Target::Sm80, Target::Sm90, Target::Sm90a];
+    pub const ALL: [Target; 5] = [
+        Target::Sm75,
+        Target::Sm80,
+        Target::Sm90,
+        Target::Sm90a,
+        Target::Sm90aMaps,
+    ];
 
-    /// The best target that a device of this compute capability runs; none below 7.5.
+    /// The best target that a device of this compute capability runs without tensor maps; none
+    /// below 7.5.
     pub fn of(major: u32, minor: u32) -> Option<Target> {
         match (major, minor) {
             (9, 0) => Some(Target::Sm90a),
@@ -34,11 +43,35 @@ impl Target {
         }
     }
 
+    /// Whether a launch may take tensor maps ([`Param::Map`]).
+    pub const fn maps(self) -> bool {
+        match self {
+            Target::Sm75 | Target::Sm80 | Target::Sm90 | Target::Sm90a => false,
+            Target::Sm90aMaps => true,
+        }
+    }
+
+    /// The target for a device like this one where tensor maps are made; itself where none can be.
+    pub const fn with_maps(self) -> Target {
+        match self {
+            Target::Sm90a => Target::Sm90aMaps,
+            other => other,
+        }
+    }
+
+    /// The target for a device like this one where nobody makes tensor maps.
+    pub const fn without_maps(self) -> Target {
+        match self {
+            Target::Sm90aMaps => Target::Sm90a,
+            other => other,
+        }
+    }
+
     /// Whether launches can overlap (`griddepcontrol`).
     pub(super) const fn overlaps(self) -> bool {
         match self {
             Target::Sm75 | Target::Sm80 => false,
-            Target::Sm90 | Target::Sm90a => true,
+            Target::Sm90 | Target::Sm90a | Target::Sm90aMaps => true,
         }
     }
 
@@ -48,7 +81,7 @@ impl Target {
             Target::Sm75 => "sm_75",
             Target::Sm80 => "sm_80",
             Target::Sm90 => "sm_90",
-            Target::Sm90a => "sm_90a",
+            Target::Sm90a | Target::Sm90aMaps => "sm_90a",
         }
     }
 
@@ -56,14 +89,15 @@ impl Target {
     pub const fn version(self) -> &'static str {
         match self {
             Target::Sm75 | Target::Sm80 => "7.4",
-            Target::Sm90 | Target::Sm90a => "8.0",
+            Target::Sm90 | Target::Sm90a | Target::Sm90aMaps => "8.0",
         }
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.name())?;
+        f.write_str(if self.maps() { "+maps" } else { "" })
     }
 }
 
@@ -85,6 +119,65 @@ pub enum Param {
     /// The address of [`COUNTERS`] of u32 (u64) that no launch beside this one uses: all zero when
     /// it starts, and again when it ends.
     Counters,
+    /// One of [`Emitted::maps`]: a [`MapParam`] by value, 64-byte aligned where the kernel reads
+    /// it, which is decided by the assembler: the driver must place the parameters. Only entries
+    /// whose launch is [`Launch::mapped`] read it.
+    Map(u8),
+}
+
+/// Bytes of a tensor map as the driver encodes it.
+pub const MAP_BYTES: usize = 128;
+
+/// How many ranges of memory the tiles of a weight may lie in that are too far apart for one map.
+pub const MAP_RANGES: u8 = 2;
+
+/// The value of [`Param::Map`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapParam {
+    /// The map, as the driver encodes it.
+    pub map: [u64; MAP_BYTES / 8],
+    /// The address that it begins at; above all addresses if there is no map.
+    pub base: u64,
+}
+
+/// A tensor map that a launch needs: of rows in memory, read in boxes of some rows and 128 bytes
+/// along them, with the swizzle of 128 bytes. What lies outside of the rows reads as zeros.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorMap {
+    /// What it shows.
+    pub of: Mapped,
+    /// The dtype of an element, of 16 bits.
+    pub dtype: DType,
+    /// Elements of a row.
+    pub columns: usize,
+    /// Bytes from a row to the next; a multiple of 16.
+    pub pitch: usize,
+    /// Rows of a box.
+    pub box_rows: u32,
+}
+
+/// What a tensor map shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mapped {
+    /// Rows of an argument.
+    Rows {
+        /// The argument.
+        arg: Arg,
+        /// Bytes to the first row; a multiple of 16.
+        offset: usize,
+        /// How many rows.
+        rows: Dim,
+    },
+    /// Tiles of a ranged weight. The map begins at the lowest of them and reaches to the end of
+    /// the highest, whatever lies between; all lie at distances that are multiples of 128 bytes.
+    /// A tile of the second range is one that is 2^31 rows or more from the start of the first.
+    Tiles {
+        /// Which weight, as in [`crate::Kernel::streamed`].
+        weight: u8,
+        /// Which of the [`MAP_RANGES`].
+        range: u8,
+    },
 }
 
 /// The counters that [`Param::Counters`] stands for.
@@ -169,6 +262,8 @@ pub struct Launch {
     pub block: u32,
     /// Bytes of dynamic shared memory.
     pub shared: u32,
+    /// Whether it needs [`Emitted::maps`].
+    pub mapped: bool,
 }
 
 /// A kernel as PTX.
@@ -182,6 +277,8 @@ pub struct Emitted {
     pub params: Vec<Param>,
     /// What to launch, in order.
     pub launches: Vec<Launch>,
+    /// Tensor maps to be made for launches that need them.
+    pub maps: Vec<TensorMap>,
     /// Bytes of working memory that a call needs; its content means nothing before and after.
     pub scratch: Dim,
 }
@@ -195,12 +292,16 @@ impl Emitted {
     }
 
     /// The runtime integers that decide what is launched: calls that agree in these launch the
-    /// same entries with the same grids.
+    /// same entries with the same grids and tensor maps.
     pub fn grid_vars(&self) -> Vec<Var> {
         let grids = self.launches.iter().flat_map(|l| &l.grid);
         let of = grids.flat_map(Extent::dims);
         let when = self.launches.iter().flat_map(|l| &l.when).map(|w| &w.dim);
-        let dims = of.chain(when);
+        let mapped = self.maps.iter().filter_map(|m| match &m.of {
+            Mapped::Rows { rows, .. } => Some(rows),
+            Mapped::Tiles { .. } => None,
+        });
+        let dims = of.chain(when).chain(mapped);
         let mut vars: Vec<Var> = dims.flat_map(|d| d.vars().collect::<Vec<_>>()).collect();
         vars.sort();
         vars.dedup();

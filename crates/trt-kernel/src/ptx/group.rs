@@ -87,7 +87,9 @@ pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> 
             grid: [Extent::Most(grid), Extent::Fixed(1), Extent::Fixed(parts)],
             block: threads,
             shared,
+            mapped: false,
         }],
+        maps: Vec::new(),
         scratch: Dim::from(0),
     })
 }

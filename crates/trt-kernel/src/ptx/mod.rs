@@ -33,7 +33,10 @@ mod scope;
 mod space;
 mod stages;
 
-pub use emitted::{COUNTERS, Emitted, Extent, Launch, MAX_TILES, Param, Target, TilesParam, When};
+pub use emitted::{
+    COUNTERS, Emitted, Extent, Launch, MAP_BYTES, MAP_RANGES, MAX_TILES, MapParam, Mapped, Param,
+    Target, TensorMap, TilesParam, When,
+};
 
 use crate::{Attention, Kernel, Matmul};
 

@@ -1,7 +1,7 @@
 //! What an entry knows from its parameters: addresses of arguments and the runtime integers.
 
 use super::asm::{Asm, Class, Int, R, param};
-use super::emitted::{MAX_TILES, Param, Target};
+use super::emitted::{MAP_BYTES, MAX_TILES, Param, Target};
 use crate::{Arg, Dim, Var, View};
 use std::fmt::Write;
 
@@ -271,6 +271,10 @@ pub(super) fn wrapped_entry(
             Param::Scratch => "\t.param .u64 scratch".into(),
             Param::Fault => "\t.param .u64 fault".into(),
             Param::Counters => "\t.param .u64 counters".into(),
+            Param::Map(i) => {
+                let bytes = MAP_BYTES + 8;
+                format!("\t.param .align 64 .b8 map{i}[{bytes}]")
+            }
         })
         .collect();
     let mut out = String::new();
@@ -286,7 +290,8 @@ pub(super) fn wrapped_entry(
 /// The head of a module.
 pub(super) fn head(target: Target) -> String {
     format!(
-        ".version {}\n.target {target}\n.address_size 64\n\n",
-        target.version()
+        ".version {}\n.target {}\n.address_size 64\n\n",
+        target.version(),
+        target.name()
     )
 }

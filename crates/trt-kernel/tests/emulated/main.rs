@@ -18,6 +18,7 @@ mod moves;
 mod row;
 mod special;
 mod subset;
+mod tma;
 mod wide;
 
 use emulator::{Call, Done, Tiles};

@@ -102,6 +102,7 @@ fn variants_for_many_rows_are_right_for_few_and_keep_the_law() {
         (130, 200, 136, DType::BF16),
         (5, 264, 328, DType::F16),
         (70, 70, 64, DType::BF16),
+        (130, 320, 192, DType::F16),
     ] {
         let kernel = linear(Dim::var(Var(0)), n, k, dtype, dtype);
         let (env, args) = (Env::new(&[m as i64]), linear_args(m, n, k, dtype, dtype));
@@ -127,7 +128,7 @@ fn variants_for_many_rows_are_right_for_few_and_keep_the_law() {
     }
     let kinds = |kind: &str| entries.iter().filter(|e| e.starts_with(kind)).count();
     assert!(
-        kinds("mma") > 1 && kinds("wgmma") > 1 && kinds("tile") == 1,
+        kinds("mma") > 1 && kinds("wgmma") > 1 && kinds("tma") > 1 && kinds("tile") == 1,
         "{entries:?}"
     );
 }

@@ -34,7 +34,9 @@ fn module(args: usize, threads: u32, blocks: u32, body: &str) -> Emitted {
             grid: [Extent::Fixed(blocks), Extent::Fixed(1), Extent::Fixed(1)],
             block: threads,
             shared: 9216,
+            mapped: false,
         }],
+        maps: Vec::new(),
         scratch: Dim::from(0),
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 const N: usize = 12_804;
 
 /// `out = a w^T`.
-fn product(m: usize, n: usize, k: usize, dtype: DType) -> Kernel {
+pub fn product(m: usize, n: usize, k: usize, dtype: DType) -> Kernel {
     let mut e = BodyBuilder::new();
     let sum = e.push(Inst::Input);
     let space = dims(&[1, m, n]);
@@ -32,30 +32,30 @@ fn product(m: usize, n: usize, k: usize, dtype: DType) -> Kernel {
 }
 
 /// Runs some rows of the wide weight and compares them with the reference; the largest distance.
-fn distance_of_rows(
+pub fn distance_of_rows(
     entry: &str,
     target: Target,
-    [m, k]: [usize; 2],
+    [m, all, k]: [usize; 3],
     dtype: DType,
     rows: Range<usize>,
     step: usize,
 ) -> f64 {
-    let kernel = product(m, N, k, dtype);
+    let kernel = product(m, all, k, dtype);
     let emitted = ptx::emit(&kernel, target).unwrap();
     assert_eq!(emitted.launches[0].entry, entry);
     let a = Buffer::random(dtype, m * k, 1);
     let weight = Buffer::random(dtype, rows.len() * k, 2);
-    let mut whole = Buffer::zeros(dtype, N * k);
+    let mut whole = Buffer::zeros(dtype, all * k);
     let start = rows.start * k * dtype.size();
     whole.bytes[start..start + weight.bytes.len()].copy_from_slice(&weight.bytes);
-    let mut ours = [a.clone(), whole, Buffer::zeros(DType::F32, m * N)];
+    let mut ours = [a.clone(), whole, Buffer::zeros(DType::F32, m * all)];
     let (env, part) = (Env::default(), [(rows.clone(), step)]);
     launch(&kernel, &emitted, &env, &part, 1, &mut ours);
 
     let n = rows.len();
     let mut exact = [a, weight, Buffer::zeros(DType::F32, m * n)];
     reference::run(&product(m, n, k, dtype), &env, &mut exact);
-    let at = |i: usize| (i / n * N + rows.start + i % n) as i64;
+    let at = |i: usize| (i / n * all + rows.start + i % n) as i64;
     let values = (0..m * n).map(|i| ours[2].get(at(i)));
     Buffer::new(DType::F32, values).distance(&exact[2])
 }
@@ -64,7 +64,7 @@ fn distance_of_rows(
 fn large_blocks_equal_the_reference() {
     for (m, k, dtype) in [(70, 264, DType::BF16), (129, 72, DType::F16)] {
         let rows = 12_672..N;
-        let d = distance_of_rows("mma128x128", Target::Sm80, [m, k], dtype, rows, 64);
+        let d = distance_of_rows("mma128x128", Target::Sm80, [m, N, k], dtype, rows, 64);
         assert!(d <= 20.0, "{m} {k} {dtype}: {d}");
     }
 }
@@ -79,7 +79,7 @@ fn blocks_of_warp_groups_equal_the_reference() {
         (wide, 129, 128, DType::F16),
     ] {
         let rows = 12_672..N;
-        let d = distance_of_rows(entry, Target::Sm90a, [m, k], dtype, rows, 64);
+        let d = distance_of_rows(entry, Target::Sm90a, [m, N, k], dtype, rows, 64);
         assert!(d <= 20.0, "{entry} {m} {k} {dtype}: {d}");
     }
 }

@@ -73,6 +73,7 @@ pub fn run(
 ) -> Result<(u32, u64), EmuError> {
     let mut barriers: Vec<Barrier> = (0..16).map(|_| Barrier::default()).collect();
     machine.fenced = vec![0; warps.len()];
+    machine.phases.clear();
     let (mut last, mut steps) = (usize::MAX, 0u64);
     loop {
         let ready: Vec<usize> = warps
@@ -94,6 +95,15 @@ pub fn run(
                     After::Nothing => Ok(()),
                     After::Barrier { id, threads, waits } => {
                         arrive(&mut barriers, warps, index, id, threads, waits)
+                    }
+                    After::Sleep(at) => {
+                        warps[index].state = State::Phase(at);
+                        Ok(())
+                    }
+                    After::Phase(at) => {
+                        let asleep = warps.iter_mut().filter(|w| w.state == State::Phase(at));
+                        asleep.for_each(|w| w.state = State::Ready);
+                        Ok(())
                     }
                     After::Exit => {
                         barriers.iter_mut().for_each(|b| complete(b, warps));
@@ -120,7 +130,10 @@ pub fn run(
             let why = Why::Wrong("warps of a group start different products".into());
             Err(locate(machine, &warps[0], 0, why.into()))
         }
-        None => Ok((warps.iter().map(|w| w.time.now).max().unwrap_or(0), steps)),
+        None => match machine.all_came() {
+            Ok(()) => Ok((warps.iter().map(|w| w.time.now).max().unwrap_or(0), steps)),
+            Err(why) => Err(locate(machine, &warps[0], 0, why.into())),
+        },
         Some(w) => {
             let why = Why::Deadlock(format!("{:?} is never complete", w.state));
             Err(locate(machine, w, w.at.saturating_sub(1), why.into()))

@@ -5,7 +5,7 @@ use super::inst::*;
 use super::memory::Params;
 use super::names::Names;
 use super::text::{Entry, Module, Operand, Statement};
-use super::{ops, reaches};
+use super::{bulk, ops, reaches};
 
 type Result<T> = std::result::Result<T, Why>;
 
@@ -78,6 +78,8 @@ fn operation(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Op> {
         "atom" | "red" => reaches::atomic(names, parts, o)?,
         "bra" | "ret" | "exit" | "bar" | "barrier" | "membar" | "fence" | "griddepcontrol"
         | "prefetch" => control(names, parts, o)?,
+        "cp" if parts.get(2) == Some(&"bulk") => bulk::copy(names, parts, o)?,
+        "mbarrier" => bulk::barrier(names, parts, o)?,
         "cp" => reaches::copy(names, parts, o)?,
         "shfl" | "vote" | "redux" | "activemask" => super::lanes::decode(names, parts, o)?,
         "ldmatrix" | "stmatrix" | "mma" => super::tensor::decode(names, parts, o)?,

@@ -1,5 +1,6 @@
 //! One instruction of a warp.
 
+use super::bulk::Phases;
 use super::error::Why;
 use super::inst::*;
 use super::memory::{Memory, Params};
@@ -22,6 +23,8 @@ pub struct Machine<'a> {
     pub atomics: u64,
     /// For each warp, the last clock whose writes to shared memory it fenced for wgmma.
     pub fenced: Vec<u32>,
+    /// Barriers in shared memory, by address.
+    pub phases: HashMap<u64, Phases>,
 }
 
 /// What a block must do after a warp's instruction.
@@ -34,6 +37,10 @@ pub enum After {
         threads: Option<u32>,
         waits: bool,
     },
+    /// The warp found the open phase of this barrier, and sleeps until it completes.
+    Sleep(u64),
+    /// A phase of this barrier completed.
+    Phase(u64),
     /// The warp exited.
     Exit,
 }
@@ -73,6 +80,17 @@ impl Machine<'_> {
                     threads,
                     waits: *waits,
                 });
+            }
+            op @ (Op::PhaseInit { .. }
+            | Op::PhaseArrive { .. }
+            | Op::PhaseTry { .. }
+            | Op::BoxCopy { .. })
+                if mask != 0 =>
+            {
+                let after = self.bulk(warp, op, mask)?;
+                warp.registers.check(program)?;
+                warp.advance();
+                return Ok(after);
             }
             _ if mask == 0 => {}
             op => {
@@ -192,6 +210,10 @@ impl Machine<'_> {
                 Ok(())
             }
             Op::Nop | Op::Branch { .. } | Op::Exit | Op::Barrier { .. } => Ok(()),
+            Op::PhaseInit { .. }
+            | Op::PhaseArrive { .. }
+            | Op::PhaseTry { .. }
+            | Op::BoxCopy { .. } => Ok(()),
         }
     }
 }

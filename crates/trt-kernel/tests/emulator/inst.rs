@@ -285,6 +285,29 @@ pub enum Op {
         /// Whether it adds to the sums.
         adds: Src,
     },
+    /// A barrier in shared memory that counts arrivals and bytes.
+    PhaseInit {
+        at: Address,
+        count: u64,
+    },
+    /// An arrival, which announces bytes.
+    PhaseArrive {
+        at: Address,
+        bytes: i64,
+    },
+    /// Whether the phase of a parity is complete.
+    PhaseTry {
+        d: Slot,
+        at: Address,
+        parity: Src,
+    },
+    /// A box of a tensor map to shared memory; a barrier counts its bytes.
+    BoxCopy {
+        to: Address,
+        map: Src,
+        at: [Src; 2],
+        barrier: Address,
+    },
     /// Shared memory is handed to the hardware's own agent.
     ProxyFence,
     Mma {

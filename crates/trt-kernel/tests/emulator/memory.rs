@@ -273,17 +273,26 @@ impl Memory {
         };
         let open = |i: &usize| {
             let (clock, thread) = shadow.writer(*i);
-            clock >= who.block && !fence(thread as usize / 32, clock)
+            clock >= who.block && !shadow.by_engine(*i) && !fence(thread as usize / 32, clock)
         };
         match (at..at + bytes).find(open) {
             None => Ok(()),
             Some(i) => {
                 let place = r.place(i);
                 Err(Why::Wrong(format!(
-                    "no fence.proxy.async between the write of {place} and wgmma"
+                    "no fence.proxy.async between the write of {place} and the hardware's own agent"
                 )))
             }
         }
+    }
+
+    /// What the copy engine wrote has arrived; a wait orders it.
+    pub fn land(&mut self, address: u64, bytes: usize) -> Result<(), Why> {
+        let (region, at) = self.find(address, bytes)?;
+        if let Some(shadow) = &mut self.regions[region].shadow {
+            shadow.land(at, bytes);
+        }
+        Ok(())
     }
 
     /// What was under way has arrived, for a thread.

@@ -18,6 +18,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 mod block;
+mod bulk;
 mod convert;
 mod decode;
 mod double;
@@ -48,7 +49,9 @@ use exec::Machine;
 use inst::Program;
 use memory::{Access, Memory, Params, Region};
 use std::ops::Range;
-use trt_kernel::ptx::{COUNTERS, Emitted, Launch, MAX_TILES, Param, Target};
+use trt_kernel::ptx::{
+    COUNTERS, Emitted, Launch, MAP_BYTES, MAX_TILES, Mapped, Param, Target, TensorMap,
+};
 use trt_kernel::{Arg, Env, ROW_PANEL};
 
 /// The weight rows of a ranged launch, where they lie in tiles of `step` rows.
@@ -94,6 +97,8 @@ pub struct Done {
 /// Where the first region starts, and what lies between two at least.
 const FIRST: u64 = 0x7f00_0000_0000;
 const GUARD: u64 = 4096;
+/// Where tiles start that are not near the others.
+const FAR: u64 = 0x7fff_0000_0000;
 /// The address that a parameter has where the kernel may not read it.
 const POISON: u64 = 0xdead_0000_0000_0000;
 
@@ -178,7 +183,11 @@ impl Device {
                     Access::Read,
                 )
             };
-            let places = tiles.bytes.iter().enumerate().map(place).collect();
+            let mut places: Vec<u64> = tiles.bytes.iter().enumerate().map(place).collect();
+            let odd = places.iter_mut().skip(1).step_by(2);
+            if call.seed % 2 == 1 {
+                odd.for_each(|at| *at = d.far(*at));
+            }
             d.tiles.push(places);
         }
         let vars = (0..trt_kernel::Var::MAX as u8).map(|v| call.env.get(trt_kernel::Var(v)));
@@ -197,12 +206,21 @@ impl Device {
     /// Lays bytes out after all others, behind a guard.
     fn place(&mut self, name: &str, bytes: Vec<u8>, access: Access) -> u64 {
         let end = |r: &Region| r.base + r.bytes.len() as u64;
-        let last = self.global.regions.last().map_or(FIRST, end);
+        let near = self.global.regions.iter().filter(|r| r.base < FAR);
+        let last = near.map(end).max().unwrap_or(FIRST);
         let at = (last + GUARD).next_multiple_of(256);
         self.global
             .regions
             .push(Region::new(name, at, bytes, access));
         at
+    }
+
+    /// Moves what was placed to where it is not near anything else.
+    fn far(&mut self, at: u64) -> u64 {
+        let to = at - FIRST + FAR;
+        let here = self.global.regions.iter_mut().filter(|r| r.base == at);
+        here.for_each(|r| r.base = to);
+        to
     }
 
     fn params(&self, emitted: &Emitted, program: &Program, call: &Call) -> Result<Params, Why> {
@@ -215,6 +233,10 @@ impl Device {
                 Param::Fault => self.fault.to_le_bytes().to_vec(),
                 Param::Counters => self.counters.to_le_bytes().to_vec(),
                 Param::Tiles(i) => self.table(call, *i as usize)?,
+                Param::Map(i) => match emitted.maps.get(*i as usize) {
+                    Some(map) => self.map(map, call)?,
+                    None => return Err(Why::Launch(format!("there is no map {i}"))),
+                },
             };
             if value.len() != *size {
                 let what = format!("{name} has {size} bytes where {} are given", value.len());
@@ -260,6 +282,41 @@ impl Device {
         Ok(out)
     }
 
+    /// A tensor map and its base, as the kernel gets them.
+    fn map(&self, map: &TensorMap, call: &Call) -> Result<Vec<u8>, Why> {
+        let pitch = map.pitch as u64;
+        let (base, rows) = match &map.of {
+            Mapped::Rows { arg, offset, rows } => {
+                let base = self.address(*arg, call) + *offset as u64;
+                (base, rows.size(&call.env) as u64)
+            }
+            Mapped::Tiles { weight, range } => {
+                let (w, far) = (usize::from(*weight), *range > 0);
+                let places = self.tiles.get(w).into_iter().flatten();
+                let sizes = call.tiles.get(w).into_iter().flat_map(|t| &t.bytes);
+                let here = places.zip(sizes).filter(|(at, _)| (**at >= FAR) == far);
+                let ends = here.map(|(at, bytes)| (*at, at + bytes.len() as u64));
+                let ends: Vec<(u64, u64)> = ends.collect();
+                let end = ends.iter().map(|e| e.1).max().unwrap_or(0);
+                match ends.iter().map(|e| e.0).min() {
+                    Some(base) => (base, (end - base).div_ceil(pitch)),
+                    None => {
+                        let none = [0xff; 8];
+                        return Ok([vec![0; MAP_BYTES], none.to_vec()].concat());
+                    }
+                }
+            }
+        };
+        let encoded = bulk::Map {
+            base,
+            columns: map.columns as u64,
+            rows,
+            pitch,
+            box_rows: u64::from(map.box_rows),
+        };
+        Ok([encoded.encode(), base.to_le_bytes().to_vec()].concat())
+    }
+
     fn launch(
         &mut self,
         emitted: &Emitted,
@@ -287,6 +344,7 @@ impl Device {
             published: Default::default(),
             atomics: 0,
             fenced: Vec::new(),
+            phases: Default::default(),
         };
         let mut warps: Vec<warp::Warp> = (0..block.div_ceil(32) as usize)
             .map(|i| warp::Warp::new(program, i, block, size))
@@ -358,7 +416,7 @@ fn limits(target: Target, launch: &Launch, program: &Program, grid: [u64; 3]) ->
     let most = match target {
         Target::Sm75 => 64 << 10,
         Target::Sm80 | Target::Sm90 => 99 << 10,
-        Target::Sm90a => 227 << 10,
+        Target::Sm90a | Target::Sm90aMaps => 227 << 10,
     };
     let refuse = |what: String| Err(Why::Launch(what));
     if statics > 48 << 10 || shared > most {

@@ -204,7 +204,9 @@ pub fn function(parts: &[&str]) -> Option<Typed> {
     Some(match parts {
         ["mov", name] if *name != "pred" => plain(Fun::One(|a| a)),
         ["mov", "pred"] => plain(Fun::One(|a| a)),
-        ["cvta", "to", "global", "u64"] | ["cvta", "global", "u64"] => plain(Fun::One(|a| a)),
+        ["cvta", "to", "global", "u64"] | ["cvta", "global" | "param", "u64"] => {
+            plain(Fun::One(|a| a))
+        }
         ["add", _] => plain(Fun::Two(ints!(ty, add))),
         ["sub", _] => plain(Fun::Two(ints!(ty, sub))),
         ["mul", "lo", _] => plain(Fun::Two(ints!(ty, mul_lo))),

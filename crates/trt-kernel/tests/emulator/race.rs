@@ -16,7 +16,9 @@ use std::rc::Rc;
 const PENDING: u32 = 1 << 31;
 /// A write by an atomic.
 const ATOMIC: u32 = 1 << 30;
-const THREAD: u32 = ATOMIC - 1;
+/// A write by the copy engine, for a thread.
+const ENGINE: u32 = 1 << 29;
+const THREAD: u32 = ENGINE - 1;
 
 /// In a read's tag, below the clock: several lanes, several blocks.
 const MANY: u32 = 1 << 5;
@@ -252,6 +254,19 @@ impl Shadow {
         }
     }
 
+    /// Bytes that the copy engine wrote have arrived: they are there for who has waited.
+    pub fn land(&mut self, at: usize, len: usize) {
+        for w in &mut self.writes[at..at + len] {
+            w.thread = w.thread & !PENDING | ENGINE;
+        }
+    }
+
+    /// Whether the copy engine wrote a byte last, or it is still under way, which whoever touches
+    /// it is told.
+    pub fn by_engine(&self, at: usize) -> bool {
+        self.writes[at].thread & (ENGINE | PENDING) != 0
+    }
+
     /// Marks bytes that an asynchronous product of a warp reads until it is released.
     pub fn hold(&mut self, who: &Who, at: usize, len: usize) {
         self.reads(who, at, len).fill(LAST_CLOCK << CLOCK | MANY);
@@ -280,7 +295,8 @@ impl Who<'_> {
         if w.clock < self.block {
             return self.knows(|r| r.covers(w.clock, by));
         }
-        by == self.thread || w.clock <= self.seen[by as usize / 32]
+        let own = by == self.thread && w.thread & ENGINE == 0;
+        own || w.clock <= self.seen[by as usize / 32]
     }
 
     fn knows(&self, what: impl Fn(&Released) -> bool) -> bool {

@@ -59,6 +59,10 @@ fn each_name(operand: &mut Operand, f: &impl Fn(&mut String)) {
             f(p);
             f(q);
         }
+        Operand::Box(n, parts) => {
+            f(n);
+            parts.iter_mut().for_each(|p| each_name(p, f));
+        }
         Operand::Vector(parts) => parts.iter_mut().for_each(|p| each_name(p, f)),
         Operand::Imm(_)
         | Operand::Float(_)

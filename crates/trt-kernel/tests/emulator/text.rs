@@ -62,6 +62,8 @@ pub enum Operand {
     /// `[base + constant]`; no base for a constant address.
     Address(Option<String>, i64),
     Vector(Vec<Operand>),
+    /// `[map, {indices}]`.
+    Box(String, Vec<Operand>),
     /// `p|q`.
     Pair(String, String),
     /// `!p`.
@@ -332,6 +334,14 @@ impl Reader {
                 Operand::Imm(c) => Operand::Address(None, c),
                 other => return self.fail(format!("{other:?} is no address")),
             };
+            if let (Operand::Address(Some(map), 0), true) = (&address, self.accept(',')) {
+                let indices = match self.operand()? {
+                    Operand::Vector(indices) => indices,
+                    other => return self.fail(format!("{other:?} are no indices")),
+                };
+                self.expect(']')?;
+                return Ok(Operand::Box(map.clone(), indices));
+            }
             self.expect(']')?;
             return Ok(address);
         }

@@ -113,6 +113,8 @@ pub enum State {
     Ready,
     /// Waits at a barrier.
     Barrier(u32),
+    /// Sleeps until a phase of the barrier at this address completes.
+    Phase(u64),
     Done,
 }
 

@@ -8,6 +8,7 @@
 
 mod context;
 mod graph;
+mod maps;
 mod memory;
 mod module;
 mod probe;
@@ -16,9 +17,10 @@ mod space;
 
 pub(super) use context::{Bound, Context, Facts};
 pub(super) use graph::{Capture, RawGraph};
+pub(super) use maps::{Boxes, MAP_WORDS};
 pub(super) use memory::{DeviceBytes, Pinned, Registration};
 pub(super) use module::{Function, Module, Rejected};
-pub(super) use probe::Driver;
+pub(super) use probe::{Driver, Maps};
 pub(super) use queue::{Grid, RawEvent, RawStream};
 pub(super) use space::AddressSpace;
 

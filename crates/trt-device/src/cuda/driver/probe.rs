@@ -3,7 +3,8 @@
 //! The bindings load the driver's library at their first call, and panic where it or a symbol is
 //! missing. So nothing is called through them before [`Driver::get`] has found the library, every
 //! symbol that this crate uses, and a driver that starts and is new enough. Holding a [`Driver`]
-//! is the proof.
+//! is the proof. What a driver may lack is looked for too, and each thing that it has is a proof
+//! of its own, such as [`Maps`].
 
 use super::check;
 use crate::Error;
@@ -82,11 +83,19 @@ pub(super) const SYMBOLS: &[&str] = &[
     "cuStreamWaitEvent",
 ];
 
+/// What encodes tensor maps; a driver may lack it.
+const ENCODES_MAPS: &str = "cuTensorMapEncodeTiled";
+
 /// The driver, found and started: the proof that calling it cannot panic.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Driver {
     devices: usize,
+    maps: Option<Maps>,
 }
+
+/// The proof that the driver encodes tensor maps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Maps(());
 
 impl Driver {
     /// Looks for the driver and starts it; the answer stays the same for this process.
@@ -99,14 +108,19 @@ impl Driver {
     pub fn devices(self) -> usize {
         self.devices
     }
+
+    /// Whether it encodes tensor maps.
+    pub fn maps(self) -> Option<Maps> {
+        self.maps
+    }
 }
 
 fn find() -> Result<Driver, Error> {
-    symbols(LIBRARIES)?;
+    let maps = symbols(LIBRARIES)?;
     // SAFETY: the library and the symbol exist.
     let started = unsafe { sys::cuInit(0) };
     if started == sys::CUresult::CUDA_ERROR_NO_DEVICE {
-        return Ok(Driver { devices: 0 });
+        return Ok(Driver { devices: 0, maps });
     }
     check(started, || "cuInit".into()).map_err(|error| Error::NoDriver {
         reason: error.to_string(),
@@ -118,11 +132,12 @@ fn find() -> Result<Driver, Error> {
     check(counted, || "cuDeviceGetCount".into())?;
     Ok(Driver {
         devices: usize::try_from(devices).unwrap_or(0),
+        maps,
     })
 }
 
-/// Whether one of the libraries loads and has every symbol.
-fn symbols(libraries: &[&str]) -> Result<(), Error> {
+/// Whether one of the libraries loads and has every symbol, and what else it has.
+fn symbols(libraries: &[&str]) -> Result<Option<Maps>, Error> {
     let mut reasons = Vec::new();
     for name in libraries {
         // SAFETY: the initialisers of the driver's library are what every CUDA program runs.
@@ -141,16 +156,22 @@ fn because(error: &libloading::Error) -> String {
     source.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-fn complete(name: &str, library: libloading::Library) -> Result<(), Error> {
-    let missing = SYMBOLS.iter().find(|symbol| {
+fn complete(name: &str, library: libloading::Library) -> Result<Option<Maps>, Error> {
+    let has = |symbol: &str| {
         // SAFETY: the symbol is only looked for, never used at this type.
         let found = unsafe { library.get::<*const ()>(symbol.as_bytes()) };
-        found.is_err()
-    });
+        found.is_ok()
+    };
+    let found = enough(name, has);
     // The bindings open it again; unloading it in between would undo what its start has done.
     std::mem::forget(library);
-    match missing {
-        None => Ok(()),
+    found
+}
+
+/// Whether a library has every symbol, and what else it has.
+fn enough(name: &str, has: impl Fn(&str) -> bool) -> Result<Option<Maps>, Error> {
+    match SYMBOLS.iter().find(|symbol| !has(symbol)) {
+        None => Ok(has(ENCODES_MAPS).then_some(Maps(()))),
         Some(symbol) => Err(Error::NoDriver {
             reason: format!("{name} has no {symbol}; CUDA {}.{} has", NEEDED.0, NEEDED.1),
         }),
@@ -204,6 +225,14 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_that_encodes_no_maps_is_taken_without_them() {
+        assert!(enough("lib", |_| true).unwrap().is_some());
+        let maps = enough("lib", |symbol| symbol != ENCODES_MAPS);
+        assert!(maps.unwrap().is_none());
+        assert!(enough("lib", |symbol| symbol != "cuInit").is_err());
+    }
+
+    #[test]
     fn an_old_driver_is_refused_with_both_versions() {
         let text = new_enough((11, 8)).unwrap_err().to_string();
         assert!(text.contains("11.8") && text.contains("12.0"), "{text}");
@@ -215,6 +244,7 @@ mod tests {
         let sources = [
             include_str!("context.rs"),
             include_str!("graph.rs"),
+            include_str!("maps.rs"),
             include_str!("memory.rs"),
             include_str!("mod.rs"),
             include_str!("module.rs"),
@@ -228,7 +258,8 @@ mod tests {
             .map(|rest| rest.split('(').next().unwrap_or(""))
             .map(|name| format!("cu{name}"))
             .collect();
-        let listed: BTreeSet<String> = SYMBOLS.iter().map(|s| s.to_string()).collect();
+        let listed = SYMBOLS.iter().chain([&ENCODES_MAPS]);
+        let listed: BTreeSet<String> = listed.map(|s| s.to_string()).collect();
         assert_eq!(called, listed);
     }
 }

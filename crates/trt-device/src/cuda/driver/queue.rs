@@ -200,18 +200,25 @@ impl RawStream {
         bound.check(told, || format!("cuMemcpyDtoHAsync of {len} bytes"))
     }
 
-    /// Launches a kernel whose parameters are `words`, one after the other.
+    /// Launches a kernel whose parameters are `words`, one after the other. With `starts` the driver
+    /// lays them out, each from its start on.
     ///
     /// # Safety
-    /// The words are the values of the function's parameters in their order and layout, and the
-    /// function and all memory that it is given stay until the stream has come here.
+    /// The words are the values of the function's parameters in their order; without `starts` also
+    /// in their layout, else there is one start for each parameter, with all its words behind it.
+    /// The function and all memory that it is given stay until the stream has come here.
     pub unsafe fn launch(
         &self,
         bound: &Bound<'_>,
         function: Function,
         grid: Grid,
         words: &mut [u64],
+        starts: &[usize],
     ) -> Result<(), Error> {
+        let mut each: Vec<*mut c_void> = starts
+            .iter()
+            .map(|start| words.as_mut_ptr().wrapping_add(*start).cast())
+            .collect();
         let mut bytes = size_of_val(words);
         let mut extra: [*mut c_void; 5] = [
             sys::CU_LAUNCH_PARAM_BUFFER_POINTER_AS_INT as usize as *mut c_void,
@@ -220,7 +227,12 @@ impl RawStream {
             (&raw mut bytes).cast(),
             sys::CU_LAUNCH_PARAM_END_AS_INT as usize as *mut c_void,
         ];
-        let ([x, y, z], none) = (grid.blocks, std::ptr::null_mut());
+        let [x, y, z] = grid.blocks;
+        // One of both is null, and says that the other one counts.
+        let (params, extra) = match each.is_empty() {
+            true => (std::ptr::null_mut(), extra.as_mut_ptr()),
+            false => (each.as_mut_ptr(), std::ptr::null_mut()),
+        };
         let told = if grid.overlap {
             let mut attribute = overlap_attribute();
             let config = sys::CUlaunchConfig {
@@ -236,16 +248,15 @@ impl RawStream {
                 numAttrs: 1,
             };
             // SAFETY: as below; configuration and attribute outlive the call.
-            unsafe { sys::cuLaunchKernelEx(&config, function.0, none, extra.as_mut_ptr()) }
+            unsafe { sys::cuLaunchKernelEx(&config, function.0, params, extra) }
         } else {
             let (threads, shared, stream) = (grid.threads, grid.shared, self.raw);
-            let extra = extra.as_mut_ptr();
             // SAFETY: stream and function are alive and their context current; `extra` names the
-            // words and their size, which the driver copies before it returns, and what they say
-            // is right, as the caller vouches.
+            // words and their size, or `params` one place in them for each parameter; the driver
+            // copies them before it returns, and what they say is right, as the caller vouches.
             unsafe {
                 sys::cuLaunchKernel(
-                    function.0, x, y, z, threads, 1, 1, shared, stream, none, extra,
+                    function.0, x, y, z, threads, 1, 1, shared, stream, params, extra,
                 )
             }
         };

@@ -151,6 +151,7 @@ impl<'a> Plan<'a> {
                 grid: e.grid,
                 block: e.threads,
                 shared: e.shared,
+                mapped: false,
             });
         }
         let records = match few && self.splits > 1 {
@@ -162,6 +163,7 @@ impl<'a> Plan<'a> {
             target: self.target,
             params: self.params(),
             launches,
+            maps: Vec::new(),
             scratch: &records + &Dim::from(self.own),
         }
     }

@@ -5,6 +5,7 @@
 //! | [`few`] | m up to 8, rows of both operands readable 16 bytes at a time, or `a` computed | bytes of `b` |
 //! | [`mma`] | more rows, bf16 or f16, from `sm_80` | tensor cores, or bytes of `b` |
 //! | [`wgmma`] | still more, on `sm_90a` | tensor cores |
+//! | [`tma`] | the same, where everything is whole | tensor cores |
 //! | [`tile`] | everything else | f32 lanes |
 //!
 //! Which one runs depends on whole sizes, dtypes and views, and never on the range of a launch:
@@ -20,6 +21,7 @@ mod out;
 mod pieces;
 mod ring;
 mod tile;
+mod tma;
 mod wgmma;
 
 pub(super) use few::prefetch;
@@ -29,7 +31,7 @@ use super::PtxError;
 use super::access::multiple;
 use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
-use super::emitted::{Emitted, Extent, Launch, Target, When};
+use super::emitted::{Emitted, Extent, Launch, Param, Target, When};
 use super::scope::{self, Scope, Tiles};
 use crate::{Body, DType, Dim, Matmul, Operand, Var};
 
@@ -42,6 +44,8 @@ enum Variant {
     Mma(mma::Shape),
     /// Tensor cores by groups of warps.
     Wgmma(wgmma::Shape),
+    /// The same, fed by the copy engine.
+    Tma(wgmma::Shape),
     /// Any operands.
     Tile,
 }
@@ -49,21 +53,31 @@ enum Variant {
 /// The text and launches of a product.
 pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError> {
     supported(kernel)?;
-    let params = scope::params(kernel.args.len(), usize::from(kernel.ranged));
+    let chosen = choose(kernel, target);
+    let mapped = |(variant, _): &(Variant, _)| matches!(variant, Variant::Tma(_));
+    let maps = match chosen.iter().any(mapped) {
+        true => tma::maps(kernel),
+        false => Vec::new(),
+    };
+    let mut params: Vec<Param> = (0..maps.len()).map(|i| Param::Map(i as u8)).collect();
+    params.extend(scope::params(kernel.args.len(), usize::from(kernel.ranged)));
     let mut emitted = Emitted {
         text: scope::head(target),
         target,
         params,
         launches: Vec::new(),
+        maps,
         scratch: Dim::from(0),
     };
-    let chosen = choose(kernel, target).into_iter();
-    let blocks = chosen.map(|(variant, when)| (variant.block(kernel, target), when));
-    let blocks: Vec<(Block, Vec<When>)> = blocks.collect();
-    if blocks.iter().any(|(b, _)| b.shared > 0) {
+    let block = |(variant, when): (Variant, Vec<When>)| {
+        let mapped = matches!(variant, Variant::Tma(_));
+        (variant.block(kernel, target), when, mapped)
+    };
+    let blocks: Vec<(Block, Vec<When>, bool)> = chosen.into_iter().map(block).collect();
+    if blocks.iter().any(|(b, ..)| b.shared > 0) {
         emitted.text += ".extern .shared .align 1024 .b8 dynamic[];\n\n";
     }
-    for (block, when) in blocks {
+    for (block, when, mapped) in blocks {
         emitted.text += &scope::crowded_entry(
             &block.name,
             &emitted.params,
@@ -77,6 +91,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
             grid: block.grid,
             block: block.threads,
             shared: block.shared,
+            mapped,
         });
     }
     Ok(emitted)
@@ -98,6 +113,10 @@ pub(super) fn link(kernel: &Matmul, target: Target) -> Result<Block, PtxError> {
 pub(super) fn block(kernel: &Matmul, target: Target) -> Result<Block, PtxError> {
     supported(kernel)?;
     match choose(kernel, target).as_slice() {
+        // The maps are parameters of a module, not of a part.
+        [(Variant::Tma(shape), when)] if when.is_empty() => {
+            Ok(Variant::Wgmma(*shape).block(kernel, target))
+        }
         [(variant, when)] if when.is_empty() => Ok(variant.block(kernel, target)),
         several => Err(PtxError::Unsupported {
             kernel: "matmul",
@@ -142,6 +161,7 @@ impl Variant {
             Variant::Few(most) => few::emit(kernel, target, most),
             Variant::Mma(shape) => mma::emit(kernel, target, shape),
             Variant::Wgmma(shape) => wgmma::emit(kernel, target, shape),
+            Variant::Tma(shape) => tma::emit(kernel, target, shape),
             Variant::Tile => tile::emit(kernel, target),
         }
     }
@@ -189,7 +209,10 @@ fn on_tensor_cores(kernel: &Matmul, target: Target) -> Vec<(Variant, u32)> {
         ((blocks.div_ceil(across) - 1) * 128) as u32
     };
     let mma = |shape| Variant::Mma(shape);
-    let wgmma = |shape: wgmma::Shape| Variant::Wgmma(shape);
+    let wgmma = |shape: wgmma::Shape| match tma::fits(kernel, target) {
+        true => Variant::Tma(shape),
+        false => Variant::Wgmma(shape),
+    };
     if target < Target::Sm90a {
         let small = below(100, 128).max(64);
         return vec![(mma(mma::SMALL), small), (mma(mma::LARGE), u32::MAX)];

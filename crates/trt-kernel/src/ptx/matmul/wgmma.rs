@@ -26,7 +26,8 @@ use crate::ptx::emitted::Target;
 pub(super) const ROWS: usize = 128;
 /// Rows of `a` of a group of warps, which the instruction fixes.
 const GROUP_ROWS: usize = 64;
-const THREADS: usize = 256;
+/// Threads of both groups.
+pub(super) const THREADS: usize = 256;
 /// What of a matrix descriptor is not the address: a swizzle of 128 bytes, 1024 bytes between
 /// groups of 8 rows, and a leading dimension that this swizzle leaves unused.
 const DESCRIPTOR: u64 = 1 << 62 | (8 * ROW as u64 / 16) << 32 | 1 << 16;
@@ -46,7 +47,7 @@ impl Shape {
         }
     }
 
-    fn ring(self) -> Ring {
+    pub fn ring(self) -> Ring {
         Ring {
             rows: ROWS,
             cols: self.cols(),
@@ -95,12 +96,7 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
         }
         asm.put("cp.async.commit_group");
     }
-    let group = asm.op("shr.u32", Class::B32, &[&frame.tid, &7]);
-    let group_base = asm.op(
-        "mad.lo.s32",
-        Class::B32,
-        &[&group, &(GROUP_ROWS * ROW), &base],
-    );
+    let group_base = group_rows(asm, frame, base);
     let acc: Vec<R> = (0..shape.cols() / 2).map(|_| asm.f32(0.0)).collect();
     let read = asm.op("mov.b32", Class::B32, &[&0]);
     let step = asm.op("mov.b32", Class::B32, &[&0]);
@@ -120,16 +116,37 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
         asm.put("wgmma.wait_group.sync.aligned 1");
         ring.turn(asm, read);
     });
-    asm.put("wgmma.wait_group.sync.aligned 0");
     asm.put("cp.async.wait_group 0");
-    asm.put("bar.sync 0");
+    finish(asm, frame, shape, base, [m0, n0], &acc, "bar.sync 0");
+}
 
+/// The shared address of the first row of `a` of this thread's group in the first stage.
+pub(super) fn group_rows(asm: &mut Asm, frame: &Frame<'_>, base: R) -> R {
+    let group = asm.op("shr.u32", Class::B32, &[&frame.tid, &7]);
+    let rows = GROUP_ROWS * ROW;
+    asm.op("mad.lo.s32", Class::B32, &[&group, &rows, &base])
+}
+
+/// Waits for the last products and runs the epilogue over the sums, which take the place of the
+/// stages; `sync` is a barrier of the threads of both groups.
+pub(super) fn finish(
+    asm: &mut Asm,
+    frame: &Frame<'_>,
+    shape: Shape,
+    base: R,
+    [m0, n0]: [R; 2],
+    acc: &[R],
+    sync: &str,
+) {
+    let ring = shape.ring();
+    asm.put("wgmma.wait_group.sync.aligned 0");
+    asm.put(sync);
     let lane = asm.op("and.b32", Class::B32, &[&frame.tid, &31]);
     let warp = asm.op("shr.u32", Class::B32, &[&frame.tid, &5]);
     let row = asm.op("shl.b32", Class::B32, &[&warp, &4]);
     let col = asm.op("mov.b32", Class::B32, &[&0]);
-    ring::put_down(asm, ring, base, lane, [row, col], shape.cols() / 8, &acc);
-    asm.put("bar.sync 0");
+    ring::put_down(asm, ring, base, lane, [row, col], shape.cols() / 8, acc);
+    asm.put(sync);
     let sums = Sums {
         base,
         rows: ROWS,
@@ -142,7 +159,7 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
 
 /// Starts the products of a stage, whose rows of `a` of this group and of `b` start at these
 /// shared addresses.
-fn multiply(asm: &mut Asm, frame: &Frame<'_>, acc: &[R], sides: [R; 2]) {
+pub(super) fn multiply(asm: &mut Asm, frame: &Frame<'_>, acc: &[R], sides: [R; 2]) {
     let ty = frame.dtypes()[0].name();
     let columns = acc.len() * 2;
     let sums: Vec<String> = acc.iter().map(R::to_string).collect();
