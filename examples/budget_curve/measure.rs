@@ -51,6 +51,8 @@ pub struct Point {
     pub median: f64,
     pub fastest: f64,
     pub slowest: f64,
+    /// Of each token, in order.
+    pub tokens: Vec<f64>,
     /// What `Engine::predict` says, and what was measured over it.
     pub predicted: f64,
     pub measured_over_predicted: f64,
@@ -250,6 +252,7 @@ impl Bench {
             seconds.push(start.elapsed().as_secs_f64());
         }
         let streamed = (self.engine.traffic().bytes - before) / u64::from(args.tokens);
+        let tokens = seconds.clone();
         seconds.sort_by(f64::total_cmp);
         let free = self.engine.device().free_memory();
         let median = seconds[seconds.len() / 2];
@@ -262,6 +265,7 @@ impl Bench {
             median,
             fastest: seconds[0],
             slowest: seconds[seconds.len() - 1],
+            tokens,
             predicted,
             measured_over_predicted: median / predicted,
             floor: 0.0,

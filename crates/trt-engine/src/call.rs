@@ -274,8 +274,8 @@ impl Maker<'_> {
     }
 }
 
-/// Hands the works of one launch to `take`, in the order in which weights arrive. Where they are
-/// `settled`, all are there, and what fits one launch is one.
+/// Hands the works of one launch to `take`, in the order in which weights arrive. Where all of them
+/// are `settled`, or just these stay on the device, what fits one launch is one.
 fn each_work(
     maker: &Maker<'_>,
     pass: &mut Pass<'_>,
@@ -291,7 +291,7 @@ fn each_work(
         all[which] = tiles;
         maker.work(all)
     };
-    if !settled || streamed == 1 {
+    if streamed == 1 || !(settled || pass.stay(streamed)) {
         return (0..streamed).try_for_each(|which| pass.next_use(|tiles| take(only(which, tiles))));
     }
     let mut runs: Vec<Vec<Tiles>> = vec![Vec::new(); streamed];

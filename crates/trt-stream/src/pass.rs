@@ -86,6 +86,18 @@ impl<'a> Pass<'a> {
         self.cycle().uses.get(self.next).copied()
     }
 
+    /// Whether the next `uses` weights stay on the device, each in one run, so that nothing has to be
+    /// fetched or let go between their launches.
+    pub fn stay(&self, uses: usize) -> bool {
+        let cycle = self.cycle();
+        let next = cycle.steps_of.get(self.next..self.next + uses);
+        let stays = |steps: &Range<usize>| match cycle.steps.get(steps.clone()) {
+            Some([Step::Launch { arrivals, .. }]) => arrivals.is_empty(),
+            Some(_) | None => false,
+        };
+        next.is_some_and(|all| all.iter().all(stays))
+    }
+
     /// Calls `launch` for the next streamed weight, once for each run of rows that can be launched
     /// together, in order and covering all rows. `launch` gets the rows and where they lie, and
     /// must submit everything that reads them to the compute stream before it returns.
