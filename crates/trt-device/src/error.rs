@@ -233,6 +233,18 @@ pub enum Error {
         /// Bytes given.
         found: usize,
     },
+    /// A launch was given an address that its kernel cannot access.
+    #[error("{kernel} kernel: {what} is at {address:#x}, which is no multiple of {align}")]
+    Misaligned {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// What it is, e.g. `argument a3`.
+        what: String,
+        /// The address.
+        address: u64,
+        /// What kernels take it for a multiple of.
+        align: u64,
+    },
     /// Recorded work would be replayed for a call that launches otherwise.
     #[error("work recorded with v{var} = {recorded} cannot be replayed with v{var} = {asked}")]
     Stale {

@@ -10,6 +10,7 @@
 //! others when it shrinks.
 
 mod ahead;
+mod aligned;
 mod bounds;
 mod chunks;
 mod driver;

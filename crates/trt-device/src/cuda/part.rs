@@ -2,9 +2,10 @@
 //! of it must hold. A kernel is one part, or a group's kernels are one each.
 //!
 //! Everything about a launch is decided by [`Emitted`]: which entries run with which grids, and
-//! the order of the parameters. Nothing is launched that reaches outside its arguments or breaks
-//! the row-range law.
+//! the order of the parameters. Nothing is launched that reaches outside its arguments, finds them
+//! where kernels cannot, or breaks the row-range law.
 
+use super::aligned::Alignment;
 use super::bounds::Bounds;
 use super::driver::{Function, Grid, Module};
 use super::fed::Fed;
@@ -34,6 +35,7 @@ pub(super) struct Part {
     /// Whether all weights of a launch must have the same rows in it, if they have any.
     chain: bool,
     bounds: Bounds,
+    alignment: Alignment,
     /// If launches need tensor maps.
     fed: Option<Fed>,
     /// Holds the functions of the entries.
@@ -92,6 +94,7 @@ impl Part {
             weights: weights(kernel),
             chain: matches!(kernel, Kernel::Group(g) if g.order == Order::Chain),
             bounds: Bounds::new(kernel),
+            alignment: Alignment::new(kernel),
             fed,
             _text: text,
         })
@@ -121,25 +124,7 @@ impl Part {
         let tiled = |arg| !tiles.is_empty() && self.weights.iter().any(|w| w.arg == arg);
         let checked = self.bounds.check(call.env, args, |arg| !tiled(arg));
         checked.map_err(failed)?;
-        let mut tables = Vec::with_capacity(self.weights.len());
-        for (i, weight) in self.weights.iter().enumerate() {
-            tables.push(match (tiles.get(i), args.get(weight.arg)) {
-                (Some(tiles), _) => weight.tiles(call.env, tiles, failed, locate)?,
-                (None, Some(whole)) => weight.whole(call.env, whole, failed, locate)?,
-                (None, None) => NO_ROWS,
-            });
-        }
-        let mut some = tables.iter().filter(|t| t.end > t.first);
-        if let (true, Some(one)) = (self.chain, some.next())
-            && let Some(other) = some.find(|o| (o.first, o.end) != (one.first, one.end))
-        {
-            let (rows, n) = (other.first as usize..other.end as usize, one.end as usize);
-            return Err(failed(refused(
-                &rows,
-                n,
-                "other rows than those of its chain",
-            )));
-        }
+        let tables = self.tables(call.env, args, tiles, failed, locate)?;
         let rows = tables.iter().map(|t| (t.end - t.first) as usize);
         let rows: Vec<usize> = rows.collect();
         let launches = self.launches(call.env, &rows)?;
@@ -154,10 +139,15 @@ impl Part {
             }
             Some(_) | None => Vec::new(),
         };
-        let scratch = self.working_memory(call)?;
-        let scratch = scratch.map_or(Ok(0), &mut *locate)?;
+        let scratch = match self.working_memory(call)? {
+            Some(slice) => self.alignment.scratch(locate(slice)?)?,
+            None => 0,
+        };
         let address = |arg: usize| match args.get(arg) {
-            Some(slice) if !tiled(arg) => locate(slice),
+            Some(slice) if !tiled(arg) => {
+                let address = locate(slice)?;
+                self.alignment.arg(self.args.start, arg, address)
+            }
             // Not read: what tiles stand for.
             Some(_) | None => Ok(0),
         };
@@ -181,6 +171,39 @@ impl Part {
         });
         ready.launches.extend(each);
         Ok(())
+    }
+
+    /// Where the rows of each weight are.
+    fn tables(
+        &self,
+        env: &Env,
+        args: &[Slice],
+        tiles: &[Tiles],
+        failed: impl Fn(HostError) -> Error + Copy,
+        locate: &mut impl FnMut(&Slice) -> Result<u64, Error>,
+    ) -> Result<Vec<TilesParam>, Error> {
+        let mut tables = Vec::with_capacity(self.weights.len());
+        for (i, weight) in self.weights.iter().enumerate() {
+            let table = match (tiles.get(i), args.get(weight.arg)) {
+                (Some(tiles), _) => weight.tiles(env, tiles, failed, locate)?,
+                (None, Some(whole)) => weight.whole(env, whole, failed, locate)?,
+                (None, None) => NO_ROWS,
+            };
+            self.alignment.tiles(i, &table)?;
+            tables.push(table);
+        }
+        let mut some = tables.iter().filter(|t| t.end > t.first);
+        if let (true, Some(one)) = (self.chain, some.next())
+            && let Some(other) = some.find(|o| (o.first, o.end) != (one.first, one.end))
+        {
+            let (rows, n) = (other.first as usize..other.end as usize, one.end as usize);
+            return Err(failed(refused(
+                &rows,
+                n,
+                "other rows than those of its chain",
+            )));
+        }
+        Ok(tables)
     }
 
     /// Where the copy engine finds operands. It is not asked to read mapped pages in place.
