@@ -11,6 +11,7 @@ mod graph;
 mod maps;
 mod memory;
 mod module;
+mod pieces;
 mod probe;
 mod queue;
 mod space;
