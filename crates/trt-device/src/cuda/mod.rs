@@ -21,6 +21,7 @@ mod launch;
 mod maps;
 mod memory;
 mod modules;
+mod needs;
 mod params;
 mod part;
 mod registry;

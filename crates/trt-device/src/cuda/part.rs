@@ -12,13 +12,14 @@ use super::fed::Fed;
 use super::launch::{Call, Put, Ready};
 use super::maps::Places;
 use super::modules::Text;
+use super::needs::Needs;
 use super::params::{NO_ROWS, Surroundings, grid, pack, row_range_law};
 use crate::{Error, Slice, Tiles};
 use std::ops::Range;
 use std::sync::Arc;
 use trt_kernel::host::HostError;
 use trt_kernel::ptx::{Emitted, Launch, Param, TilesParam};
-use trt_kernel::{Dim, Env, Kernel, Order};
+use trt_kernel::{Dim, Env, Kernel, Order, Var};
 
 /// A part of an executable.
 #[derive(Debug)]
@@ -105,6 +106,31 @@ impl Part {
         self.weights.len()
     }
 
+    /// The runtime integers that decide what rows of its weights are, which a launch is told by
+    /// value.
+    pub fn table_vars(&self) -> impl Iterator<Item = Var> {
+        let dims = self.weights.iter().flat_map(|w| [&w.rows, &w.columns]);
+        dims.flat_map(Dim::vars)
+    }
+
+    /// Adds what a launch that was prepared reaches in other calls.
+    pub fn needs(&self, call: Call<'_>, tiles: &[Tiles], needs: &mut Needs) {
+        let args = call.args.get(self.args.clone()).unwrap_or(&[]);
+        for (access, dtype) in self.bounds.each() {
+            if let Some(slice) = args.get(access.arg())
+                && !self.tiled(access.arg(), tiles)
+            {
+                needs.access(self.kind, access, dtype, slice.len());
+            }
+        }
+        needs.scratch(self.kind, &self.scratch, call.scratch.map_or(0, Slice::len));
+    }
+
+    /// Whether tiles stand for an argument.
+    fn tiled(&self, arg: usize, tiles: &[Tiles]) -> bool {
+        !tiles.is_empty() && self.weights.iter().any(|w| w.arg == arg)
+    }
+
     /// Decides a launch, or says why there can be none. `tiles` are those of its own weights:
     /// none for everything. `locate` gives the address of a slice, or refuses it.
     pub fn prepare(
@@ -121,8 +147,8 @@ impl Part {
             stream: call.stream.into(),
             source,
         };
-        let tiled = |arg| !tiles.is_empty() && self.weights.iter().any(|w| w.arg == arg);
-        let checked = self.bounds.check(call.env, args, |arg| !tiled(arg));
+        let used = |arg| !self.tiled(arg, tiles);
+        let checked = self.bounds.check(call.env, args, used);
         checked.map_err(failed)?;
         let tables = self.tables(call.env, args, tiles, failed, locate)?;
         let rows = tables.iter().map(|t| (t.end - t.first) as usize);
@@ -144,7 +170,7 @@ impl Part {
             None => 0,
         };
         let address = |arg: usize| match args.get(arg) {
-            Some(slice) if !tiled(arg) => {
+            Some(slice) if used(arg) => {
                 let address = locate(slice)?;
                 self.alignment.arg(self.args.start, arg, address)
             }
