@@ -288,7 +288,7 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// Makes the first `bytes` bytes of reserved memory real; what was real beyond them goes back
     /// to the system, and no work that uses it may be left. Bytes that stay keep their content,
-    /// new ones have any. After an error nothing has changed.
+    /// new ones have any. After an error nothing has changed, but for [`Error::Uncommittable`].
     fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), Error>;
 
     /// Counts bytes of device memory that are no allocation of it: pages of mappings that kernels

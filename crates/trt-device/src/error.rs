@@ -47,6 +47,27 @@ pub enum Error {
     /// Only reserved memory is committed.
     #[error("commit needs reserved memory")]
     NotReserved,
+    /// Work on reserved memory that is not real.
+    #[error("bytes {start}..{end} of reserved memory are used, but only {committed} are committed")]
+    Uncommitted {
+        /// First byte.
+        start: usize,
+        /// End of the bytes.
+        end: usize,
+        /// Bytes that are real, from the first on.
+        committed: usize,
+    },
+    /// Reserved memory was to become less, and became too little: what was beyond is gone, and
+    /// the device did not take the rest of it back.
+    #[error("of reserved memory {wanted} bytes should be left, but {left} are: {source}")]
+    Uncommittable {
+        /// Bytes that were to stay.
+        wanted: usize,
+        /// Bytes that did.
+        left: usize,
+        /// The driver's error.
+        source: Box<Error>,
+    },
     /// An executable, event or graph of another kind of device.
     #[error("{what} was made for another device than {device}")]
     WrongDevice {
@@ -232,6 +253,18 @@ pub enum Error {
         needed: usize,
         /// Bytes given.
         found: usize,
+    },
+    /// A launch was given an address that its kernel cannot access.
+    #[error("{kernel} kernel: {what} is at {address:#x}, which is no multiple of {align}")]
+    Misaligned {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// What it is, e.g. `argument a3`.
+        what: String,
+        /// The address.
+        address: u64,
+        /// What kernels take it for a multiple of.
+        align: u64,
     },
     /// Recorded work would be replayed for a call that launches otherwise.
     #[error("work recorded with v{var} = {recorded} cannot be replayed with v{var} = {asked}")]

@@ -3,15 +3,16 @@
 //! A kernel that reads or writes outside its arguments ends the context for the whole process,
 //! so every launch is checked before it is submitted, with the host's errors. Views are affine:
 //! the extremes lie at corners of the index space. What a kernel reaches depends on the runtime
-//! integers alone and is worked out once for launches that agree in them.
+//! integers alone and is worked out once for launches that agree in them. For recorded launches
+//! see [`super::needs`].
 
 use crate::Slice;
 use std::sync::{Mutex, PoisonError};
 use trt_kernel::host::HostError;
-use trt_kernel::{Arg, Body, DType, Dim, Env, Inst, Kernel, Left, View};
+use trt_kernel::{Arg, Body, DType, Dim, Env, Inst, Kernel, Left, Var, View};
 
 /// First and last element, or nothing.
-type Reach = Option<(i64, i64)>;
+pub(super) type Reach = Option<(i64, i64)>;
 
 /// The accesses of a kernel.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub(super) struct Bounds {
 }
 
 /// A view of an argument over an index space.
-#[derive(Debug)]
-struct Access {
+#[derive(Clone, Debug)]
+pub(super) struct Access {
     arg: usize,
     view: View,
     space: Vec<Dim>,
@@ -58,21 +59,15 @@ impl Bounds {
         Ok(())
     }
 
+    /// Every access of an argument, with its dtype.
+    pub fn each(&self) -> impl Iterator<Item = (&Access, DType)> {
+        let each = self.accesses.iter();
+        each.filter_map(|access| Some((access, *self.dtypes.get(access.arg)?)))
+    }
+
     fn inside(&self, arg: usize, reach: Reach, bytes: usize) -> Result<(), HostError> {
-        let (Some((first, last)), Some(dtype)) = (reach, self.dtypes.get(arg)) else {
-            return Ok(());
-        };
-        let end = last.saturating_add(1).saturating_mul(dtype.size() as i64);
-        match first >= 0 && u64::try_from(end).is_ok_and(|end| end <= bytes as u64) {
-            true => Ok(()),
-            false => Err(HostError::OutOfBounds {
-                arg: arg as u16,
-                dtype: *dtype,
-                first,
-                last,
-                bytes,
-            }),
-        }
+        let dtype = self.dtypes.get(arg);
+        dtype.map_or(Ok(()), |dtype| inside(arg, *dtype, reach, bytes))
     }
 
     fn reaches(&self, env: &Env) -> Vec<Reach> {
@@ -89,8 +84,48 @@ impl Bounds {
     }
 }
 
+/// Whether an argument of `bytes` bytes holds what is reached.
+pub(super) fn inside(
+    arg: usize,
+    dtype: DType,
+    reach: Reach,
+    bytes: usize,
+) -> Result<(), HostError> {
+    let Some((first, last)) = reach else {
+        return Ok(());
+    };
+    let end = last.saturating_add(1).saturating_mul(dtype.size() as i64);
+    match first >= 0 && u64::try_from(end).is_ok_and(|end| end <= bytes as u64) {
+        true => Ok(()),
+        false => Err(HostError::OutOfBounds {
+            arg: arg as u16,
+            dtype,
+            first,
+            last,
+            bytes,
+        }),
+    }
+}
+
 impl Access {
-    fn reach(&self, env: &Env) -> Reach {
+    /// The argument.
+    pub fn arg(&self) -> usize {
+        self.arg
+    }
+
+    /// Whether it reaches the same elements in every call, be it of another argument.
+    pub fn is_like(&self, other: &Access) -> bool {
+        self.view == other.view && self.space == other.space
+    }
+
+    /// The runtime integers that decide what is reached.
+    pub fn vars(&self) -> impl Iterator<Item = Var> {
+        let view = std::iter::once(&self.view.offset).chain(&self.view.strides);
+        view.chain(&self.space).flat_map(Dim::vars)
+    }
+
+    /// What is reached in a call.
+    pub fn reach(&self, env: &Env) -> Reach {
         let start = self.view.offset.eval(env);
         let (mut first, mut last) = (start, start);
         for (size, stride) in self.space.iter().zip(&self.view.strides) {

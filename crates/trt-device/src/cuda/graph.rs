@@ -4,13 +4,14 @@
 //! part of what was recorded. Invariants: its replays follow each other, on whatever streams, so
 //! its integers are never changed under a running launch and its counters never used by two; and
 //! it is replayed only with integers that decide the same grids as those that it was recorded
-//! with.
+//! with, and with which it stays inside of its memory.
 
 use super::driver::{Bound, Capture, Context, Grid, RawEvent, RawGraph, RawStream};
 use super::launch::{Call, Ready};
+use super::needs::Needs;
 use super::params::Surroundings;
 use super::slots::{Fault, Slot};
-use super::stream::write_integers;
+use super::stream::{Integers, write_integers};
 use crate::device::ExecutableOf;
 use crate::{Error, Slice, Work};
 use std::collections::BTreeMap;
@@ -29,7 +30,9 @@ pub(crate) struct CudaGraph {
     latest: Mutex<Option<Env>>,
     /// The runtime integers that decide grids, as they were.
     fixed: BTreeMap<Var, i64>,
-    table_rows: usize,
+    needs: Needs,
+    /// Rows of the table of each gather.
+    tables: Vec<usize>,
     /// Keeps memory and executables.
     _works: Vec<Work>,
 }
@@ -45,7 +48,8 @@ enum Step {
 struct Plan {
     steps: Vec<Step>,
     fixed: BTreeMap<Var, i64>,
-    table_rows: usize,
+    needs: Needs,
+    tables: Vec<usize>,
 }
 
 impl CudaGraph {
@@ -62,6 +66,7 @@ impl CudaGraph {
         for work in &works {
             plan.add(work, around, &mut locate)?;
         }
+        plan.needs.settle(&plan.fixed);
         let done = RawEvent::new(context)?;
         let raw = capture(context, &mut plan.steps)?;
         Ok(CudaGraph {
@@ -71,7 +76,8 @@ impl CudaGraph {
             done,
             latest: Mutex::default(),
             fixed: plan.fixed,
-            table_rows: plan.table_rows,
+            needs: plan.needs,
+            tables: plan.tables,
             _works: works,
         })
     }
@@ -81,41 +87,50 @@ impl CudaGraph {
         Arc::ptr_eq(&self.context, context)
     }
 
-    /// Puts the recorded work on a stream.
+    /// Puts the recorded work on a stream, which errors call `name`. `keep` takes what must be kept
+    /// until the stream has come here, also after an error.
     ///
     /// # Safety
-    /// What is returned is kept, as is the graph, until the stream has come here.
+    /// The graph is kept as long.
     pub unsafe fn replay(
         &self,
         bound: &Bound<'_>,
-        stream: &RawStream,
+        (stream, name): (&RawStream, &str),
         env: Env,
-    ) -> Result<Option<Box<[i64; Var::MAX]>>, Error> {
+        keep: impl FnOnce(Integers),
+    ) -> Result<(), Error> {
         for (var, recorded) in &self.fixed {
             same(*var, *recorded, env.get(*var))?;
         }
+        self.needs.committed()?;
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = *latest != Some(env);
+        if new {
+            self.needs.check(&env, name)?;
+        }
         stream.wait(bound, &self.done)?;
-        let values = match *latest == Some(env) {
-            true => None,
-            false => Some(write_integers(bound, stream, self.slot.integers(), env)?),
-        };
-        *latest = Some(env);
+        if new {
+            *latest = None;
+            write_integers(bound, stream, self.slot.integers(), env, keep)?;
+            *latest = Some(env);
+        }
         // SAFETY: the graph holds what it uses and is kept itself; there is no way here but through
         // the lock.
         let put = unsafe { self.raw.launch(bound, stream) };
-        stream.record(bound, &self.done)?;
-        put.map(|()| values)
+        // Also where nothing was launched: the integers were written.
+        put.and(stream.record(bound, &self.done))
     }
 
     /// What its kernels reported, with the rows of the table that it is about; clears it.
     pub fn take_fault(&self) -> Option<(Fault, usize)> {
-        Some((self.slot.take()?, self.table_rows))
+        let fault = self.slot.take()?;
+        Some((fault, fault.entries(&self.tables)))
     }
 
     /// What its kernels reported.
     pub fn look_fault(&self) -> Option<(Fault, usize)> {
-        Some((self.slot.look()?, self.table_rows))
+        let fault = self.slot.look()?;
+        Some((fault, fault.entries(&self.tables)))
     }
 }
 
@@ -161,9 +176,10 @@ impl Plan {
                 let mut ready = Ready::default();
                 executable.prepare(call, around, &mut ready, locate)?;
                 self.steps.push(Step::Launch(ready));
-                self.fix(executable.grid_vars(), env)?;
-                self.table_rows = executable.table_rows().unwrap_or(self.table_rows);
-                Ok(())
+                executable.needs(call, &mut self.needs);
+                self.needs.memory(work);
+                self.tables.extend(executable.table_rows());
+                self.fix(executable.grid_vars(), env)
             }
             Work::Copy { dst, src } if !src.is_mapping() => {
                 self.steps.push(Step::Copy {
@@ -171,6 +187,7 @@ impl Plan {
                     src: locate(src)?,
                     len: src.len().min(dst.len()),
                 });
+                self.needs.memory(work);
                 Ok(())
             }
             other => Err(Error::NotRecordable { work: other.name() }),
@@ -187,7 +204,6 @@ impl Plan {
 
 fn capture(context: &Arc<Context>, steps: &mut [Step]) -> Result<RawGraph, Error> {
     let capture = Capture::begin(context)?;
-    let bound = capture.bound();
     // Only a launch may be overlapped with.
     let mut after_launch = false;
     for step in steps {
@@ -208,18 +224,14 @@ fn capture(context: &Arc<Context>, steps: &mut [Step]) -> Result<RawGraph, Error
                     let starts = &starts[put.starts.clone()];
                     // SAFETY: `prepare` made the words by the entry's parameters; the graph keeps
                     // executables and memory.
-                    unsafe {
-                        capture
-                            .stream()
-                            .launch(&bound, put.function, grid, words, starts)?
-                    };
+                    unsafe { capture.launch(put.function, grid, words, starts)? };
                 }
             }
             Step::Copy { len: 0, .. } => {}
             Step::Copy { dst, src, len } => {
                 after_launch = false;
                 // SAFETY: the addresses are those of slices that the graph keeps.
-                unsafe { capture.stream().copy(&bound, *dst, *src, *len)? };
+                unsafe { capture.copy(*dst, *src, *len)? };
             }
         }
     }

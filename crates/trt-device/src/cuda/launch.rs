@@ -4,6 +4,7 @@
 //! its parts do not touch what the others write.
 
 use super::driver::{Context, Function, Grid};
+use super::needs::Needs;
 use super::params::Surroundings;
 use super::part::Part;
 use crate::{Error, Slice, Tiles};
@@ -67,7 +68,11 @@ impl CudaExecutable {
         kernel: &Kernel,
         parts: Vec<(Emitted, Part)>,
     ) -> CudaExecutable {
-        let mut grid_vars: Vec<Var> = parts.iter().flat_map(|(e, _)| e.grid_vars()).collect();
+        let vars = parts.iter().flat_map(|(emitted, part)| {
+            let table = part.table_vars();
+            emitted.grid_vars().into_iter().chain(table)
+        });
+        let mut grid_vars: Vec<Var> = vars.collect();
         grid_vars.sort();
         grid_vars.dedup();
         let scratch = parts.iter().map(|(_, part)| &part.scratch);
@@ -96,7 +101,7 @@ impl CudaExecutable {
         &self.scratch
     }
 
-    /// The runtime integers that decide grids and entries.
+    /// The runtime integers that decide grids, entries and the tables of tiles.
     pub(crate) fn grid_vars(&self) -> &[Var] {
         &self.grid_vars
     }
@@ -119,16 +124,28 @@ impl CudaExecutable {
         ready.words.clear();
         ready.starts.clear();
         ready.launches.clear();
-        let mut rest = call.tiles;
-        for part in &self.parts {
-            let (tiles, others) = rest.split_at(part.weights().min(rest.len()));
-            rest = others;
-            // With tiles, only products that have rows run.
-            if call.tiles.is_empty() || tiles.iter().any(|t| !t.rows.is_empty()) {
-                part.prepare(call, tiles, around, ready, &mut locate)?;
-            }
+        for (part, tiles) in self.running(call.tiles) {
+            part.prepare(call, tiles, around, ready, &mut locate)?;
         }
         Ok(())
+    }
+
+    /// Adds what a launch that was prepared reaches in other calls.
+    pub(super) fn needs(&self, call: Call<'_>, needs: &mut Needs) {
+        for (part, tiles) in self.running(call.tiles) {
+            part.needs(call, tiles, needs);
+        }
+    }
+
+    /// The parts that run, with the tiles of their weights: with tiles, only products that have
+    /// rows.
+    fn running<'a>(&'a self, tiles: &'a [Tiles]) -> impl Iterator<Item = (&'a Part, &'a [Tiles])> {
+        let each = self.parts.iter().scan(tiles, |rest, part| {
+            let (own, others) = rest.split_at(part.weights().min(rest.len()));
+            *rest = others;
+            Some((part, own))
+        });
+        each.filter(move |(_, own)| tiles.is_empty() || own.iter().any(|t| !t.rows.is_empty()))
     }
 
     fn check(&self, call: Call<'_>) -> Result<(), Error> {

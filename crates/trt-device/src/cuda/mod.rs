@@ -10,6 +10,7 @@
 //! others when it shrinks.
 
 mod ahead;
+mod aligned;
 mod bounds;
 mod chunks;
 mod driver;
@@ -20,6 +21,7 @@ mod launch;
 mod maps;
 mod memory;
 mod modules;
+mod needs;
 mod params;
 mod part;
 mod registry;
@@ -235,13 +237,12 @@ impl Device for Cuda {
     }
 
     fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), Error> {
-        self.own(&memory.whole())?;
+        let device = self.of_own(memory)?;
         let len = memory.len();
         if bytes > len {
             let (start, end) = (0, bytes);
             return Err(Error::Range { start, end, len });
         }
-        let device = memory.on_device().ok_or(Error::NotReserved)?;
         self.take(|| device.commit(bytes)).map_err(|e| match e {
             // What was refused is one step; what was asked is what matters.
             Error::OutOfMemory { device, reason, .. } => Error::OutOfMemory {

@@ -2,22 +2,24 @@
 //! of it must hold. A kernel is one part, or a group's kernels are one each.
 //!
 //! Everything about a launch is decided by [`Emitted`]: which entries run with which grids, and
-//! the order of the parameters. Nothing is launched that reaches outside its arguments or breaks
-//! the row-range law.
+//! the order of the parameters. Nothing is launched that reaches outside its arguments, finds them
+//! where kernels cannot, or breaks the row-range law.
 
+use super::aligned::Alignment;
 use super::bounds::Bounds;
 use super::driver::{Function, Grid, Module};
 use super::fed::Fed;
 use super::launch::{Call, Put, Ready};
 use super::maps::Places;
 use super::modules::Text;
+use super::needs::Needs;
 use super::params::{NO_ROWS, Surroundings, grid, pack, row_range_law};
 use crate::{Error, Slice, Tiles};
 use std::ops::Range;
 use std::sync::Arc;
 use trt_kernel::host::HostError;
 use trt_kernel::ptx::{Emitted, Launch, Param, TilesParam};
-use trt_kernel::{Dim, Env, Kernel, Order};
+use trt_kernel::{Dim, Env, Kernel, Order, Var};
 
 /// A part of an executable.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub(super) struct Part {
     /// Whether all weights of a launch must have the same rows in it, if they have any.
     chain: bool,
     bounds: Bounds,
+    alignment: Alignment,
     /// If launches need tensor maps.
     fed: Option<Fed>,
     /// Holds the functions of the entries.
@@ -92,6 +95,7 @@ impl Part {
             weights: weights(kernel),
             chain: matches!(kernel, Kernel::Group(g) if g.order == Order::Chain),
             bounds: Bounds::new(kernel),
+            alignment: Alignment::new(kernel),
             fed,
             _text: text,
         })
@@ -100,6 +104,31 @@ impl Part {
     /// How many weights may come in tiles.
     pub fn weights(&self) -> usize {
         self.weights.len()
+    }
+
+    /// The runtime integers that decide what rows of its weights are, which a launch is told by
+    /// value.
+    pub fn table_vars(&self) -> impl Iterator<Item = Var> {
+        let dims = self.weights.iter().flat_map(|w| [&w.rows, &w.columns]);
+        dims.flat_map(Dim::vars)
+    }
+
+    /// Adds what a launch that was prepared reaches in other calls.
+    pub fn needs(&self, call: Call<'_>, tiles: &[Tiles], needs: &mut Needs) {
+        let args = call.args.get(self.args.clone()).unwrap_or(&[]);
+        for (access, dtype) in self.bounds.each() {
+            if let Some(slice) = args.get(access.arg())
+                && !self.tiled(access.arg(), tiles)
+            {
+                needs.access(self.kind, access, dtype, slice.len());
+            }
+        }
+        needs.scratch(self.kind, &self.scratch, call.scratch.map_or(0, Slice::len));
+    }
+
+    /// Whether tiles stand for an argument.
+    fn tiled(&self, arg: usize, tiles: &[Tiles]) -> bool {
+        !tiles.is_empty() && self.weights.iter().any(|w| w.arg == arg)
     }
 
     /// Decides a launch, or says why there can be none. `tiles` are those of its own weights:
@@ -118,28 +147,10 @@ impl Part {
             stream: call.stream.into(),
             source,
         };
-        let tiled = |arg| !tiles.is_empty() && self.weights.iter().any(|w| w.arg == arg);
-        let checked = self.bounds.check(call.env, args, |arg| !tiled(arg));
+        let used = |arg| !self.tiled(arg, tiles);
+        let checked = self.bounds.check(call.env, args, used);
         checked.map_err(failed)?;
-        let mut tables = Vec::with_capacity(self.weights.len());
-        for (i, weight) in self.weights.iter().enumerate() {
-            tables.push(match (tiles.get(i), args.get(weight.arg)) {
-                (Some(tiles), _) => weight.tiles(call.env, tiles, failed, locate)?,
-                (None, Some(whole)) => weight.whole(call.env, whole, failed, locate)?,
-                (None, None) => NO_ROWS,
-            });
-        }
-        let mut some = tables.iter().filter(|t| t.end > t.first);
-        if let (true, Some(one)) = (self.chain, some.next())
-            && let Some(other) = some.find(|o| (o.first, o.end) != (one.first, one.end))
-        {
-            let (rows, n) = (other.first as usize..other.end as usize, one.end as usize);
-            return Err(failed(refused(
-                &rows,
-                n,
-                "other rows than those of its chain",
-            )));
-        }
+        let tables = self.tables(call.env, args, tiles, failed, locate)?;
         let rows = tables.iter().map(|t| (t.end - t.first) as usize);
         let rows: Vec<usize> = rows.collect();
         let launches = self.launches(call.env, &rows)?;
@@ -154,10 +165,15 @@ impl Part {
             }
             Some(_) | None => Vec::new(),
         };
-        let scratch = self.working_memory(call)?;
-        let scratch = scratch.map_or(Ok(0), &mut *locate)?;
+        let scratch = match self.working_memory(call)? {
+            Some(slice) => self.alignment.scratch(locate(slice)?)?,
+            None => 0,
+        };
         let address = |arg: usize| match args.get(arg) {
-            Some(slice) if !tiled(arg) => locate(slice),
+            Some(slice) if used(arg) => {
+                let address = locate(slice)?;
+                self.alignment.arg(self.args.start, arg, address)
+            }
             // Not read: what tiles stand for.
             Some(_) | None => Ok(0),
         };
@@ -181,6 +197,39 @@ impl Part {
         });
         ready.launches.extend(each);
         Ok(())
+    }
+
+    /// Where the rows of each weight are.
+    fn tables(
+        &self,
+        env: &Env,
+        args: &[Slice],
+        tiles: &[Tiles],
+        failed: impl Fn(HostError) -> Error + Copy,
+        locate: &mut impl FnMut(&Slice) -> Result<u64, Error>,
+    ) -> Result<Vec<TilesParam>, Error> {
+        let mut tables = Vec::with_capacity(self.weights.len());
+        for (i, weight) in self.weights.iter().enumerate() {
+            let table = match (tiles.get(i), args.get(weight.arg)) {
+                (Some(tiles), _) => weight.tiles(env, tiles, failed, locate)?,
+                (None, Some(whole)) => weight.whole(env, whole, failed, locate)?,
+                (None, None) => NO_ROWS,
+            };
+            self.alignment.tiles(i, &table)?;
+            tables.push(table);
+        }
+        let mut some = tables.iter().filter(|t| t.end > t.first);
+        if let (true, Some(one)) = (self.chain, some.next())
+            && let Some(other) = some.find(|o| (o.first, o.end) != (one.first, one.end))
+        {
+            let (rows, n) = (other.first as usize..other.end as usize, one.end as usize);
+            return Err(failed(refused(
+                &rows,
+                n,
+                "other rows than those of its chain",
+            )));
+        }
+        Ok(tables)
     }
 
     /// Where the copy engine finds operands. It is not asked to read mapped pages in place.

@@ -82,6 +82,16 @@ impl<T, E> Retire<T, E> {
         out
     }
 
+    /// Keeps again what [`Retire::take_all`] gave, since the wait for it has failed. All events that
+    /// are kept were recorded after it.
+    pub fn take_back(&mut self, batches: Vec<Vec<T>>) {
+        let oldest = match self.sealed.front_mut() {
+            Some((_, batch)) => batch,
+            None => &mut self.open,
+        };
+        oldest.splice(0..0, batches.into_iter().flatten());
+    }
+
     fn keep(&mut self, event: E) {
         if self.spare.len() < SPARE {
             self.spare.push(event);
@@ -129,6 +139,27 @@ mod tests {
         assert!(!retire.is_empty());
         assert_eq!(retire.take_all(), [vec![1000]]);
         assert!(retire.is_empty());
+    }
+
+    #[test]
+    fn what_was_not_waited_for_leaves_with_what_came_behind_it() {
+        let mut retire = filled(1);
+        retire.push(1000);
+        let taken = retire.take_all();
+        retire.take_back(taken);
+        assert_eq!(
+            retire.take_all(),
+            [(0..BATCH).chain([1000]).collect::<Vec<_>>()]
+        );
+        // A batch was closed meanwhile, so its event is behind what was taken.
+        retire.push(1);
+        let taken = retire.take_all();
+        retire.push(2);
+        retire.seal(9);
+        retire.push(3);
+        retire.take_back(taken);
+        assert_eq!(retire.done(|e| *e == 9), [vec![1, 2]]);
+        assert_eq!(retire.take_all(), [vec![3]]);
     }
 
     #[test]

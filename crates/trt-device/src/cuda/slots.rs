@@ -52,6 +52,17 @@ pub(crate) struct Fault {
     pub row: i64,
 }
 
+impl Fault {
+    /// Rows of the table that it is about, of those that the owner's kernels have read, in order.
+    /// The first launch that finds a bad id reports it, so this is the first table without it;
+    /// where tables differ, a launch on a later one may have had the id and be taken for it.
+    pub fn entries(&self, tables: &[usize]) -> usize {
+        let lacks = |rows: &&usize| !usize::try_from(self.id).is_ok_and(|id| id < **rows);
+        let first = tables.iter().find(lacks).or(tables.last());
+        first.copied().unwrap_or(0)
+    }
+}
+
 impl Slots {
     /// A slot that nobody has, with a clear fault record.
     pub fn take(&self, context: &Arc<Context>) -> Result<Slot, Error> {
@@ -152,6 +163,18 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fault_is_about_the_first_table_that_has_no_such_id() {
+        let of = |id, tables: &[usize]| {
+            let (mark, row) = (1, 0);
+            Fault { mark, id, row }.entries(tables)
+        };
+        assert_eq!(of(60, &[50]), 50);
+        assert_eq!(of(60, &[100, 20, 50]), 20);
+        assert_eq!(of(-1, &[100, 20]), 100);
+        assert_eq!(of(7, &[]), 0);
+    }
 
     #[test]
     fn the_first_free_slot_is_taken_and_none_of_a_full_slab() {

@@ -42,8 +42,8 @@ struct State {
     retire: Retire<Kept, RawEvent>,
     /// Graphs replayed since the stream was last waited for.
     replayed: Vec<Arc<CudaGraph>>,
-    /// Rows of the table of the latest gather, for its report.
-    table_rows: usize,
+    /// Rows of the tables of gathers since the stream was last waited for, each size once.
+    tables: Vec<usize>,
     ready: Ready,
 }
 
@@ -54,7 +54,18 @@ pub(super) enum Kept {
     /// Work with its slices, bytes and executable.
     Work(Work),
     /// Runtime integers that are copied to the device.
-    Integers(Box<[i64; Var::MAX]>),
+    Integers(Integers),
+}
+
+/// Runtime integers where a copy finds them.
+pub(super) type Integers = Box<[i64; Var::MAX]>;
+
+/// What a stream had kept, and noted, when it was waited for.
+struct Waited {
+    garbage: Garbage,
+    replayed: Vec<Arc<CudaGraph>>,
+    upstream: u64,
+    tables: Vec<usize>,
 }
 
 /// A point in a stream.
@@ -124,8 +135,10 @@ impl CudaStream {
         let around = self.slot.surroundings();
         executable.prepare(call, around, &mut state.ready, locate)?;
         self.set_integers(bound, &mut state, *call.env)?;
-        if let Some(rows) = executable.table_rows() {
-            state.table_rows = rows;
+        if let Some(rows) = executable.table_rows()
+            && !state.tables.contains(&rows)
+        {
+            state.tables.push(rows);
         }
         let Ready {
             words,
@@ -148,9 +161,13 @@ impl CudaStream {
     /// Makes the runtime integers of the stream those of a call.
     fn set_integers(&self, bound: &Bound<'_>, state: &mut State, env: Env) -> Result<(), Error> {
         if state.env != Some(env) {
-            let values = write_integers(bound, &self.raw, self.slot.integers(), env)?;
+            state.env = None;
+            let retire = &mut state.retire;
+            let keep = |values| {
+                retire.push(Kept::Integers(values));
+            };
+            write_integers(bound, &self.raw, self.slot.integers(), env, keep)?;
             state.env = Some(env);
-            state.retire.push(Kept::Integers(values));
         }
         Ok(())
     }
@@ -166,15 +183,15 @@ impl CudaStream {
         env: Env,
     ) -> Result<(), Error> {
         let mut state = self.lock();
-        // SAFETY: the caller keeps the graph; the integers are kept below.
-        let values = unsafe { graph.replay(bound, &self.raw, env)? };
-        if let Some(values) = values {
-            state.retire.push(Kept::Integers(values));
-        }
         if !state.replayed.iter().any(|g| Arc::ptr_eq(g, graph)) {
             state.replayed.push(graph.clone());
         }
-        Ok(())
+        let on = (&self.raw, self.name.as_str());
+        let keep = |values| {
+            state.retire.push(Kept::Integers(values));
+        };
+        // SAFETY: the caller keeps the graph.
+        unsafe { graph.replay(bound, on, env, keep) }
     }
 
     /// Where copies are put on the stream.
@@ -221,33 +238,58 @@ impl CudaStream {
 
     /// Waits for everything on the stream. What it kept is dropped before this returns, as is
     /// what `all` other streams keep without need. The first fault found is returned and cleared.
+    /// Where the wait fails, everything stays as it was.
     pub fn synchronize(&self, bound: &Bound<'_>, all: &[Arc<CudaStream>]) -> Result<(), Error> {
-        let (garbage, replayed, upstream, rows) = {
+        let waited = self.finish(bound)?;
+        self.told(waited, all)
+    }
+
+    /// Waits for everything on the stream. What is returned is to be dropped by
+    /// [`CudaStream::told`], where no lock is held.
+    fn finish(&self, bound: &Bound<'_>) -> Result<Waited, Error> {
+        let waited = {
             let mut state = self.lock();
-            let garbage = state.retire.take_all();
-            let replayed = std::mem::take(&mut state.replayed);
-            let upstream = self.upstream.swap(0, Ordering::AcqRel);
-            (garbage, replayed, upstream, state.table_rows)
+            Waited {
+                garbage: state.retire.take_all(),
+                replayed: std::mem::take(&mut state.replayed),
+                upstream: self.upstream.swap(0, Ordering::AcqRel),
+                tables: std::mem::take(&mut state.tables),
+            }
         };
-        let waited = self.raw.synchronize(bound);
-        drop(garbage);
-        sweep(&self.context, all);
-        waited?;
-        let faults = replayed
-            .iter()
-            .filter_map(|g| g.take_fault())
-            .collect::<Vec<_>>();
-        let own = self.slot.take().map(|f| self.fault(f, rows));
-        let first = own.or_else(|| {
-            faults
-                .into_iter()
-                .next()
-                .map(|(f, rows)| self.fault(f, rows))
-        });
-        if let Some(error) = first {
-            return Err(error);
+        match self.raw.synchronize(bound) {
+            Ok(()) => Ok(waited),
+            Err(error) => {
+                self.take_back(waited);
+                Err(error)
+            }
         }
-        let others = all.iter().filter(|s| s.bit & upstream != 0);
+    }
+
+    fn take_back(&self, waited: Waited) {
+        let mut state = self.lock();
+        state.retire.take_back(waited.garbage);
+        state.replayed.extend(waited.replayed);
+        state.tables.splice(0..0, waited.tables);
+        self.upstream.fetch_or(waited.upstream, Ordering::AcqRel);
+    }
+
+    /// Drops what the stream had kept, and returns the first fault that was found.
+    fn told(&self, waited: Waited, all: &[Arc<CudaStream>]) -> Result<(), Error> {
+        drop(waited.garbage);
+        sweep(&self.context, all);
+        let own = self.slot.take().map(|fault| {
+            // One may be of work that was submitted during the wait.
+            let tables = [waited.tables, self.lock().tables.clone()].concat();
+            (fault, fault.entries(&tables))
+        });
+        // All are cleared, whichever is the first.
+        let replayed: Vec<_> = (waited.replayed.iter())
+            .filter_map(|g| g.take_fault())
+            .collect();
+        if let Some((fault, rows)) = own.into_iter().chain(replayed).next() {
+            return Err(self.fault(fault, rows));
+        }
+        let others = all.iter().filter(|s| s.bit & waited.upstream != 0);
         match others.filter_map(|s| Some((s, s.look()?))).next() {
             None => Ok(()),
             Some((stream, error)) => Err(Error::Upstream {
@@ -260,7 +302,7 @@ impl CudaStream {
     /// The error that waits to be returned by this stream, if there is one.
     fn look(&self) -> Option<Error> {
         let state = self.lock();
-        let own = self.slot.look().map(|f| (f, state.table_rows));
+        let own = self.slot.look().map(|f| (f, f.entries(&state.tables)));
         let fault = own.or_else(|| state.replayed.iter().find_map(|g| g.look_fault()));
         fault.map(|(f, rows)| self.fault(f, rows))
     }
@@ -295,20 +337,27 @@ impl CudaStream {
             let waited = self.synchronize(bound, all);
             return put.and(waited);
         }
+        let waited = self.read_staged(bound, src, dst)?;
+        self.told(waited, all)
+    }
+
+    /// Reads little through page-locked memory.
+    fn read_staged(&self, bound: &Bound<'_>, src: u64, dst: &mut [u8]) -> Result<Waited, Error> {
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         if staging.is_none() {
             *staging = Some(Pinned::new(&self.context, STAGED)?);
         }
         let Some(pinned) = staging.as_mut() else {
-            return Ok(());
+            return self.finish(bound);
         };
-        // SAFETY: as above; the lock keeps others from the page-locked memory meanwhile.
+        // SAFETY: the source is a slice that the caller of `Device::read` holds until the stream was
+        // waited for; the lock keeps others from the page-locked memory meanwhile.
         unsafe { self.raw.copy_out(bound, pinned.start(), src, dst.len())? };
-        self.synchronize(bound, all)?;
+        let waited = self.finish(bound)?;
         // SAFETY: the only copy to it is done.
         let bytes = unsafe { pinned.bytes_mut() };
         dst.copy_from_slice(&bytes[..dst.len()]);
-        Ok(())
+        Ok(waited)
     }
 
     /// What this stream keeps without need.
@@ -337,18 +386,21 @@ pub(super) fn sweep(context: &Context, all: &[Arc<CudaStream>]) {
     }
 }
 
-/// Writes runtime integers to device memory in the stream's order. What is returned must be kept
-/// until the stream has come here; `to` is the slot of a stream or graph, which is.
+/// Writes runtime integers to device memory in the stream's order. `keep` takes what must be kept
+/// until the stream has come here, also after an error; `to` is the slot of a stream or graph,
+/// which is.
 pub(super) fn write_integers(
     bound: &Bound<'_>,
     stream: &RawStream,
     to: u64,
     env: Env,
-) -> Result<Box<[i64; Var::MAX]>, Error> {
-    let values: Box<[i64; Var::MAX]> = Box::new(std::array::from_fn(|v| env.get(Var(v as u8))));
-    let from = values.as_ptr().cast::<u8>();
+    keep: impl FnOnce(Integers),
+) -> Result<(), Error> {
+    let values: Integers = Box::new(std::array::from_fn(|v| env.get(Var(v as u8))));
+    let (from, len) = (values.as_ptr().cast::<u8>(), size_of_val(&*values));
     // SAFETY: the destination is the slot of a stream or graph, which outlives its work; the
-    // source is on the heap and kept by the caller.
-    unsafe { stream.copy_in(bound, to, from, size_of_val(&*values))? };
-    Ok(values)
+    // source is on the heap and kept below, whatever became of the copy.
+    let put = unsafe { stream.copy_in(bound, to, from, len) };
+    keep(values);
+    put
 }

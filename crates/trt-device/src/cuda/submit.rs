@@ -1,14 +1,14 @@
 //! Work on its way to the driver: what it is given is checked to be of this device, and turned
 //! into addresses.
 
-use super::Cuda;
 use super::driver::Bound;
 use super::graph::CudaGraph;
 use super::launch::{Call, CudaExecutable};
 use super::stream::{CudaEvent, CudaStream};
+use super::{Cuda, DeviceMemory};
 use crate::by_host::OverStream;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
-use crate::{Error, Event, Executable, Graph, Slice, Stream, Work};
+use crate::{Error, Event, Executable, Graph, Memory, Slice, Stream, Work};
 use std::sync::Arc;
 use trt_kernel::host::Team;
 
@@ -20,12 +20,19 @@ impl Cuda {
         }
     }
 
-    /// The address of device memory of this device.
-    pub(super) fn own(&self, slice: &Slice) -> Result<u64, Error> {
-        match slice.memory().on_device() {
-            Some(memory) if memory.is_of(&self.context) => Ok(slice.address()),
+    /// Device memory, if it is of this device.
+    pub(super) fn of_own<'a>(&self, memory: &'a Memory) -> Result<&'a DeviceMemory, Error> {
+        match memory.on_device() {
+            Some(own) if own.is_of(&self.context) => Ok(own),
             Some(_) | None => Err(self.wrong("memory")),
         }
+    }
+
+    /// The address of device memory of this device, all of which is real.
+    pub(super) fn own(&self, slice: &Slice) -> Result<u64, Error> {
+        let memory = self.of_own(slice.memory())?;
+        memory.holds(slice.offset()..slice.offset() + slice.len())?;
+        Ok(slice.address())
     }
 
     /// The address of a slice that kernels use: device memory, or rows of a mapping in place.

@@ -2,12 +2,14 @@
 
 use super::context::{Bound, Context};
 use super::memory::warn;
-use super::queue::RawStream;
+use super::module::Function;
+use super::queue::{Grid, RawStream};
 use crate::Error;
 use cudarc::driver::sys;
 use std::sync::Arc;
 
-/// A stream that notes what is put on it instead of doing it. Ended by [`Capture::end`], or given
+/// A stream that notes what is put on it instead of doing it, and takes nothing but what can be
+/// noted. Ended by [`Capture::end`], or given
 /// up when dropped.
 pub(crate) struct Capture<'a> {
     bound: Bound<'a>,
@@ -47,14 +49,30 @@ impl<'a> Capture<'a> {
         })
     }
 
-    /// The context, current on this thread.
-    pub fn bound(&self) -> Bound<'a> {
-        self.bound
+    /// Captures a launch; see [`RawStream::launch`].
+    ///
+    /// # Safety
+    /// As there, but for as long as there is a launch of what was captured.
+    pub unsafe fn launch(
+        &self,
+        function: Function,
+        grid: Grid,
+        words: &mut [u64],
+        starts: &[usize],
+    ) -> Result<(), Error> {
+        let stream = &self.stream;
+        // SAFETY: as the caller vouches.
+        unsafe { stream.launch(&self.bound, function, grid, words, starts) }
     }
 
-    /// Where to put what is to be captured.
-    pub fn stream(&self) -> &RawStream {
-        &self.stream
+    /// Captures a copy within the device.
+    ///
+    /// # Safety
+    /// `len` bytes at `dst` and at `src` are device memory for as long as there is a launch of what
+    /// was captured.
+    pub unsafe fn copy(&self, dst: u64, src: u64, len: usize) -> Result<(), Error> {
+        // SAFETY: as the caller vouches.
+        unsafe { self.stream.copy(&self.bound, dst, src, len) }
     }
 
     /// Ends the capture and makes it ready to launch.

@@ -11,6 +11,7 @@ mod graph;
 mod maps;
 mod memory;
 mod module;
+mod pieces;
 mod probe;
 mod queue;
 mod space;
@@ -58,25 +59,30 @@ fn failure(result: sys::CUresult, call: String) -> Error {
     }
 }
 
-/// Whether a result means that the context is of no more use: every later call fails with it.
+/// Whether a result means that the context is of no more use: every later call fails with it. These
+/// are the results of which the driver's header says that the process must end to go on, those of
+/// hardware that has failed, and those of a context or a driver that is gone.
 fn ends_context(result: sys::CUresult) -> bool {
     use sys::CUresult as R;
     matches!(
         result,
-        R::CUDA_ERROR_ILLEGAL_ADDRESS
-            | R::CUDA_ERROR_LAUNCH_FAILED
+        R::CUDA_ERROR_DEINITIALIZED
+            | R::CUDA_ERROR_DEVICE_UNAVAILABLE
+            | R::CUDA_ERROR_ECC_UNCORRECTABLE
+            | R::CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | R::CUDA_ERROR_CONTAINED
+            | R::CUDA_ERROR_ILLEGAL_ADDRESS
             | R::CUDA_ERROR_LAUNCH_TIMEOUT
+            | R::CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | R::CUDA_ERROR_ASSERT
+            | R::CUDA_ERROR_HARDWARE_STACK_ERROR
             | R::CUDA_ERROR_ILLEGAL_INSTRUCTION
             | R::CUDA_ERROR_MISALIGNED_ADDRESS
             | R::CUDA_ERROR_INVALID_ADDRESS_SPACE
             | R::CUDA_ERROR_INVALID_PC
-            | R::CUDA_ERROR_HARDWARE_STACK_ERROR
-            | R::CUDA_ERROR_ASSERT
-            | R::CUDA_ERROR_ECC_UNCORRECTABLE
-            | R::CUDA_ERROR_NVLINK_UNCORRECTABLE
-            | R::CUDA_ERROR_CONTEXT_IS_DESTROYED
-            | R::CUDA_ERROR_DEINITIALIZED
-            | R::CUDA_ERROR_DEVICE_UNAVAILABLE
+            | R::CUDA_ERROR_LAUNCH_FAILED
+            | R::CUDA_ERROR_TENSOR_MEMORY_LEAK
+            | R::CUDA_ERROR_MPS_CLIENT_TERMINATED
             | R::CUDA_ERROR_EXTERNAL_DEVICE
     )
 }

@@ -2,7 +2,7 @@
 //!
 //! Calls of the driver about such memory cost time whatever its size: on an H100 mapping and
 //! unmapping 6 GB took 130 and 91 ms in pieces of 2 MiB, 4 and 4.5 ms in pieces of 64 MiB. So memory
-//! comes in [pieces](PIECE) that are large, access to all that was added is given by one call, and
+//! comes in [pieces](super::pieces) that are large, access to all that was added is given by one call, and
 //! all that goes is unmapped by one. What is backed ends where it was asked to, to the device's
 //! granularity: a piece that the end falls into is replaced by a shorter one with the same bytes.
 //!
@@ -11,19 +11,12 @@
 
 use super::context::{Bound, Context};
 use super::memory::warn;
+use super::pieces::{kept, lengths, piece};
 use super::queue::RawStream;
 use crate::Error;
 use cudarc::driver::sys;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-
-const MIB: usize = 1 << 20;
-
-/// Bytes of memory that are made at once, at most: 16 GB are a few hundred of them.
-const PIECE: usize = 64 * MIB;
-
-/// A range has at least so many pieces, if the granularity allows: to shorten one, as much as it
-/// keeps must be free for a moment, and where that is not to be had a whole piece stays or goes.
-const PIECES: usize = 64;
 
 /// A reserved range; given back when dropped, so no work may use it then.
 #[derive(Debug)]
@@ -36,6 +29,8 @@ pub(crate) struct AddressSpace {
     /// Bytes of memory that are made at once.
     piece: usize,
     backed: Mutex<Backed>,
+    /// `Backed::bytes`, for those who must not wait for a change of it.
+    committed: AtomicUsize,
 }
 
 /// What is mapped.
@@ -53,32 +48,13 @@ struct Physical {
     len: usize,
 }
 
-/// How large pieces of a range are.
-fn piece(size: usize, granularity: usize) -> usize {
-    (size / PIECES)
-        .next_multiple_of(granularity)
-        .min(PIECE.next_multiple_of(granularity))
-        .max(granularity)
-}
-
-/// The lengths of new pieces that add up to `bytes`.
-fn lengths(bytes: usize, piece: usize) -> impl Iterator<Item = usize> {
-    (0..bytes)
-        .step_by(piece)
-        .map(move |start| piece.min(bytes - start))
-}
-
-/// How many pieces of these lengths are wholly within `bytes`, and what the next one keeps.
-fn kept(lengths: impl Iterator<Item = usize>, bytes: usize) -> (usize, usize) {
-    let (mut count, mut end) = (0, 0);
-    for len in lengths {
-        if end + len > bytes {
-            break;
-        }
-        count += 1;
-        end += len;
-    }
-    (count, bytes - end)
+/// Why a piece was not shortened.
+#[derive(Debug)]
+enum Uncut {
+    /// It is there as before.
+    Stays(Error),
+    /// Neither it nor a shorter one could be mapped again, so nothing is where it was.
+    Gone(Error),
 }
 
 impl AddressSpace {
@@ -100,6 +76,7 @@ impl AddressSpace {
             granularity,
             piece: piece(size, granularity),
             backed: Mutex::default(),
+            committed: AtomicUsize::new(0),
         })
     }
 
@@ -113,9 +90,22 @@ impl AddressSpace {
         &self.context
     }
 
+    /// Bytes from the first address on that are backed by memory; for a moment fewer while that
+    /// changes.
+    pub fn committed(&self) -> usize {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    /// The same once no change is under way.
+    pub fn settled(&self) -> usize {
+        let backed = self.backed.lock().unwrap_or_else(PoisonError::into_inner);
+        backed.bytes
+    }
+
     /// Backs the first `bytes` bytes, rounded up to the granularity, with memory and no more. What
     /// goes back waits for everything that the device still does; after an error nothing has
-    /// changed. Where memory is so short that a piece cannot be shortened, all of it stays.
+    /// changed, but for [`Error::Uncommittable`], which says how much is left. Where memory is so
+    /// short that a piece cannot be shortened, all of it stays.
     pub fn commit(&self, bytes: usize) -> Result<(), Error> {
         let bound = self.context.bind()?;
         let mut backed = self.backed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,6 +118,12 @@ impl AddressSpace {
         }
         bound.synchronize()?;
         self.shrink(&bound, &mut backed, wanted)
+    }
+
+    /// Notes what is backed: before memory goes, and after it has come.
+    fn set(&self, backed: &mut Backed, bytes: usize) {
+        backed.bytes = bytes;
+        self.committed.store(bytes, Ordering::Release);
     }
 
     fn grow(&self, bound: &Bound<'_>, backed: &mut Backed, wanted: usize) -> Result<(), Error> {
@@ -148,7 +144,7 @@ impl AddressSpace {
             return usable;
         }
         backed.pieces.append(&mut new);
-        backed.bytes = end;
+        self.set(backed, end);
         Ok(())
     }
 
@@ -157,47 +153,77 @@ impl AddressSpace {
         let lengths = backed.pieces.iter().map(|p| p.len);
         let (whole, rest) = kept(lengths, wanted);
         let cut = usize::from(rest > 0);
-        let end: usize = backed.pieces[..whole + cut].iter().map(|p| p.len).sum();
-        unmap(bound, self.base + end as u64, backed.bytes - end)?;
-        backed.pieces.truncate(whole + cut);
-        backed.bytes = end;
-        let Some(last) = backed.pieces.last_mut().filter(|_| cut == 1) else {
-            return Ok(());
-        };
-        match self.shorten(bound, last, end - last.len, rest) {
-            Ok(()) => backed.bytes = wanted,
-            // Too much is right as well; what is beyond is gone and cannot come back.
-            Err(error) => tracing::warn!(%error, wanted, end, "memory stays that was let go"),
+        let (before, end) = (
+            backed.bytes,
+            backed.pieces[..whole + cut].iter().map(|p| p.len).sum(),
+        );
+        self.set(backed, end);
+        if let Err(error) = unmap(bound, self.base + end as u64, before - end) {
+            self.set(backed, before);
+            return Err(error);
         }
-        Ok(())
+        backed.pieces.truncate(whole + cut);
+        match cut {
+            0 => Ok(()),
+            _ => self.cut(bound, backed, rest),
+        }
     }
 
-    /// Replaces a piece by one of its first `len` bytes. After an error the old one is there.
+    /// Shortens the last piece to `len` bytes.
+    fn cut(&self, bound: &Bound<'_>, backed: &mut Backed, len: usize) -> Result<(), Error> {
+        let Some(mut last) = backed.pieces.pop() else {
+            return Ok(());
+        };
+        let (end, start) = (backed.bytes, backed.bytes - last.len);
+        self.set(backed, start);
+        let (there, result) = match self.shorten(bound, &mut last, start, len) {
+            Ok(()) => (true, Ok(())),
+            // Too much is right as well; what is beyond is gone and cannot come back.
+            Err(Uncut::Stays(error)) => {
+                let wanted = start + len;
+                tracing::warn!(%error, wanted, end, "memory stays that was let go");
+                (true, Ok(()))
+            }
+            Err(Uncut::Gone(error)) => {
+                let (wanted, left, source) = (start + len, start, Box::new(error));
+                let gone = Error::Uncommittable {
+                    wanted,
+                    left,
+                    source,
+                };
+                (false, Err(gone))
+            }
+        };
+        if there {
+            self.set(backed, start + last.len);
+            backed.pieces.push(last);
+        }
+        result
+    }
+
+    /// Replaces a piece by one of its first `len` bytes.
     fn shorten(
         &self,
         bound: &Bound<'_>,
         piece: &mut Physical,
         start: usize,
         len: usize,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Uncut> {
         let place = self.base + start as u64;
-        let new = Physical::new(&self.context, bound, len)?;
-        self.copy_to(bound, place, &new)?;
-        unmap(bound, place, piece.len)?;
-        let mapped = new.map(bound, place).and_then(|()| {
-            let allowed = allow(bound, place, len);
-            if allowed.is_err() {
-                warn(unmap(bound, place, len));
+        let new = Physical::new(&self.context, bound, len).map_err(Uncut::Stays)?;
+        self.copy_to(bound, place, &new).map_err(Uncut::Stays)?;
+        unmap(bound, place, piece.len).map_err(Uncut::Stays)?;
+        let Err(error) = new.put(bound, place) else {
+            *piece = new;
+            return Ok(());
+        };
+        match piece.put(bound, place) {
+            Ok(()) => Err(Uncut::Stays(error)),
+            Err(again) => {
+                tracing::warn!(%error, "memory was not mapped");
+                Err(Uncut::Gone(again))
             }
-            allowed
-        });
-        if mapped.is_err() {
-            piece.map(bound, place)?;
-            allow(bound, place, piece.len)?;
-            return mapped;
         }
-        *piece = new;
-        Ok(())
     }
 
     /// Copies what lies at an address to memory that has none.
@@ -254,6 +280,16 @@ impl Physical {
         // SAFETY: the driver refuses addresses that are not reserved or taken; the handle is ours.
         let told = unsafe { sys::cuMemMap(address, self.len, 0, self.handle, 0) };
         bound.check(told, || format!("cuMemMap of {} bytes", self.len))
+    }
+
+    /// Maps it where kernels and copies may use it; after an error it is not mapped.
+    fn put(&self, bound: &Bound<'_>, address: u64) -> Result<(), Error> {
+        self.map(bound, address)?;
+        let allowed = allow(bound, address, self.len);
+        if allowed.is_err() {
+            warn(unmap(bound, address, self.len));
+        }
+        allowed
     }
 }
 
@@ -321,42 +357,4 @@ fn granularity(bound: &Bound<'_>) -> Result<usize, Error> {
     let told = unsafe { sys::cuMemGetAllocationGranularity(&mut granularity, &properties, option) };
     bound.check(told, || "cuMemGetAllocationGranularity".into())?;
     Ok(granularity)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn new_memory_comes_in_few_pieces_that_add_up() {
-        assert_eq!(lengths(0, PIECE).count(), 0);
-        assert!(lengths(2 * MIB, PIECE).eq([2 * MIB]));
-        assert!(lengths(2 * PIECE + 6 * MIB, PIECE).eq([PIECE, PIECE, 6 * MIB]));
-        assert_eq!(lengths(16 << 30, PIECE).count(), 256);
-    }
-
-    #[test]
-    fn pieces_of_a_small_range_are_small() {
-        assert_eq!(piece(16 << 30, 2 * MIB), PIECE);
-        assert_eq!(piece(270 * MIB, 2 * MIB), 6 * MIB);
-        assert_eq!(piece(54 * MIB, 2 * MIB), 2 * MIB);
-        assert_eq!(piece(1, 2 * MIB), 2 * MIB);
-        assert_eq!(piece(16 << 30, 48 * MIB), 96 * MIB, "whole granules");
-    }
-
-    #[test]
-    fn whole_pieces_stay_and_the_one_under_the_end_is_cut() {
-        let pieces = || [64, 6, 64].into_iter();
-        for (bytes, expected) in [
-            (0, (0, 0)),
-            (2, (0, 2)),
-            (64, (1, 0)),
-            (66, (1, 2)),
-            (70, (2, 0)),
-            (132, (2, 62)),
-            (134, (3, 0)),
-        ] {
-            assert_eq!(kept(pieces(), bytes), expected, "{bytes}");
-        }
-    }
 }
