@@ -52,6 +52,9 @@ pub struct Args {
     /// process started.
     #[arg(long, value_name = "BUDGET")]
     first_token: Option<Request>,
+    /// Start from this saved engine instead of compiling; it is made where there is none.
+    #[arg(long, value_name = "FILE")]
+    engine: Option<PathBuf>,
     /// With CUDA: bytes of mapped files that may be locked in host memory, as a size or as a share
     /// of the checkpoint's files. Half of the host's memory if not given.
     #[arg(long, value_name = "SIZE")]

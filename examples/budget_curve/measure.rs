@@ -141,7 +141,7 @@ impl Bench {
             positions,
             longest,
         };
-        let engine = how.compile(first)?;
+        let engine = how.start(first, args.engine.as_deref())?;
         let kv = config.num_key_value_heads * config.head_dim;
         let q = config.num_attention_heads * config.head_dim;
         let per_layer = config.hidden_size * (2 * q + 2 * kv)

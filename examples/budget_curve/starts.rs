@@ -8,6 +8,7 @@ use candle_trt::device::Device;
 use candle_trt::models::{Config, Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Profile, Request, Weights};
 use serde::Serialize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,6 +41,19 @@ impl How {
         };
         let compiler = self.compiler(budget)?;
         Ok(compiler.compile(|vb| Llama::load_with(vb, &self.config, &options))?)
+    }
+
+    /// Loads what was saved; compiles where there is no file, and saves to it.
+    pub fn start(&self, budget: Request, saved: Option<&Path>) -> Result<Engine> {
+        match saved {
+            Some(file) if file.exists() => Ok(self.compiler(budget)?.load(file)?),
+            Some(file) => {
+                let engine = self.compile(budget)?;
+                engine.save(file)?;
+                Ok(engine)
+            }
+            None => self.compile(budget),
+        }
     }
 }
 

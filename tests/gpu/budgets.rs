@@ -12,6 +12,7 @@ use candle_trt::device::{self, Device};
 use candle_trt::{Allocation, Applied, DeviceBudget, Engine, Error, Priority, Request, Shared};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -276,4 +277,31 @@ fn a_budget_that_does_not_move_is_no_work() {
         engine.regrow().expect("nothing to grow");
         assert_eq!(work(), before, "{request}");
     }
+}
+
+#[test]
+fn one_engine_may_give_memory_back_while_another_records_its_calls() {
+    let Some(gpu) = cuda() else { return };
+    let [recording, moving] = two(&gpu);
+    recording.set_device_budget(Request::Full).expect("room");
+    let wanted = bits(&recording);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                for request in [Request::Full, Request::Minimum] {
+                    moving.set_device_budget(request).expect("room");
+                }
+            }
+        });
+        let before = recording.replayed_calls();
+        for _ in 0..Size::wanted().pick(100, 10) {
+            // Forgets what was recorded, so that it is recorded anew.
+            recording.set_replay(false);
+            recording.set_replay(true);
+            assert!(bits(&recording) == wanted, "other bits");
+        }
+        done.store(true, Ordering::SeqCst);
+        assert!(recording.replayed_calls() > before, "calls were recorded");
+    });
 }

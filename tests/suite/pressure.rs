@@ -314,3 +314,25 @@ fn giving_way_is_logged_with_the_bytes_before_and_after() {
         assert!(log.contains(&number), "{number} is not in: {log}");
     }
 }
+
+#[test]
+fn a_call_that_cannot_be_recorded_is_made_launch_by_launch_until_weights_move() {
+    let device = Stingy::new();
+    let engine = compile(device.clone(), |c| c.budget(Request::Full)).expect("it compiles");
+    let wanted = bits(&engine);
+    engine.set_replay(false);
+    engine.set_replay(true);
+    let replayed = engine.replayed_calls();
+    device.set_records(false);
+    assert!(bits(&engine) == wanted, "other bits without recordings");
+    assert_eq!(engine.replayed_calls(), replayed);
+    // It is not tried again for weights where they are.
+    device.set_records(true);
+    assert!(bits(&engine) == wanted);
+    assert_eq!(engine.replayed_calls(), replayed);
+    for request in [Request::Minimum, Request::Full] {
+        engine.set_device_budget(request).expect("there is memory");
+    }
+    assert!(bits(&engine) == wanted);
+    assert!(engine.replayed_calls() > replayed, "recorded again");
+}

@@ -208,9 +208,18 @@ fn launch_all(
             if !run.recorded.due(&key) {
                 return works.into_iter().try_for_each(submit);
             }
-            let graph = inner.device.record(works)?;
-            run.recorded.keep(key, graph.clone());
-            graph
+            match inner.device.record(works.clone()) {
+                Ok(graph) => {
+                    run.recorded.keep(key, graph.clone());
+                    graph
+                }
+                // The works themselves may still be done; a device that is lost says so again.
+                Err(why) => {
+                    tracing::warn!(%why, "a call is not recorded");
+                    run.recorded.refuse(&key);
+                    return works.into_iter().try_for_each(submit);
+                }
+            }
         }
     };
     submit(Work::Replay { graph, env })

@@ -45,6 +45,8 @@ pub(crate) struct Recorded {
     graphs: VecDeque<(Key, Graph)>,
     /// What came lately and is not recorded.
     seen: VecDeque<Key>,
+    /// The split of the weights under which the device could not record a call.
+    refused: Option<u64>,
     replayed: u64,
 }
 
@@ -57,6 +59,7 @@ impl Recorded {
             enabled,
             graphs: VecDeque::new(),
             seen: VecDeque::new(),
+            refused: None,
             replayed: 0,
         }
     }
@@ -91,6 +94,9 @@ impl Recorded {
 
     /// Whether a call with this key should be recorded: one came lately.
     pub fn due(&mut self, key: &Key) -> bool {
+        if self.refused == Some(key.generation) {
+            return false;
+        }
         if let Some(at) = self.seen.iter().position(|k| k == key) {
             self.seen.remove(at);
             return true;
@@ -100,6 +106,11 @@ impl Recorded {
         }
         self.seen.push_back(key.clone());
         false
+    }
+
+    /// Records nothing more until weights move: the device has no room for it, or cannot.
+    pub fn refuse(&mut self, key: &Key) {
+        self.refused = Some(key.generation);
     }
 
     /// Keeps a recorded call, which is submitted for the first time now.

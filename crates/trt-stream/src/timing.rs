@@ -13,6 +13,7 @@
 use crate::{Layout, Rates, WeightId};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// What calls of one kind cost on one device.
@@ -175,6 +176,35 @@ impl Layout {
             launch_seconds: (computing - memory_seconds).max(0.0),
             contention_seconds: link_seconds * costs.contention,
         }
+    }
+
+    /// The largest budget between two at which the link is busy as long as a call computes, by these
+    /// costs; none where that is so at no budget between them. Fetches overlap with most computing
+    /// there, so a call that is timed shows what they take from it; with less, the link hides
+    /// that, with more there are few fetches.
+    pub fn knee(
+        &self,
+        uses: &[WeightId],
+        between: RangeInclusive<u64>,
+        costs: &Costs,
+    ) -> Option<u64> {
+        let bound = |budget: u64| {
+            let streamed = Script::new(self, uses, budget).streamed();
+            streamed > 0 && streamed as f64 / costs.link >= costs.computing(streamed)
+        };
+        // Less streams with more budget: the link bounds what is below the knee.
+        let (mut low, mut high) = between.into_inner();
+        if low > high || !bound(low) || bound(high) {
+            return None;
+        }
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            match bound(middle) {
+                true => low = middle,
+                false => high = middle,
+            }
+        }
+        Some(low)
     }
 
     /// The smallest budget up to `most` at which a call takes no longer than `latency`, if any.

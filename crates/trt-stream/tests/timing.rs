@@ -142,6 +142,72 @@ fn fitting_finds_the_costs_that_calls_were_timed_with() {
 }
 
 #[test]
+fn at_the_knee_the_link_is_busy_as_long_as_a_call_computes() {
+    let (layout, uses) = layout(40);
+    let limits = layout.limits();
+    let knee = |costs| layout.knee(&uses, limits.floor()..=limits.total, &costs);
+    let costs = Costs {
+        link: 1e9,
+        streaming: 0.020,
+        ..COSTS
+    };
+    let at = layout.predict(&uses, knee(costs).expect("between"), &costs);
+    near(at.link_seconds, 0.020, 0.02);
+    // All copying is hidden, or none of it.
+    assert_eq!(
+        knee(Costs {
+            link: 1e12,
+            ..costs
+        }),
+        None
+    );
+    assert_eq!(
+        layout.knee(&uses, limits.floor()..=limits.floor() + 1, &costs),
+        None
+    );
+}
+
+#[test]
+fn calls_at_the_knee_show_what_fetches_cost_though_their_times_vary() {
+    let (layout, uses) = layout(40);
+    let limits = layout.limits();
+    let rates = Rates {
+        link: 1e9,
+        memory: 1e10,
+    };
+    let costs = Costs {
+        link: 1e9,
+        contention: 0.4,
+        settled: 0.006,
+        streaming: 0.012,
+        ..COSTS
+    };
+    let exact = |budget| layout.predict(&uses, budget, &costs).seconds;
+    let between = limits.floor()..=limits.total;
+    for (a, b) in [(0.98, 1.02), (1.02, 0.98), (0.98, 0.98), (1.02, 1.02)] {
+        let timed = |budget, off| Timed {
+            budget,
+            seconds: exact(budget) * off,
+        };
+        let first = [limits.floor(), limits.total - 1, limits.total].map(|b| timed(b, a));
+        let known = Costs::fit(&layout, &uses, &rates, &first);
+        let knee = layout
+            .knee(&uses, between.clone(), &known)
+            .expect("between");
+        let all = [first.as_slice(), &[timed(knee, b)]].concat();
+        let fitted = Costs::fit(&layout, &uses, &rates, &all);
+        for percent in [100, 90, 75, 50, 25, 0] {
+            let budget = (limits.total * percent / 100).max(limits.floor());
+            near(
+                layout.predict(&uses, budget, &fitted).seconds,
+                exact(budget),
+                0.08,
+            );
+        }
+    }
+}
+
+#[test]
 fn without_a_call_at_the_full_budget_the_link_is_found() {
     let (layout, uses) = layout(40);
     let limits = layout.limits();

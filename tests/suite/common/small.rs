@@ -8,7 +8,7 @@ use candle_trt::kernel::Kernel;
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Error, Profile, TileTarget, Weights};
 use std::fs::File;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Positions of a session.
@@ -60,6 +60,7 @@ pub fn take_all(device: &Arc<dyn Device>, but: u64) -> Memory {
 pub struct Stingy {
     inner: Arc<dyn Device>,
     most: AtomicUsize,
+    records: AtomicBool,
     loaded: Mutex<Vec<Kernel>>,
 }
 
@@ -74,6 +75,7 @@ impl Stingy {
         Arc::new(Stingy {
             inner,
             most: AtomicUsize::new(usize::MAX),
+            records: AtomicBool::new(true),
             loaded: Mutex::default(),
         })
     }
@@ -81,6 +83,11 @@ impl Stingy {
     /// Refuses more than this from now on.
     pub fn refuse_above(&self, bytes: usize) {
         self.most.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Whether works can be recorded from now on.
+    pub fn set_records(&self, can: bool) {
+        self.records.store(can, Ordering::SeqCst);
     }
 
     /// The kernels that were loaded so far, and forgets them.
@@ -149,6 +156,9 @@ impl Device for Stingy {
     }
 
     fn record(&self, works: Vec<Work>) -> Result<Graph, DeviceError> {
+        if !self.records.load(Ordering::SeqCst) {
+            return Err(DeviceError::NotRecordable { work: "anything" });
+        }
         self.inner.record(works)
     }
 

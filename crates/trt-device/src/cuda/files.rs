@@ -13,6 +13,7 @@
 use super::ahead::Ahead;
 use super::chunks::{self, AHEAD};
 use super::driver::{Bound, Context, Pinned, RawStream, Registration};
+use super::pull::Pull;
 use super::registry::{Chunk, State, unknown};
 use super::ring::Ring;
 use crate::{Error, Memory, Paging, Slice};
@@ -28,6 +29,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Transfers {
     /// Bytes copied straight from the page cache.
     pub direct: u64,
+    /// Those of them that a kernel copied, while the driver cleared memory that was given back.
+    pub pulled: u64,
     /// Bytes copied through the pinned ring.
     pub ring: u64,
     /// Bytes of mapped files that are registered, and so page-locked, now.
@@ -45,7 +48,9 @@ pub(super) struct Files {
     state: Mutex<State>,
     ring: Ring,
     ahead: Ahead,
+    pull: Option<Pull>,
     direct: AtomicU64,
+    pulled: AtomicU64,
 }
 
 /// Tied to a mapping's memory: ends its use of the entry before the pages go.
@@ -57,14 +62,17 @@ struct Unmap {
 }
 
 impl Files {
-    pub fn new(context: Arc<Context>, budget: u64) -> Files {
+    /// At most `budget` bytes are locked in host memory.
+    pub fn new(context: Arc<Context>, budget: u64, pull: Option<Pull>) -> Files {
         Files {
             ring: Ring::new(context.clone()),
             ahead: Ahead::default(),
             context,
             budget,
             state: Mutex::default(),
+            pull,
             direct: AtomicU64::new(0),
+            pulled: AtomicU64::new(0),
         }
     }
 
@@ -120,10 +128,20 @@ impl Files {
                 continue;
             }
             let from = entry.map.as_ptr().wrapping_add(part.start);
+            let pull = self.pull.as_ref();
+            let pull = pull.filter(|pull| pull.wanted(to, from, part.len()));
             // SAFETY: the part lies in one registered chunk, which stays while the slice is kept
             // or until the device was waited for; files that are mapped do not change, as
-            // whoever maps them vouches. The rest is the caller's.
-            unsafe { stream.copy_in(bound, to, from, part.len())? };
+            // whoever maps them vouches. The rest is the caller's, but for the multiples that
+            // `wanted` has looked at.
+            match pull {
+                None => unsafe { stream.copy_in(bound, to, from, part.len())? },
+                Some(pull) => {
+                    // SAFETY: as above.
+                    unsafe { pull.copy(bound, stream, to, from, part.len())? };
+                    self.pulled.fetch_add(part.len() as u64, Ordering::Relaxed);
+                }
+            }
             self.direct.fetch_add(part.len() as u64, Ordering::Relaxed);
         }
         let file = state.entries.get(&id).map(|e| e.file.clone());
@@ -284,6 +302,7 @@ impl Files {
         let state = self.lock();
         Transfers {
             direct: self.direct.load(Ordering::Relaxed),
+            pulled: self.pulled.load(Ordering::Relaxed),
             ring: self.ring.bytes(),
             registered: state.registered,
             copied: state.copied,

@@ -24,6 +24,7 @@ mod modules;
 mod needs;
 mod params;
 mod part;
+mod pull;
 mod registry;
 mod retire;
 mod ring;
@@ -48,6 +49,7 @@ use driver::{AddressSpace, Context, DeviceBytes, Driver, Facts, RawStream};
 use files::Files;
 use memmap2::Mmap;
 use modules::Modules;
+use pull::Pull;
 use slots::Slots;
 use std::fmt;
 use std::fs::File;
@@ -133,7 +135,11 @@ impl Cuda {
             streams: RwLock::default(),
             idle: Mutex::default(),
             clearing: RawStream::new(&context)?,
-            files: Arc::new(Files::new(context.clone(), bytes)),
+            files: Arc::new(Files::new(
+                context.clone(),
+                bytes,
+                Pull::new(&context, target),
+            )),
             modules: Modules::new(context.clone(), target, None),
             slots: Slots::default(),
             context,

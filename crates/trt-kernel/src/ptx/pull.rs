@@ -1,5 +1,5 @@
-//! A copy into device memory that threads make: words of memory that the host has mapped for the
-//! device, which copy engines read one request at a time, are asked for by many threads at once.
+//! A copy into device memory that threads make, of memory that the host has mapped for the device:
+//! for when the copy engine has other work.
 //!
 //! It is no kernel of the language: nothing is computed, and what is copied is known only when it
 //! is launched.

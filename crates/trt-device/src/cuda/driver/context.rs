@@ -4,6 +4,7 @@
 //! and memory of ours live side by side. Invariant: once a call has found the context beyond use,
 //! every later [`Context::bind`] says so with the first error.
 
+use super::clearing::Clearing;
 use super::probe::Driver;
 use super::{check, ends_context, failure};
 use crate::Error;
@@ -11,7 +12,7 @@ use cudarc::driver::sys;
 use std::ffi::CStr;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use sys::CUdevice_attribute as Attribute;
 
 /// The primary context of one device; released when the last reference is gone.
@@ -20,6 +21,9 @@ pub(crate) struct Context {
     raw: sys::CUcontext,
     facts: Facts,
     lost: OnceLock<Error>,
+    /// Held while a stream captures, and by what a capture would not survive.
+    capturing: Mutex<()>,
+    clearing: Clearing,
 }
 
 /// What a device is, as the driver tells.
@@ -118,12 +122,19 @@ impl Context {
             raw,
             facts,
             lost: OnceLock::new(),
+            capturing: Mutex::default(),
+            clearing: Clearing::default(),
         }))
     }
 
     /// What the device is.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What memory that was given back keeps the copy engine busy with.
+    pub fn clearing(&self) -> &Clearing {
+        &self.clearing
     }
 
     /// Makes the context current on this thread, at the cost of a look if it is already.
@@ -147,6 +158,14 @@ impl Context {
             context: self,
             thread: PhantomData,
         })
+    }
+
+    /// Waits for captures of other threads to end, and lets none begin before it is dropped. A thread
+    /// that waits for the device breaks every capture, whoever's it is, and fails itself.
+    pub fn without_captures(&self) -> MutexGuard<'_, ()> {
+        self.capturing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check(&self, result: sys::CUresult, call: impl FnOnce() -> String) -> Result<(), Error> {
@@ -235,8 +254,9 @@ impl Bound<'_> {
         Ok((free as u64, total as u64))
     }
 
-    /// Waits for everything that this process has given the device to do.
+    /// Waits for everything that this process has given the device to do, with no capture under way.
     pub fn synchronize(&self) -> Result<(), Error> {
+        let _none = self.context.without_captures();
         // SAFETY: the context is current.
         let told = unsafe { sys::cuCtxSynchronize() };
         self.check(told, || "cuCtxSynchronize".into())

@@ -6,7 +6,7 @@ use super::module::Function;
 use super::queue::{Grid, RawStream};
 use crate::Error;
 use cudarc::driver::sys;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 /// A stream that notes what is put on it instead of doing it, and takes nothing but what can be
 /// noted. Ended by [`Capture::end`], or given
@@ -16,6 +16,8 @@ pub(crate) struct Capture<'a> {
     context: &'a Arc<Context>,
     stream: RawStream,
     open: bool,
+    /// Dropped last, when nothing is captured any more.
+    _alone: MutexGuard<'a, ()>,
 }
 
 /// What was captured, ready to be launched any number of times; launches of one graph follow each
@@ -37,6 +39,7 @@ impl<'a> Capture<'a> {
     pub fn begin(context: &'a Arc<Context>) -> Result<Capture<'a>, Error> {
         let bound = context.bind()?;
         let stream = RawStream::new(context)?;
+        let alone = context.without_captures();
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is alive and its context current.
         let told = unsafe { sys::cuStreamBeginCapture_v2(stream.raw, mode) };
@@ -46,6 +49,7 @@ impl<'a> Capture<'a> {
             context,
             stream,
             open: true,
+            _alone: alone,
         })
     }
 
@@ -83,7 +87,7 @@ impl<'a> Capture<'a> {
         let told = unsafe { sys::cuGraphInstantiateWithFlags(&mut raw, graph, 0) };
         // SAFETY: the graph is destroyed once; what was made of it does not need it.
         let destroyed = unsafe { sys::cuGraphDestroy(graph) };
-        self.bound.check(told, || "cuGraphInstantiate".into())?;
+        self.bound.check_memory(told, 0, "cuGraphInstantiate")?;
         warn(self.bound.check(destroyed, || "cuGraphDestroy".into()));
         let graph = RawGraph {
             context: self.context.clone(),
@@ -91,7 +95,7 @@ impl<'a> Capture<'a> {
         };
         // SAFETY: graph and stream are alive. What it does is only to spare the first launch.
         let told = unsafe { sys::cuGraphUpload(graph.raw, self.stream.raw) };
-        self.bound.check(told, || "cuGraphUpload".into())?;
+        self.bound.check_memory(told, 0, "cuGraphUpload")?;
         self.stream.synchronize(&self.bound)?;
         Ok(graph)
     }

@@ -6,6 +6,7 @@
 //! every symbol does, and a [`Bound`] only where a context is current on the calling thread. What
 //! else a call asks of its caller is an `unsafe fn` that says so.
 
+mod clearing;
 mod context;
 mod graph;
 mod maps;

@@ -17,6 +17,7 @@ use crate::Error;
 use cudarc::driver::sys;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// A reserved range; given back when dropped, so no work may use it then.
 #[derive(Debug)]
@@ -163,6 +164,7 @@ impl AddressSpace {
             return Err(error);
         }
         backed.pieces.truncate(whole + cut);
+        self.context.clearing().begin(Instant::now(), before - end);
         match cut {
             0 => Ok(()),
             _ => self.cut(bound, backed, rest),
