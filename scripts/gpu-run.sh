@@ -11,7 +11,7 @@ mkdir -p "$results" "$models"
 export TRT_REQUIRE_CUDA=1
 
 # Tests that look at how much memory is free: nothing else may run meanwhile.
-alone=(allocation:: budgets:: models::a_full_budget engines::a_thousand errors::too_much)
+alone=(allocation:: budgets:: limits:: models::a_full_budget engines::a_thousand errors::too_much)
 # Tests that take all of it and are ignored otherwise: each a process of its own, and under no tool.
 taking=(pressure::)
 # Tests that leave little memory or count it to the last piece. Tools take some for themselves; the

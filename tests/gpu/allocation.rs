@@ -9,7 +9,7 @@ use candle_trt::{Allocation, Engine, Request, Session, Shared};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 
 /// The driver counts in pieces of 2 MiB, and keeps a little of what recording takes.
 const SLACK: u64 = 4 * MIB;
@@ -149,7 +149,7 @@ impl Drop for Ends<'_> {
 }
 
 /// The least that was free while something ran, as often as the driver tells.
-fn least_free(device: &Arc<dyn Device>, work: impl FnOnce()) -> u64 {
+pub fn least_free(device: &Arc<dyn Device>, work: impl FnOnce()) -> u64 {
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watch = scope.spawn(|| {

@@ -15,6 +15,7 @@ mod engines;
 mod errors;
 mod extent;
 mod kernels;
+mod limits;
 mod maps;
 #[path = "../suite/common/matrix.rs"]
 mod matrix;
