@@ -81,8 +81,8 @@ fn free(device: &Arc<dyn Device>) -> u64 {
 fn open() -> Option<Arc<dyn Device>> {
     match device::open("cuda:0") {
         Ok(device) => Some(device),
-        Err(why) if std::env::var_os("TRT_REQUIRE_CUDA").is_some() => {
-            panic!("TRT_REQUIRE_CUDA is set, but: {why}")
+        Err(why) if std::env::var_os("TRT_REQUIRE_CUDA").is_some_and(|v| v == "1") => {
+            panic!("TRT_REQUIRE_CUDA=1, but: {why}")
         }
         Err(why) => {
             eprintln!("not run: {why}");

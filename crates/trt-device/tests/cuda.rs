@@ -310,6 +310,31 @@ fn work_keeps_its_memory_and_lets_it_go_when_it_is_waited_for() {
 }
 
 #[test]
+fn what_is_tied_to_memory_may_read_the_stream_that_held_it() {
+    /// Reads its stream when it is dropped.
+    struct Reads(Arc<Cuda>, Stream, Slice, Arc<Mutex<Vec<u8>>>);
+    impl Drop for Reads {
+        fn drop(&mut self) {
+            *self.3.lock().unwrap() = read(&*self.0, self.1, &self.2);
+        }
+    }
+    let Some((device, _alone)) = cuda() else {
+        return;
+    };
+    let (device, found) = (Arc::new(device), Arc::new(Mutex::new(Vec::new())));
+    let stream = device.stream("s").unwrap();
+    let memory = device.allocate(100).unwrap().whole();
+    write(&*device, stream, &memory, &pattern(100, 4));
+    let held = device.allocate(100).unwrap();
+    held.tie(Reads(device.clone(), stream, memory.clone(), found.clone()));
+    let (dst, src) = (held.whole(), memory.clone());
+    device.submit(stream, Work::Copy { dst, src }).unwrap();
+    drop(held);
+    assert_eq!(read(&*device, stream, &memory), pattern(100, 4));
+    assert_eq!(*found.lock().unwrap(), pattern(100, 4));
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_with_a_reason() {
     let Some((device, _alone)) = cuda() else {
         return;

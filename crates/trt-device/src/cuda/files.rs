@@ -247,8 +247,12 @@ impl Files {
                 state.registered += bytes;
             }
             Err(error) => {
-                tracing::debug!(%error, bytes, "mapped pages are copied through the ring");
                 *chunk = Chunk::Refused;
+                // What the driver refuses once it mostly refuses for all of a file.
+                if !std::mem::replace(&mut entry.said, true) {
+                    let (chunk, file) = (bytes, entry.map.len());
+                    tracing::warn!(%error, chunk, file, "mapped pages come through the ring");
+                }
             }
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct Entry {
     pub chunks: Vec<Chunk>,
     /// Whether its pages were asked for ahead, by chunk.
     pub asked: Vec<bool>,
+    /// Whether it was said that a chunk was refused.
+    pub said: bool,
     /// Rows that kernels read where the file cannot be registered.
     pub copies: Vec<(Range<usize>, Pinned)>,
     pub file: Arc<File>,
@@ -47,7 +49,10 @@ pub(super) enum Chunk {
         _registration: Registration,
         in_place: bool,
     },
-    /// The driver said no.
+    /// The driver said no, and is not asked again, since asking takes long. Among its reasons is
+    /// that another owner in this process has registered the pages. They could be copied from then,
+    /// but only until that owner lets go of them, of which nobody here would know: so they are
+    /// not.
     Refused,
 }
 
@@ -75,6 +80,7 @@ impl State {
             users: 0,
             chunks: (0..count).map(|_| Chunk::Untouched).collect(),
             asked: vec![false; count],
+            said: false,
             copies: Vec::new(),
             file: file.clone(),
             map: map.clone(),

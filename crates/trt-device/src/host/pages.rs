@@ -38,9 +38,22 @@ pub(crate) fn total_memory() -> u64 {
     // SAFETY: sysconf has no preconditions.
     let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
     let machine = u64::try_from(pages).unwrap_or(0) * page_size() as u64;
-    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max");
-    let limit = limit.ok().and_then(|text| text.trim().parse().ok());
-    machine.min(limit.unwrap_or(u64::MAX))
+    let told = LIMITS.map(|path| std::fs::read_to_string(path).ok());
+    let limits = told.iter().flatten().filter_map(|text| limit(text));
+    limits.fold(machine, u64::min)
+}
+
+/// Where a container finds the limit of its memory: in the second and in the first version of
+/// control groups.
+const LIMITS: [&str; 2] = [
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+];
+
+/// Bytes of a limit; none where there is none, which the second version tells by a word and the
+/// first by more than any machine has.
+fn limit(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
 }
 
 /// Maps the pages of a slice of a mapping. What is in the page cache costs about 20 µs a MiB;
@@ -205,5 +218,18 @@ fn advise(start: usize, len: usize, advice: libc::c_int) -> Result<(), Error> {
     match unsafe { libc::madvise(first as *mut libc::c_void, len, advice) } {
         0 => Ok(()),
         _ => Err(Error::last_os(format!("madvise of {len} bytes"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_a_number_or_there_is_none() {
+        assert_eq!(limit("8589934592\n"), Some(8 << 30));
+        assert_eq!(limit("max\n"), None);
+        assert_eq!(limit("9223372036854771712\n"), Some((1 << 63) - 4096));
+        assert_eq!(limit(""), None);
     }
 }

@@ -97,7 +97,8 @@ impl AddressSpace {
         self.committed.load(Ordering::Acquire)
     }
 
-    /// The same once no change is under way.
+    /// The same once no change is under way. Changing takes no lock of a stream, so that whoever
+    /// holds one may ask.
     pub fn settled(&self) -> usize {
         let backed = self.backed.lock().unwrap_or_else(PoisonError::into_inner);
         backed.bytes
