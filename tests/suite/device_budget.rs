@@ -172,6 +172,17 @@ fn what_matters_more_or_runs_more_often_gets_more() {
 }
 
 #[test]
+fn calls_of_calibrating_are_none_of_an_engines_own() {
+    let device = discrete();
+    let engines = engines::<2>(&device);
+    let budget = joined(&device, &engines, "60%".parse().expect("a share"));
+    let before = budget.plan().expect("a plan");
+    engines[0].calibrate(&[]).expect("it is measured");
+    assert_eq!(budget.replan().expect("the same"), before);
+    agrees(&before, &engines);
+}
+
+#[test]
 fn engines_leave_by_call_or_by_being_dropped() {
     let device = discrete();
     let [a, b, c] = engines::<3>(&device);

@@ -99,7 +99,7 @@ pub(crate) struct Inner {
     pub demand: Demand,
     /// Whether the last budget that was asked for was [`Request::Automatic`].
     pub automatic: AtomicBool,
-    /// Calls since it was made.
+    /// Calls of its sessions since it was made.
     pub calls: AtomicU64,
     /// Fair, since a change of the budget waits for its turn among calls that come without a pause.
     run: FairMutex<Run>,
