@@ -56,6 +56,7 @@ mod guard;
 mod limits;
 mod memory;
 mod neighbours;
+mod planning;
 mod predict;
 mod pressure;
 mod ready;

@@ -83,7 +83,7 @@ impl Engine {
     pub fn predict(&self, budget: Request) -> Result<Prediction, Error> {
         let known = self.known()?;
         let run = self.run();
-        let free = self.0.free_for_weights(&run);
+        let free = self.0.automatic_room(&run);
         let layout = run.streamer.layout();
         let granted = budget.grant(free, &layout.limits());
         let granted = granted.map_err(trt_stream::Error::from)?;
@@ -128,9 +128,9 @@ impl Engine {
     }
 
     fn largest_budget(&self, run: &Run, layout: &Layout) -> u64 {
-        let limits = layout.limits();
-        let free = self.0.free_for_weights(run);
-        free.clamp(limits.floor(), limits.total)
+        let _ = layout;
+        let in_force = run.streamer.applied().map_or(0, |now| now.applied);
+        self.0.largest_budget(run, in_force)
     }
 
     /// The first class that has these integers and serves the call.
