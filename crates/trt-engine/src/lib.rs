@@ -46,6 +46,7 @@
 
 mod allocation;
 mod budget;
+mod calibrate;
 mod call;
 mod compiler;
 mod contents;
