@@ -1,8 +1,12 @@
 //! One budget for several engines: exact sums, benefit before proportion, all or nothing.
 
 use crate::common::small::{Stingy, bits, compile, take_all};
+use candle_core::{DType, Device as Cpu, Tensor};
+use candle_trt::candle_nn::{self, Module};
 use candle_trt::device::{Device, Host};
-use candle_trt::{DeviceBudget, DeviceShares, Engine, Error, Priority, Request};
+use candle_trt::{Call, Compiler, DeviceBudget, DeviceShares, Engine, Error, Priority, Profile};
+use candle_trt::{Request, TileTarget, Weights};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What the tiles of an engine may be off by.
@@ -172,6 +176,17 @@ fn what_matters_more_or_runs_more_often_gets_more() {
 }
 
 #[test]
+fn calls_of_calibrating_are_none_of_an_engines_own() {
+    let device = discrete();
+    let engines = engines::<2>(&device);
+    let budget = joined(&device, &engines, "60%".parse().expect("a share"));
+    let before = budget.plan().expect("a plan");
+    engines[0].calibrate(&[]).expect("it is measured");
+    assert_eq!(budget.replan().expect("the same"), before);
+    agrees(&before, &engines);
+}
+
+#[test]
 fn engines_leave_by_call_or_by_being_dropped() {
     let device = discrete();
     let [a, b, c] = engines::<3>(&device);
@@ -209,4 +224,85 @@ fn an_automatic_device_budget_is_what_is_free() {
     drop(other);
     budget.replan().expect("all is free");
     assert_eq!(applied(&engines), [total, total]);
+}
+
+/// Rows and columns of a layer.
+const WIDTH: usize = 64;
+
+/// So many layers, of which each is used `uses` times in a call.
+fn layers(device: &Arc<dyn Device>, count: usize, uses: usize) -> Engine {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("model.safetensors");
+    let layer = |i: usize| {
+        let w = Tensor::randn(0f32, 0.1, (WIDTH, WIDTH), &Cpu::Cpu).expect("a matrix");
+        (format!("layer{i}.weight"), w)
+    };
+    let weights: HashMap<String, Tensor> = (0..count).map(layer).collect();
+    candle_core::safetensors::save(&weights, &path).expect("a file");
+    let compiler = Compiler::new(Weights::open(&path).expect("it opens"))
+        .shared_device(device.clone())
+        .profile(Profile::single(&[("rows", 1, 4)]).expect("a profile"))
+        .weight_streaming(true)
+        .tile_target(TileTarget::Bytes(16 << 10))
+        .budget(Request::Minimum);
+    let engine = compiler.compile(|vb: candle_nn::VarBuilder| {
+        let layer = |i| candle_nn::linear_no_bias(WIDTH, WIDTH, vb.pp(format!("layer{i}")));
+        let all = (0..count).map(layer).collect::<Result<Vec<_>, _>>()?;
+        Ok(move |call: &Call| {
+            let mut x = call.input("x", (call.int("rows")?, WIDTH), DType::F32)?;
+            for layer in (0..uses).flat_map(|_| &all) {
+                x = layer.forward(&x)?.silu()?;
+            }
+            Ok(vec![x])
+        })
+    });
+    engine.expect("it compiles")
+}
+
+/// Bytes that a call of each streams, once all that is resident is there.
+fn streamed_in_a_round(engines: &[Engine]) -> u64 {
+    let x = [Tensor::ones((1, WIDTH), DType::F32, &Cpu::Cpu).expect("a tensor")];
+    let streamed = |engine: &Engine| {
+        let mut session = engine.session().expect("a session");
+        session.run(&x).expect("a call that loads");
+        let before = engine.traffic().bytes;
+        for _ in 0..4 {
+            session.run(&x).expect("a call");
+        }
+        (engine.traffic().bytes - before) / 4
+    };
+    engines.iter().map(streamed).sum()
+}
+
+#[test]
+fn what_is_used_twice_in_a_call_comes_before_what_is_used_once_and_less_is_streamed() {
+    let device = discrete();
+    let engines = [layers(&device, 40, 1), layers(&device, 12, 2)];
+    let floors = engines.each_ref().map(Engine::minimum_device_budget);
+    let rooms = engines
+        .each_ref()
+        .map(|e| e.total_device_budget() - e.minimum_device_budget());
+    assert!(rooms[0] > 2 * rooms[1], "of different sizes");
+    let floor: u64 = floors.iter().sum();
+    for part in 1..4 {
+        // A fourth of the room, half, three fourths.
+        let bytes = floor + (rooms[0] + rooms[1]) * part / 4;
+        let proportional = [0, 1].map(|i| floors[i] + rooms[i] * part / 4);
+        for (engine, bytes) in engines.iter().zip(proportional) {
+            let request = Request::Bytes(bytes);
+            engine.set_device_budget(request).expect("there is memory");
+        }
+        let wasted = streamed_in_a_round(&engines);
+        let budget = joined(&device, &engines, Request::Minimum);
+        let plan = budget.set(Request::Bytes(bytes)).expect("above the floors");
+        agrees(&plan, &engines);
+        assert_eq!(plan.spent, bytes);
+        let shares = applied(&engines);
+        assert!(
+            shares[1] > proportional[1] + TILE && shares[0] + TILE < proportional[0],
+            "{shares:?} is as good as {proportional:?}"
+        );
+        let streamed = streamed_in_a_round(&engines);
+        assert!(streamed + TILE < wasted, "{streamed} bytes after {wasted}");
+    }
 }

@@ -1,12 +1,16 @@
 //! Predicted times of an engine: with costs that are given, so that no clock decides, and
 //! with costs that are measured, where only what a clock cannot change is asserted.
 
+use crate::common::hooked::Hooked;
 use crate::common::tiny;
 use crate::families::tokens;
 use candle_core::DType;
 use candle_trt::device::{Host, HostMode};
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{Compiler, Costs, Engine, Error, Profile, Request, TileTarget, Weights};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// 1 MB/s over the link, so that copying decides wherever there is any.
@@ -182,6 +186,37 @@ fn calibrating_leaves_budget_limit_memory_and_sessions_as_they_were() {
         assert_eq!(engine.memory().in_use, memory.in_use);
         let same = session.decode(3).expect("a token") == expected;
         assert!(same, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_panic_while_calibrating_leaves_the_budget_and_the_memory_as_they_were() {
+    for mode in [HostMode::Unified, HostMode::Discrete] {
+        let left = Arc::new(AtomicUsize::new(usize::MAX));
+        let calls = left.clone();
+        let panics = Hooked::on_begin(move || {
+            let left = calls.fetch_sub(1, Ordering::SeqCst);
+            assert!(left > 0, "it was told to");
+        });
+        let engine = compile(compiler(mode).weight_streaming(true).allocation(panics));
+        let mut session = engine.session().expect("a session");
+        let expected = session.prefill(&tokens(9)).expect("a prompt");
+        let half = Request::Bytes(engine.total_device_budget() / 2);
+        let before = engine.set_device_budget(half).expect("a budget");
+        let memory = engine.memory().in_use;
+        // In the first call at all, and in a later one.
+        for after in [0, 20] {
+            left.store(after, Ordering::SeqCst);
+            let result = catch_unwind(AssertUnwindSafe(|| engine.calibrate(&[])));
+            assert!(result.is_err(), "a call panicked");
+            left.store(usize::MAX, Ordering::SeqCst);
+            assert_eq!(engine.device_budget().expect("a budget"), before);
+            assert_eq!(engine.memory().in_use, memory);
+        }
+        session.reset();
+        let same = session.prefill(&tokens(9)).expect("a prompt") == expected;
+        assert!(same, "{mode:?}");
+        engine.calibrate(&[]).expect("nothing is in the way");
     }
 }
 

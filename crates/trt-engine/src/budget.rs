@@ -3,8 +3,10 @@
 use crate::engine::{Inner, Run};
 use crate::guard::WeightStreaming;
 use crate::neighbours;
+use crate::planning::Planning;
 use crate::seat::Seat;
 use crate::{Applied, Engine, Error, Request};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use trt_alloc::Purpose;
 
@@ -27,15 +29,14 @@ impl Engine {
     /// to it first, after their running calls.
     pub fn set_device_budget(&self, request: Request) -> Result<Applied, Error> {
         self.require_streaming()?;
-        let room = match request {
-            Request::Automatic => neighbours::take_share(&self.0),
-            _ => 0,
-        };
-        let mut run = self.run();
-        let free = room.min(self.0.within_limit(&run.seat));
-        let applied = run.set_budget(request, free);
-        self.0.note(&run);
-        Ok(applied?)
+        if request == Request::Automatic {
+            let planning = Planning::on(&self.0.device);
+            planning.make_way(&self.0);
+            let mut run = self.run();
+            let room = self.0.automatic_room(&run);
+            return self.0.apply(&mut run, request, room);
+        }
+        self.0.apply(&mut self.run(), request, 0)
     }
 
     /// Grows the budget towards what was asked for last, as far as the device has memory now beside
@@ -43,12 +44,19 @@ impl Engine {
     /// memory back. It never becomes smaller.
     pub fn regrow(&self) -> Result<Applied, Error> {
         self.require_streaming()?;
-        let room = match self.0.automatic.load(Ordering::Relaxed) {
-            true => neighbours::take_share(&self.0),
-            false => neighbours::all_room(&self.0.device, std::slice::from_ref(&self.0)),
-        };
+        let planning = Planning::on(&self.0.device);
+        let automatic = self.0.automatic.load(Ordering::Relaxed);
+        if automatic {
+            planning.make_way(&self.0);
+        }
         let mut run = self.run();
-        let free = room.min(self.0.within_limit(&run.seat));
+        let free = match automatic {
+            true => self.0.automatic_room(&run),
+            false => {
+                let all = neighbours::all_room(&self.0.device, std::slice::from_ref(&self.0));
+                all.min(self.0.within_limit(&run.seat))
+            }
+        };
         let changes = run.streamer.changes();
         let applied = run.streamer.regrow(free);
         run.forget_if_moved(changes);
@@ -75,9 +83,8 @@ impl Engine {
     /// that is free or held by weights of engines on automatic, beside activations and states that
     /// are planned but not held, and a 64th of the device's memory that is left alone.
     pub fn automatic_device_budget(&self) -> u64 {
-        let room = neighbours::own_share(&self.0);
-        let within = self.0.within_limit(&self.run().seat);
-        room.min(within).min(self.0.demand.total)
+        let room = self.0.automatic_room(&self.run());
+        room.min(self.0.demand.total)
     }
 
     /// The most that the engine may hold on the device: weights, their ring, activations, scratch,
@@ -149,13 +156,27 @@ impl Inner {
         states + activations + rest
     }
 
-    /// What the engine's limit and the device leave for weights, with those that are held.
-    pub fn free_for_weights(&self, run: &Run) -> u64 {
-        let usage = self.pool.usage();
-        let held = usage.of(Purpose::Weights) + usage.of(Purpose::Ring);
-        let info = self.device.info().total_memory;
-        let free = self.device.free_memory().unwrap_or(info);
-        (free.saturating_add(held)).min(self.within_limit(&run.seat))
+    /// What [`Request::Automatic`] means now: the engine's share of what is free or held by weights
+    /// of engines on automatic, within its limit.
+    pub fn automatic_room(self: &Arc<Self>, run: &Run) -> u64 {
+        let (share, _) = neighbours::joint(self);
+        share.min(self.within_limit(&run.seat))
+    }
+
+    /// The largest budget that no other engine on the device has to give way for, within the
+    /// limit. `in_force` is the budget that the engine has, or will have back.
+    pub fn largest_budget(self: &Arc<Self>, run: &Run, in_force: u64) -> u64 {
+        let limits = run.streamer.layout().limits();
+        let room = neighbours::room_beside(self, in_force);
+        let within = self.within_limit(&run.seat);
+        room.min(within).clamp(limits.floor(), limits.total)
+    }
+
+    /// Changes the budget, and remembers what was asked for.
+    pub fn apply(&self, run: &mut Run, request: Request, free: u64) -> Result<Applied, Error> {
+        let applied = run.set_budget(request, free);
+        self.note(run);
+        Ok(applied?)
     }
 
     /// What the engine's limit leaves for weights.

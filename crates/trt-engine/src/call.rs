@@ -10,7 +10,6 @@ use crate::memory::ArenaLayout;
 use crate::pressure::Failed;
 use crate::recorded::Key;
 use std::cell::Cell;
-use std::sync::atomic::Ordering;
 use trt_alloc::{Arena, Hold};
 use trt_device::{Slice, Tiles, Work};
 use trt_graph::program::BufferKind;
@@ -69,7 +68,6 @@ pub(crate) fn call(
     inputs: Vec<Vec<u8>>,
     states: &[Slice],
 ) -> Result<Vec<Vec<u8>>, Error> {
-    inner.calls.fetch_add(1, Ordering::Relaxed);
     inner.giving_way(run, |run| {
         let launched = Cell::new(false);
         let result = attempt(inner, run, index, env, &inputs, states, &launched);

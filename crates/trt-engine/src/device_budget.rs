@@ -5,6 +5,7 @@
 //! all get back what they had. Engines are known weakly; one that is dropped has left.
 
 use crate::engine::Inner;
+use crate::planning::Planning;
 use crate::{Applied, Engine, Error, Request, neighbours};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -205,6 +206,7 @@ impl DeviceBudget {
         let mut new = state.clone();
         new.members.retain(|m| m.engine.strong_count() > 0);
         change(&mut new);
+        let _planning = Planning::on(&self.0.device);
         let plan = self.planned(&new)?;
         plan.apply()?;
         *state = new;
@@ -267,7 +269,9 @@ impl Plan {
         let mut order: Vec<usize> = (0..befores.len()).collect();
         order.sort_by_key(|i| befores[*i].1 > befores[*i].0.applied);
         for (done, &i) in order.iter().enumerate() {
-            let Err(error) = set(&self.members[i].0, befores[i].1) else {
+            let engine = &self.members[i].0;
+            let share = Request::Bytes(befores[i].1);
+            let Err(error) = engine.apply(&mut engine.run(), share, 0) else {
                 continue;
             };
             for &back in order[..done].iter().rev() {
@@ -314,13 +318,6 @@ impl Plan {
             remainder: self.shares.remainder,
         })
     }
-}
-
-fn set(engine: &Arc<Inner>, share: u64) -> Result<Applied, Error> {
-    let mut run = engine.run();
-    let applied = run.set_budget(Request::Bytes(share), 0);
-    engine.note(&run);
-    Ok(applied?)
 }
 
 impl fmt::Display for DeviceShares {

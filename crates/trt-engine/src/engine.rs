@@ -6,7 +6,8 @@
 use crate::contents::{Roles, constant_bytes, constants};
 use crate::limits::{DeviceNeeds, Watch};
 use crate::memory::{ArenaLayout, ArenaShape, Layouts};
-use crate::neighbours::{self, Newcomer};
+use crate::neighbours;
+use crate::planning::{Newcomer, Planning};
 use crate::predict::Known;
 use crate::pressure::Pressure;
 use crate::recorded::Recorded;
@@ -99,7 +100,7 @@ pub(crate) struct Inner {
     pub demand: Demand,
     /// Whether the last budget that was asked for was [`Request::Automatic`].
     pub automatic: AtomicBool,
-    /// Calls since it was made.
+    /// Calls of its sessions since it was made.
     pub calls: AtomicU64,
     /// Fair, since a change of the budget waits for its turn among calls that come without a pause.
     run: FairMutex<Run>,
@@ -179,7 +180,9 @@ impl Engine {
             true => Newcomer::Automatic(&demand, needs.beside_weights()),
             false => Newcomer::Fixed(needs.total()),
         };
-        let room = neighbours::make_room(&device, newcomer);
+        // To the end: then others see what this engine has and will need.
+        let planning = Planning::on(&device);
+        let room = planning.make_room(newcomer);
         let within =
             compile_limit.map_or(u64::MAX, |most| most.saturating_sub(needs.beside_weights()));
         let constants = constants(&pool, compute.id(), &programs)?;

@@ -46,6 +46,7 @@
 
 mod allocation;
 mod budget;
+mod calibrate;
 mod call;
 mod compiler;
 mod contents;
@@ -56,6 +57,7 @@ mod guard;
 mod limits;
 mod memory;
 mod neighbours;
+mod planning;
 mod predict;
 mod pressure;
 mod ready;

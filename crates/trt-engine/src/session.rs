@@ -4,6 +4,7 @@ use crate::call::call;
 use crate::pressure::Failed;
 use crate::{Engine, Error, states};
 use candle_core::{Device as CandleDevice, Tensor};
+use std::sync::atomic::Ordering;
 use trt_device::Slice;
 use trt_graph::InputDecl;
 use trt_kernel::{DType, Dim, Env, Var};
@@ -156,9 +157,13 @@ impl Session {
             _ => None,
         };
         let (index, env) = self.class(named, &format!("past={past} seq={seq}"))?;
-        let mut run = self.engine.run();
-        let outputs = call(&self.engine.0, &mut run, index, env, inputs, &self.states)?;
-        Ok((index, outputs))
+        Ok((index, self.call(index, env, inputs)?))
+    }
+
+    fn call(&self, index: usize, env: Env, inputs: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Error> {
+        let engine = &self.engine.0;
+        engine.calls.fetch_add(1, Ordering::Relaxed);
+        call(engine, &mut engine.run(), index, env, inputs, &self.states)
     }
 
     /// The first class that a call's integers fit.
@@ -188,9 +193,7 @@ impl Session {
             .iter()
             .map(tensor_bytes)
             .collect::<Result<Vec<_>, _>>()?;
-        let mut run = self.engine.run();
-        let outputs = call(&self.engine.0, &mut run, index, env, bytes, &self.states)?;
-        drop(run);
+        let outputs = self.call(index, env, bytes)?;
         let tensors = outputs
             .iter()
             .zip(&program.outputs)

@@ -35,7 +35,8 @@ impl Rates {
         Rates::measure_with(pool, weights, MOST)
     }
 
-    /// The same with at most this many bytes: sooner done, and less exact.
+    /// The same with at most this many bytes, of the device too: sooner done, and less exact. A row
+    /// that is read takes 64 KiB.
     pub fn measure_with(pool: &Pool, weights: &Weights, most: usize) -> Result<Rates, Error> {
         let device = pool.device().clone();
         let owned = OwnedStream::new(&device, "rates")?;
@@ -78,8 +79,9 @@ fn link(
     most: usize,
 ) -> Result<f64, Error> {
     // Two slots must fit in what the pool has left.
-    let room = usize::try_from(pool.limit().saturating_sub(pool.in_use()) / 2).unwrap_or(PIECE);
-    let pieces = pieces(device, weights, room.clamp(4096, PIECE), most)?;
+    let room = usize::try_from(pool.limit().saturating_sub(pool.in_use())).unwrap_or(most);
+    let slot = room.min(most) / 2;
+    let pieces = pieces(device, weights, slot.clamp(4096, PIECE), most)?;
     let bytes: usize = pieces.iter().map(Slice::len).sum();
     let largest = pieces.iter().map(Slice::len).max().unwrap_or(1);
     let slots = match device.info().residency {

@@ -1,6 +1,7 @@
 //! What the integration tests share: tiny random checkpoints of every family, and the model files of
 //! `trt-models` compiled a second time against candle itself.
 
+pub mod hooked;
 pub mod matrix;
 pub mod on_candle;
 pub mod random;

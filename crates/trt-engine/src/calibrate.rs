@@ -1,0 +1,225 @@
+//! Measuring what calls cost, by timing calls of the engine itself.
+//!
+//! They run at up to four budgets, everything resident, almost everything, half and the least,
+//! with states of their own and inputs of zeros. The engine is locked meanwhile, so no other call
+//! sees these budgets, and nobody plans on the device, since what is free then is not free for
+//! good. What the engine takes leaves the others what they hold and what their calls need. The
+//! budget is restored on every way out.
+
+use crate::call::call;
+use crate::engine::{Compiled, Inner, Run};
+use crate::planning::Planning;
+use crate::{Applied, Engine, Error, Request, neighbours, states};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use trt_alloc::Purpose;
+use trt_device::Slice;
+use trt_kernel::Env;
+use trt_stream::{Costs, Rates, Timed};
+
+/// Calls at a budget before those that are timed: tiles load, then what comes again is recorded.
+const FIRST: usize = 3;
+/// Calls timed at a budget: at least these, and more until [`ENOUGH`] has passed.
+const LEAST: usize = 3;
+const MOST: usize = 50;
+const ENOUGH: Duration = Duration::from_millis(200);
+
+/// Bytes that the rates are measured with where there is no room for more: the reserve has them.
+const LEAST_READ: u64 = 64 << 10;
+
+/// A call to time.
+struct Sample {
+    class: usize,
+    env: Env,
+    /// Bytes of each input.
+    inputs: Vec<usize>,
+    states: Vec<Slice>,
+}
+
+/// Budgets that an engine has for a trial. On every way out, a panic too, it has the one before.
+struct Trial<'a> {
+    inner: &'a Arc<Inner>,
+    run: &'a mut Run,
+    before: Applied,
+    ended: bool,
+}
+
+impl Engine {
+    /// Measures what later predictions are made of: calls with these runtime integers, of which the
+    /// ones left out are the least of their range. `&[]` is a decoder's token; `&[("seq", 512)]` a
+    /// prompt.
+    ///
+    /// Takes about six calls at each of four budgets and the time to load what is resident there, and
+    /// up to a gigabyte of the device for a moment; other calls wait, and so do engines that are to
+    /// be made on the device or ask for an automatic budget. Budgets that do not fit the engine's
+    /// limit, or the device beside what the other engines hold and their calls need, are left out.
+    pub fn calibrate(&self, ints: &[(&str, i64)]) -> Result<Costs, Error> {
+        self.require_streaming()?;
+        let (class, env) = self.class_of(ints)?;
+        let planning = Planning::on(&self.0.device);
+        let mut run = self.run();
+        let mut trial = Trial::new(&self.0, &mut run)?;
+        let timed = trial.time_budgets(class, env);
+        let restored = trial.end();
+        let (rates, timed) = timed?;
+        restored?;
+        drop(planning);
+        let uses = self.0.programs[class].streamed();
+        let costs = Costs::fit(run.streamer.layout(), &uses, &rates, &timed);
+        tracing::debug!(?rates, ?timed, ?costs, "calibrated");
+        drop(run);
+        self.know(class, costs);
+        Ok(costs)
+    }
+}
+
+impl<'a> Trial<'a> {
+    fn new(inner: &'a Arc<Inner>, run: &'a mut Run) -> Result<Self, Error> {
+        let before = run.streamer.applied()?;
+        Ok(Trial {
+            inner,
+            run,
+            before,
+            ended: false,
+        })
+    }
+
+    fn end(mut self) -> Result<(), Error> {
+        self.restore()
+    }
+
+    fn restore(&mut self) -> Result<(), Error> {
+        self.ended = true;
+        // What was recorded keeps the states of the trial.
+        self.run.recorded.forget(None);
+        let now = self.run.restore(&self.before)?;
+        let wanted = self.before.applied;
+        if now.applied != wanted {
+            tracing::warn!(wanted, now = now.applied, "a budget was restored in part");
+        }
+        Ok(())
+    }
+
+    /// Times calls at each budget, from the least up.
+    fn time_budgets(&mut self, class: usize, env: Env) -> Result<(Rates, Vec<Timed>), Error> {
+        // Room for the rates and the states first, in turn.
+        self.run.set_budget(Request::Minimum, 0)?;
+        let inner = self.inner;
+        // They only bound what is looked for: a part of what a full measurement moves is enough.
+        let most = (inner.device.info().total_memory / 256).clamp(1 << 20, 1 << 30);
+        let most = most.min(self.spare(neighbours::room_beside(inner, 0)));
+        let most = most.max(LEAST_READ);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let rates = Rates::measure_with(&inner.pool, self.run.streamer.weights(), most)?;
+        let sample = Sample {
+            class,
+            env,
+            inputs: inner.programs[class].input_bytes(&env),
+            states: self.states()?,
+        };
+        Ok((rates, self.time_sample(&sample)?))
+    }
+
+    /// What is left of a room beside the floor.
+    fn spare(&self, room: u64) -> u64 {
+        room.saturating_sub(self.before.floor)
+    }
+
+    /// States for the trial, unless others need the memory for their calls.
+    fn states(&self) -> Result<Vec<Slice>, Error> {
+        let inner = self.inner;
+        // One session's are planned for; these are beyond that if there is one.
+        let more = inner.state_bytes.min(inner.pool.in_use_by(Purpose::States));
+        let all = neighbours::all_room(&inner.device, std::slice::from_ref(inner));
+        let spare = self.spare(all);
+        if more > spare {
+            return Err(trt_device::Error::OutOfMemory {
+                device: inner.device.info().name.clone(),
+                bytes: usize::try_from(more).unwrap_or(usize::MAX),
+                reason: format!("{spare} are left beside what the calls of its engines need"),
+            }
+            .into());
+        }
+        states::acquire(inner)
+    }
+
+    fn time_sample(&mut self, sample: &Sample) -> Result<Vec<Timed>, Error> {
+        let limits = self.run.streamer.layout().limits();
+        let floor = limits.floor();
+        let most = self.inner.largest_budget(self.run, self.before.applied);
+        let mut budgets = vec![
+            floor,
+            floor + (most - floor) / 2,
+            most.min(limits.total.saturating_sub(1)),
+        ];
+        budgets.push(most);
+        budgets.retain(|b| *b >= floor);
+        budgets.dedup();
+        let mut timed = Vec::new();
+        for budget in budgets {
+            match self.run.set_budget(Request::Bytes(budget), budget) {
+                Ok(_) => {}
+                // Others have taken the memory: what was timed so far has to do.
+                Err(why) if !timed.is_empty() => {
+                    tracing::debug!(budget, %why, "left out of calibrating");
+                    self.run.set_budget(Request::Minimum, 0)?;
+                    break;
+                }
+                Err(why) => return Err(why.into()),
+            }
+            let seconds = self.time(sample)?;
+            timed.push(Timed { budget, seconds });
+        }
+        Ok(timed)
+    }
+
+    /// The median time of some calls at the budget in force.
+    fn time(&mut self, sample: &Sample) -> Result<f64, Error> {
+        for _ in 0..FIRST {
+            self.call(sample)?;
+        }
+        let mut times: Vec<Duration> = Vec::new();
+        while times.len() < LEAST || (times.len() < MOST && times.iter().sum::<Duration>() < ENOUGH)
+        {
+            times.push(self.call(sample)?);
+        }
+        times.sort();
+        Ok(times[times.len() / 2].as_secs_f64())
+    }
+
+    /// A call that no session makes, so it does not count among the engine's.
+    fn call(&mut self, sample: &Sample) -> Result<Duration, Error> {
+        let inputs = sample.inputs.iter().map(|bytes| vec![0; *bytes]).collect();
+        let start = Instant::now();
+        call(
+            self.inner,
+            self.run,
+            sample.class,
+            sample.env,
+            inputs,
+            &sample.states,
+        )?;
+        Ok(start.elapsed())
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if !self.ended
+            && let Err(e) = self.restore()
+        {
+            let wanted = self.before.applied;
+            tracing::error!(wanted, "a budget could not be restored: {e}");
+        }
+    }
+}
+
+impl Compiled {
+    /// Bytes of each input of a call.
+    fn input_bytes(&self, env: &Env) -> Vec<usize> {
+        let bytes = |i: &trt_graph::InputDecl| {
+            i.shape.iter().map(|d| d.size(env)).product::<usize>() * i.dtype.size()
+        };
+        self.program.inputs.iter().map(bytes).collect()
+    }
+}
