@@ -15,6 +15,7 @@ mod families;
 mod guards;
 mod layers;
 mod limits;
+mod poison;
 mod predict;
 mod pressure;
 mod saved;

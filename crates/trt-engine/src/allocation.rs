@@ -18,7 +18,7 @@ impl Engine {
         }
         // What was recorded keeps the arena that it uses.
         run.recorded.forget(None);
-        run.seat.enter(allocation)
+        run.seat.enter(allocation, self.0.compute.id())
     }
 
     /// The scope of an allocation: the previous one is back when the guard is dropped.
@@ -92,7 +92,7 @@ impl Drop for ResourceAllocation<'_> {
             let mut run = engine.run();
             if *run.seat.allocation() != before {
                 run.recorded.forget(None);
-                run.seat.restore(before);
+                run.seat.restore(before, engine.0.compute.id());
             }
         }
     }
