@@ -1,5 +1,6 @@
 //! How an engine's arena is held, for good or for a scope.
 
+use crate::pressure::Failed;
 use crate::{Allocation, Engine, Error};
 
 impl Engine {
@@ -9,7 +10,8 @@ impl Engine {
     }
 
     /// Changes how the memory of intermediate results is held, from the next call on. Changing to
-    /// what is in force does nothing; after an error nothing has changed.
+    /// what is in force does nothing. Where the device has no memory for it, resident weights make
+    /// room as they do for a call; after an error the allocation is what it was.
     pub fn set_allocation(&self, allocation: impl Into<Allocation>) -> Result<(), Error> {
         let allocation = allocation.into();
         let mut run = self.run();
@@ -18,7 +20,11 @@ impl Engine {
         }
         // What was recorded keeps the arena that it uses.
         run.recorded.forget(None);
-        run.seat.enter(allocation, self.0.compute.id())
+        let stream = self.0.compute.id();
+        self.0.giving_way(&mut run, |run| {
+            let entered = run.seat.enter(allocation.clone(), stream);
+            entered.map_err(Failed::Yet)
+        })
     }
 
     /// The scope of an allocation: the previous one is back when the guard is dropped.
