@@ -67,7 +67,8 @@ impl Engine {
 }
 
 /// Changes the allocation of engines for a scope. Dropping it, on any way out of the scope, gives
-/// each engine back the allocation that it had when the guard was made.
+/// each engine back the allocation that it had when the guard was made, whatever it has now: of two
+/// guards on one engine that end in the order in which they were made, the second has the last word.
 #[derive(Debug)]
 pub struct ResourceAllocation<'a> {
     before: Vec<(&'a Engine, Allocation)>,
