@@ -248,6 +248,25 @@ fn a_limit_given_to_the_compiler_is_the_engines_and_sets_its_budget() {
 }
 
 #[test]
+fn a_memory_report_has_the_budget_and_the_limit_in_force() {
+    for mode in MODES {
+        let engine = streaming(mode);
+        let both = || (engine.memory().budget, engine.memory().limit);
+        for text in ["min", "50%", "full"] {
+            let applied = engine.set_device_budget(parse(text)).expect("a budget");
+            assert_eq!(both(), (applied.applied, u64::MAX), "{text}");
+        }
+        let memory = engine.memory();
+        let other = memory.activations + memory.constants + memory.states_per_session;
+        let left = memory.total_weights - 1000;
+        engine.set_device_limit(other + left).expect("it fits");
+        assert_eq!(both(), (left, other + left));
+        let fixed = compile(mode, |c| c).memory();
+        assert_eq!(fixed.budget, fixed.total_weights);
+    }
+}
+
+#[test]
 fn sizes_and_shares_are_read_exactly_and_junk_is_refused() {
     for (text, bytes) in [
         ("64MiB", 64u64 << 20),

@@ -258,6 +258,7 @@ impl Engine {
         let run = self.run();
         MemoryReport {
             total_weights: run.streamer.total(),
+            budget: run.streamer.applied().map_or(0, |a| a.applied),
             budget_changes: run.streamer.changes(),
             pressure: run.pressure,
             mapped_tables: self.0.mapped_tables,
