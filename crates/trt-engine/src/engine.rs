@@ -3,16 +3,16 @@
 //! Calls of all sessions take turns: whoever runs holds the `Run` lock, which owns the streamer.
 //! Budget changes take the same lock, so they fall between two calls.
 
-use crate::contents::{Roles, constant_bytes, constants};
+use crate::contents::{Roles, constants};
 use crate::limits::{DeviceNeeds, Watch};
 use crate::memory::{ArenaLayout, ArenaShape, Layouts};
 use crate::neighbours::{self, Newcomer};
 use crate::predict::Known;
 use crate::pressure::Pressure;
+use crate::ready::Uses;
 use crate::recorded::Recorded;
 use crate::report::{CompileReport, MemoryReport};
 use crate::seat::Seat;
-use crate::states;
 use crate::{Allocation, Error, Profile, Request, Session, TileTarget, Traffic, Weights};
 use candle_core::DType;
 use parking_lot::{FairMutex, FairMutexGuard};
@@ -69,6 +69,8 @@ pub(crate) struct Parts {
     pub limit: Option<u64>,
     /// What the device may hold until the engine is made.
     pub compile_limit: Option<u64>,
+    /// What the device will hold at least, within all limits.
+    pub needs: DeviceNeeds,
     pub tile_target: TileTarget,
     pub replay: bool,
     pub allocation: Allocation,
@@ -132,13 +134,13 @@ impl Engine {
             budget,
             limit,
             compile_limit,
+            needs,
             tile_target,
             replay,
             allocation,
         } = parts;
         let pool = Pool::new(device.clone(), compile_limit.unwrap_or(u64::MAX));
         let compute = OwnedStream::new(&device, "compute")?;
-        let arena = programs.iter().map(|p| p.arena.bytes).max().unwrap_or(1);
         let roles = Roles::of(&programs);
         let mapped_only = roles
             .mapped
@@ -164,15 +166,6 @@ impl Engine {
             request,
             free: 0,
         };
-        let needs = DeviceNeeds {
-            weights: DeviceNeeds::weights(request, &config.limits())?,
-            activations: arena,
-            constants: constant_bytes(&programs),
-            states: programs
-                .first()
-                .map_or(0, |p| states::bytes(&p.program.states)),
-        };
-        needs.check(compile_limit)?;
         let demand = config.demand(1.);
         let automatic = streaming && limit.is_none() && request == Request::Automatic;
         let newcomer = match automatic {
@@ -183,7 +176,7 @@ impl Engine {
         let within =
             compile_limit.map_or(u64::MAX, |most| most.saturating_sub(needs.beside_weights()));
         let constants = constants(&pool, compute.id(), &programs)?;
-        let seat = Seat::new(allocation, &pool, arena)?;
+        let seat = Seat::new(allocation, &pool, needs.activations)?;
         config.free = room.min(within);
         let streamer = Streamer::new(config)?;
         pool.set_limit(u64::MAX)?;
@@ -202,7 +195,7 @@ impl Engine {
             streaming,
             mapped_tables,
             state_bytes: needs.states,
-            arena,
+            arena: needs.activations,
             demand,
             automatic: AtomicBool::new(automatic),
             calls: AtomicU64::new(0),
@@ -298,9 +291,6 @@ impl Inner {
 impl Compiled {
     /// The streamed weights in launch order.
     pub fn streamed(&self) -> Vec<WeightId> {
-        self.program
-            .ranged_uses()
-            .map(|w| self.weights[w.0 as usize])
-            .collect()
+        Uses::streamed(self)
     }
 }

@@ -131,9 +131,9 @@ pub enum Error {
         /// On what.
         what: String,
     },
-    /// Compiling would take, or has taken, more memory than it may.
+    /// Compiling or loading would take, or has taken, more memory than it may.
     #[error(
-        "compiling needs {needed} bytes of {memory} memory ({parts}): {short} more than the limit \
+        "compiling or loading needs {needed} bytes of {memory} memory ({parts}): {short} more than the limit \
          of {limit} bytes"
     )]
     CompileLimit {
