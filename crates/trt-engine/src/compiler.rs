@@ -93,7 +93,8 @@ impl Compiler {
     }
 
     /// The most that the engine may hold on the device, in bytes: all that [`Engine::device_limit`]
-    /// counts.
+    /// counts. An automatic budget becomes what it leaves for weights; any other first budget is
+    /// what was asked for if it fits, else [`Error::LimitBelowBudget`].
     pub fn device_limit(mut self, bytes: u64) -> Self {
         self.limit = Some(bytes);
         self
@@ -311,6 +312,10 @@ impl Compiler {
         watch.check("loading kernels")?;
         let needs = self.needs(&programs, programs.iter().map(|p| p.arena.bytes).max())?;
         needs.check(self.limits.device_bytes)?;
+        // An automatic budget follows the limit.
+        if self.first_budget() != Request::Automatic {
+            needs.check_budget(self.limit)?;
+        }
         let parts = Parts {
             device,
             budget: self.first_budget(),

@@ -148,11 +148,10 @@ impl Engine {
             .filter(|id| !roles.streamed.contains(id));
         let mapped_tables = mapped_only.filter_map(|id| weights.get(*id));
         let mapped_tables = mapped_tables.map(|info| info.bytes() as u64).sum();
-        // With a limit the first budget is only known once the floor is: start with the least.
-        let request = if limit.is_some() {
-            Request::Minimum
-        } else {
-            budget
+        // An automatic budget follows a limit once the engine is made: start with the least.
+        let request = match (limit, budget) {
+            (Some(_), Request::Automatic) => Request::Minimum,
+            _ => budget,
         };
         let mut config = Config {
             pool: pool.clone(),
@@ -210,7 +209,9 @@ impl Engine {
         }));
         neighbours::enter(&engine.0);
         match limit {
-            Some(bytes) if streaming => engine.set_device_limit(bytes).map(|_| ())?,
+            Some(bytes) if budget == Request::Automatic => {
+                engine.set_device_limit(bytes).map(|_| ())?;
+            }
             Some(bytes) => engine.0.pool.set_limit(bytes)?,
             None => {}
         }

@@ -192,6 +192,19 @@ impl DeviceNeeds {
             None => Ok(()),
         }
     }
+
+    /// Whether the first budget is within the engine's own limit.
+    pub fn check_budget(&self, limit: Option<u64>) -> Result<(), Error> {
+        match limit {
+            Some(limit) if self.total() > limit => Err(Error::LimitBelowBudget {
+                limit,
+                budget: self.weights,
+                other: self.beside_weights(),
+                short: self.total() - limit,
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl fmt::Display for DeviceNeeds {
