@@ -119,6 +119,24 @@ fn scopes_of_two_engines_restore_each_its_own() {
     }
 }
 
+/// Each restores what it found; the second found what the first had set.
+#[test]
+fn of_two_scopes_of_one_engine_the_last_to_end_has_the_last_word() {
+    let shared = Shared::new();
+    let engine = compile(Allocation::Static);
+    let wanted = bits(&engine);
+    let first = engine.resource_allocation(Allocation::Dynamic);
+    let first = first.expect("a scope");
+    let second = engine.resource_allocation(&shared).expect("a scope");
+    drop(first);
+    assert_eq!(engine.allocation(), Allocation::Static);
+    assert_eq!(shared.members(), 0);
+    drop(second);
+    assert_eq!(engine.allocation(), Allocation::Dynamic);
+    assert_eq!(engine.memory().activations, 0);
+    assert!(bits(&engine) == wanted);
+}
+
 #[test]
 fn a_scope_that_one_engine_refuses_changes_none() {
     let shared = Shared::new();

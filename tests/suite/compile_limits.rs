@@ -1,5 +1,6 @@
 //! What compiling may take, and what weights given as tensors are.
 
+use crate::common::small::Stingy;
 use crate::common::tiny;
 use crate::families::tokens;
 use candle_core::{DType, Device, Tensor};
@@ -196,6 +197,87 @@ fn a_device_limit_is_checked_before_any_memory_is_asked_for() {
         let asked = with(None);
         assert!(asked.out_of_memory().is_some(), "{asked}");
     }
+}
+
+#[test]
+fn a_device_limit_that_cannot_be_kept_loads_no_kernel_and_makes_no_stream() {
+    let weights = Arc::new(Weights::from_tensors(tensors()).expect("they are copied"));
+    let dir = tempfile::tempdir().expect("a folder");
+    let saved = dir.path().join("saved");
+    let free = compile(compiler(weights.clone(), HostMode::Unified)).expect("it compiles");
+    free.save(&saved).expect("it saves");
+    for mode in [HostMode::Unified, HostMode::Discrete] {
+        let device = Stingy::on(Arc::new(Host::new(mode)));
+        for loads in [false, true] {
+            let limits = CompileLimits {
+                device_bytes: Some(free.minimum_device_budget()),
+                ..CompileLimits::default()
+            };
+            let compiler = compiler(weights.clone(), mode).shared_device(device.clone());
+            let made = match loads {
+                true => compiler.limits(limits).load(&saved),
+                false => compile(compiler.limits(limits)),
+            };
+            let error = made.expect_err("nothing is left for activations");
+            assert!(matches!(error, Error::CompileLimit { .. }), "{error}");
+            let asked = device.take_asked();
+            let counts = (asked.kernels.len(), asked.streams, asked.allocations.len());
+            assert_eq!(counts, (0, 0, 0), "{mode:?}");
+        }
+        compile(compiler(weights.clone(), mode).shared_device(device.clone()))
+            .expect("it compiles");
+        let asked = device.take_asked();
+        assert!(asked.kernels.len() > 5 && asked.streams > 0, "it counts");
+        assert!(!asked.allocations.is_empty());
+    }
+}
+
+#[test]
+fn a_saved_engine_is_loaded_within_its_limits_or_refused_with_the_shortfall() {
+    let weights = Arc::new(Weights::from_tensors(tensors()).expect("they are copied"));
+    let dir = tempfile::tempdir().expect("a folder");
+    let saved = dir.path().join("saved");
+    let free = compile(compiler(weights.clone(), HostMode::Discrete)).expect("it compiles");
+    free.save(&saved).expect("it saves");
+    let load = |limits| {
+        let compiler = compiler(weights.clone(), HostMode::Discrete);
+        compiler.limits(limits).load(&saved)
+    };
+    let memory = free.memory();
+    let least = free.minimum_device_budget()
+        + memory.activations
+        + memory.constants
+        + memory.states_per_session;
+    let device = |bytes| CompileLimits {
+        device_bytes: Some(bytes),
+        host_bytes: None,
+    };
+    let host = |bytes| CompileLimits {
+        device_bytes: None,
+        host_bytes: Some(bytes),
+    };
+    let shortfall = |limits| match load(limits).expect_err("too little") {
+        Error::CompileLimit {
+            memory,
+            needed,
+            limit,
+            short,
+            ..
+        } => {
+            assert_eq!(short, needed - limit);
+            (memory, short)
+        }
+        other => panic!("{other}"),
+    };
+    assert_eq!(shortfall(device(least - 1)), ("device", 1));
+    let engine = load(device(least)).expect("just enough");
+    assert!(engine.report().device_peak_bytes <= least);
+    assert_eq!(logits(&engine), logits(&free));
+    // It is held as it was read, and as programs.
+    let bytes = saved.metadata().expect("a file").len();
+    assert_eq!(shortfall(host(bytes)).0, "host");
+    let engine = load(host(1 << 40)).expect("plenty");
+    assert_eq!(logits(&engine), logits(&free));
 }
 
 #[test]

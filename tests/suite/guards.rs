@@ -86,6 +86,61 @@ fn scopes_nest() {
     assert_eq!(now(&engine), outside);
 }
 
+/// Each restores what it found; the second found what the first had set.
+#[test]
+fn of_two_scopes_of_one_engine_the_last_to_end_has_the_last_word() {
+    for engine in [engine(HostMode::Unified), engine(HostMode::Discrete)] {
+        engine.set_device_budget(Request::Full).expect("a budget");
+        let wanted = bits(&engine);
+        let outside = now(&engine);
+        let mut first = engine.weight_streaming().expect("a scope");
+        let half = "50%".parse().expect("a share");
+        first.set_device_budget(half).expect("a budget");
+        let between = now(&engine);
+        let mut second = engine.weight_streaming().expect("a scope");
+        second
+            .set_device_budget(Request::Minimum)
+            .expect("a budget");
+        drop(first);
+        assert_eq!(now(&engine), outside);
+        drop(second);
+        assert_eq!(now(&engine), between);
+        assert!(bits(&engine) == wanted);
+    }
+}
+
+#[test]
+fn a_limit_stays_raised_while_sessions_of_its_scope_hold_more_than_the_one_before() {
+    for engine in [engine(HostMode::Unified), engine(HostMode::Discrete)] {
+        let memory = engine.memory();
+        let beside = memory.activations + memory.constants;
+        let low = beside + memory.states_per_session + engine.minimum_device_budget();
+        engine.set_device_limit(low).expect("room for a session");
+        let before = engine.device_budget().expect("a budget");
+        let mut scope = engine.weight_streaming().expect("a scope");
+        let raised = low + 2 * memory.states_per_session;
+        scope
+            .set_device_limit(raised)
+            .expect("room for three sessions");
+        // Room for three is room for one and more weights, until sessions ask for it.
+        scope
+            .set_device_budget(Request::Minimum)
+            .expect("the floor");
+        let sessions = [(); 3].map(|()| engine.session().expect("states"));
+        drop(scope);
+        assert_eq!(engine.device_budget().expect("a budget"), before);
+        assert_eq!(engine.device_limit(), raised);
+        let held = engine.memory().in_use;
+        assert!(low < held && held <= raised, "{low} < {held} <= {raised}");
+        engine
+            .set_device_limit(low)
+            .expect_err("they are still there");
+        drop(sessions);
+        engine.set_device_limit(low).expect("they are gone");
+        assert_eq!(engine.device_limit(), low);
+    }
+}
+
 #[test]
 fn scopes_of_two_engines_restore_each_its_own_in_any_order() {
     let engines = [HostMode::Discrete, HostMode::Unified].map(engine);

@@ -16,6 +16,7 @@ mod guards;
 mod layers;
 mod limits;
 mod neighbours;
+mod poison;
 mod predict;
 mod pressure;
 mod saved;

@@ -74,6 +74,44 @@ fn the_states_of_a_session_come_before_resident_weights() {
 }
 
 #[test]
+fn a_static_arena_comes_before_resident_weights() {
+    both(|device| {
+        let engine = full(&device, Allocation::Dynamic);
+        let (wanted, total) = (bits(&engine), engine.total_device_budget());
+        let mut session = engine.session().expect("a session");
+        let other = take_all(&device, 1000);
+        let set = engine.set_allocation(Allocation::Static);
+        set.expect("weights make room");
+        assert_eq!(engine.allocation(), Allocation::Static);
+        let memory = engine.memory();
+        assert!(memory.activations > 0 && memory.pressure.shrinks > 0);
+        let now = engine.device_budget().expect("a budget");
+        assert_eq!(now.why, Why::Pressure { from: total });
+        let logits = session.prefill(&tokens(9)).expect("it runs");
+        let got: Vec<u32> = logits.iter().map(|v| v.to_bits()).collect();
+        assert!(got == wanted[0], "other bits");
+        drop(other);
+    });
+}
+
+#[test]
+fn an_allocation_that_nothing_can_make_room_for_is_refused_and_the_one_before_stays() {
+    both(|device| {
+        let set = |c: Compiler| c.weight_streaming(false).allocation(Allocation::Dynamic);
+        let engine = compile(device.clone(), set).expect("there is memory");
+        let wanted = bits(&engine);
+        let other = take_all(&device, 1000);
+        let set = engine.set_allocation(Allocation::Static);
+        let error = set.expect_err("no room for an arena");
+        assert!(error.out_of_memory().is_some(), "{error}");
+        assert_eq!(engine.allocation(), Allocation::Dynamic);
+        assert_eq!(engine.memory().pressure.shrinks, 0);
+        drop(other);
+        assert!(bits(&engine) == wanted);
+    });
+}
+
+#[test]
 fn at_the_floor_a_refusal_is_an_error_and_the_engine_goes_on_later() {
     both(|device| {
         let engine = full(&device, Allocation::Dynamic);

@@ -11,6 +11,13 @@ use candle_trt::{Compiler, Engine, Error, MemoryReport, Profile, Request, TileTa
 const MODES: [HostMode; 2] = [HostMode::Unified, HostMode::Discrete];
 
 fn compile(mode: HostMode, options: impl FnOnce(Compiler) -> Compiler) -> Engine {
+    try_compile(mode, options).expect("it compiles")
+}
+
+fn try_compile(
+    mode: HostMode,
+    options: impl FnOnce(Compiler) -> Compiler,
+) -> Result<Engine, Error> {
     let dir = tempfile::tempdir().expect("a folder");
     let model = tiny::llama3();
     model
@@ -24,9 +31,7 @@ fn compile(mode: HostMode, options: impl FnOnce(Compiler) -> Compiler) -> Engine
         .device(Host::new(mode))
         .profile(Profile::decoder(64, 16).expect("a profile"))
         .tile_target(TileTarget::Bytes(4 << 10));
-    options(compiler)
-        .compile(|vb| Llama::load_with(vb, &config, &load))
-        .expect("it compiles")
+    options(compiler).compile(|vb| Llama::load_with(vb, &config, &load))
 }
 
 fn streaming(mode: HostMode) -> Engine {
@@ -245,6 +250,70 @@ fn a_limit_given_to_the_compiler_is_the_engines_and_sets_its_budget() {
     assert!(logits(&engine) == logits(&free));
     assert!(engine.memory().in_use <= other + wanted);
     assert_eq!(engine.automatic_device_budget(), wanted);
+}
+
+#[test]
+fn a_first_budget_that_fits_the_first_limit_is_what_was_asked_for() {
+    let free = streaming(HostMode::Discrete);
+    let memory = free.memory();
+    let other = memory.activations + memory.constants + memory.states_per_session;
+    let (floor, total) = (free.minimum_device_budget(), free.total_device_budget());
+    for (text, bytes) in [("min", floor), ("50%", total / 2), ("full", total)] {
+        let engine = compile(HostMode::Discrete, |c| {
+            let streaming = c.weight_streaming(true).budget(parse(text));
+            streaming.device_limit(other + total)
+        });
+        assert_eq!(engine.device_limit(), other + total, "{text}");
+        let applied = engine.device_budget().expect("a budget");
+        assert_eq!((applied.applied, applied.requested), (bytes, parse(text)));
+        assert!(logits(&engine) == logits(&free));
+    }
+}
+
+#[test]
+fn a_first_budget_that_does_not_fit_the_first_limit_is_refused_with_the_shortfall() {
+    let free = streaming(HostMode::Discrete);
+    let memory = free.memory();
+    let other = memory.activations + memory.constants + memory.states_per_session;
+    let total = free.total_device_budget();
+    // Without streaming all weights are the budget, whatever was asked for.
+    for (text, streaming) in [("full", true), ("min", false)] {
+        let made = try_compile(HostMode::Discrete, |c| {
+            let compiler = c.weight_streaming(streaming).budget(parse(text));
+            compiler.device_limit(other + total - 1)
+        });
+        match made.expect_err("a byte is missing") {
+            Error::LimitBelowBudget {
+                limit,
+                budget,
+                other: beside,
+                short,
+            } => assert_eq!(
+                (limit, budget, beside, short),
+                (other + total - 1, total, other, 1)
+            ),
+            error => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_memory_report_has_the_budget_and_the_limit_in_force() {
+    for mode in MODES {
+        let engine = streaming(mode);
+        let both = || (engine.memory().budget, engine.memory().limit);
+        for text in ["min", "50%", "full"] {
+            let applied = engine.set_device_budget(parse(text)).expect("a budget");
+            assert_eq!(both(), (applied.applied, u64::MAX), "{text}");
+        }
+        let memory = engine.memory();
+        let other = memory.activations + memory.constants + memory.states_per_session;
+        let left = memory.total_weights - 1000;
+        engine.set_device_limit(other + left).expect("it fits");
+        assert_eq!(both(), (left, other + left));
+        let fixed = compile(mode, |c| c).memory();
+        assert_eq!(fixed.budget, fixed.total_weights);
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! An engine *joins* a strategy with the bytes of its largest call and *leaves* it once; in
 //! between, every call brackets its work between [`Strategy::begin`] and [`Strategy::end`], and
 //! from one to the other the arena is its alone. Whoever calls `end` or `leave` has waited for
-//! the work that uses the arena, so memory that is given back is free at once.
+//! the work that uses the arena, so memory that is given back is free at once. Debug builds bracket
+//! one thing more before they leave a strategy whose memory stays: they fill it with garbage.
 //!
 //! What a strategy promises about its memory is its [`Hold`]. Only memory that stays may be
 //! referred to by anything that outlives a call, such as recorded launches.

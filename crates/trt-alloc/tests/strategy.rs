@@ -157,6 +157,27 @@ fn only_one_call_at_a_time_has_a_shared_arena() {
 }
 
 #[test]
+fn who_leaves_a_shared_arena_waits_for_the_call_that_has_it() {
+    let shared = Shared::new();
+    let pool = pool(1 << 20);
+    shared.join(&pool, 1000).unwrap();
+    shared.join(&pool, 90_000).unwrap();
+    let arena = shared.begin(&pool, 1000).unwrap();
+    let left = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            shared.leave(&pool, 90_000);
+            left.store(true, Ordering::SeqCst);
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!left.load(Ordering::SeqCst), "memory of a call was given back");
+        shared.end(arena);
+    });
+    assert_eq!((shared.members(), shared.bytes()), (1, 1000));
+    shared.leave(&pool, 1000);
+}
+
+#[test]
 fn a_panic_gives_the_turn_up() {
     let pool = pool(10_000);
     let shared = Shared::new();

@@ -1,5 +1,6 @@
 //! How an engine's arena is held, for good or for a scope.
 
+use crate::pressure::Failed;
 use crate::{Allocation, Engine, Error};
 
 impl Engine {
@@ -9,7 +10,8 @@ impl Engine {
     }
 
     /// Changes how the memory of intermediate results is held, from the next call on. Changing to
-    /// what is in force does nothing; after an error nothing has changed.
+    /// what is in force does nothing. Where the device has no memory for it, resident weights make
+    /// room as they do for a call; after an error the allocation is what it was.
     pub fn set_allocation(&self, allocation: impl Into<Allocation>) -> Result<(), Error> {
         let allocation = allocation.into();
         let mut run = self.run();
@@ -18,7 +20,11 @@ impl Engine {
         }
         // What was recorded keeps the arena that it uses.
         run.recorded.forget(None);
-        run.seat.enter(allocation)
+        let stream = self.0.compute.id();
+        self.0.giving_way(&mut run, |run| {
+            let entered = run.seat.enter(allocation.clone(), stream);
+            entered.map_err(Failed::Yet)
+        })
     }
 
     /// The scope of an allocation: the previous one is back when the guard is dropped.
@@ -61,7 +67,8 @@ impl Engine {
 }
 
 /// Changes the allocation of engines for a scope. Dropping it, on any way out of the scope, gives
-/// each engine back the allocation that it had when the guard was made.
+/// each engine back the allocation that it had when the guard was made, whatever it has now: of two
+/// guards on one engine that end in the order in which they were made, the second has the last word.
 #[derive(Debug)]
 pub struct ResourceAllocation<'a> {
     before: Vec<(&'a Engine, Allocation)>,
@@ -92,7 +99,7 @@ impl Drop for ResourceAllocation<'_> {
             let mut run = engine.run();
             if *run.seat.allocation() != before {
                 run.recorded.forget(None);
-                run.seat.restore(before);
+                run.seat.restore(before, engine.0.compute.id());
             }
         }
     }

@@ -4,11 +4,11 @@
 //! weights and constants. What a weight is used for decides where it lives: operands of ranged
 //! matmuls stream, tables that are only gathered stay on the host, the rest is pinned.
 
-use crate::engine::{Compiled, Engine, Parts};
-use crate::limits::{CompileLimits, Watch};
-use crate::ready::{Lowered, agree, large_pinned, ready};
+use crate::engine::{Engine, Parts};
+use crate::limits::{CompileLimits, DeviceNeeds, Watch, compiling, loading};
+use crate::ready::{Found, Lowered, Uses, agree, find, large_pinned, ready};
 use crate::report::{ClassReport, CompileReport};
-use crate::saved;
+use crate::saved::Opened;
 use crate::source::Source;
 use crate::{Allocation, Error, Profile, Request, TileTarget, Weights};
 use candle_core::DType;
@@ -85,14 +85,16 @@ impl Compiler {
         self
     }
 
-    /// The first budget (default: automatic). Without streaming it is ignored.
+    /// The first budget (default: automatic). Without streaming it is ignored: all weights are
+    /// resident.
     pub fn budget(mut self, budget: Request) -> Self {
         self.budget = budget;
         self
     }
 
     /// The most that the engine may hold on the device, in bytes: all that [`Engine::device_limit`]
-    /// counts.
+    /// counts. An automatic budget becomes what it leaves for weights; any other first budget is
+    /// what was asked for if it fits, else [`Error::LimitBelowBudget`].
     pub fn device_limit(mut self, bytes: u64) -> Self {
         self.limit = Some(bytes);
         self
@@ -174,10 +176,13 @@ impl Compiler {
     }
 
     /// Bounds what compiling and loading may take. What cannot be done within the limits is
-    /// [`Error::CompileLimit`], which names the shortfall: for the device before any of its memory
-    /// is asked for, for the host before work starts as far as that can be told from the weight
-    /// index and the profile, else after the class of calls that took more. What was taken is in
-    /// the report.
+    /// [`Error::CompileLimit`], which names the shortfall. For the device it comes after the model was
+    /// traced and lowered (or read), but before a kernel is loaded, a stream made or memory asked
+    /// for; only where nothing but the kernels' own working memory or the gaps of the plan exceed the
+    /// limit are kernels loaded first. For the host it comes before work starts as far as that can
+    /// be told from the weight index and the profile, or from the length of a saved engine, else
+    /// after the class of calls, or the step of loading, that took more. What was taken is in the
+    /// report.
     pub fn limits(mut self, limits: CompileLimits) -> Self {
         self.limits = limits;
         self
@@ -193,12 +198,12 @@ impl Compiler {
             Some(p) => p.clone(),
             None => Profile::decoder(2048, 512)?,
         };
-        let watch = Watch::start(self.limits.host_bytes, &self.weights, &profile)?;
-        let device = self.device_or_host();
+        let estimate = || compiling(&self.weights, &profile);
+        let watch = Watch::start(self.limits.host_bytes, estimate)?;
         let dtype = self.dtype.unwrap_or_else(|| common_dtype(&self.weights));
         let vb = VarBuilder::new(Arc::new(Source(self.weights.clone())), dtype);
         let mut report = CompileReport::default();
-        let mut programs = Vec::with_capacity(profile.classes.len());
+        let mut found = Vec::with_capacity(profile.classes.len());
         for class in &profile.classes {
             let start = Instant::now();
             let graph = trt_graph::trace(&mut load, &vb, class)?;
@@ -212,18 +217,17 @@ impl Compiler {
                 program,
                 offsets: None,
             };
-            programs.push(ready(lowered, &self.weights, &*device, &mut of_class)?);
+            found.push(find(lowered, &self.weights)?);
             report.classes.push(of_class);
             report.compile_seconds += start.elapsed().as_secs_f64();
             watch.check(&format!("class {}", class.name))?;
         }
-        agree(&programs)?;
-        for (name, bytes) in large_pinned(&programs, &self.weights) {
+        for (name, bytes) in large_pinned(&found, &self.weights) {
             report.notes.push(format!(
                 "weight {name} ({bytes} bytes) is not streamed: no matmul reads it by rows"
             ));
         }
-        self.engine(device, dtype, profile, programs, report, watch)
+        self.engine(dtype, profile, found, report, watch)
     }
 
     /// Loads what [`Engine::save`] saved, which takes a fraction of the time of compiling. The
@@ -238,29 +242,29 @@ impl Compiler {
         let start = Instant::now();
         let path = path.as_ref();
         let refuse = |source| Error::saved(path, source);
-        let saved = saved::read(path, self.weights.fingerprint())?;
+        let opened = Opened::new(path).map_err(refuse)?;
+        let estimate = || loading(opened.len as u64);
+        let watch = Watch::start(self.limits.host_bytes, estimate)?;
+        let saved = opened.read(self.weights.fingerprint()).map_err(refuse)?;
         let dtype = saved.dtype().map_err(refuse)?;
         let profile = saved.profile();
         saved
             .agrees(self.dtype, self.profile.as_ref())
             .map_err(refuse)?;
-        let watch = Watch::start(None, &self.weights, &profile)?;
-        let device = self.device_or_host();
         let mut report = CompileReport {
             loaded: true,
             notes: saved.notes,
             ..CompileReport::default()
         };
-        let mut programs = Vec::with_capacity(saved.classes.len());
+        let mut found = Vec::with_capacity(saved.classes.len());
         for mut of_class in saved.classes {
             let lowered = of_class.lowered().map_err(refuse)?;
-            let mut class = of_class.report;
-            programs.push(ready(lowered, &self.weights, &*device, &mut class)?);
-            report.classes.push(class);
+            found.push(find(lowered, &self.weights)?);
+            report.classes.push(of_class.report);
         }
-        agree(&programs)?;
         report.compile_seconds = start.elapsed().as_secs_f64();
-        self.engine(device, dtype, profile, programs, report, watch)
+        watch.check("reading the saved engine")?;
+        self.engine(dtype, profile, found, report, watch)
     }
 
     fn device_or_host(&self) -> Arc<dyn Device> {
@@ -268,28 +272,60 @@ impl Compiler {
         given.unwrap_or_else(|| Arc::new(Host::unified()))
     }
 
+    /// The first budget that is asked for.
+    fn first_budget(&self) -> Request {
+        match self.streaming {
+            true => self.budget,
+            false => Request::Full,
+        }
+    }
+
+    /// What the device must hold with an arena of so many bytes.
+    fn needs<P: Uses>(&self, programs: &[P], arena: Option<u64>) -> Result<DeviceNeeds, Error> {
+        let (weights, budget) = (&self.weights, self.first_budget());
+        DeviceNeeds::of(
+            programs,
+            arena.unwrap_or(1),
+            weights,
+            self.tile_target,
+            budget,
+        )
+    }
+
     fn engine(
         self,
-        device: Arc<dyn Device>,
         dtype: DType,
         profile: Profile,
-        programs: Vec<Compiled>,
-        report: CompileReport,
+        found: Vec<Found>,
+        mut report: CompileReport,
         watch: Watch,
     ) -> Result<Engine, Error> {
-        let (budget, streaming) = match self.streaming {
-            true => (self.budget, true),
-            false => (Request::Full, false),
-        };
+        agree(&found)?;
+        let least = self.needs(&found, found.iter().map(Found::least_arena).max())?;
+        least.check_least(self.limits.device_bytes)?;
+        let start = Instant::now();
+        let device = self.device_or_host();
+        let classes = found.into_iter().zip(&mut report.classes);
+        let programs = classes.map(|(found, class)| ready(found, &*device, class));
+        let programs = programs.collect::<Result<Vec<_>, _>>()?;
+        report.compile_seconds += start.elapsed().as_secs_f64();
+        watch.check("loading kernels")?;
+        let needs = self.needs(&programs, programs.iter().map(|p| p.arena.bytes).max())?;
+        needs.check(self.limits.device_bytes)?;
+        // An automatic budget follows the limit.
+        if self.first_budget() != Request::Automatic {
+            needs.check_budget(self.limit)?;
+        }
         let parts = Parts {
             device,
+            budget: self.first_budget(),
             weights: self.weights,
             dtype,
             profile,
             programs,
             report,
-            streaming,
-            budget,
+            streaming: self.streaming,
+            needs,
             limit: self.limit,
             compile_limit: self.limits.device_bytes,
             tile_target: self.tile_target,

@@ -3,6 +3,7 @@
 
 use crate::Error;
 use crate::engine::Compiled;
+use crate::ready::Uses;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use trt_alloc::{Lease, Pool, Purpose};
@@ -18,7 +19,7 @@ pub(crate) struct Roles {
 }
 
 impl Roles {
-    pub fn of(programs: &[Compiled]) -> Roles {
+    pub fn of<P: Uses>(programs: &[P]) -> Roles {
         let mut roles = Roles {
             streamed: BTreeSet::new(),
             pinned: BTreeSet::new(),
@@ -26,7 +27,7 @@ impl Roles {
         };
         for (w, id) in programs
             .iter()
-            .flat_map(|p| p.program.weights.iter().zip(&p.weights))
+            .flat_map(|p| p.program().weights.iter().zip(p.weights()))
         {
             let sets = [
                 (w.ranged, &mut roles.streamed),
@@ -44,9 +45,9 @@ impl Roles {
 }
 
 /// Bytes of all constants, equal ones once.
-pub(crate) fn constant_bytes(programs: &[Compiled]) -> u64 {
+pub(crate) fn constant_bytes<P: Uses>(programs: &[P]) -> u64 {
     let mut known: Vec<&trt_graph::Literal> = Vec::new();
-    for buffer in programs.iter().flat_map(|p| &p.program.buffers) {
+    for buffer in programs.iter().flat_map(|p| &p.program().buffers) {
         if let BufferKind::Const(literal) = &buffer.kind
             && !known.contains(&literal)
         {

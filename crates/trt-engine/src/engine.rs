@@ -3,17 +3,17 @@
 //! Calls of all sessions take turns: whoever runs holds the `Run` lock, which owns the streamer.
 //! Budget changes take the same lock, so they fall between two calls.
 
-use crate::contents::{Roles, constant_bytes, constants};
+use crate::contents::{Roles, constants};
 use crate::limits::{DeviceNeeds, Watch};
 use crate::memory::{ArenaLayout, ArenaShape, Layouts};
 use crate::neighbours;
 use crate::planning::{Newcomer, Planning};
 use crate::predict::Known;
 use crate::pressure::Pressure;
+use crate::ready::Uses;
 use crate::recorded::Recorded;
 use crate::report::{CompileReport, MemoryReport};
 use crate::seat::Seat;
-use crate::states;
 use crate::{Allocation, Error, Profile, Request, Session, TileTarget, Traffic, Weights};
 use candle_core::DType;
 use parking_lot::{FairMutex, FairMutexGuard};
@@ -70,6 +70,8 @@ pub(crate) struct Parts {
     pub limit: Option<u64>,
     /// What the device may hold until the engine is made.
     pub compile_limit: Option<u64>,
+    /// What the device will hold at least, within all limits.
+    pub needs: DeviceNeeds,
     pub tile_target: TileTarget,
     pub replay: bool,
     pub allocation: Allocation,
@@ -133,13 +135,13 @@ impl Engine {
             budget,
             limit,
             compile_limit,
+            needs,
             tile_target,
             replay,
             allocation,
         } = parts;
         let pool = Pool::new(device.clone(), compile_limit.unwrap_or(u64::MAX));
         let compute = OwnedStream::new(&device, "compute")?;
-        let arena = programs.iter().map(|p| p.arena.bytes).max().unwrap_or(1);
         let roles = Roles::of(&programs);
         let mapped_only = roles
             .mapped
@@ -147,11 +149,10 @@ impl Engine {
             .filter(|id| !roles.streamed.contains(id));
         let mapped_tables = mapped_only.filter_map(|id| weights.get(*id));
         let mapped_tables = mapped_tables.map(|info| info.bytes() as u64).sum();
-        // With a limit the first budget is only known once the floor is: start with the least.
-        let request = if limit.is_some() {
-            Request::Minimum
-        } else {
-            budget
+        // An automatic budget follows a limit once the engine is made: start with the least.
+        let request = match (limit, budget) {
+            (Some(_), Request::Automatic) => Request::Minimum,
+            _ => budget,
         };
         let mut config = Config {
             pool: pool.clone(),
@@ -165,15 +166,6 @@ impl Engine {
             request,
             free: 0,
         };
-        let needs = DeviceNeeds {
-            weights: DeviceNeeds::weights(request, &config.limits())?,
-            activations: arena,
-            constants: constant_bytes(&programs),
-            states: programs
-                .first()
-                .map_or(0, |p| states::bytes(&p.program.states)),
-        };
-        needs.check(compile_limit)?;
         let demand = config.demand(1.);
         let automatic = streaming && limit.is_none() && request == Request::Automatic;
         let newcomer = match automatic {
@@ -186,7 +178,7 @@ impl Engine {
         let within =
             compile_limit.map_or(u64::MAX, |most| most.saturating_sub(needs.beside_weights()));
         let constants = constants(&pool, compute.id(), &programs)?;
-        let seat = Seat::new(allocation, &pool, arena)?;
+        let seat = Seat::new(allocation, &pool, needs.activations)?;
         config.free = room.min(within);
         let streamer = Streamer::new(config)?;
         pool.set_limit(u64::MAX)?;
@@ -205,7 +197,7 @@ impl Engine {
             streaming,
             mapped_tables,
             state_bytes: needs.states,
-            arena,
+            arena: needs.activations,
             demand,
             automatic: AtomicBool::new(automatic),
             calls: AtomicU64::new(0),
@@ -220,7 +212,9 @@ impl Engine {
         }));
         neighbours::enter(&engine.0);
         match limit {
-            Some(bytes) if streaming => engine.set_device_limit(bytes).map(|_| ())?,
+            Some(bytes) if budget == Request::Automatic => {
+                engine.set_device_limit(bytes).map(|_| ())?;
+            }
             Some(bytes) => engine.0.pool.set_limit(bytes)?,
             None => {}
         }
@@ -261,6 +255,7 @@ impl Engine {
         let run = self.run();
         MemoryReport {
             total_weights: run.streamer.total(),
+            budget: run.streamer.applied().map_or(0, |a| a.applied),
             budget_changes: run.streamer.changes(),
             pressure: run.pressure,
             mapped_tables: self.0.mapped_tables,
@@ -300,9 +295,6 @@ impl Inner {
 impl Compiled {
     /// The streamed weights in launch order.
     pub fn streamed(&self) -> Vec<WeightId> {
-        self.program
-            .ranged_uses()
-            .map(|w| self.weights[w.0 as usize])
-            .collect()
+        Uses::streamed(self)
     }
 }

@@ -54,6 +54,21 @@ pub enum Error {
         /// The least that weights need.
         floor: u64,
     },
+    /// The budget that an engine is made with does not fit the limit that it is made with.
+    #[error(
+        "a budget of {budget} bytes for weights and {other} bytes of activations, constants and \
+         states are {short} bytes more than the device limit of {limit} bytes"
+    )]
+    LimitBelowBudget {
+        /// The limit.
+        limit: u64,
+        /// What weights take.
+        budget: u64,
+        /// What everything else takes.
+        other: u64,
+        /// The shortfall.
+        short: u64,
+    },
     /// A device budget below the floors of its engines, in the order in which they joined.
     #[error("device budget: {0}")]
     BelowFloors(#[from] trt_stream::BelowFloors),
@@ -131,9 +146,9 @@ pub enum Error {
         /// On what.
         what: String,
     },
-    /// Compiling would take, or has taken, more memory than it may.
+    /// Compiling or loading would take, or has taken, more memory than it may.
     #[error(
-        "compiling needs {needed} bytes of {memory} memory ({parts}): {short} more than the limit \
+        "compiling or loading needs {needed} bytes of {memory} memory ({parts}): {short} more than the limit \
          of {limit} bytes"
     )]
     CompileLimit {

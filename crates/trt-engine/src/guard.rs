@@ -5,6 +5,16 @@ use crate::{Applied, Engine, Error, Request};
 /// Changes the budget of an engine for a scope. Dropping it, on any way out of the scope,
 /// restores the request, the budget and the limit that were in force when it was made; only where
 /// another process took the memory meanwhile, as much of the budget as there is memory for.
+///
+/// **What outlives the scope.** A session that was made under a raised limit keeps its states. Where
+/// the engine then holds more than the limit that is to be restored, the limit stays raised, which
+/// is logged as an error, and the budget is restored all the same:
+/// [`Engine::device_limit`] tells, and [`Engine::set_device_limit`] works again once such sessions
+/// are gone.
+///
+/// **Several on one engine.** Each restores what it found, whatever is in force. Nested scopes
+/// undo each other from the inside out. If the first that was made ends first, the second has the
+/// last word, and restores what the first had set until then.
 #[derive(Debug)]
 pub struct WeightStreaming<'a> {
     engine: &'a Engine,

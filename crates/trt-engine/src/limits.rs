@@ -1,15 +1,18 @@
 //! What compiling may take, and what it took.
 //!
-//! Two checks come before the work that they are about: host memory is estimated from the weight
-//! index and the profile before anything is traced, and what the device must hold is known
-//! exactly, from the plan and the budget's floor, before a byte of it is asked for. What cannot be
-//! estimated well is watched: compiling stops after the class of calls that exceeded the limit.
+//! Checks come before the work that they are about. Host memory is estimated before anything is
+//! traced, from the weight index and the profile, or before a saved engine is read, from its length.
+//! What the device must hold at least is known once programs are lowered, before a kernel is loaded;
+//! exactly once the kernels have told what working memory they need, before a stream is made or a
+//! byte of memory is asked for. What cannot be estimated well is watched: compiling stops after the
+//! class of calls that exceeded the limit.
 
-use crate::{Error, Profile, Request, Weights};
+use crate::contents::{Roles, constant_bytes};
+use crate::ready::Uses;
+use crate::{Error, Profile, Request, TileTarget, Weights, states};
 use std::fmt;
 use trt_device::AnonPeak;
 use trt_graph::Class;
-use trt_stream::Limits;
 
 /// The most memory that compiling and loading may take; see
 /// [`Compiler::limits`](crate::Compiler::limits).
@@ -18,7 +21,10 @@ pub struct CompileLimits {
     /// Bytes of anonymous host memory beyond what the process held before. On the host device
     /// this includes the memory that stands for a device's, once it is touched.
     pub host_bytes: Option<u64>,
-    /// Bytes of device memory: weights, activations, constants, and the states of one session.
+    /// Bytes of device memory: weights, activations of the largest call, constants, and the states
+    /// of one session. Of the weights [`Request::Automatic`] counts its floor, since it takes what
+    /// the limit leaves; any other budget counts in full, and so do all weights where they are
+    /// not streamed. Code and what else a driver takes by itself is not counted.
     pub device_bytes: Option<u64>,
 }
 
@@ -59,6 +65,23 @@ fn mask(class: &Class, point: &[i64]) -> u64 {
     u64::try_from(elements).unwrap_or(0)
 }
 
+/// What is needed of the host, and what for.
+pub(crate) type Estimate = (u64, String);
+
+/// What compiling needs of the host.
+pub(crate) fn compiling(weights: &Weights, profile: &Profile) -> Result<Estimate, Error> {
+    let (count, classes) = (weights.len(), profile.classes.len());
+    let parts = format!("estimated for {count} weights and {classes} classes of calls");
+    Ok((estimate(weights, profile)?, parts))
+}
+
+/// What loading a saved engine of so many bytes needs of the host: the bytes, and at least as many
+/// for the programs that they are.
+pub(crate) fn loading(bytes: u64) -> Result<Estimate, Error> {
+    let parts = format!("estimated for a saved engine of {bytes} bytes");
+    Ok((bytes.saturating_mul(2), parts))
+}
+
 /// Watches what compiling takes of the host.
 pub(crate) struct Watch {
     limit: Option<u64>,
@@ -69,14 +92,12 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Checks the estimate, and starts to measure.
-    pub fn start(limit: Option<u64>, weights: &Weights, profile: &Profile) -> Result<Self, Error> {
+    pub fn start(
+        limit: Option<u64>,
+        estimate: impl FnOnce() -> Result<Estimate, Error>,
+    ) -> Result<Self, Error> {
         if let Some(limit) = limit {
-            let needed = estimate(weights, profile)?;
-            let parts = format!(
-                "estimated for {} weights and {} classes of calls",
-                weights.len(),
-                profile.classes.len()
-            );
+            let (needed, parts) = estimate()?;
             check("host", needed, limit, parts)?;
         }
         let anon = AnonPeak::start().ok();
@@ -115,14 +136,37 @@ pub(crate) struct DeviceNeeds {
 }
 
 impl DeviceNeeds {
-    /// Bytes of weights for the first budget: the floor where it may shrink.
-    pub fn weights(request: Request, limits: &Limits) -> Result<u64, Error> {
+    /// What programs need whose largest arena has so many bytes.
+    pub fn of<P: Uses>(
+        programs: &[P],
+        arena: u64,
+        weights: &Weights,
+        tile_target: TileTarget,
+        request: Request,
+    ) -> Result<DeviceNeeds, Error> {
+        let streamed: Vec<_> = programs.iter().map(P::streamed).collect();
+        let pinned: Vec<_> = Roles::of(programs).pinned.into_iter().collect();
+        let uses = trt_stream::Uses {
+            weights,
+            programs: &streamed,
+            whole: &[],
+            pinned: &pinned,
+            tile_target,
+        };
+        // Automatic may shrink to the floor.
         let request = match request {
             Request::Automatic => Request::Minimum,
             other => other,
         };
-        let granted = request.grant(limits.total, limits);
-        Ok(granted.map_err(trt_stream::Error::from)?.bytes)
+        let limits = uses.limits();
+        let granted = request.grant(limits.total, &limits);
+        let states = programs.first().map(|p| &p.program().states[..]);
+        Ok(DeviceNeeds {
+            weights: granted.map_err(trt_stream::Error::from)?.bytes,
+            activations: arena,
+            constants: constant_bytes(programs),
+            states: states.map_or(0, states::bytes),
+        })
     }
 
     pub fn total(&self) -> u64 {
@@ -133,10 +177,32 @@ impl DeviceNeeds {
         self.activations + self.constants + self.states
     }
 
+    /// Whether it can be within the limit of compiling, where the arena may turn out larger.
+    pub fn check_least(&self, limit: Option<u64>) -> Result<(), Error> {
+        match limit {
+            Some(limit) => check("device", self.total(), limit, format!("at least {self}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it is within the limit of compiling.
     pub fn check(&self, limit: Option<u64>) -> Result<(), Error> {
         match limit {
             Some(limit) => check("device", self.total(), limit, self.to_string()),
             None => Ok(()),
+        }
+    }
+
+    /// Whether the first budget is within the engine's own limit.
+    pub fn check_budget(&self, limit: Option<u64>) -> Result<(), Error> {
+        match limit {
+            Some(limit) if self.total() > limit => Err(Error::LimitBelowBudget {
+                limit,
+                budget: self.weights,
+                other: self.beside_weights(),
+                short: self.total() - limit,
+            }),
+            _ => Ok(()),
         }
     }
 }

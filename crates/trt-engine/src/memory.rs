@@ -100,12 +100,21 @@ impl ArenaShape {
         }
     }
 
+    /// Bytes of the largest live set of the largest call: no plan can be smaller.
+    pub fn largest_live(&self) -> u64 {
+        largest_live(&self.lifetimes(&self.most()))
+    }
+
+    /// Bytes of each value in the largest call.
+    fn most(&self) -> Vec<u64> {
+        let most = |v: &LivingValue| bytes(v.max_len, v.size);
+        self.values.iter().map(most).collect()
+    }
+
     /// The layout that serves every call. Offsets that were planned before, perhaps for another
     /// device, are taken if they prove right.
     pub fn largest(&self, offsets: Option<&[u64]>) -> Result<ArenaLayout, Error> {
-        let most = |v: &LivingValue| bytes(v.max_len, v.size);
-        let sizes: Vec<u64> = self.values.iter().map(most).collect();
-        self.layout(&sizes, offsets)
+        self.layout(&self.most(), offsets)
     }
 
     /// Bytes of each value in a call.
@@ -114,17 +123,21 @@ impl ArenaShape {
         self.values.iter().map(size).collect()
     }
 
-    fn layout(&self, sizes: &[u64], offsets: Option<&[u64]>) -> Result<ArenaLayout, Error> {
+    fn lifetimes(&self, sizes: &[u64]) -> Vec<Lifetime> {
         let lives = self.values.iter().zip(&self.in_place_of).zip(sizes);
-        let lifetimes: Vec<Lifetime> = lives
-            .map(|((v, in_place_of), bytes)| Lifetime {
+        let lifetime =
+            |((v, in_place_of), bytes): ((&LivingValue, &Option<Value>), &u64)| Lifetime {
                 bytes: *bytes,
                 align: ALIGN,
                 first: v.first,
                 last: v.last,
                 in_place_of: *in_place_of,
-            })
-            .collect();
+            };
+        lives.map(lifetime).collect()
+    }
+
+    fn layout(&self, sizes: &[u64], offsets: Option<&[u64]>) -> Result<ArenaLayout, Error> {
+        let lifetimes = self.lifetimes(sizes);
         let largest_live = largest_live(&lifetimes);
         let known = offsets.and_then(|o| proven(&lifetimes, o, largest_live));
         let plan = known.unwrap_or_else(|| plan(&lifetimes));

@@ -1,7 +1,8 @@
-//! A program made ready for one device: kernels loaded, arena laid out, weights found.
+//! A program made ready for one device: weights found, then kernels loaded, arena laid out.
 //!
 //! Programs that were just lowered and programs that were read from a file come through here
-//! alike, after both were verified.
+//! alike, after both were verified. Between the two steps is what needs no device to be known, such
+//! as whether the device's limit can be kept.
 
 use crate::engine::{Compiled, WeightUse};
 use crate::memory::{ArenaShape, is_written};
@@ -26,21 +27,74 @@ pub(crate) struct Lowered {
     pub offsets: Option<Vec<u64>>,
 }
 
+/// A lowered program whose weights are there.
+pub(crate) struct Found {
+    lowered: Lowered,
+    /// The program's weights in the weight index.
+    weights: Vec<WeightId>,
+}
+
+/// A program and its weights in the weight index.
+pub(crate) trait Uses {
+    fn program(&self) -> &Program;
+    fn weights(&self) -> &[WeightId];
+
+    /// The streamed weights in launch order.
+    fn streamed(&self) -> Vec<WeightId> {
+        let ranged = self.program().ranged_uses();
+        ranged.map(|w| self.weights()[w.0 as usize]).collect()
+    }
+}
+
+impl Uses for Found {
+    fn program(&self) -> &Program {
+        &self.lowered.program
+    }
+
+    fn weights(&self) -> &[WeightId] {
+        &self.weights
+    }
+}
+
+impl Uses for Compiled {
+    fn program(&self) -> &Program {
+        &self.program
+    }
+
+    fn weights(&self) -> &[WeightId] {
+        &self.weights
+    }
+}
+
+/// Finds the weights of a program.
+pub(crate) fn find(lowered: Lowered, weights: &Weights) -> Result<Found, Error> {
+    let find = |w: &trt_graph::program::Weight| weights.require(&w.name, &w.shape, Some(w.dtype));
+    let found = lowered.program.weights.iter().map(find);
+    let weights = found.collect::<Result<Vec<_>, _>>()?;
+    Ok(Found { lowered, weights })
+}
+
+impl Found {
+    /// Bytes that the arena of the largest call cannot be smaller than, whatever working memory the
+    /// kernels turn out to need.
+    pub fn least_arena(&self) -> u64 {
+        let Lowered { class, program, .. } = &self.lowered;
+        ArenaShape::new(program, &[], &class.name).largest_live()
+    }
+}
+
 /// Makes a program ready; what the device decides is noted in `report`.
 pub(crate) fn ready(
-    lowered: Lowered,
-    weights: &Weights,
+    found: Found,
     device: &dyn Device,
     report: &mut ClassReport,
 ) -> Result<Compiled, Error> {
+    let Found { lowered, weights } = found;
     let Lowered {
         class,
         program,
         offsets,
     } = lowered;
-    let find = |w: &trt_graph::program::Weight| weights.require(&w.name, &w.shape, Some(w.dtype));
-    let found = program.weights.iter().map(find);
-    let weights = found.collect::<Result<Vec<_>, _>>()?;
     // In turn: a GPU's driver assembles one kernel at a time whoever asks.
     let loads = program.launches.iter().map(|l| device.load(&l.kernel));
     let executables = loads.collect::<Result<Vec<_>, _>>()?;
@@ -99,11 +153,12 @@ fn launch_uses(program: &Program, launch: usize) -> Result<Vec<WeightUse>, Error
 }
 
 /// Checks that all classes keep the same states.
-pub(crate) fn agree(programs: &[Compiled]) -> Result<(), Error> {
-    let Some(first) = programs.first() else {
+pub(crate) fn agree(programs: &[Found]) -> Result<(), Error> {
+    let mut programs = programs.iter().map(|p| &p.lowered);
+    let Some(first) = programs.next() else {
         return Ok(());
     };
-    for other in &programs[1..] {
+    for other in programs {
         let differ = |what: String| {
             Err(Error::Classes {
                 a: first.class.name.clone(),
@@ -135,10 +190,10 @@ pub(crate) fn agree(programs: &[Compiled]) -> Result<(), Error> {
 }
 
 /// Weights that are on the device whole although they are large, with their bytes.
-pub(crate) fn large_pinned(programs: &[Compiled], weights: &Weights) -> Vec<(String, usize)> {
+pub(crate) fn large_pinned(programs: &[Found], weights: &Weights) -> Vec<(String, usize)> {
     let whole = programs
         .iter()
-        .flat_map(|p| p.program.weights.iter().zip(&p.weights));
+        .flat_map(|p| p.program().weights.iter().zip(p.weights()));
     let ids: BTreeSet<WeightId> = whole.filter(|(w, _)| w.whole).map(|(_, id)| *id).collect();
     let sized = ids
         .into_iter()

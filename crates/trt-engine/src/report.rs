@@ -83,6 +83,11 @@ impl ClassReport {
 pub struct MemoryReport {
     /// All weights of the model that count in the budget.
     pub total_weights: u64,
+    /// The budget in force: bytes of weights that may be on the device. It is
+    /// [`total_weights`](Self::total_weights) without weight streaming, and 0 while the device has no
+    /// memory for any budget.
+    #[serde(default)]
+    pub budget: u64,
     /// Tables that are only read row by row through the mapping: in no budget.
     pub mapped_tables: u64,
     /// Weights on the device now, resident and ring.
@@ -99,7 +104,7 @@ pub struct MemoryReport {
     pub in_use: u64,
     /// The most that was ever in use.
     pub high_water: u64,
-    /// The limit of everything.
+    /// The limit of everything, weights included.
     pub limit: u64,
     /// How often weights or their ring had to change for a budget.
     #[serde(default)]

@@ -138,23 +138,33 @@ impl Engine {
     }
 }
 
-/// Reads a file that was saved for weights with this fingerprint.
-pub(crate) fn read(path: &Path, fingerprint: u64) -> Result<Saved, Error> {
-    let parse = || {
-        let io = |source| SavedError::Io {
-            action: "read",
-            source,
-        };
-        let file = File::open(path).map_err(io)?;
-        let found = file.metadata().map_err(io)?.len();
+/// A file whose header was read, and not more.
+pub(crate) struct Opened {
+    file: File,
+    header: Vec<u8>,
+    /// Bytes after the header.
+    pub len: usize,
+}
+
+impl Opened {
+    /// Opens a file and checks its header: nothing else is read of a file of another kind, which
+    /// may be large.
+    pub fn new(path: &Path) -> Result<Opened, SavedError> {
+        let file = File::open(path).map_err(unread)?;
+        let found = file.metadata().map_err(unread)?.len();
         let mut header = Vec::with_capacity(HEADER);
         let mut head = (&file).take(HEADER as u64);
-        head.read_to_end(&mut header).map_err(io)?;
-        // Nothing else is read of a file of another kind, which may be large.
+        head.read_to_end(&mut header).map_err(unread)?;
         let len = Header::check(&header, found)?;
+        Ok(Opened { file, header, len })
+    }
+
+    /// Reads what was saved for weights with this fingerprint.
+    pub fn read(self, fingerprint: u64) -> Result<Saved, SavedError> {
+        let Opened { file, header, len } = self;
         let mut body = Vec::with_capacity(len);
         let mut rest = (&file).take(len as u64);
-        rest.read_to_end(&mut body).map_err(io)?;
+        rest.read_to_end(&mut body).map_err(unread)?;
         Header::check_body(&header, &body)?;
         let saved = word(&header, 8 + 4 + VERSION);
         if saved != fingerprint {
@@ -171,8 +181,12 @@ pub(crate) fn read(path: &Path, fingerprint: u64) -> Result<Saved, Error> {
                 what: format!("{} bytes are left over", rest.len()),
             }),
         }
-    };
-    parse().map_err(|source| Error::saved(path, source))
+    }
+}
+
+fn unread(source: io::Error) -> SavedError {
+    let action = "read";
+    SavedError::Io { action, source }
 }
 
 impl Saved {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use trt_alloc::{Arena, Hold, Pool, Strategy};
 use trt_device::{Device, Stream};
 
-/// Whether memory that is held for one call is poisoned before and after it.
+/// Whether memory is poisoned where its content must not matter any more: what is held for one
+/// call before and after it, what stays when its seat leaves the strategy.
 const POISON: bool = cfg!(debug_assertions);
 
 /// A membership in a strategy.
@@ -63,9 +64,11 @@ impl Seat {
         }
     }
 
-    /// Changes to another allocation; after an error the seat is where it was.
-    pub fn enter(&mut self, allocation: Allocation) -> Result<(), Error> {
+    /// Changes to another allocation; after an error the seat is where it was. Work on `stream`
+    /// has ended.
+    pub fn enter(&mut self, allocation: Allocation, stream: Stream) -> Result<(), Error> {
         // What is given up may be what the other needs, so it goes first.
+        self.poison(stream);
         self.leave();
         let before = (
             std::mem::replace(&mut self.strategy, allocation.strategy()),
@@ -81,7 +84,8 @@ impl Seat {
 
     /// Goes back to an allocation that was in force before. If memory for it is refused now, the
     /// next call asks again.
-    pub fn restore(&mut self, allocation: Allocation) {
+    pub fn restore(&mut self, allocation: Allocation, stream: Stream) {
+        self.poison(stream);
         self.leave();
         self.strategy = allocation.strategy();
         self.allocation = allocation;
@@ -98,15 +102,32 @@ impl Seat {
     /// An arena for a call whose work goes to `stream`.
     pub fn begin(&mut self, bytes: u64, stream: Stream) -> Result<Loan, Error> {
         self.join()?;
-        let loan = Loan {
+        let loan = self.lend(bytes, stream, POISON && self.hold() == Hold::Call)?;
+        loan.poison()?;
+        Ok(loan)
+    }
+
+    fn lend(&self, bytes: u64, stream: Stream, poison: bool) -> Result<Loan, Error> {
+        Ok(Loan {
             arena: Some(self.strategy.begin(&self.pool, bytes)?),
-            poison: POISON && self.hold() == Hold::Call,
+            poison,
             strategy: self.strategy.clone(),
             device: self.pool.device().clone(),
             stream,
-        };
-        loan.poison()?;
-        Ok(loan)
+        })
+    }
+
+    /// Poisons an arena in which calls may have been recorded, before it is given up: one that
+    /// were replayed after all would read garbage. Where the engine itself ends nobody could, so
+    /// dropping a seat does not do it.
+    fn poison(&self, stream: Stream) {
+        if !POISON || !self.joined || self.hold() != Hold::Member {
+            return;
+        }
+        match self.lend(self.most, stream, true) {
+            Ok(loan) => drop(loan),
+            Err(e) => tracing::debug!("an arena was given up as it is: {e}"),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Weights given as candle tensors.
 
 use crate::{Error, Weights};
-use candle_core::{CpuStorage, DType, Storage, Tensor};
+use candle_core::{CpuStorage, DType, DeviceLocation, Storage, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use trt_stream::Copies;
 
@@ -25,11 +25,9 @@ pub trait FromTensors: Sized {
 
 impl FromTensors for Weights {
     fn from_tensors(tensors: HashMap<String, Tensor>) -> Result<Weights, Error> {
-        if let Some((name, t)) = tensors.iter().find(|(_, t)| !t.device().is_cpu()) {
-            return Err(Error::NotOnHost {
-                name: name.clone(),
-                device: format!("{:?}", t.device().location()),
-            });
+        // All of them before the first is copied and let go.
+        for (name, t) in &tensors {
+            on_host(name, t.device().location())?;
         }
         let mut copies = Copies::new()?;
         // Places of tensors in the caller's memory. None of them was made after the first was let
@@ -40,6 +38,16 @@ impl FromTensors for Weights {
             copy(&mut copies, &mut known, name, &tensor)?;
         }
         Ok(copies.finish()?)
+    }
+}
+
+fn on_host(name: &str, at: DeviceLocation) -> Result<(), Error> {
+    match at {
+        DeviceLocation::Cpu => Ok(()),
+        DeviceLocation::Cuda { .. } | DeviceLocation::Metal { .. } => Err(Error::NotOnHost {
+            name: name.into(),
+            device: format!("{at:?}"),
+        }),
     }
 }
 
@@ -85,4 +93,27 @@ fn copy(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A candle without CUDA and Metal has no tensor to give.
+    #[test]
+    fn a_tensor_that_is_not_on_the_cpu_is_refused_with_its_name_and_place() {
+        assert!(on_host("w", DeviceLocation::Cpu).is_ok());
+        let elsewhere = [
+            (DeviceLocation::Cuda { gpu_id: 1 }, "Cuda { gpu_id: 1 }"),
+            (DeviceLocation::Metal { gpu_id: 0 }, "Metal { gpu_id: 0 }"),
+        ];
+        for (at, place) in elsewhere {
+            match on_host("w", at).unwrap_err() {
+                Error::NotOnHost { name, device } => {
+                    assert_eq!((name.as_str(), device.as_str()), ("w", place));
+                }
+                other => panic!("{other}"),
+            }
+        }
+    }
 }

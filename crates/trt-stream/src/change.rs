@@ -167,8 +167,8 @@ impl Streamer {
     /// The next budget to try below `bytes`: what the device says it has, or an eighth less.
     fn lower(&self, bytes: u64, least: u64) -> u64 {
         let slot = self.layout.limits().slot_bytes;
-        let used = self.applied.map_or(0, |a| a.used());
-        let told = self.device.free_memory().map(|free| used + free);
+        let held = self.places.held();
+        let told = self.device.free_memory().map(|free| held + free);
         match told {
             Some(told) if told < bytes => told.max(least),
             _ if bytes.saturating_sub(least) <= slot => least,

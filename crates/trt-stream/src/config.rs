@@ -36,13 +36,39 @@ pub struct Config {
     pub free: u64,
 }
 
-impl Config {
-    /// What will bound the budget: needs no device.
+/// What of a [`Config`] bounds the budget: it is known before there is anything on a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Uses<'a> {
+    /// The weights.
+    pub weights: &'a Weights,
+    /// As in [`Config::programs`].
+    pub programs: &'a [Vec<WeightId>],
+    /// As in [`Config::whole`].
+    pub whole: &'a [WeightId],
+    /// As in [`Config::pinned`].
+    pub pinned: &'a [WeightId],
+    /// How large tiles should be.
+    pub tile_target: TileTarget,
+}
+
+impl Uses<'_> {
+    /// What will bound the budget.
     pub fn limits(&self) -> Limits {
-        let (lists, _) = distinct(&self.programs);
+        let (lists, _) = distinct(self.programs);
         self.layout(&lists).limits()
     }
 
+    /// Tiles and order of the streamed weights, given the distinct lists of uses.
+    fn layout(&self, lists: &[Vec<WeightId>]) -> Layout {
+        let sheets = sheets(self.weights, lists, self.whole);
+        let tiling = Tiling::cut(&sheets, self.tile_target);
+        let pinned: HashSet<WeightId> = self.pinned.iter().copied().collect();
+        let bytes = |id: &WeightId| self.weights.get(*id).map_or(0, |w| w.bytes() as u64);
+        Layout::new(tiling, lists, pinned.iter().map(bytes).sum())
+    }
+}
+
+impl Config {
     /// What memory gains: needs no device.
     pub fn demand(&self, weight: f64) -> Demand {
         let (lists, _) = distinct(&self.programs);
@@ -51,11 +77,17 @@ impl Config {
 
     /// Tiles and order of the streamed weights, given the distinct lists of uses.
     pub(crate) fn layout(&self, lists: &[Vec<WeightId>]) -> Layout {
-        let sheets = sheets(&self.weights, lists, &self.whole);
-        let tiling = Tiling::cut(&sheets, self.tile_target);
-        let pinned: HashSet<WeightId> = self.pinned.iter().copied().collect();
-        let bytes = |id: &WeightId| self.weights.get(*id).map_or(0, |w| w.bytes() as u64);
-        Layout::new(tiling, lists, pinned.iter().map(bytes).sum())
+        self.uses().layout(lists)
+    }
+
+    fn uses(&self) -> Uses<'_> {
+        Uses {
+            weights: &self.weights,
+            programs: &self.programs,
+            whole: &self.whole,
+            pinned: &self.pinned,
+            tile_target: self.tile_target,
+        }
     }
 }
 

@@ -113,7 +113,7 @@ mod tile;
 mod timing;
 
 pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};
-pub use config::{Config, ProgramId, Traffic};
+pub use config::{Config, ProgramId, Traffic, Uses};
 pub use copies::Copies;
 pub use error::{Error, WeightsError};
 pub use executor::Streamer;

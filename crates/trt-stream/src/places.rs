@@ -124,6 +124,17 @@ impl Places {
         Ok(places)
     }
 
+    /// Bytes that it holds now, whatever split they are of.
+    pub fn held(&self) -> u64 {
+        let kept = match &self.kept {
+            Kept::InPlace(reserved, _) => reserved.bytes(),
+            Kept::Copied(stack) => stack.bytes(),
+        };
+        let leases = self.pinned.values();
+        let leases = leases.chain(self.ring.iter().filter_map(|s| s.lease.as_ref()));
+        kept + leases.map(Lease::bytes).sum::<u64>()
+    }
+
     /// A whole weight in the mapping.
     pub fn mapping(&self, weights: &Weights, id: WeightId) -> Result<Slice, Error> {
         let info = weights.info(id);

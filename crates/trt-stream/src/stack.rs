@@ -62,6 +62,11 @@ impl Stack {
         Ok(self.held.resize(split.resident_bytes)?)
     }
 
+    /// Bytes that are held.
+    pub fn bytes(&self) -> u64 {
+        self.held.bytes()
+    }
+
     /// Where a tile lies.
     pub fn place(&self, id: TileId, bytes: usize) -> Result<Slice, Error> {
         let start = self.starts[id.0 as usize] as usize;

@@ -1,4 +1,5 @@
-//! A small Llama on any device, and a device that refuses memory at will and remembers its kernels.
+//! A small Llama on any device, and a device that refuses memory at will and remembers what it was
+//! asked for.
 
 use super::tiny::{self, tokens};
 use candle_core::DType;
@@ -9,7 +10,7 @@ use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Error, Profile, TileTarget, Weights};
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Positions of a session.
 pub const CONTEXT: usize = 128;
@@ -55,13 +56,34 @@ pub fn take_all(device: &Arc<dyn Device>, but: u64) -> Memory {
 }
 
 /// A device that does not tell what is free, refuses to commit more than so many bytes of any
-/// reserved range, and remembers the kernels that it loads; all else is done by another.
+/// reserved range, and remembers what it was asked for; all else is done by another.
 #[derive(Debug)]
 pub struct Stingy {
     inner: Arc<dyn Device>,
     most: AtomicUsize,
     records: AtomicBool,
-    loaded: Mutex<Vec<Kernel>>,
+    asked: Mutex<Asked>,
+    peek: Mutex<Peek>,
+}
+
+/// What was asked of a device.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// Kernels that were loaded.
+    pub kernels: Vec<Kernel>,
+    /// Streams that were made.
+    pub streams: usize,
+    /// Bytes of each allocation.
+    pub allocations: Vec<usize>,
+}
+
+/// A look at memory just before something is launched.
+#[derive(Debug, Default)]
+enum Peek {
+    #[default]
+    Nowhere,
+    At(Slice),
+    Seen(Vec<u8>),
 }
 
 impl Stingy {
@@ -76,7 +98,8 @@ impl Stingy {
             inner,
             most: AtomicUsize::new(usize::MAX),
             records: AtomicBool::new(true),
-            loaded: Mutex::default(),
+            asked: Mutex::default(),
+            peek: Mutex::default(),
         })
     }
 
@@ -90,9 +113,36 @@ impl Stingy {
         self.records.store(can, Ordering::SeqCst);
     }
 
-    /// The kernels that were loaded so far, and forgets them.
-    pub fn take_loaded(&self) -> Vec<Kernel> {
-        std::mem::take(&mut *self.loaded.lock().expect("nobody panicked"))
+    /// What was asked for so far; it is forgotten here.
+    pub fn take_asked(&self) -> Asked {
+        std::mem::take(&mut *self.asked())
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().expect("nobody panicked")
+    }
+
+    /// Looks at memory before the next launch.
+    pub fn peek_at(&self, memory: Slice) {
+        *self.peek.lock().expect("nobody panicked") = Peek::At(memory);
+    }
+
+    /// What it saw there.
+    pub fn peeked(&self) -> Option<Vec<u8>> {
+        match std::mem::take(&mut *self.peek.lock().expect("nobody panicked")) {
+            Peek::Seen(bytes) => Some(bytes),
+            Peek::Nowhere | Peek::At(_) => None,
+        }
+    }
+
+    fn peek(&self, stream: Stream, work: &Work) -> Result<(), DeviceError> {
+        let mut peek = self.peek.lock().expect("nobody panicked");
+        if let (Peek::At(memory), Work::Launch { .. }) = (&*peek, work) {
+            let mut bytes = vec![0; memory.len()];
+            self.inner.read(stream, memory, &mut bytes)?;
+            *peek = Peek::Seen(bytes);
+        }
+        Ok(())
     }
 }
 
@@ -106,6 +156,7 @@ impl Device for Stingy {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Memory, DeviceError> {
+        self.asked().allocations.push(bytes);
         self.inner.allocate(bytes)
     }
 
@@ -138,12 +189,12 @@ impl Device for Stingy {
     }
 
     fn load(&self, kernel: &Kernel) -> Result<Executable, DeviceError> {
-        let mut loaded = self.loaded.lock().expect("nobody panicked");
-        loaded.push(kernel.clone());
+        self.asked().kernels.push(kernel.clone());
         self.inner.load(kernel)
     }
 
     fn stream(&self, name: &str) -> Result<Stream, DeviceError> {
+        self.asked().streams += 1;
         self.inner.stream(name)
     }
 
@@ -163,6 +214,7 @@ impl Device for Stingy {
     }
 
     fn submit(&self, stream: Stream, work: Work) -> Result<(), DeviceError> {
+        self.peek(stream, &work)?;
         self.inner.submit(stream, work)
     }
 

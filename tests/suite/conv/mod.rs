@@ -104,7 +104,7 @@ fn what_models_with_convolutions_launch_assembles_on_every_target_without_spills
         }
     }
     // Equal kernels once.
-    let loaded = device.take_loaded().into_iter();
+    let loaded = device.take_asked().kernels.into_iter();
     let distinct: BTreeMap<String, _> = loaded.map(|k| (format!("{k:?}"), k)).collect();
     println!("{} kernels", distinct.len());
     assert!(distinct.len() > 100, "{} kernels", distinct.len());

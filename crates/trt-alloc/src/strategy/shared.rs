@@ -71,6 +71,16 @@ impl Shared {
         // What panics can leave behind is a count that is too high, never memory in use twice.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The state when nobody has the turn.
+    fn idle(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        while state.busy {
+            let woken = self.0.turn_free.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        state
+    }
 }
 
 impl Strategy for Shared {
@@ -86,16 +96,13 @@ impl Strategy for Shared {
         self.state().join(pool, most)
     }
 
+    /// Waits for the call that has the turn: what goes back may end in the middle of its arena.
     fn leave(&self, pool: &Pool, most: u64) {
-        self.state().leave(pool, most);
+        self.idle().leave(pool, most);
     }
 
     fn begin(&self, _pool: &Pool, bytes: u64) -> Result<Arena, Error> {
-        let mut state = self.state();
-        while state.busy {
-            let woken = self.0.turn_free.wait(state);
-            state = woken.unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut state = self.idle();
         let range = match &state.range {
             Some(range) if bytes <= state.committed => range.whole(),
             _ => {
@@ -204,6 +211,7 @@ impl State {
 impl Drop for Turn {
     fn drop(&mut self) {
         self.0.state().busy = false;
-        self.0.0.turn_free.notify_one();
+        // Not all who wait take the turn: some are refused, some leave.
+        self.0.0.turn_free.notify_all();
     }
 }

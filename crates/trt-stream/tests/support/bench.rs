@@ -43,10 +43,13 @@ impl Bench {
     }
 
     pub fn with_limit(mode: HostMode, limit: u64) -> Bench {
+        Bench::on(Arc::new(Host::new(mode)), limit)
+    }
+
+    pub fn on(device: Arc<dyn Device>, limit: u64) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let path = write_f32(&dir.path().join("w.safetensors"), &TENSORS);
         let weights = Arc::new(Weights::open(path).unwrap());
-        let device: Arc<dyn Device> = Arc::new(Host::new(mode));
         Bench {
             _dir: dir,
             compute: device.stream("compute").unwrap(),
