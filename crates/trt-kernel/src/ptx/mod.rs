@@ -27,6 +27,7 @@ mod math;
 mod matmul;
 mod moves;
 mod plan;
+mod pull;
 mod reduce;
 mod row;
 mod scope;
@@ -37,6 +38,7 @@ pub use emitted::{
     COUNTERS, Emitted, Extent, Launch, MAP_BYTES, MAP_RANGES, MAX_TILES, MapParam, Mapped, Param,
     Target, TensorMap, TilesParam, When,
 };
+pub use pull::{Pull, pull};
 
 use crate::{Attention, Kernel, Matmul};
 

@@ -15,6 +15,7 @@ mod matmul;
 mod matrices;
 mod mistakes;
 mod moves;
+mod pull;
 mod row;
 mod special;
 mod subset;

@@ -33,6 +33,7 @@ mod names;
 mod ops;
 mod order;
 mod race;
+pub mod raw;
 mod reaches;
 mod registers;
 mod scopes;
@@ -334,11 +335,23 @@ impl Device {
             e.entry = launch.entry.as_str().into();
             e
         })?;
+        self.blocks(launch, program, &params, grid, call.seed)
+    }
+
+    /// Runs the blocks of a launch, in an order drawn from a seed.
+    fn blocks(
+        &mut self,
+        launch: &Launch,
+        program: &Program,
+        params: &Params,
+        grid: [u64; 3],
+        seed: u64,
+    ) -> Result<(), EmuError> {
         let size = grid.map(|n| n as u32);
         let (launch_clock, block) = (self.clock, launch.block);
         let mut machine = Machine {
             program,
-            params: &params,
+            params,
             global: &mut self.global,
             shared: Memory::shared(program, launch.shared as usize),
             published: Default::default(),
@@ -349,7 +362,7 @@ impl Device {
         let mut warps: Vec<warp::Warp> = (0..block.div_ceil(32) as usize)
             .map(|i| warp::Warp::new(program, i, block, size))
             .collect();
-        let mut turns = block::Turns::new(call.seed);
+        let mut turns = block::Turns::new(seed);
         for [x, y, z] in turns.blocks(size) {
             let clock = self.clock;
             warps

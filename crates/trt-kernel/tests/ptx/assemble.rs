@@ -44,14 +44,14 @@ fn module(kernels: &[(String, Kernel)], target: Target) -> String {
     text
 }
 
-fn assemble(ptxas: &Path, kernels: &[(String, Kernel)], target: Target) -> BTreeMap<String, Taken> {
-    let folder = std::env::temp_dir().join(format!("trt-ptx-{}", std::process::id()));
+/// Assembles a module, kept under a name while that runs.
+fn assemble(ptxas: &Path, name: &str, text: &str, target: Target) -> BTreeMap<String, Taken> {
+    let own = format!("trt-ptx-{}-{name}-{target}", std::process::id());
+    let folder = std::env::temp_dir().join(own);
     std::fs::create_dir_all(&folder).unwrap();
-    let (source, object) = (
-        folder.join(target.name()),
-        folder.join(format!("{target}.o")),
-    );
-    std::fs::write(&source, module(kernels, target)).unwrap();
+    let source = folder.join("module.ptx");
+    let object = source.with_extension("o");
+    std::fs::write(&source, text).unwrap();
     let run = Command::new(ptxas)
         .args(["-v", "-arch", target.name(), "-o"])
         .args([&object, &source])
@@ -60,9 +60,7 @@ fn assemble(ptxas: &Path, kernels: &[(String, Kernel)], target: Target) -> BTree
     let log = String::from_utf8_lossy(&run.stderr).into_owned();
     let hint = "the module is kept beside it";
     assert!(run.status.success(), "{}, {hint}: {log}", source.display());
-    std::fs::remove_file(source).unwrap();
-    std::fs::remove_file(object).unwrap();
-    let _ = std::fs::remove_dir(folder); // another target may still be in it
+    std::fs::remove_dir_all(folder).unwrap();
     parse(&log)
 }
 
@@ -113,14 +111,22 @@ fn ptxas() -> Option<PathBuf> {
 /// What each entry of kernels with these names takes on every target. Fails if one does not
 /// assemble, or uses a stack or spills. None without an assembler.
 pub fn everywhere(kernels: &[(String, Kernel)]) -> Option<Vec<(Target, BTreeMap<String, Taken>)>> {
+    texts_everywhere("kernels", |target| module(kernels, target))
+}
+
+/// As [`everywhere`], of a module by its text for each target.
+pub fn texts_everywhere(
+    name: &str,
+    text: impl Fn(Target) -> String + Sync,
+) -> Option<Vec<(Target, BTreeMap<String, Taken>)>> {
     let ptxas = ptxas()?;
     // Two at a time: each takes a core for a few seconds.
     let mut all: Vec<(Target, BTreeMap<String, Taken>)> = Vec::new();
     for targets in Target::ALL.chunks(2) {
         std::thread::scope(|s| {
             let start = |t: &Target| {
-                let (t, ptxas) = (*t, &ptxas);
-                (t, s.spawn(move || assemble(ptxas, kernels, t)))
+                let (t, ptxas, text) = (*t, &ptxas, &text);
+                (t, s.spawn(move || assemble(ptxas, name, &text(t), t)))
             };
             let runs: Vec<_> = targets.iter().map(start).collect();
             all.extend(runs.into_iter().map(|(t, r)| (t, r.join().unwrap())));

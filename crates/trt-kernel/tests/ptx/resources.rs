@@ -5,7 +5,7 @@ use crate::assemble::{self, Taken};
 use crate::corpus;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use trt_kernel::ptx::Target;
+use trt_kernel::ptx::{Target, pull};
 
 /// One line for each entry: registers on each target, and shared memory where there is some.
 fn table(all: &[(Target, BTreeMap<String, Taken>)]) -> String {
@@ -35,4 +35,14 @@ fn every_kernel_assembles_without_spills_and_takes_what_the_golden_file_says() {
         return;
     };
     crate::golden("resources.txt", &table(&all));
+}
+
+#[test]
+fn the_copy_of_words_assembles_without_spills() {
+    let all = assemble::texts_everywhere("pull", |target| pull(target).text);
+    for (target, entries) in all.into_iter().flatten() {
+        let taken = &entries["pull"];
+        // Eight blocks of 256 threads fit a multiprocessor of 65,536 registers.
+        assert!(taken.registers <= 32, "{target}: {taken:?}");
+    }
 }

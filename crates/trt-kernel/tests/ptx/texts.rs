@@ -1,7 +1,7 @@
 //! The text of a few kernels, as golden files: what changes in them is seen.
 
 use crate::corpus;
-use trt_kernel::ptx::{Target, emit};
+use trt_kernel::ptx::{Target, emit, pull};
 
 fn golden(name: &str, target: Target) {
     let (_, kernel) = (corpus::kernels().into_iter())
@@ -29,4 +29,9 @@ fn an_append_to_a_cache() {
 #[test]
 fn rows_of_an_embedding() {
     golden("gather_576_u32_bf16_bf16", Target::Sm80);
+}
+
+#[test]
+fn words_that_threads_copy() {
+    crate::golden("pull.sm_75.ptx", &pull(Target::Sm75).text);
 }
