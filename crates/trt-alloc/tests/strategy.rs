@@ -169,8 +169,11 @@ fn who_leaves_a_shared_arena_waits_for_the_call_that_has_it() {
             shared.leave(&pool, 90_000);
             left.store(true, Ordering::SeqCst);
         });
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(!left.load(Ordering::SeqCst), "memory of a call was given back");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(
+            !left.load(Ordering::SeqCst),
+            "memory of a call was given back"
+        );
         shared.end(arena);
     });
     assert_eq!((shared.members(), shared.bytes()), (1, 1000));

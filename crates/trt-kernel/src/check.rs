@@ -1,5 +1,6 @@
 //! What a kernel must be for the back ends to run it, as far as that can be said without a launch.
 
+use crate::sizes;
 use crate::{
     Attention, Body, BodyError, DType, Dim, Inst, Kernel, Left, Operand, Order, Row, View,
 };
@@ -48,6 +49,7 @@ impl Kernel {
                 ),
             )
         };
+        sizes::check(self).map_err(|what| KernelError::Shape { kernel, what })?;
         match self {
             Kernel::Row(k) => {
                 ensure(!k.space.is_empty(), "the index space has no axis".into())?;
@@ -94,7 +96,7 @@ impl Kernel {
                     operand(o, &k.args, 4)?;
                 }
                 ensure(
-                    k.kv_heads > 0 && k.heads % k.kv_heads == 0,
+                    k.heads % k.kv_heads == 0,
                     format!(
                         "{} heads are no multiple of {} key heads",
                         k.heads, k.kv_heads

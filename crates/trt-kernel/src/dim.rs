@@ -103,6 +103,18 @@ impl Dim {
         sum
     }
 
+    /// The value in a call, however large the runtime integers are; none if it, or a step to it,
+    /// does not fit 64 bits.
+    pub fn checked_eval(&self, env: &Env) -> Option<i64> {
+        self.terms.iter().try_fold(0i64, |sum, (m, c)| {
+            let mut powers = env.values.iter().zip(m);
+            let term = powers.try_fold(*c, |product, (value, &power)| {
+                product.checked_mul(value.checked_pow(u32::from(power))?)
+            });
+            sum.checked_add(term?)
+        })
+    }
+
     /// The value in a call as a size; negative values become 0.
     pub fn size(&self, env: &Env) -> usize {
         usize::try_from(self.eval(env)).unwrap_or(0)

@@ -48,6 +48,7 @@ mod dtype;
 pub mod host;
 mod kernel;
 pub mod ptx;
+mod sizes;
 mod stored;
 mod text;
 

@@ -260,11 +260,6 @@ fn limits(kernel: &Kernel) -> Result<(), KernelError> {
             exec::MAX_AXES
         ));
     }
-    if let Kernel::Attention(k) = kernel
-        && (k.head_dim == 0 || k.value_dim == 0)
-    {
-        return refuse(format!("heads of {} and {}", k.head_dim, k.value_dim));
-    }
     let args = kernel.args();
     let floats: Vec<Arg> = match kernel {
         Kernel::Row(_) | Kernel::Move(_) | Kernel::Group(_) => Vec::new(),

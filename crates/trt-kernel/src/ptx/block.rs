@@ -48,6 +48,7 @@ impl Block {
             }],
             maps: Vec::new(),
             scratch: Dim::from(0),
+            limits: Vec::new(),
         }
     }
 }

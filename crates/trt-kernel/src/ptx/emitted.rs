@@ -281,6 +281,35 @@ pub struct Emitted {
     pub maps: Vec<TensorMap>,
     /// Bytes of working memory that a call needs; its content means nothing before and after.
     pub scratch: Dim,
+    /// Sizes that the text counts with 32 bits: see [`Emitted::within`].
+    pub limits: Vec<Dim>,
+}
+
+/// The largest size that the text may count with 32 bits: what lies between it and 2^31 is more
+/// than a block goes beyond the end of an axis.
+pub const LARGEST_INDEX: i64 = (1 << 31) - (1 << 13);
+
+/// A size of a call that 32-bit indices do not cover.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{dim} is {value} in this call, and indices of 32 bits go to {LARGEST_INDEX}")]
+pub struct TooLarge {
+    /// The size.
+    pub dim: Dim,
+    /// Its value, or the largest of 64 bits where that is not enough.
+    pub value: i64,
+}
+
+/// Whether one of the sizes is too large in a call.
+pub(super) fn within(limits: &[Dim], env: &Env) -> Result<(), TooLarge> {
+    let value = |dim: &Dim| dim.checked_eval(env).unwrap_or(i64::MAX);
+    let covered = |dim: &&Dim| (-LARGEST_INDEX..=LARGEST_INDEX).contains(&value(dim));
+    match limits.iter().find(|dim| !covered(dim)) {
+        None => Ok(()),
+        Some(dim) => Err(TooLarge {
+            dim: dim.clone(),
+            value: value(dim),
+        }),
+    }
 }
 
 impl Emitted {
@@ -289,6 +318,14 @@ impl Emitted {
     /// before that, so they must be there when the launch ahead starts.
     pub fn overlaps(&self) -> bool {
         self.target.overlaps()
+    }
+
+    /// Whether the text computes a call right, as far as sizes decide that. Indices are 32-bit
+    /// values, so a call that this refuses must not be launched; asked before anything else of the
+    /// call is computed. Runtime integers that decide it may be others than those of
+    /// [`Emitted::grid_vars`], so a replay asks too.
+    pub fn within(&self, env: &Env) -> Result<(), TooLarge> {
+        within(&self.limits, env)
     }
 
     /// The runtime integers that decide what is launched: calls that agree in these launch the

@@ -30,13 +30,12 @@ pub(super) fn emit(kernel: &Gather, target: Target) -> Result<Emitted, PtxError>
             what: format!("ids of {ids} into a table of {table}"),
         });
     }
-    let along = View::contiguous(&[Dim::from(1), Dim::from(kernel.cols)]);
-    let rows = [(&along, table.size())];
-    let accesses = space::accesses(&kernel.body, &kernel.args).chain(rows);
-    let lanes = access::lanes(&Dim::from(kernel.cols), accesses);
-    let each = lanes.max(COLUMNS);
-    let threads = (kernel.cols.div_ceil(each).next_multiple_of(32)).clamp(32, BLOCK);
-    let parts = kernel.cols.div_ceil(threads * each).max(1);
+    let Cut {
+        lanes,
+        each,
+        threads,
+        parts,
+    } = cut(kernel);
 
     let mut asm = Asm::default();
     let mut vars = kernel.body.vars();
@@ -67,6 +66,32 @@ pub(super) fn emit(kernel: &Gather, target: Target) -> Result<Emitted, PtxError>
     };
     let block = threads as u32;
     Ok(Block::new("gather", asm, block, grid).module(target, kernel.args.len()))
+}
+
+/// How the work is cut.
+pub(super) struct Cut {
+    /// Columns of a wide access.
+    lanes: usize,
+    /// Columns of a thread.
+    each: usize,
+    threads: usize,
+    /// Blocks of a row.
+    pub parts: usize,
+}
+
+pub(super) fn cut(kernel: &Gather) -> Cut {
+    let along = View::contiguous(&[Dim::from(1), Dim::from(kernel.cols)]);
+    let rows = [(&along, arg(kernel, kernel.table.0).size())];
+    let accesses = space::accesses(&kernel.body, &kernel.args).chain(rows);
+    let lanes = access::lanes(&Dim::from(kernel.cols), accesses);
+    let each = lanes.max(COLUMNS);
+    let threads = (kernel.cols.div_ceil(each).next_multiple_of(32)).clamp(32, BLOCK);
+    Cut {
+        lanes,
+        each,
+        threads,
+        parts: kernel.cols.div_ceil(threads * each).max(1),
+    }
 }
 
 fn arg(kernel: &Gather, arg: u16) -> crate::DType {

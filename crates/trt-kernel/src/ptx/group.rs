@@ -91,6 +91,7 @@ pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> 
         }],
         maps: Vec::new(),
         scratch: Dim::from(0),
+        limits: Vec::new(),
     })
 }
 

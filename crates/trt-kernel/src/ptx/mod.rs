@@ -23,6 +23,7 @@ mod functions;
 mod gather;
 mod group;
 mod lanes;
+mod limits;
 mod math;
 mod matmul;
 mod moves;
@@ -35,8 +36,8 @@ mod space;
 mod stages;
 
 pub use emitted::{
-    COUNTERS, Emitted, Extent, Launch, MAP_BYTES, MAP_RANGES, MAX_TILES, MapParam, Mapped, Param,
-    Target, TensorMap, TilesParam, When,
+    COUNTERS, Emitted, Extent, LARGEST_INDEX, Launch, MAP_BYTES, MAP_RANGES, MAX_TILES, MapParam,
+    Mapped, Param, Target, TensorMap, TilesParam, TooLarge, When,
 };
 pub use pull::{Pull, pull};
 
@@ -73,12 +74,15 @@ pub fn runs_before(kernel: &Attention) -> bool {
 /// PTX text for a kernel, and how to launch it.
 pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
     kernel.check()?;
-    match kernel {
+    // First, since templates compute with sizes that are too large in no call.
+    let limits = limits::of(kernel)?;
+    let emitted = match kernel {
         Kernel::Row(k) => row::emit(k, target),
         Kernel::Matmul(k) => matmul::emit(k, target),
         Kernel::Attention(k) => attention::emit(k, target),
         Kernel::Gather(k) => gather::emit(k, target),
         Kernel::Move(k) => Ok(moves::emit(k, target)),
         Kernel::Group(k) => group::emit(k, target),
-    }
+    };
+    Ok(Emitted { limits, ..emitted? })
 }

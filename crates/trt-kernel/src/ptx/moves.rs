@@ -16,7 +16,15 @@ pub(super) fn emit(kernel: &Move, target: Target) -> Emitted {
     block(kernel, target).module(target, 2)
 }
 
-pub(super) fn block(kernel: &Move, target: Target) -> Block {
+/// The sizes that the text of a move counts with 32 bits.
+pub(super) fn counted(kernel: &Move) -> Vec<Dim> {
+    let (copy, _, sizes) = cut(kernel);
+    let total = Dim::product(&sizes);
+    copy.space.into_iter().chain([total]).collect()
+}
+
+/// The merged copy, the elements that a thread takes, and the space in chunks of them.
+fn cut(kernel: &Move) -> (Move, usize, Vec<Dim>) {
     let copy = space::merge_move(kernel);
     let size = copy.dtype.size();
     let views = [&copy.src, &copy.dst];
@@ -29,6 +37,12 @@ pub(super) fn block(kernel: &Move, target: Target) -> Block {
         widest /= 2;
     }
     let (together, sizes) = chunks(&copy.space, widest);
+    (copy, together, sizes)
+}
+
+pub(super) fn block(kernel: &Move, target: Target) -> Block {
+    let (copy, together, sizes) = cut(kernel);
+    let (size, views) = (copy.dtype.size(), [&copy.src, &copy.dst]);
     let total = Dim::product(&sizes);
 
     let mut asm = Asm::default();

@@ -40,13 +40,37 @@ pub(super) fn vars(kernel: &Row) -> Vec<Var> {
     vars
 }
 
-fn points(kernel: &Row, target: Target) -> Block {
+/// The sizes that the text of a row kernel counts with 32 bits.
+pub(super) fn counted(kernel: &Row) -> Vec<Dim> {
+    let insts = &kernel.body.insts;
+    let (row, total) = match insts.iter().any(|i| matches!(i, Inst::Reduce(..))) {
+        true => {
+            let row = space::merge_row(kernel, Columns::Keep);
+            let outer = row.space.len().saturating_sub(1);
+            let rows = Dim::product(&row.space[..outer]);
+            (row, rows)
+        }
+        false => {
+            let (row, _, sizes) = cut(kernel);
+            (row, Dim::product(&sizes))
+        }
+    };
+    row.space.into_iter().chain([total]).collect()
+}
+
+/// The merged kernel, the columns that a thread takes, and the space in chunks of them.
+fn cut(kernel: &Row) -> (Row, usize, Vec<Dim>) {
     let row = space::merge_row(kernel, Columns::Merge);
     let widest = access::lanes(
         row.space.last().unwrap_or(&Dim::from(1)),
         space::accesses(&row.body, &row.args),
     );
     let (lanes, sizes) = chunks(&row.space, widest);
+    (row, lanes, sizes)
+}
+
+fn points(kernel: &Row, target: Target) -> Block {
+    let (row, lanes, sizes) = cut(kernel);
     let total = Dim::product(&sizes);
 
     let mut asm = Asm::default();

@@ -20,6 +20,7 @@ pub fn run(
         launches: Vec::new(),
         maps: Vec::new(),
         scratch: Dim::from(0),
+        limits: Vec::new(),
     };
     let launch = Launch {
         entry: entry.into(),

@@ -2,6 +2,7 @@
 
 use super::{Plan, int};
 use crate::ptx::asm::{Asm, Class, Int, R, imm};
+use crate::ptx::emitted::LARGEST_INDEX;
 use crate::ptx::lanes::{self, Point};
 use crate::ptx::scope::Scope;
 use crate::{Inst, Operand, View};
@@ -73,10 +74,12 @@ impl<'a> Frame<'a> {
         }
         let (queries, keys) = (scope.size(asm, &k.queries), scope.size(asm, &k.keys));
         let high = (k.causal.as_ref()).map(|c| scope.size(asm, &c.offset));
-        let window = (k.causal.as_ref()).and_then(|c| i32::try_from(c.window?).ok());
+        let window = (k.causal.as_ref()).and_then(|c| i64::try_from(c.window?).ok());
+        // No call has keys that a larger one would hide.
+        let window = window.filter(|w| *w <= LARGEST_INDEX);
         let low = high
             .zip(window)
-            .map(|(h, w)| int::add(asm, h, Int::Imm(1 - i64::from(w))));
+            .map(|(h, w)| int::add(asm, h, Int::Imm(1 - w)));
         Frame {
             plan,
             queries,

@@ -30,7 +30,7 @@ const FEW: u32 = 8;
 /// As many warps as keep a large device busy with eight for each multiprocessor.
 const CROWD: usize = 8 * 132;
 /// More splits cost more to merge than they gain.
-const MAX_SPLITS: usize = 64;
+pub(super) const MAX_SPLITS: usize = 64;
 
 /// A kernel, and what follows from it for every entry.
 struct Plan<'a> {
@@ -165,6 +165,7 @@ impl<'a> Plan<'a> {
             launches,
             maps: Vec::new(),
             scratch: &records + &Dim::from(self.own),
+            limits: Vec::new(),
         }
     }
 

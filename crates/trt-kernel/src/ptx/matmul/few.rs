@@ -39,9 +39,11 @@ pub(super) fn fits(kernel: &Matmul) -> bool {
     let piece = PIECE / b.size();
     let aligned = |a: &Operand, bytes: usize| aligned_rows(kernel, a, bytes);
     let stored = kernel.a.stored();
+    // Four rows are read at constant distances, which have 32 bits of bytes.
+    let near = |stride: i64| stride.abs() < 1 << 27;
     k > 0
         && k % piece == 0
-        && kernel.b.view.strides[1].constant().is_some()
+        && kernel.b.view.strides[1].constant().is_some_and(near)
         && aligned(&kernel.b, PIECE)
         && stored.is_none_or(|s| aligned(s, PIECE.min(piece * a.size())))
 }

@@ -68,6 +68,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
         launches: Vec::new(),
         maps,
         scratch: Dim::from(0),
+        limits: Vec::new(),
     };
     let block = |(variant, when): (Variant, Vec<When>)| {
         let mapped = matches!(variant, Variant::Tma(_));
