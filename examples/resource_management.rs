@@ -12,7 +12,7 @@ mod random;
 mod tiny;
 
 use anyhow::{Result, ensure};
-use candle_trt::device::{self, Device};
+use candle_trt::device::{self, Device, ProcessMemory};
 use candle_trt::models::{Config, Llama, LoadOptions};
 use candle_trt::{
     Allocation, CompileLimits, Compiler, Engine, Error, FromTensors, Profile, Request, Shared,
@@ -36,6 +36,9 @@ struct Args {
 
 const CONTEXT: usize = 256;
 const PROMPT: [u32; 8] = [1, 5, 9, 2, 6, 3, 8, 4];
+/// What is freed to be trimmed: so many pieces of so many bytes.
+const PIECES: usize = 4096;
+const PIECE: usize = 16 << 10;
 
 /// The model and where it runs.
 struct Model {
@@ -84,12 +87,11 @@ fn main() -> Result<()> {
     drop(engine);
     resource_partitioning(&model)?;
     offload_module_to_cpu(&model)?;
-    builder_malloc_trim();
-    Ok(())
+    builder_malloc_trim()
 }
 
 impl Model {
-    fn compiler(&self, weights: Weights) -> Result<Compiler> {
+    fn compiler(&self, weights: impl Into<Arc<Weights>>) -> Result<Compiler> {
         Ok(Compiler::new(weights)
             .shared_device(self.device.clone())
             .profile(Profile::decoder(CONTEXT, 32)?))
@@ -303,22 +305,34 @@ fn lazy_engine_init(model: &Model, engine: &Engine) -> Result<()> {
 
 /// `enable_resource_partitioning=True, cpu_memory_budget=...`
 fn resource_partitioning(model: &Model) -> Result<()> {
-    let limited = |device_bytes| -> Result<Compiler> {
+    let limited = |host_bytes, device_bytes| -> Result<Compiler> {
         let compiler = model.opened()?.weight_streaming(true);
         Ok(compiler.budget(Request::Minimum).limits(CompileLimits {
-            host_bytes: Some(1 << 30),
+            host_bytes: Some(host_bytes),
             device_bytes: Some(device_bytes),
         }))
     };
-    let engine = model.compile(limited(1 << 30)?)?;
+    let (host, device) = (1 << 30, 1 << 30);
+    let engine = model.compile(limited(host, device)?)?;
     let report = engine.report();
+    ensure!(report.device_peak_bytes > 0 && report.device_peak_bytes <= device);
+    ensure!(report.host_peak_bytes.is_none_or(|peak| peak <= host));
     println!(
         "compile limits: peaks of {} on the host and {} on the device",
         report.host_peak_bytes.map_or("?".into(), mb),
         mb(report.device_peak_bytes)
     );
-    let refused = model.compile(limited(report.device_peak_bytes / 4)?);
-    println!("compile limits: {}", error(refused)?);
+    for (which, host, device) in [
+        ("host", 1 << 20, device),
+        ("device", host, report.device_peak_bytes / 4),
+    ] {
+        let refused = error(model.compile(limited(host, device)?))?;
+        println!("compile limits: {refused}");
+        let Error::CompileLimit { memory, short, .. } = refused else {
+            anyhow::bail!("refused for another reason");
+        };
+        ensure!(memory == which && short > 0);
+    }
     Ok(())
 }
 
@@ -326,12 +340,36 @@ fn resource_partitioning(model: &Model) -> Result<()> {
 fn offload_module_to_cpu(model: &Model) -> Result<()> {
     println!("offload_module_to_cpu: files are mapped, so there is no copy to offload");
     let tensors = tensors(&model.dir)?;
-    let weights = Weights::from_tensors(tensors)?;
-    let compiler = model.compiler(weights)?.weight_streaming(true);
-    let engine = model.compile(compiler.budget(Request::Minimum))?;
-    logits(&engine)?;
-    println!("offload_module_to_cpu: tensors are copied once, whatever the number of engines");
+    let bytes: usize = tensors.values().map(tensor_bytes).sum();
+    let weights = Arc::new(Weights::from_tensors(tensors)?);
+    let copies: usize = weights.files().iter().map(|f| f.map.len()).sum();
+    ensure!(weights.files().len() == 1 && copies < bytes + bytes / 10);
+    let engine = || {
+        let compiler = model.compiler(weights.clone())?.weight_streaming(true);
+        Ok::<_, anyhow::Error>(model.compile(compiler.budget(Request::Minimum))?)
+    };
+    let first = engine()?;
+    let expected = logits(&first)?;
+    // Nothing on systems that do not tell.
+    let held = || {
+        trim_host_memory();
+        ProcessMemory::now().map_or(0, |m| m.anonymous + m.shared)
+    };
+    let before = held();
+    let second = engine()?;
+    ensure!(logits(&second)? == expected);
+    let more = held().saturating_sub(before);
+    ensure!(more < bytes as u64 / 2, "a second engine took {more} bytes");
+    println!(
+        "offload_module_to_cpu: {} of tensors are copied once; a second engine took {} more",
+        mb(bytes as u64),
+        mb(more)
+    );
     Ok(())
+}
+
+fn tensor_bytes(tensor: &candle_core::Tensor) -> usize {
+    tensor.elem_count() * tensor.dtype().size_in_bytes()
 }
 
 fn tensors(dir: &Path) -> Result<std::collections::HashMap<String, candle_core::Tensor>> {
@@ -349,9 +387,21 @@ fn tensors(dir: &Path) -> Result<std::collections::HashMap<String, candle_core::
 }
 
 /// `TORCHTRT_ENABLE_BUILDER_MALLOC_TRIM=1`
-fn builder_malloc_trim() {
+fn builder_malloc_trim() -> Result<()> {
+    // Pieces too small to be mappings of their own, so that the allocator keeps them when freed.
+    let pieces: Vec<Vec<u8>> = (0..PIECES).map(|_| vec![1; PIECE]).collect();
+    // Made last and kept: while it is there, the heap before it cannot simply end earlier.
+    let last = vec![1u8; PIECE];
+    drop(pieces);
+    let trimmed = trim_host_memory();
+    drop(last);
+    // Other allocators than the GNU C library's cannot be asked.
+    if cfg!(all(target_os = "linux", target_env = "gnu")) {
+        ensure!(trimmed > (PIECES * PIECE) as u64 / 2, "{trimmed} bytes");
+    }
     println!(
         "builder malloc trim: {} went back to the system",
-        mb(trim_host_memory())
+        mb(trimmed)
     );
+    Ok(())
 }
