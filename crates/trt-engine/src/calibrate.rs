@@ -1,7 +1,7 @@
 //! Measuring what calls cost, by timing calls of the engine itself.
 //!
-//! They run at up to four budgets, everything resident, almost everything, half and the least,
-//! with states of their own and inputs of zeros. The engine is locked meanwhile, so no other call
+//! They run at up to four budgets, the least, almost everything resident, everything, and the one
+//! between at which the link is as busy as computing, with states of their own and inputs of zeros. The engine is locked meanwhile, so no other call
 //! sees these budgets, and nobody plans on the device, since what is free then is not free for
 //! good. What the engine takes leaves the others what they hold and what their calls need. The
 //! budget is restored on every way out.
@@ -100,7 +100,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Times calls at each budget, from the least up.
+    /// Measures the rates, and times calls at each budget.
     fn time_budgets(&mut self, class: usize, env: Env) -> Result<(Rates, Vec<Timed>), Error> {
         // Room for the rates and the states first, in turn.
         self.run.set_budget(Request::Minimum, 0)?;
@@ -117,7 +117,8 @@ impl<'a> Trial<'a> {
             inputs: inner.programs[class].input_bytes(&env),
             states: self.states()?,
         };
-        Ok((rates, self.time_sample(&sample)?))
+        let timed = self.time_sample(&sample, &rates)?;
+        Ok((rates, timed))
     }
 
     /// What is left of a room beside the floor.
@@ -143,34 +144,51 @@ impl<'a> Trial<'a> {
         states::acquire(inner)
     }
 
-    fn time_sample(&mut self, sample: &Sample) -> Result<Vec<Timed>, Error> {
+    /// Times calls at the ends first: they tell where the knee is.
+    fn time_sample(&mut self, sample: &Sample, rates: &Rates) -> Result<Vec<Timed>, Error> {
         let limits = self.run.streamer.layout().limits();
         let floor = limits.floor();
         let most = self.inner.largest_budget(self.run, self.before.applied);
-        let mut budgets = vec![
-            floor,
-            floor + (most - floor) / 2,
-            most.min(limits.total.saturating_sub(1)),
-        ];
-        budgets.push(most);
-        budgets.retain(|b| *b >= floor);
-        budgets.dedup();
+        let almost = most.min(limits.total.saturating_sub(1)).max(floor);
         let mut timed = Vec::new();
-        for budget in budgets {
-            match self.run.set_budget(Request::Bytes(budget), budget) {
-                Ok(_) => {}
-                // Others have taken the memory: what was timed so far has to do.
-                Err(why) if !timed.is_empty() => {
-                    tracing::debug!(budget, %why, "left out of calibrating");
-                    self.run.set_budget(Request::Minimum, 0)?;
-                    break;
-                }
-                Err(why) => return Err(why.into()),
-            }
-            let seconds = self.time(sample)?;
-            timed.push(Timed { budget, seconds });
-        }
+        let there = self.time_at(floor, sample, &mut timed)?
+            && self.time_at(almost, sample, &mut timed)?
+            && self.time_at(most, sample, &mut timed)?;
+        let largest = timed.iter().map(|t| t.budget).max().unwrap_or(floor);
+        let most = if there { most } else { largest };
+        let layout = self.run.streamer.layout();
+        let uses = self.inner.programs[sample.class].streamed();
+        let costs = Costs::fit(layout, &uses, rates, &timed);
+        let knee = layout.knee(&uses, floor..=most, &costs);
+        let between = knee.unwrap_or(floor + most.saturating_sub(floor) / 2);
+        self.time_at(between, sample, &mut timed)?;
         Ok(timed)
+    }
+
+    /// Times calls at a budget, unless they were; whether there is memory for it. What was timed so
+    /// far has to do where others have taken it.
+    fn time_at(
+        &mut self,
+        budget: u64,
+        sample: &Sample,
+        timed: &mut Vec<Timed>,
+    ) -> Result<bool, Error> {
+        if timed.iter().any(|t| t.budget == budget) {
+            return Ok(true);
+        }
+        match self.run.set_budget(Request::Bytes(budget), budget) {
+            Ok(_) => {
+                let seconds = self.time(sample)?;
+                timed.push(Timed { budget, seconds });
+                Ok(true)
+            }
+            Err(why) if !timed.is_empty() => {
+                tracing::debug!(budget, %why, "left out of calibrating");
+                self.run.set_budget(Request::Minimum, 0)?;
+                Ok(false)
+            }
+            Err(why) => Err(why.into()),
+        }
     }
 
     /// The median time of some calls at the budget in force.
