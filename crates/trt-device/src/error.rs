@@ -2,7 +2,7 @@
 
 use trt_kernel::KernelError;
 use trt_kernel::host::HostError;
-use trt_kernel::ptx::PtxError;
+use trt_kernel::ptx::{PtxError, TooLarge};
 
 /// An error of a device call, or of work on a stream.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -218,6 +218,14 @@ pub enum Error {
         device: String,
         /// The error that ended it.
         source: Box<Error>,
+    },
+    /// A size that a kernel counts with 32 bits is too large in this call.
+    #[error("the {kernel} kernel: {source}")]
+    TooLarge {
+        /// The kernel kind.
+        kernel: &'static str,
+        /// The size.
+        source: TooLarge,
     },
     /// No PTX for a kernel.
     #[error(transparent)]

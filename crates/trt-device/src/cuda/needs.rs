@@ -10,6 +10,7 @@ use super::DeviceMemory;
 use super::bounds::{Access, inside};
 use crate::{Error, Slice, Work};
 use std::collections::BTreeMap;
+use trt_kernel::ptx::within;
 use trt_kernel::{DType, Dim, Env, Var};
 
 /// What must hold in every replay.
@@ -17,6 +18,8 @@ use trt_kernel::{DType, Dim, Env, Var};
 pub(super) struct Needs {
     accesses: Vec<Reached>,
     scratch: Vec<Scratch>,
+    /// Sizes that texts count with 32 bits, and of which kernel.
+    limits: Vec<(&'static str, Dim)>,
     /// The slice that ends last in each reserved memory, by the memory's address.
     reserved: BTreeMap<u64, Slice>,
 }
@@ -72,6 +75,15 @@ impl Needs {
         }
     }
 
+    /// Adds sizes that a text counts with 32 bits.
+    pub fn limits(&mut self, kernel: &'static str, limits: &[Dim]) {
+        for dim in limits {
+            if !self.limits.iter().any(|(_, known)| known == dim) {
+                self.limits.push((kernel, dim.clone()));
+            }
+        }
+    }
+
     /// Adds the reserved memory that work uses.
     pub fn memory(&mut self, work: &Work) {
         for slice in work.slices().filter(|s| !s.is_empty()) {
@@ -93,10 +105,15 @@ impl Needs {
         let free = |var: Var| !fixed.contains_key(&var);
         self.accesses.retain(|r| r.access.vars().any(free));
         self.scratch.retain(|s| s.needed.vars().any(free));
+        self.limits.retain(|(_, dim)| dim.vars().any(free));
     }
 
     /// Whether a replay with these integers stays in its memory; `stream` is named in errors.
     pub fn check(&self, env: &Env, stream: &str) -> Result<(), Error> {
+        for (kernel, dim) in &self.limits {
+            let one = std::slice::from_ref(dim);
+            within(one, env).map_err(|source| Error::TooLarge { kernel, source })?;
+        }
         for r in &self.accesses {
             let (arg, reach) = (r.access.arg(), r.access.reach(env));
             inside(arg, r.dtype, reach, r.bytes).map_err(|source| Error::Launch {
@@ -203,6 +220,22 @@ mod tests {
         let mut needs = needs(&[8]);
         needs.settle(&BTreeMap::from([(SEQ, 1), (PAST, 5)]));
         assert!(needs.accesses.is_empty());
+    }
+
+    #[test]
+    fn a_replay_may_count_no_further_than_its_kernels() {
+        let mut needs = Needs::default();
+        let size = &Dim::var(PAST) * &Dim::from(1 << 20);
+        needs.limits("row", &[size.clone(), Dim::var(SEQ)]);
+        needs.limits("row", &[size]);
+        needs.settle(&BTreeMap::from([(SEQ, 1)]));
+        assert_eq!(needs.limits.len(), 1);
+        assert!(needs.check(&Env::new(&[2000]), "s").is_ok());
+        let error = needs.check(&Env::new(&[2048]), "s").unwrap_err();
+        assert!(
+            matches!(error, Error::TooLarge { kernel: "row", .. }),
+            "{error}"
+        );
     }
 
     #[test]

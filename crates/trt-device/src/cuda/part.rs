@@ -18,7 +18,7 @@ use crate::{Error, Slice, Tiles};
 use std::ops::Range;
 use std::sync::Arc;
 use trt_kernel::host::HostError;
-use trt_kernel::ptx::{Emitted, Launch, Param, TilesParam};
+use trt_kernel::ptx::{Emitted, Launch, Param, TilesParam, within};
 use trt_kernel::{Dim, Env, Kernel, Order, Var};
 
 /// A part of an executable.
@@ -30,6 +30,8 @@ pub(super) struct Part {
     params: Vec<Param>,
     entries: Vec<Entry>,
     pub scratch: Dim,
+    /// Sizes that its text counts with 32 bits.
+    limits: Vec<Dim>,
     /// Whether its launches may start before the one ahead has ended.
     overlaps: bool,
     weights: Vec<Weight>,
@@ -91,6 +93,7 @@ impl Part {
                 .map(entry)
                 .collect::<Result<_, Error>>()?,
             scratch: emitted.scratch.clone(),
+            limits: emitted.limits.clone(),
             overlaps: emitted.overlaps(),
             weights: weights(kernel),
             chain: matches!(kernel, Kernel::Group(g) if g.order == Order::Chain),
@@ -124,6 +127,7 @@ impl Part {
             }
         }
         needs.scratch(self.kind, &self.scratch, call.scratch.map_or(0, Slice::len));
+        needs.limits(self.kind, &self.limits);
     }
 
     /// Whether tiles stand for an argument.
@@ -147,6 +151,8 @@ impl Part {
             stream: call.stream.into(),
             source,
         };
+        let kernel = self.kind;
+        within(&self.limits, call.env).map_err(|source| Error::TooLarge { kernel, source })?;
         let used = |arg| !self.tiled(arg, tiles);
         let checked = self.bounds.check(call.env, args, used);
         checked.map_err(failed)?;

@@ -299,8 +299,8 @@ pub struct TooLarge {
     pub value: i64,
 }
 
-/// Whether one of the sizes is too large in a call.
-pub(super) fn within(limits: &[Dim], env: &Env) -> Result<(), TooLarge> {
+/// Whether [`Emitted::limits`] hold in a call; the size that is too large.
+pub fn within(limits: &[Dim], env: &Env) -> Result<(), TooLarge> {
     let value = |dim: &Dim| dim.checked_eval(env).unwrap_or(i64::MAX);
     let covered = |dim: &&Dim| (-LARGEST_INDEX..=LARGEST_INDEX).contains(&value(dim));
     match limits.iter().find(|dim| !covered(dim)) {
@@ -320,7 +320,7 @@ impl Emitted {
         self.target.overlaps()
     }
 
-    /// Whether the text computes a call right, as far as sizes decide that. Indices are 32-bit
+    /// Whether [`within`] holds: whether the text computes a call right, as far as sizes decide that. Indices are 32-bit
     /// values, so a call that this refuses must not be launched; asked before anything else of the
     /// call is computed. Runtime integers that decide it may be others than those of
     /// [`Emitted::grid_vars`], so a replay asks too.

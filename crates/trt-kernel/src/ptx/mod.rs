@@ -37,7 +37,7 @@ mod stages;
 
 pub use emitted::{
     COUNTERS, Emitted, Extent, LARGEST_INDEX, Launch, MAP_BYTES, MAP_RANGES, MAX_TILES, MapParam,
-    Mapped, Param, Target, TensorMap, TilesParam, TooLarge, When,
+    Mapped, Param, Target, TensorMap, TilesParam, TooLarge, When, within,
 };
 pub use pull::{Pull, pull};
 
