@@ -301,8 +301,10 @@ impl Compiler {
         watch: Watch,
     ) -> Result<Engine, Error> {
         agree(&found)?;
-        let least = self.needs(&found, found.iter().map(Found::least_arena).max())?;
-        least.check_least(self.limits.device_bytes)?;
+        if self.limits.device_bytes.is_some() {
+            let least = self.needs(&found, found.iter().map(Found::least_arena).max())?;
+            least.check_least(self.limits.device_bytes)?;
+        }
         let start = Instant::now();
         let device = self.device_or_host();
         let classes = found.into_iter().zip(&mut report.classes);
