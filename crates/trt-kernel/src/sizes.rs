@@ -51,10 +51,8 @@ fn points(space: &[Dim]) -> Checked {
     if let Some(size) = space.iter().find(|s| s.constant().is_some_and(|c| c < 0)) {
         return Err(format!("a size of {size}"));
     }
-    let each = space.iter().map(least);
-    let all = each.fold(Some(1), |all: Option<i64>, size| {
-        all?.checked_mul(size?.max(1))
-    });
+    let mut each = space.iter().map(least);
+    let all = each.try_fold(1i64, |all, size| all.checked_mul(size?.max(1)));
     match all.is_some_and(|all| all <= LARGEST) {
         true => Ok(()),
         false => Err(format!(

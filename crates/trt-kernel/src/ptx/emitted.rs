@@ -1,5 +1,6 @@
 //! What the back end hands over: text, parameters, and launches as data.
 
+use super::limits::{self, TooLarge};
 use crate::{Arg, DType, Dim, Env, Var};
 use std::fmt;
 
@@ -285,34 +286,16 @@ pub struct Emitted {
     pub limits: Vec<Dim>,
 }
 
-/// The largest size that the text may count with 32 bits: what lies between it and 2^31 is more
-/// than a block goes beyond the end of an axis.
-pub const LARGEST_INDEX: i64 = (1 << 31) - (1 << 13);
-
-/// A size of a call that 32-bit indices do not cover.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{dim} is {value} in this call, and indices of 32 bits go to {LARGEST_INDEX}")]
-pub struct TooLarge {
-    /// The size.
-    pub dim: Dim,
-    /// Its value, or the largest of 64 bits where that is not enough.
-    pub value: i64,
-}
-
-/// Whether [`Emitted::limits`] hold in a call; the size that is too large.
-pub fn within(limits: &[Dim], env: &Env) -> Result<(), TooLarge> {
-    let value = |dim: &Dim| dim.checked_eval(env).unwrap_or(i64::MAX);
-    let covered = |dim: &&Dim| (-LARGEST_INDEX..=LARGEST_INDEX).contains(&value(dim));
-    match limits.iter().find(|dim| !covered(dim)) {
-        None => Ok(()),
-        Some(dim) => Err(TooLarge {
-            dim: dim.clone(),
-            value: value(dim),
-        }),
-    }
-}
-
 impl Emitted {
+    /// A bound of the bytes of instructions that the text becomes. It needs no driver, and no proof
+    /// stands behind it: instructions follow the text, and what assemblers add (divisions, copies
+    /// of short loops) is a few KiB. It was found by assembling, and tests hold every kernel of the
+    /// corpus and of the models to it, for every device. Constants and what a driver rounds up to
+    /// come on top.
+    pub fn code_bytes(&self) -> u64 {
+        2 * self.text.len() as u64 + (4 << 10)
+    }
+
     /// Whether a launch may start before the one ahead of it in its stream has ended: the text
     /// waits by itself before it touches what other launches write. Streamed weights are read
     /// before that, so they must be there when the launch ahead starts.
@@ -320,12 +303,12 @@ impl Emitted {
         self.target.overlaps()
     }
 
-    /// Whether [`within`] holds: whether the text computes a call right, as far as sizes decide that. Indices are 32-bit
+    /// Whether the text computes a call right, as far as sizes decide that. Indices are 32-bit
     /// values, so a call that this refuses must not be launched; asked before anything else of the
     /// call is computed. Runtime integers that decide it may be others than those of
     /// [`Emitted::grid_vars`], so a replay asks too.
     pub fn within(&self, env: &Env) -> Result<(), TooLarge> {
-        within(&self.limits, env)
+        limits::within(&self.limits, env)
     }
 
     /// The runtime integers that decide what is launched: calls that agree in these launch the

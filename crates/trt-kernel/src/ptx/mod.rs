@@ -36,9 +36,10 @@ mod space;
 mod stages;
 
 pub use emitted::{
-    COUNTERS, Emitted, Extent, LARGEST_INDEX, Launch, MAP_BYTES, MAP_RANGES, MAX_TILES, MapParam,
-    Mapped, Param, Target, TensorMap, TilesParam, TooLarge, When, within,
+    COUNTERS, Emitted, Extent, Launch, MAP_BYTES, MAP_RANGES, MAX_TILES, MapParam, Mapped, Param,
+    Target, TensorMap, TilesParam, When,
 };
+pub use limits::{LARGEST_INDEX, TooLarge, within};
 pub use pull::{Pull, pull};
 
 use crate::{Attention, Kernel, Matmul};

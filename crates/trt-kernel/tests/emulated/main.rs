@@ -9,6 +9,7 @@ mod attention;
 mod before;
 mod chain;
 mod corpus;
+mod cut;
 mod group;
 mod left;
 mod matmul;

@@ -38,6 +38,7 @@ fn module(args: usize, threads: u32, blocks: u32, body: &str) -> Emitted {
         }],
         maps: Vec::new(),
         scratch: Dim::from(0),
+        limits: Vec::new(),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{Plan, int};
 use crate::ptx::asm::{Asm, Class, Int, R, imm};
-use crate::ptx::emitted::LARGEST_INDEX;
 use crate::ptx::lanes::{self, Point};
+use crate::ptx::limits::LARGEST_INDEX;
 use crate::ptx::scope::Scope;
 use crate::{Inst, Operand, View};
 use std::f32::consts::LOG2_E;
