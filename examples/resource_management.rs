@@ -207,7 +207,7 @@ fn weight_streaming_context(engine: &Engine) -> Result<()> {
 /// No counterpart: a bound for everything on the device, from which the budget follows
 fn device_limit(engine: &Engine) -> Result<()> {
     let memory = engine.memory();
-    let other = memory.activations + memory.constants + memory.states_per_session;
+    let other = memory.activations + memory.constants + memory.code + memory.states_per_session;
     let mut scope = engine.weight_streaming()?;
     let applied = scope.set_device_limit(other + engine.total_device_budget() / 2)?;
     logits(engine)?;

@@ -54,8 +54,10 @@ fn an_engine_takes_its_limit_and_what_the_driver_needs_at_most_by_the_drivers_co
             for token in 0..8 {
                 session.decode(token).expect("a token");
             }
-            let high = engine.memory().high_water;
+            let memory = engine.memory();
+            let high = memory.high_water;
             assert!(high <= limit, "{high} with a limit of {limit}");
+            assert!(memory.code > 0, "kernels are counted: {memory:?}");
         });
         let held = before.saturating_sub(least);
         assert!(held >= limit / 4, "{held}: nothing was measured");

@@ -25,11 +25,13 @@ pub enum Purpose {
     Io,
     /// Working memory of kernels.
     Scratch,
+    /// Kernels themselves.
+    Code,
 }
 
 impl Purpose {
     /// Every purpose, in the order of reports.
-    pub const ALL: [Purpose; 7] = [
+    pub const ALL: [Purpose; 8] = [
         Purpose::Weights,
         Purpose::Ring,
         Purpose::Activations,
@@ -37,6 +39,7 @@ impl Purpose {
         Purpose::Constants,
         Purpose::Io,
         Purpose::Scratch,
+        Purpose::Code,
     ];
 
     /// The name that reports use.
@@ -49,6 +52,7 @@ impl Purpose {
             Purpose::Constants => "constants",
             Purpose::Io => "io",
             Purpose::Scratch => "scratch",
+            Purpose::Code => "code",
         }
     }
 }

@@ -68,6 +68,15 @@ impl Executable {
         }
     }
 
+    /// The code that it has on the device, piece by piece: a number that executables which share a
+    /// piece have in common while they live, and at most how many bytes it is. None on the host.
+    pub fn code(&self) -> Vec<(usize, u64)> {
+        match &self.0 {
+            ExecutableOf::Host(_) | ExecutableOf::ByHost(_) => Vec::new(),
+            ExecutableOf::Cuda(own) => own.code().collect(),
+        }
+    }
+
     /// Bytes of working memory that a launch needs.
     pub fn scratch(&self) -> Dim {
         match &self.0 {

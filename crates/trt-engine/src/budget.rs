@@ -88,15 +88,16 @@ impl Engine {
     }
 
     /// The most that the engine may hold on the device: weights, their ring, activations, scratch,
-    /// constants and states. What a GPU's driver holds by itself is not counted: on an H100 code
-    /// and graphs took next to nothing, a stream 2 to 4 MB, page tables 2 MB for each GB of weight
-    /// files that are locked (12 to 21 MB in all for a model of 0.3 GB, 40 MB for one of 16 GB).
+    /// constants, states and the code of kernels, which is a bound. What a GPU's driver holds by
+    /// itself is not counted: on an H100 graphs took next to nothing, a stream 2 to 4 MB, page
+    /// tables 2 MB for each GB of weight files that are locked (12 to 21 MB in all for a model of
+    /// 0.3 GB, 40 MB for one of 16 GB).
     pub fn device_limit(&self) -> u64 {
         self.0.pool.limit()
     }
 
     /// Bounds what [`Engine::device_limit`] counts; the budget becomes what is left for weights beside
-    /// activations, constants, and the states of the sessions that exist, or of one.
+    /// activations, constants, code, and the states of the sessions that exist, or of one.
     pub fn set_device_limit(&self, limit: u64) -> Result<Applied, Error> {
         self.require_streaming()?;
         let mut run = self.run();
@@ -153,7 +154,7 @@ impl Inner {
         let states = of(Purpose::States).max(self.state_bytes);
         let activations = of(Purpose::Activations).max(seat.most());
         let rest = of(Purpose::Constants) + of(Purpose::Io) + of(Purpose::Scratch);
-        states + activations + rest
+        states + activations + rest + of(Purpose::Code)
     }
 
     /// What [`Request::Automatic`] means now: the engine's share of what is free or held by weights

@@ -6,7 +6,7 @@
 
 use crate::engine::{Engine, Parts};
 use crate::limits::{CompileLimits, DeviceNeeds, Watch, compiling, loading};
-use crate::ready::{Found, Lowered, Uses, agree, find, large_pinned, ready};
+use crate::ready::{Found, Lowered, Uses, agree, code_bytes, find, large_pinned, ready};
 use crate::report::{ClassReport, CompileReport};
 use crate::saved::Opened;
 use crate::source::Source;
@@ -312,7 +312,8 @@ impl Compiler {
         let programs = programs.collect::<Result<Vec<_>, _>>()?;
         report.compile_seconds += start.elapsed().as_secs_f64();
         watch.check("loading kernels")?;
-        let needs = self.needs(&programs, programs.iter().map(|p| p.arena.bytes).max())?;
+        let mut needs = self.needs(&programs, programs.iter().map(|p| p.arena.bytes).max())?;
+        needs.code = code_bytes(&programs);
         needs.check(self.limits.device_bytes)?;
         // An automatic budget follows the limit.
         if self.first_budget() != Request::Automatic {

@@ -19,7 +19,7 @@ use candle_core::DType;
 use parking_lot::{FairMutex, FairMutexGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
-use trt_alloc::{Lease, Pool, Purpose};
+use trt_alloc::{Lease, Pool, Purpose, Reservation};
 use trt_device::{Device, Executable, OwnedStream};
 use trt_graph::program::{BufferId, Program, WeightId as ProgramWeight};
 use trt_kernel::Var;
@@ -94,6 +94,8 @@ pub(crate) struct Inner {
     report: CompileReport,
     pub streaming: bool,
     mapped_tables: u64,
+    /// What the pool counts for the code of its kernels.
+    code: Reservation,
     /// Bytes of the states of one session.
     pub state_bytes: u64,
     /// Bytes of the arena of the largest call.
@@ -141,6 +143,7 @@ impl Engine {
             allocation,
         } = parts;
         let pool = Pool::new(device.clone(), compile_limit.unwrap_or(u64::MAX));
+        let code = pool.reserve(needs.code, Purpose::Code)?;
         let compute = OwnedStream::new(&device, "compute")?;
         let roles = Roles::of(&programs);
         let mapped_only = roles
@@ -169,8 +172,9 @@ impl Engine {
         let demand = config.demand(1.);
         let automatic = streaming && limit.is_none() && request == Request::Automatic;
         let newcomer = match automatic {
-            true => Newcomer::Automatic(&demand, needs.beside_weights()),
-            false => Newcomer::Fixed(needs.total()),
+            // Code is not among what is free any more.
+            true => Newcomer::Automatic(&demand, needs.beside_weights() - needs.code),
+            false => Newcomer::Fixed(needs.total() - needs.code),
         };
         // To the end: then others see what this engine has and will need.
         let planning = Planning::on(&device);
@@ -196,6 +200,7 @@ impl Engine {
             report,
             streaming,
             mapped_tables,
+            code,
             state_bytes: needs.states,
             arena: needs.activations,
             demand,
@@ -262,6 +267,7 @@ impl Engine {
             weights: of(Purpose::Weights) + of(Purpose::Ring),
             activations: of(Purpose::Activations) + of(Purpose::Io) + of(Purpose::Scratch),
             constants: of(Purpose::Constants),
+            code: self.0.code.bytes(),
             states: of(Purpose::States),
             states_per_session: self.0.state_bytes,
             in_use: pool.in_use(),

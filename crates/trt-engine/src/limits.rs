@@ -21,10 +21,10 @@ pub struct CompileLimits {
     /// Bytes of anonymous host memory beyond what the process held before. On the host device
     /// this includes the memory that stands for a device's, once it is touched.
     pub host_bytes: Option<u64>,
-    /// Bytes of device memory: weights, activations of the largest call, constants, and the states
-    /// of one session. Of the weights [`Request::Automatic`] counts its floor, since it takes what
+    /// Bytes of device memory: weights, activations of the largest call, constants, the states of one
+    /// session, and the code of kernels. Of the weights [`Request::Automatic`] counts its floor, since it takes what
     /// the limit leaves; any other budget counts in full, and so do all weights where they are
-    /// not streamed. Code and what else a driver takes by itself is not counted.
+    /// not streamed. What a driver takes by itself is not counted.
     pub device_bytes: Option<u64>,
 }
 
@@ -133,6 +133,8 @@ pub(crate) struct DeviceNeeds {
     pub activations: u64,
     pub constants: u64,
     pub states: u64,
+    /// Known, and on the device, once kernels are loaded.
+    pub code: u64,
 }
 
 impl DeviceNeeds {
@@ -166,6 +168,7 @@ impl DeviceNeeds {
             activations: arena,
             constants: constant_bytes(programs),
             states: states.map_or(0, states::bytes),
+            code: 0,
         })
     }
 
@@ -174,7 +177,7 @@ impl DeviceNeeds {
     }
 
     pub fn beside_weights(&self) -> u64 {
-        self.activations + self.constants + self.states
+        self.activations + self.constants + self.states + self.code
     }
 
     /// Whether it can be within the limit of compiling, where the arena may turn out larger.
@@ -211,8 +214,8 @@ impl fmt::Display for DeviceNeeds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "weights {}, activations {}, constants {}, states of one session {}",
-            self.weights, self.activations, self.constants, self.states
+            "weights {}, activations {}, constants {}, states of one session {}, code {}",
+            self.weights, self.activations, self.constants, self.states, self.code
         )
     }
 }

@@ -8,7 +8,7 @@ use crate::engine::{Compiled, WeightUse};
 use crate::memory::{ArenaShape, is_written};
 use crate::report::ClassReport;
 use crate::{Error, Weights};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use trt_device::Device;
 use trt_graph::Class;
@@ -64,6 +64,13 @@ impl Uses for Compiled {
     fn weights(&self) -> &[WeightId] {
         &self.weights
     }
+}
+
+/// Bytes of the kernels' code on the device, at most; what programs share counts once.
+pub(crate) fn code_bytes(programs: &[Compiled]) -> u64 {
+    let executables = programs.iter().flat_map(|p| &p.executables);
+    let pieces: HashMap<usize, u64> = executables.flat_map(|e| e.code()).collect();
+    pieces.values().sum()
 }
 
 /// Finds the weights of a program.

@@ -96,6 +96,9 @@ pub struct MemoryReport {
     pub activations: u64,
     /// Constants such as rotary tables.
     pub constants: u64,
+    /// Kernels: a bound of what their code takes, 0 on the host.
+    #[serde(default)]
+    pub code: u64,
     /// States of all sessions.
     pub states: u64,
     /// States of one session.

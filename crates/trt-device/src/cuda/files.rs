@@ -129,15 +129,15 @@ impl Files {
             }
             let from = entry.map.as_ptr().wrapping_add(part.start);
             let pull = self.pull.as_ref();
-            let pull = pull.filter(|pull| pull.wanted(to, from, part.len()));
-            // SAFETY: the part lies in one registered chunk, which stays while the slice is kept
-            // or until the device was waited for; files that are mapped do not change, as
-            // whoever maps them vouches. The rest is the caller's, but for the multiples that
-            // `wanted` has looked at.
-            match pull {
-                None => unsafe { stream.copy_in(bound, to, from, part.len())? },
+            match pull.filter(|pull| pull.wanted(to, from, part.len())) {
+                None => {
+                    // SAFETY: the part lies in one registered chunk, which stays while the slice
+                    // is kept or until the device was waited for; files that are mapped do not
+                    // change, as whoever maps them vouches. The rest is the caller's.
+                    unsafe { stream.copy_in(bound, to, from, part.len())? }
+                }
                 Some(pull) => {
-                    // SAFETY: as above.
+                    // SAFETY: as above; `wanted` has looked for multiples of eight.
                     unsafe { pull.copy(bound, stream, to, from, part.len())? };
                     self.pulled.fetch_add(part.len() as u64, Ordering::Relaxed);
                 }

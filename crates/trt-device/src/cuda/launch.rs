@@ -96,6 +96,11 @@ impl CudaExecutable {
         Arc::ptr_eq(&self.context, context)
     }
 
+    /// The code of its parts; see [`crate::Executable::code`].
+    pub(crate) fn code(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.parts.iter().map(Part::code)
+    }
+
     /// Bytes of working memory that a launch needs.
     pub(crate) fn scratch(&self) -> &Dim {
         &self.scratch

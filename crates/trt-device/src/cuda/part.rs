@@ -41,8 +41,10 @@ pub(super) struct Part {
     alignment: Alignment,
     /// If launches need tensor maps.
     fed: Option<Fed>,
+    /// A bound of the bytes of its code.
+    code: u64,
     /// Holds the functions of the entries.
-    _text: Arc<Text>,
+    text: Arc<Text>,
 }
 
 /// One launch of those that a kernel takes.
@@ -100,8 +102,14 @@ impl Part {
             bounds: Bounds::new(kernel),
             alignment: Alignment::new(kernel),
             fed,
-            _text: text,
+            code: emitted.code_bytes(),
+            text,
         })
+    }
+
+    /// Its code: the place of its text, which other parts may share, and a bound of its bytes.
+    pub fn code(&self) -> (usize, u64) {
+        (Arc::as_ptr(&self.text) as usize, self.code)
     }
 
     /// How many weights may come in tiles.
