@@ -56,7 +56,7 @@ fn points(space: &[Dim]) -> Checked {
     match all.is_some_and(|all| all <= LARGEST) {
         true => Ok(()),
         false => Err(format!(
-            "a space of {}, more than {LARGEST} points",
+            "a space of {} is too large: more than {LARGEST} points",
             list(space)
         )),
     }
