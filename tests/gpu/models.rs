@@ -171,6 +171,14 @@ fn follows_the_host(model: &Tiny, dtype: DType, most: f32) {
             "{} {dtype:?}, prompt {prompt}: error {error:.2e} of the largest logit",
             model.name
         );
+        for request in ["min", "50%", "full"].map(|r| r.parse().expect("a budget")) {
+            on_gpu.set_device_budget(request).expect("a budget");
+            assert!(
+                bits(&logits(&on_gpu, prompt)) == bits(&got),
+                "{} {dtype:?}, prompt {prompt}: other bits at {request}",
+                model.name
+            );
+        }
     }
 }
 
@@ -184,7 +192,9 @@ fn every_family_follows_the_host_in_f32() {
 #[test]
 fn models_in_half_precision_follow_the_host() {
     for (dtype, most) in [(DType::BF16, 0.06), (DType::F16, 0.01)] {
-        follows_the_host(&tiny::llama(), dtype, most);
+        for family in tiny::all() {
+            follows_the_host(&family, dtype, most);
+        }
         follows_the_host(&wide(64), dtype, most);
         follows_the_host(&wide(128), dtype, most);
     }
