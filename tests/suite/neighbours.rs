@@ -4,21 +4,13 @@
 use crate::common::hooked::Hooked;
 use crate::common::small::{CONTEXT, bits, compile};
 use crate::common::tiny::tokens;
+use crate::predict::COSTS;
 use candle_trt::device::{Device, Host, HostMode};
-use candle_trt::{Allocation, Compiler, Costs, Engine, Error, Profile, Request};
+use candle_trt::{Allocation, Compiler, Engine, Error, Profile, Request};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const MODES: [HostMode; 2] = [HostMode::Unified, HostMode::Discrete];
-
-/// 1 MB/s over the link, so that the largest budget is the fastest.
-const COSTS: Costs = Costs {
-    link: 1e6,
-    memory: 1e9,
-    settled: 0.001,
-    streaming: 0.0015,
-    contention: 0.1,
-};
 
 /// What an engine takes of a device.
 struct Sizes {

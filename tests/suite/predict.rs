@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// 1 MB/s over the link, so that copying decides wherever there is any.
-const COSTS: Costs = Costs {
+pub const COSTS: Costs = Costs {
     link: 1e6,
     memory: 1e9,
     settled: 0.001,
