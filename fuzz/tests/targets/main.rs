@@ -1,0 +1,7 @@
+//! Every parser of files and texts that others made, a module each.
+
+mod budget;
+
+/// Counts what each case holds.
+#[global_allocator]
+static MEMORY: candle_trt_fuzz::Counting = candle_trt_fuzz::Counting;
