@@ -70,9 +70,8 @@ impl Decoder {
         let table = weights.find("model.embed_tokens.weight")?;
         let dtype = weights.get(table).map_or("unknown", |t| t.dtype.name());
 
-        let longest = wish.prompt_tokens.clamp(2, LONGEST_CALL);
-        // A profile has room for a few tokens after the longest call, whether or not they are asked for.
-        let positions = wish.max_positions.max(longest + 4);
+        let longest = wish.prompt_tokens.clamp(1, LONGEST_CALL);
+        let positions = wish.max_positions.max(1);
         let options = LoadOptions {
             max_positions: Some(positions),
         };

@@ -48,7 +48,7 @@ pub(crate) fn estimate(weights: &Weights, profile: &Profile) -> Result<u64, Erro
         let points = class.sample_points()?;
         let records = points.len() as u64 * count * RECORDS * PER_RECORD;
         let masks: u64 = points.iter().map(|p| mask(class, p)).sum();
-        largest = largest.max(records + masks);
+        largest = largest.max(records + masks + class.walked_bytes());
     }
     let programs = profile.classes.len() as u64 * count * PER_WEIGHT;
     Ok(BASE + largest + programs)
