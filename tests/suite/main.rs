@@ -19,6 +19,7 @@ mod neighbours;
 mod poison;
 mod predict;
 mod pressure;
+mod profiles;
 mod saved;
 mod semantics;
 mod smollm2;

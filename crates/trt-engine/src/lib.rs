@@ -54,6 +54,7 @@ mod device_budget;
 mod engine;
 mod error;
 mod guard;
+mod integers;
 mod limits;
 mod memory;
 mod neighbours;
