@@ -40,6 +40,7 @@ pub use trt_engine::{
 };
 pub use trt_graph::{Call, Step, candle, candle_nn};
 pub use trt_models as models;
+pub use trt_stream::{NameError, plain_name};
 
 /// Graphs, passes and programs: for those who look inside or extend the compiler.
 pub use trt_graph as graph;
