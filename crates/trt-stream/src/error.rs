@@ -1,6 +1,7 @@
 //! What can go wrong, with the names and numbers needed to act on it.
 
-use crate::{BudgetError, ProgramId, WeightId};
+use crate::near;
+use crate::{BudgetError, FileError, ProgramId, WeightId};
 use std::path::{Path, PathBuf};
 use trt_kernel::DType;
 
@@ -9,23 +10,41 @@ use trt_kernel::DType;
 #[non_exhaustive]
 pub enum WeightsError {
     /// The system refused.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {error}")]
     Io {
         /// What was tried.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said. It is part of the message, so it is no source of it.
+        error: std::io::Error,
+    },
+    /// Something else in a file's place, or a file that is too large to be what it should be.
+    #[error("cannot read {path}: {error}")]
+    File {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        error: FileError,
     },
     /// No file in memory could be made.
     #[error(transparent)]
     Device(#[from] trt_device::Error),
     /// A directory without weights.
-    #[error("{path} holds no safetensors file")]
+    #[error("{path} holds no safetensors file{}", instead(others))]
     Empty {
         /// The directory.
         path: PathBuf,
+        /// Files with weights in other formats that it holds.
+        others: Vec<String>,
+    },
+    /// A file of another kind.
+    #[error("{file} is no safetensors file but {kind}")]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+        /// What it is, and what may be done about it.
+        kind: &'static str,
     },
     /// A file ends before what its header promises.
     #[error("{file} is truncated: {what} ends at byte {needed}, the file has {found}")]
@@ -112,17 +131,27 @@ pub enum WeightsError {
         /// What is wrong.
         reason: String,
     },
-    /// A shard that the index names does not exist.
+    /// A tensor is in a shard, but the index, which decides, does not name it.
+    #[error("tensor '{tensor}' is in {file}, but {index} does not name it")]
+    NotInIndex {
+        /// The tensor.
+        tensor: String,
+        /// The shard.
+        file: PathBuf,
+        /// The index.
+        index: PathBuf,
+    },
+    /// The tensor was asked for, and the shard that the index names for it does not exist.
     #[error("{index} puts tensor '{tensor}' in shard '{shard}', which does not exist")]
     MissingShard {
         /// The index.
         index: PathBuf,
         /// The shard.
         shard: String,
-        /// A tensor it should hold.
+        /// The tensor, or one of them where no shard exists.
         tensor: String,
     },
-    /// A tensor is not in the shard that the index names.
+    /// The tensor was asked for, and is not in the shard that the index names for it.
     #[error("{index} puts tensor '{tensor}' in {file}, which does not hold it")]
     NotInShard {
         /// The tensor.
@@ -133,7 +162,7 @@ pub enum WeightsError {
         file: PathBuf,
     },
     /// No tensor of this name.
-    #[error("no tensor '{name}' among {count}{}", suggest(near))]
+    #[error("no tensor '{name}' among {count}{}", suggest(name, near))]
     Missing {
         /// The name asked for.
         name: String,
@@ -179,20 +208,51 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
-    pub(crate) fn io(action: &'static str, path: &Path, source: &std::io::Error) -> Self {
+    /// For a missing tensor, the names that may be meant, best first, each with what sets it apart
+    /// if that is its prefix.
+    pub fn suggestions(&self) -> Vec<String> {
+        match self {
+            WeightsError::Missing { name, near, .. } => described(name, near),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path, error: std::io::Error) -> Self {
         WeightsError::Io {
             action,
             path: path.to_path_buf(),
-            // An `io::Error` is not `Clone`; its kind and text are what matters.
-            source: std::io::Error::new(source.kind(), source.to_string()),
+            error,
+        }
+    }
+
+    pub(crate) fn file(path: &Path, error: FileError) -> Self {
+        let path = path.to_path_buf();
+        match error {
+            FileError::Io(error) => WeightsError::Io {
+                action: "open",
+                path,
+                error,
+            },
+            error => WeightsError::File { path, error },
         }
     }
 }
 
-fn suggest(near: &[String]) -> String {
+fn described(name: &str, near: &[String]) -> Vec<String> {
+    near.iter().map(|n| near::described(name, n)).collect()
+}
+
+fn suggest(name: &str, near: &[String]) -> String {
     match near {
         [] => String::new(),
-        names => format!("; near names: {}", names.join(", ")),
+        near => format!("; near names: {}", described(name, near).join(", ")),
+    }
+}
+
+fn instead(others: &[String]) -> String {
+    match others {
+        [] => String::new(),
+        others => format!(", but {}: convert them to safetensors", others.join(", ")),
     }
 }
 

@@ -3,7 +3,7 @@
 //! After [`parse`] every tensor's byte range lies inside the file, overlaps no other, and is as
 //! long as its shape and dtype say. Nothing after the header is read.
 
-use crate::WeightsError;
+use crate::{WeightsError, foreign};
 use safetensors::Dtype;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -60,12 +60,20 @@ impl<'de> Deserialize<'de> for RawHeader {
     }
 }
 
-/// Parses and checks the header of a mapped file; tensors come back in file order.
+/// Parses and checks the header of a mapped file; tensors come back in file order. A file without
+/// one is said to be what it is, where that can be told.
 pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, WeightsError> {
-    let json = header_bytes(path, bytes)?;
-    let data = PREFIX + json.len() as u64;
-    let raw: RawHeader =
-        serde_json::from_slice(json).map_err(|e| bad_header(path, e.to_string()))?;
+    let read = header_bytes(path, bytes).and_then(|json| {
+        let raw = serde_json::from_slice(json).map_err(|e| bad_header(path, e.to_string()))?;
+        Ok((PREFIX + json.len() as u64, raw))
+    });
+    let (data, raw): (u64, RawHeader) = read.map_err(|error| match foreign::kind(bytes) {
+        Some(kind) => WeightsError::Foreign {
+            file: path.to_path_buf(),
+            kind,
+        },
+        None => error,
+    })?;
     let mut entries = Vec::with_capacity(raw.0.len());
     for (name, tensor) in raw.0 {
         entries.push(place(path, name, tensor, data, bytes.len() as u64)?);
