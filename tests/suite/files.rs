@@ -102,7 +102,7 @@ fn write(path: &Path, tensors: &[(&str, &str, usize)]) {
 fn asked(dir: &Path, name: &str) -> (bool, String) {
     let mut there = false;
     let compiler = Compiler::new(Weights::open(dir).expect("it opens")).device(Host::unified());
-    let profile = Profile::single(&[("n", 1, 4)]).expect("a profile");
+    let profile = Profile::single(&[("n", 2, 4)]).expect("a profile");
     let made = compiler.profile(profile).compile(|vb: VarBuilder| {
         there = vb.contains_tensor(name);
         let w = vb.get(2, name)?;
@@ -166,7 +166,7 @@ fn the_default_device_is_the_one_that_auto_names() {
     let dir = tempfile::tempdir().expect("a folder");
     write(&dir.path().join("model.safetensors"), &[("w", "F32", 4)]);
     let auto = candle_trt::device::open("auto").expect("a device");
-    let profile = Profile::single(&[("n", 1, 4)]).expect("a profile");
+    let profile = Profile::single(&[("n", 2, 4)]).expect("a profile");
     let compiler = Compiler::new(Weights::open(dir.path()).expect("it opens"));
     let engine = compiler.profile(profile).compile(|vb: VarBuilder| {
         let w = vb.get(2, "w")?;

@@ -87,7 +87,7 @@ impl Copies {
             count: self.entries.len(),
             near: near::names(of, self.entries.iter().map(|e| &e.name)),
         })?;
-        let elements = |shape: &[usize]| shape.iter().product::<usize>();
+        let elements = |shape: &[usize]| shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
         if elements(shape) != elements(&first.shape) {
             return Err(WeightsError::WrongShape {
                 file: NAME.into(),

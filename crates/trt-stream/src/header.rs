@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// Bytes before the header: its length, little-endian.
 pub(crate) const PREFIX: u64 = 8;
+/// The most bytes of a tensor, as many as can be addressed.
+const MOST: u128 = isize::MAX as u128;
 /// What the format allows a header to take.
 const LIMIT: u64 = 100_000_000;
 
@@ -168,11 +170,16 @@ fn place(
 /// any file saturates.
 fn byte_length(dtype: &str, shape: &[usize]) -> Option<u64> {
     let dtype: Dtype = serde_json::from_value(serde_json::Value::from(dtype)).ok()?;
-    let elements = shape
-        .iter()
-        .fold(1u128, |n, &d| n.saturating_mul(d as u128));
-    let bytes = elements.saturating_mul(dtype.bitsize() as u128).div_ceil(8);
-    Some(u64::try_from(bytes).unwrap_or(u64::MAX))
+    // Sizes beside a 0 are multiplied elsewhere too, so they must fit as if it was not there.
+    let bits = |sizes: &mut dyn Iterator<Item = usize>| {
+        let elements = sizes.fold(1u128, |n, d| n.saturating_mul(d as u128));
+        elements.saturating_mul(dtype.bitsize() as u128)
+    };
+    let most = bits(&mut shape.iter().map(|&d| d.max(1))).div_ceil(8);
+    match most <= MOST {
+        true => u64::try_from(bits(&mut shape.iter().copied()).div_ceil(8)).ok(),
+        false => Some(u64::MAX),
+    }
 }
 
 /// Checks that no two tensors share a name or a byte.

@@ -3,7 +3,7 @@
 //! The index decides, and it comes from others: its names are [`plain_name`]s before a shard is
 //! looked for, and the shards are looked for below the index's own folder.
 
-use crate::{FileError, WeightsError, plain_name, read_regular};
+use crate::{FileError, WeightsError, foreign, plain_name, read_regular};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -61,7 +61,13 @@ impl ShardIndex {
             other => WeightsError::file(path, other),
         })?;
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
-        let raw: RawIndex = serde_json::from_slice(text).map_err(|e| bad(e.to_string()))?;
+        let raw: RawIndex =
+            serde_json::from_slice(text).map_err(|e| match foreign::kind(text) {
+                Some(kind) if !text.trim_ascii_start().starts_with(b"{") => {
+                    bad(format!("it is {kind}"))
+                }
+                _ => bad(e.to_string()),
+            })?;
         let mut places: BTreeMap<&Path, u32> = BTreeMap::new();
         for (tensor, shard) in &raw.weight_map {
             let name =

@@ -190,6 +190,10 @@ fn a_broken_index_is_refused() {
         assert!(matches!(error, WeightsError::BadIndex { .. }), "{index}");
         says(&error, &[NAME]);
     }
+    let dir = sharded(BOTH);
+    let pointer = "version https://git-lfs.github.com/spec/v1\n";
+    std::fs::write(dir.path().join(NAME), pointer).unwrap();
+    says(&Weights::open(dir.path()).unwrap_err(), &[NAME, "git-lfs"]);
     // A link that leads nowhere is no absent index.
     let dir = sharded(BOTH);
     let path: PathBuf = dir.path().join(NAME);

@@ -181,6 +181,8 @@ fn a_length_that_is_not_shape_times_dtype_is_refused() {
         ("F32", "[3]", "12"),
         ("BF16", "[3]", "6"),
         ("F32", "[4294967296,4294967296,4294967296]", ""),
+        // No bytes, but more elements than can be counted on the way to none.
+        ("F32", "[4294967296,4294967296,0]", "18446744073709551615"),
     ] {
         let header = format!(r#"{{"w":{}}}"#, tensor(dtype, shape, 0, 16));
         let error = refused(
