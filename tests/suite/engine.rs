@@ -1,16 +1,18 @@
 //! Compiled models against candle-transformers, at every budget.
 
 use crate::common::tiny::{self, Tiny};
-use crate::families::{assert_close, oracle, ours_on_candle, run, tokens};
+use crate::families::{assert_close, oracle, tokens};
 use candle_core::DType;
 use candle_trt::device::{Host, HostMode};
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Error, Profile, Request, TileTarget, Weights};
 
 const LENGTHS: [usize; 5] = [1, 2, 7, 64, 513];
-const CONTEXT: usize = 640;
+/// Positions that [`compile`] compiles for.
+pub const CONTEXT: usize = 640;
 
-fn compile(model: &Tiny, dtype: DType, mode: HostMode) -> Engine {
+/// An engine for a prompt of 512 tokens and 640 positions.
+pub fn compile(model: &Tiny, dtype: DType, mode: HostMode) -> Engine {
     let dir = tempfile::tempdir().expect("a folder");
     model.write(dir.path(), dtype, 7, 2).expect("a checkpoint");
     let config = model.config();
@@ -70,29 +72,6 @@ fn compiled_qwen2_follows_candle() {
 #[test]
 fn compiled_qwen3_follows_candle() {
     follows_its_oracle(&tiny::qwen3());
-}
-
-/// candle-transformers has neither; the same code on candle is held to formulas in `trt-models`.
-#[test]
-fn compiled_yarn_and_dynamic_rope_follow_the_same_code_on_candle() {
-    let mut beyond = tiny::dynamic();
-    beyond.json["max_position_embeddings"] = 64.into();
-    for model in [tiny::yarn(), tiny::dynamic(), beyond] {
-        let engine = compile(&model, DType::F32, HostMode::Unified);
-        for length in [1, 7, 63, 100] {
-            let all = tokens(length + 8);
-            let mut session = engine.session().expect("a session");
-            let mut theirs = ours_on_candle(&model, CONTEXT);
-            let want = run(&mut theirs, &all[..length], 0);
-            let got = session.prefill(&all[..length]).expect("a prompt");
-            assert_close(&format!("{} prompt {length}", model.name), &got, &want);
-            for pos in length..all.len() {
-                let want = run(&mut theirs, &all[pos..=pos], pos);
-                let got = session.decode(all[pos]).expect("a token");
-                assert_close(&format!("{} position {pos}", model.name), &got, &want);
-            }
-        }
-    }
 }
 
 /// candle-transformers counts its window one key wider and ignores it for cached keys, so it is

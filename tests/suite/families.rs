@@ -311,7 +311,10 @@ fn the_head_is_the_one_in_the_file_or_the_table_where_there_is_none() {
     }
     // A file that holds the head only.
     let head_only = tied.tensors(7).into_iter().map(|(name, tensor)| {
-        (name.replace("model.embed_tokens.weight", "lm_head.weight"), tensor)
+        (
+            name.replace("model.embed_tokens.weight", "lm_head.weight"),
+            tensor,
+        )
     });
     let got = run(&mut with_tensors(&tied, head_only), &tokens(7), 0);
     assert_eq!(got, run(&mut ours(&tied), &tokens(7), 0));
@@ -347,5 +350,8 @@ fn calls_without_tokens_and_configurations_that_do_not_fit_are_errors() {
     let mut config = model.config();
     config.layer_windows.pop();
     let said = Llama::load(builder(&model), &config).expect_err("one window is missing");
-    assert!(said.to_string().contains("num_hidden_layers is 3"), "{said}");
+    assert!(
+        said.to_string().contains("num_hidden_layers is 3"),
+        "{said}"
+    );
 }

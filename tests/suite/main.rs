@@ -22,3 +22,4 @@ mod pressure;
 mod saved;
 mod semantics;
 mod smollm2;
+mod stretched_rope;

@@ -3,7 +3,7 @@
 //! At position 100 000 a relative error of 1e-6 turns a pair by a tenth of a radian, so the order of roundings
 //! matters: what is computed here equals transformers' buffers within a unit in the last place.
 
-use crate::config::{Config, RopeScaling};
+use crate::config::{Config, ConfigError, RopeScaling};
 
 /// Radians per position of each pair of a head's elements.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,12 +17,21 @@ pub struct Frequencies {
 impl Frequencies {
     /// Those of a text that is no longer than the model's original context; of any text, unless the rope type is
     /// dynamic.
-    pub fn new(config: &Config) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// A configuration that [`Config::validate`] refuses.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
         Self::at(config, 0)
     }
 
     /// Those of a call after which a text has `length` positions. Only dynamic rope depends on it.
-    pub fn at(config: &Config, length: usize) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// A configuration that [`Config::validate`] refuses.
+    pub fn at(config: &Config, length: usize) -> Result<Self, ConfigError> {
+        config.validate()?;
         let (theta, dim) = (config.rope_theta, config.head_dim);
         let attention_factor = match config.rope_scaling {
             RopeScaling::Yarn {
@@ -40,10 +49,10 @@ impl Frequencies {
                 .map(|p| scaled(1.0 / theta.powf(p), scaling))
                 .collect(),
         };
-        Frequencies {
+        Ok(Frequencies {
             inverse,
             attention_factor,
-        }
+        })
     }
 }
 

@@ -51,11 +51,10 @@ impl RotaryEmbedding {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        config.validate().map_err(candle::Error::wrap)?;
         if max_positions > MAX_POSITIONS {
             bail!("{max_positions} positions are too many: {MAX_POSITIONS} are supported");
         }
-        let frequencies = Frequencies::new(config);
+        let frequencies = Frequencies::new(config).map_err(candle::Error::wrap)?;
         let half = frequencies.inverse.len();
         let row = |values: Vec<f32>| Tensor::from_vec(values, (1, half), device);
         let rows = match config.rope_scaling {

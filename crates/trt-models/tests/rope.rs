@@ -39,7 +39,7 @@ fn frequencies_are_those_of_transformers() {
         let inverse: Vec<f64> = (case["inverse"].as_array().expect("frequencies").iter())
             .map(|v| v.as_f64().expect("a number"))
             .collect();
-        let ours = Frequencies::at(&config, length);
+        let ours = Frequencies::at(&config, length).expect("valid");
         assert_near(
             &format!("{said} at {length}"),
             &ours.inverse,
@@ -76,7 +76,7 @@ fn yarn_keeps_fast_pairs_divides_slow_ones_and_ramps_between() {
             plain(1e6, 128, i) * (divided / 4.0 + (1.0 - divided))
         })
         .collect();
-    let ours = Frequencies::new(&config);
+    let ours = Frequencies::new(&config).expect("valid");
     assert_near("yarn", &ours.inverse, &want, 2e-6);
     let factor = 0.1 * 4f64.ln() + 1.0;
     assert!((f64::from(ours.attention_factor) - factor).abs() < 1e-6);
@@ -90,7 +90,8 @@ fn linear_divides_every_frequency() {
         json!({"max_position_embeddings": 100, "rope_scaling": {"type": "linear", "factor": 8}}),
     );
     let want: Vec<f64> = (0..8).map(|i| plain(1e4, 16, i) / 8.0).collect();
-    assert_near("linear", &Frequencies::new(&config).inverse, &want, 1e-6);
+    let ours = Frequencies::new(&config).expect("valid");
+    assert_near("linear", &ours.inverse, &want, 1e-6);
     assert_eq!(config.max_positions(), 800);
 }
 
@@ -110,13 +111,16 @@ fn dynamic_at(length: usize) -> Vec<f64> {
 #[test]
 fn dynamic_frequencies_depend_on_the_length_beyond_the_original_context_only() {
     for length in [0, 1, 64, 65, 100, 128, 1000] {
-        let ours = Frequencies::at(&dynamic(), length).inverse;
-        assert_near(&format!("at {length}"), &ours, &dynamic_at(length), 1e-6);
+        let ours = Frequencies::at(&dynamic(), length).expect("valid");
+        assert_near(
+            &format!("at {length}"),
+            &ours.inverse,
+            &dynamic_at(length),
+            1e-6,
+        );
     }
-    assert_eq!(
-        Frequencies::at(&dynamic(), 64),
-        Frequencies::new(&dynamic())
-    );
+    let at = |length| Frequencies::at(&dynamic(), length).expect("valid");
+    assert_eq!(at(64), at(0));
 }
 
 /// `[cos - sin.., cos + sin..]` of each position: what ones are turned into.
@@ -178,7 +182,7 @@ fn yarn_scales_what_it_turns() {
             "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64,
         }}),
     );
-    let frequencies = Frequencies::new(&config);
+    let frequencies = Frequencies::new(&config).expect("valid");
     let exact: Vec<f64> = frequencies.inverse.iter().map(|f| f64::from(*f)).collect();
     let rotary = RotaryEmbedding::new(&config, 256, DType::F32, &Device::Cpu).expect("rope");
     let factor = 0.1 * 4f64.ln() + 1.0;

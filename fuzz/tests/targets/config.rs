@@ -93,7 +93,7 @@ fn a_config_of_any_text_is_read_or_refused() {
         config.validate().expect("what is read is checked");
         assert!(config.heads_per_kv_head() > 0 && config.max_positions() > 0);
         for length in [0, config.max_positions()] {
-            let frequencies = Frequencies::at(&config, length);
+            let frequencies = Frequencies::at(&config, length).expect("what is read is checked");
             assert_eq!(frequencies.inverse.len(), config.head_dim / 2);
             assert!(frequencies.inverse.iter().all(|f| f.is_finite()));
             assert!(frequencies.attention_factor.is_finite());

@@ -21,7 +21,7 @@ pub(super) fn config(file: &Map<String, Value>) -> Result<Config, ConfigError> {
                 Family::Mistral => 131_072,
                 Family::Qwen2 | Family::Qwen3 => 32_768,
             });
-    let rope = rope::read(fields, max_position_embeddings, sizes.head_dim)?;
+    let rope = rope::read(fields, max_position_embeddings)?;
     let biases = Biases::read(fields, family)?;
     let outside = |name: &str| -> Result<Vec<u32>, ConfigError> {
         match (fields.get(name), text.wrapper) {

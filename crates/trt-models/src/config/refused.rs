@@ -78,6 +78,9 @@ const FIELDS: &[(&str, Off, &str)] = &[
     ("rotary_pct", Off::Number(1.0), "rope over the whole head"),
     ("rope_pct", Off::Number(1.0), "rope over the whole head"),
     ("alibi", Off::False, PLAIN),
+    ("use_mrope", Off::False, "one position for a token"),
+    ("use_dynamic_ntk", Off::False, NONE),
+    ("use_logn_attn", Off::False, NONE),
     // Experts, shared and other layers: Mixtral, DeepSeek, Gemma 3n.
     ("num_local_experts", Off::AtMost(1.0), PLAIN),
     ("num_experts", Off::AtMost(1.0), PLAIN),

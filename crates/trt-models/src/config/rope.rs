@@ -64,12 +64,8 @@ pub(super) struct Rope {
     pub scaling: RopeScaling,
 }
 
-/// `max_positions` is `max_position_embeddings`, `head_dim` the width of a head.
-pub(super) fn read(
-    fields: Fields<'_>,
-    max_positions: usize,
-    head_dim: usize,
-) -> Result<Rope, ConfigError> {
+/// `max_positions` is `max_position_embeddings`.
+pub(super) fn read(fields: Fields<'_>, max_positions: usize) -> Result<Rope, ConfigError> {
     let old = fields.object("rope_scaling")?;
     let map = match old {
         Some(map) => Some((map, "rope_scaling.")),
@@ -120,11 +116,6 @@ pub(super) fn read(
             high_freq_factor: needed(rope, "high_freq_factor")? as f32,
             original_max_positions: original,
         },
-        Kind::Dynamic if head_dim == 2 => {
-            return Err(ConfigError::Inconsistent(
-                "head_dim is 2, which dynamic rope cannot stretch".into(),
-            ));
-        }
         Kind::Dynamic => RopeScaling::Dynamic {
             factor: needed(rope, "factor")? as f32,
             original_max_positions: max_positions,

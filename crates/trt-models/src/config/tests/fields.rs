@@ -114,7 +114,9 @@ fn flags_of_biases_are_obeyed_by_the_families_that_have_them() {
 #[test]
 fn key_heads_that_are_not_stated_are_the_familys() {
     let heads = |family: &str| {
-        let text = json(serde_json::json!({"model_type": family, "num_attention_heads": 32}));
+        let text = json(
+            serde_json::json!({"model_type": family, "num_attention_heads": 32, "head_dim": 8}),
+        );
         let mut file: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         file.as_object_mut()
             .expect("an object")
