@@ -208,11 +208,14 @@ fn linear_rope_scaling_divides_positions() {
 fn dynamic_rope_is_plain_rope_with_the_base_of_the_length() {
     let mut model = tiny::dynamic();
     model.json["max_position_embeddings"] = 64.into();
+    assert_eq!(ours(&model).dynamic_beyond(), Some(64));
+    assert_eq!(ours(&tiny::yarn()).dynamic_beyond(), None);
     for length in [1, 64, 65, 100, 128] {
         let mut grown = model.clone();
         let stretch = (2.0 * length.max(64) as f64 / 64.0 - 1.0).powf(16.0 / 14.0);
         grown.json["rope_theta"] = (10_000.0 * stretch).into();
         grown.json["rope_scaling"] = serde_json::Value::Null;
+        grown.json["max_position_embeddings"] = 640.into();
         // The oracle's heads are `hidden / heads` wide.
         for json in [&mut model.json, &mut grown.json] {
             json["hidden_size"] = 96.into();

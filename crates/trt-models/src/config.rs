@@ -27,12 +27,12 @@ use std::path::Path;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {reason}")]
     Read {
         /// The file asked for.
         path: String,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said. It is in the message, so it is no source that would be told again.
+        reason: std::io::Error,
     },
     /// A folder, a pipe or a device in place of a file.
     #[error("cannot read {path}: it is {found}, not a regular file")]
@@ -50,7 +50,7 @@ pub enum ConfigError {
     },
     /// The text is not the JSON of a model configuration.
     #[error("config.json does not parse: {0}")]
-    Parse(#[from] serde_json::Error),
+    Parse(serde_json::Error),
     /// Neither `model_type` nor `architectures` names a supported family.
     #[error("model family {found} is not one of llama, mistral, qwen2, qwen3")]
     Family {

@@ -12,7 +12,7 @@ pub(super) fn parse(text: &str) -> Result<Map<String, Value>, ConfigError> {
         return Err(ConfigError::TooLong { most: read::MOST });
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    Ok(serde_json::from_str(text)?)
+    serde_json::from_str(text).map_err(ConfigError::Parse)
 }
 
 /// An object and where it stands, for messages: `""` or a prefix such as `rope_scaling.`.

@@ -9,9 +9,9 @@ use std::path::Path;
 pub(super) const MOST: usize = 4 << 20;
 
 pub(super) fn text(path: &Path) -> Result<String, ConfigError> {
-    let failed = |source| ConfigError::Read {
+    let failed = |reason| ConfigError::Read {
         path: path.display().to_string(),
-        source,
+        reason,
     };
     // Looked at before it is opened: opening a pipe would wait for its writer.
     regular(path, &std::fs::metadata(path).map_err(failed)?)?;

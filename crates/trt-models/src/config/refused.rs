@@ -95,6 +95,7 @@ const FIELDS: &[(&str, Off, &str)] = &[
     ("bias", Off::False, NONE),
     ("lm_head_bias", Off::False, NONE),
     ("qk_layernorm", Off::False, NONE),
+    ("qk_layer_norms", Off::False, NONE),
     ("use_post_norm", Off::False, NONE),
 ];
 

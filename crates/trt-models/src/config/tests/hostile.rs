@@ -50,6 +50,11 @@ fn only_regular_files_of_a_bounded_length_are_read() {
     assert!(said.contains("4194304 bytes"), "{said}");
     let missing = Config::from_file(dir.join("none")).expect_err("no file");
     assert!(missing.to_string().contains("none"), "{missing}");
+    // The reason is told once.
+    assert!(std::error::Error::source(&missing).is_none());
+    let said = Config::from_json("[1]").expect_err("no object");
+    assert!(said.to_string().contains("does not parse"), "{said}");
+    assert!(std::error::Error::source(&said).is_none());
     #[cfg(unix)]
     {
         let device = Config::from_file("/dev/zero").expect_err("endless");
