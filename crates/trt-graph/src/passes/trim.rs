@@ -35,9 +35,9 @@ fn cut(graph: &Graph) -> Vec<Option<i64>> {
             match &node.op {
                 Op::Narrow { axis: 0, start } => graph.bound(&(start + &node.shape[0])),
                 _ if divisible[user.index()] => {
-                    let places = node.inputs.iter().enumerate().filter(|(_, i)| **i == id);
+                    let mut places = node.inputs.iter().enumerate().filter(|(_, i)| **i == id);
                     let whole = |(place, _)| !by_rows(graph, node, place);
-                    match places.map(whole).any(|whole| whole) {
+                    match places.any(whole) {
                         true => all,
                         false => needed[user.index()],
                     }
