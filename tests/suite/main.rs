@@ -24,3 +24,4 @@ mod pressure;
 mod saved;
 mod semantics;
 mod smollm2;
+mod stretched_rope;
