@@ -40,6 +40,7 @@ pub(crate) use stream::CudaEvent;
 
 use crate::by_host::ByHost;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
+use crate::mapping::MappedFile;
 use crate::owned::Idle;
 use crate::{
     Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream, Work,
@@ -53,6 +54,7 @@ use pull::Pull;
 use slots::Slots;
 use std::fmt;
 use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use stream::{CudaStream, Kept};
 use trt_kernel::Kernel;
@@ -260,8 +262,14 @@ impl Device for Cuda {
         })
     }
 
-    fn map(&self, file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Result<Memory, Error> {
-        Ok(self.files.map(file, map, paging))
+    fn map(
+        &self,
+        name: &Path,
+        file: Arc<File>,
+        map: Arc<Mmap>,
+        paging: Paging,
+    ) -> Result<Memory, Error> {
+        Ok(self.files.map(MappedFile::new(name, file, map), paging))
     }
 
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error> {
@@ -327,7 +335,7 @@ impl Device for Cuda {
         }
         let bound = self.context.bind()?;
         let slot = self.slots.take(&self.context)?;
-        let locate = |slice: &Slice| self.locate(&bound, slice);
+        let locate = |slice: &Slice, align| self.locate(&bound, slice, align);
         let graph = CudaGraph::record(&self.context, slot, works, locate)?;
         Ok(Graph(GraphOf::Cuda(Arc::new(graph))))
     }
@@ -364,11 +372,10 @@ impl Device for Cuda {
                 dst: dst.len(),
             });
         }
-        match src.mapped() {
-            Some(bytes) => {
+        match src.memory().as_mapping() {
+            Some(mapping) => {
                 on.synchronize(&bound, &self.all())?;
-                dst.copy_from_slice(bytes);
-                Ok(())
+                mapping.file().read(src.offset(), dst)
             }
             None => on.read(&bound, self.own(src)?, dst, &self.all()),
         }

@@ -6,14 +6,13 @@
 //! enters only by adding one to `entered` while that epoch is open; the caller closes it when
 //! no part is left to claim and waits until `entered` is zero. Invariant: the job is written
 //! only while the word is closed with nobody inside, so a worker that comes late never sees a
-//! job that is gone, and the caller never waits for one that sleeps.
+//! job that is gone, and the caller never waits for one that sleeps. Neither depends on what parts
+//! do: the two who leave, the caller and a worker, do so by dropping a guard, also when they unwind.
 
-use super::HostError;
-use std::any::Any;
+use super::{HostError, contain};
 use std::cell::UnsafeCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -60,7 +59,7 @@ impl std::fmt::Debug for Team {
 
 impl Team {
     /// A team of `threads` threads, the caller of each run counted as one of them. Threads that
-    /// the system refuses to start are done without.
+    /// the system refuses to start are done without: [`Team::threads`] says how many there are.
     pub fn new(threads: usize) -> Team {
         let shared = Arc::new(Shared {
             word: AtomicU64::new(0),
@@ -89,13 +88,6 @@ impl Team {
         }
     }
 
-    /// The team of all cores, started at first use.
-    pub fn global() -> &'static Team {
-        static GLOBAL: OnceLock<Team> = OnceLock::new();
-        GLOBAL
-            .get_or_init(|| Team::new(std::thread::available_parallelism().map_or(1, |n| n.get())))
-    }
-
     /// How many threads work, the caller counted.
     pub fn threads(&self) -> usize {
         self.threads
@@ -115,7 +107,7 @@ impl Team {
         f: impl Fn(usize) -> Result<(), HostError> + Sync,
     ) -> Result<(), HostError> {
         if parts == 1 {
-            return f(0);
+            return contain(|| f(0)).unwrap_or_else(|message| Err(HostError::Panicked { message }));
         }
         let first: Mutex<Option<(usize, HostError)>> = Mutex::new(None);
         self.run(parts, |part| {
@@ -133,42 +125,71 @@ impl Team {
     }
 
     fn run_dyn(&self, parts: usize, f: &(dyn Fn(usize) + Sync)) -> Result<(), HostError> {
-        let guard = match parts > 1 && self.threads > 1 {
-            true => self.running.try_lock().ok(),
+        let turn = match parts > 1 && self.threads > 1 {
+            true => self.turn(),
             false => None,
         };
-        if guard.is_none() {
+        if turn.is_none() {
             let mut failure = None;
             for part in 0..parts {
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| f(part))) {
-                    failure.get_or_insert(message(panic));
+                if let Err(message) = contain(|| f(part)) {
+                    failure.get_or_insert(message);
                 }
             }
             return finish(failure);
         }
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes. The pointer is used by threads that entered this
-        // epoch, and this function returns only after all of them left it.
+        // epoch, and the guard below does not let go of this frame before all of them left it.
         let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(f) };
         // SAFETY: the word is closed with nobody inside (the end of the previous run), and the
         // run lock keeps other callers out.
         unsafe { *shared.job.get() = Some((job, parts)) };
         shared.next.store(0, Ordering::Relaxed);
         let epoch = (shared.word.load(Ordering::Relaxed) & !(EPOCH - 1)).wrapping_add(EPOCH);
+        let open = Opened(shared);
         shared.word.store(epoch | OPEN, Ordering::SeqCst);
         if shared.sleeping.load(Ordering::SeqCst) > 0 {
             drop(lock(&shared.door));
             shared.bell.notify_all();
         }
         shared.claim(f, parts);
-        shared.word.fetch_and(!OPEN, Ordering::AcqRel);
+        drop(open);
+        let failure = lock(&shared.failure).take();
+        drop(turn);
+        finish(failure)
+    }
+
+    /// The right to run, unless somebody has it.
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.running.try_lock() {
+            Ok(turn) => Some(turn),
+            // Who had it left by its guard, so the word is closed.
+            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// An epoch that is open: closed, and waited for, when this is dropped.
+struct Opened<'a>(&'a Shared);
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.0.word.fetch_and(!OPEN, Ordering::AcqRel);
         let mut turns = 0u32;
-        while shared.word.load(Ordering::Acquire) & ENTERED != 0 {
+        while self.0.word.load(Ordering::Acquire) & ENTERED != 0 {
             pause(&mut turns);
         }
-        let failure = lock(&shared.failure).take();
-        drop(guard);
-        finish(failure)
+    }
+}
+
+/// A worker inside an epoch: it leaves when this is dropped.
+struct Entered<'a>(&'a Shared);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.word.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -192,8 +213,8 @@ impl Shared {
             if part >= parts {
                 return;
             }
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| f(part))) {
-                lock(&self.failure).get_or_insert(message(panic));
+            if let Err(message) = contain(|| f(part)) {
+                lock(&self.failure).get_or_insert(message);
             }
         }
     }
@@ -214,12 +235,13 @@ impl Shared {
                 seen = seen.wrapping_sub(EPOCH);
                 continue;
             }
+            let inside = Entered(self);
             // SAFETY: entered while open, so the job stays in place until this thread leaves.
             if let Some((job, parts)) = unsafe { *self.job.get() } {
                 // SAFETY: as above; the closure outlives the epoch.
                 self.claim(unsafe { &*job }, parts);
             }
-            self.word.fetch_sub(1, Ordering::AcqRel);
+            drop(inside);
         }
     }
 
@@ -261,7 +283,7 @@ fn pause(turns: &mut u32) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -270,13 +292,6 @@ fn finish(failure: Option<String>) -> Result<(), HostError> {
         Some(message) => Err(HostError::Panicked { message }),
         None => Ok(()),
     }
-}
-
-/// What a panic said.
-pub(super) fn message(panic: Box<dyn Any + Send>) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".to_owned())
 }
 
 #[cfg(test)]
@@ -357,5 +372,44 @@ mod tests {
             _ => Ok(()),
         });
         assert_eq!(result, Err(HostError::ReadOnly { arg: 6 }));
+    }
+
+    /// Panics again when the panic that carries it is dropped.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a payload that panics");
+        }
+    }
+
+    #[test]
+    fn a_run_returns_and_frees_nothing_early_whatever_a_panic_carries() {
+        let team = Team::new(3);
+        for round in 0..100 {
+            let still_there = vec![round; 64];
+            let result = team.run(12, |p| {
+                if p % 3 == 0 {
+                    std::panic::panic_any(Bomb);
+                }
+                std::thread::sleep(Duration::from_micros(50));
+                assert!(still_there.iter().all(|x| *x == round));
+            });
+            let said = result.unwrap_err().to_string();
+            assert!(said.contains("without a message"), "{said}");
+        }
+        let count = AtomicUsize::new(0);
+        let one = |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        team.run(30, one).unwrap();
+        assert_eq!(count.into_inner(), 30);
+    }
+
+    #[test]
+    fn a_single_part_that_panics_is_an_error_like_any_other() {
+        let team = Team::new(2);
+        let result = team.try_run(1, |_| panic!("alone"));
+        assert!(result.unwrap_err().to_string().contains("alone"));
     }
 }
