@@ -14,8 +14,11 @@ mod corpus;
 mod engines;
 mod errors;
 mod extent;
+#[path = "../suite/common/files.rs"]
+mod files;
 mod kernels;
 mod limits;
+mod mapped;
 mod maps;
 #[path = "../suite/common/matrix.rs"]
 mod matrix;

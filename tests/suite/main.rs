@@ -12,6 +12,7 @@ mod conv;
 mod device_budget;
 mod engine;
 mod families;
+mod files;
 mod guards;
 mod layers;
 mod limits;

@@ -76,6 +76,20 @@ impl ControlGroups {
         ControlGroups::parse(&text("proc/self/cgroup"), &text("proc/self/mountinfo"))
     }
 
+    /// The folder of the process's own group that limits memory, and the file in it that does.
+    pub fn memory_folder(&self) -> Option<(&Path, &'static str)> {
+        let first = self
+            .memory
+            .first()
+            .map(|own| (own.as_path(), "memory.limit_in_bytes"));
+        let second = || {
+            self.unified
+                .first()
+                .map(|own| (own.as_path(), "memory.max"))
+        };
+        first.or_else(second)
+    }
+
     /// The least number of bytes that a group may use, if there is a limit. A group that is slowed
     /// down from some number of bytes on (`memory.high`) is limited to that.
     pub fn memory(&self, root: &Path) -> Option<u64> {

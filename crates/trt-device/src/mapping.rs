@@ -56,8 +56,10 @@ impl MappedFile {
         }
     }
 
-    /// Reads bytes of the file without touching the mapping.
+    /// Reads bytes of the file without touching the mapping. Of a file that was cut nothing is
+    /// read, not even what is left.
     pub fn read(&self, offset: usize, target: &mut [u8]) -> Result<(), Error> {
+        self.intact()?;
         let range = offset..offset.saturating_add(target.len());
         self.file
             .read_exact_at(target, offset as u64)
