@@ -2,7 +2,7 @@
 //! table has: a whole model on a GPU.
 
 use crate::cuda;
-use crate::files::*;
+use crate::cut::*;
 use crate::tiny::tokens;
 use candle_core::DType;
 use candle_trt::Request;

@@ -1,6 +1,6 @@
 //! Weight files that are cut while they are open, or whose tensors are not aligned: host devices.
 
-use crate::common::files::*;
+use crate::common::mapped::*;
 use candle_trt::device::{Device, Host, HostMode};
 use std::sync::Arc;
 
