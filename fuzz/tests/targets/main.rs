@@ -2,6 +2,10 @@
 
 mod budget;
 mod cgroup;
+mod files;
+mod header;
+mod index;
+mod saved;
 
 /// Counts what each case holds.
 #[global_allocator]

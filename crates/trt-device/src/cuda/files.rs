@@ -295,7 +295,8 @@ impl Files {
         align: u64,
     ) -> Result<u64, Error> {
         let entry = state.entries.get(&id).ok_or_else(unknown)?;
-        if let Some(address) = held(&entry.copies, &range, align) {
+        let copies = entry.copies.iter().map(|(r, pinned)| (r, pinned.address()));
+        if let Some(address) = held(copies, &range, align) {
             return Ok(address);
         }
         let bytes = range.len() as u64;
@@ -324,12 +325,15 @@ impl Files {
     }
 }
 
-/// Where a range is in one of the copies, if at a multiple of `align`.
-fn held(copies: &[(Range<usize>, Pinned)], range: &Range<usize>, align: u64) -> Option<u64> {
-    let holds = |r: &Range<usize>| r.start <= range.start && range.end <= r.end;
-    let those = copies.iter().filter(|(whole, _)| holds(whole));
-    those
-        .map(|(whole, pinned)| pinned.address() + (range.start - whole.start) as u64)
+/// Where a range is in one of the copies, each at an address, if at a multiple of `align`.
+fn held<'a>(
+    copies: impl Iterator<Item = (&'a Range<usize>, u64)>,
+    range: &Range<usize>,
+    align: u64,
+) -> Option<u64> {
+    copies
+        .filter(|(whole, _)| whole.start <= range.start && range.end <= whole.end)
+        .map(|(whole, address)| address + (range.start - whole.start) as u64)
         .find(|address| address.is_multiple_of(align))
 }
 
@@ -338,5 +342,26 @@ impl Drop for Unmap {
         let entry = self.files.lock().unmap(self.base);
         // Unregistering takes a while, which others need not wait for.
         drop(entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_serves_the_ranges_in_it_that_it_aligns() {
+        let copies = [(10..50, 0x1000), (14..40, 0x2000)];
+        let found = |range: Range<usize>, align| {
+            let all = copies.iter().map(|(r, address)| (r, *address));
+            held(all, &range, align)
+        };
+        assert_eq!(found(10..50, 16), Some(0x1000));
+        assert_eq!(found(12..20, 2), Some(0x1002));
+        // The first copy has it, but not where it could be read.
+        assert_eq!(found(14..20, 16), Some(0x2000));
+        assert_eq!(found(13..20, 4), None);
+        assert_eq!(found(9..20, 1), None);
+        assert_eq!(found(30..51, 1), None);
     }
 }

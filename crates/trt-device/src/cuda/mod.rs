@@ -41,6 +41,7 @@ pub(crate) use stream::CudaEvent;
 use crate::by_host::ByHost;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
 use crate::mapping::MappedFile;
+use crate::memory::lock;
 use crate::owned::Idle;
 use crate::{
     Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream, Work,
@@ -161,10 +162,8 @@ impl Cuda {
     /// measured to be no faster with it. Without effect where the device or the driver has no
     /// such thing. A launch whose operands no map can show is fed as without this.
     pub fn with_tensor_maps(mut self) -> Result<Self, Error> {
-        let (maps, target) = (
-            Driver::get()?.maps(),
-            modules::target(self.context.facts())?,
-        );
+        let maps = Driver::get()?.maps();
+        let target = modules::target(self.context.facts())?;
         if maps.is_some() {
             self.modules = Modules::new(self.context.clone(), target.with_maps(), maps);
         }
@@ -293,11 +292,7 @@ impl Device for Cuda {
     }
 
     fn stream(&self, name: &str) -> Result<Stream, Error> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let idle = lock(&self.idle).take();
         if let Some(stream) = idle {
             // Errors of its last owner's work are nobody's any more, unless they end the device:
             // then the next call returns them too.
@@ -314,8 +309,7 @@ impl Device for Cuda {
 
     fn retire(&self, stream: Stream) {
         if self.on(stream).is_ok() {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.put(stream);
+            lock(&self.idle).put(stream);
         }
     }
 

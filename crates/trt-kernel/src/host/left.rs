@@ -42,9 +42,10 @@ impl Split {
         args: Args,
         team: &Team,
     ) -> Result<(), HostError> {
-        let elements: usize = self.row.space.iter().map(|d| d.size(env)).product();
-        let size = self.product.left_dtype().size();
-        scratch::with((elements * size).div_ceil(size_of::<f32>()), |left| {
+        let sizes = self.row.space.iter().map(|d| d.size(env));
+        let elements = sizes.fold(1, usize::saturating_mul);
+        let bytes = elements.saturating_mul(self.product.left_dtype().size());
+        scratch::with(bytes.div_ceil(size_of::<f32>()), |left| {
             let mut spans = args.spans.to_vec();
             spans.push(Raw::from_mut(left));
             let dtypes: &[DType] = &self.product.args;

@@ -105,6 +105,12 @@ pub enum HostError {
         /// Rows of the table.
         entries: usize,
     },
+    /// There is no memory for what a launch holds meanwhile.
+    #[error("no {bytes} bytes of working memory")]
+    Memory {
+        /// Bytes that it needs.
+        bytes: usize,
+    },
     /// A part of a run panicked: a defect of this crate.
     #[error("a kernel part panicked: {message}")]
     Panicked {
