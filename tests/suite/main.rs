@@ -17,6 +17,7 @@ mod first_budget;
 mod guards;
 mod layers;
 mod limits;
+mod mapped;
 mod neighbours;
 mod poison;
 mod predict;

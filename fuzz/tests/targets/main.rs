@@ -1,6 +1,7 @@
 //! Every parser of files and texts that others made, a module each.
 
 mod budget;
+mod cgroup;
 mod config;
 mod files;
 mod header;
