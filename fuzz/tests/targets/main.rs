@@ -1,7 +1,13 @@
 //! Every parser of files and texts that others made, a module each.
 
 mod budget;
+mod cgroup;
+mod config;
+mod files;
+mod header;
+mod index;
 mod program;
+mod saved;
 
 /// Counts what each case holds.
 #[global_allocator]
