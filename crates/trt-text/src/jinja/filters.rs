@@ -17,7 +17,6 @@ pub(crate) fn add(jinja: &mut Environment<'_>) {
         jinja.remove_filter(name);
     }
     jinja.add_filter("tojson", json::filter);
-    jinja.add_filter(source_generation(), |body: Value| body);
     jinja.add_filter("string", |s: &State, v: Value| match v.as_str() {
         Some(_) => Ok(v),
         None => print::text(s, &v).map(Value::from),
@@ -42,10 +41,6 @@ pub(crate) fn add(jinja: &mut Environment<'_>) {
     jinja.add_filter("max", |s: &State, v: Value, g: Given| {
         extreme(s, v, g, Ordering::Greater)
     });
-}
-
-fn source_generation() -> &'static str {
-    super::source::GENERATION
 }
 
 fn text_filters(jinja: &mut Environment<'_>) {

@@ -6,6 +6,8 @@ use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{State, Value};
 
 use super::args::{Args, int};
+use super::globals::Range;
+use super::methods::View;
 use super::print::{self, Printer};
 use super::{Made, charge, fault, order};
 
@@ -65,7 +67,7 @@ impl Writer<'_, '_, '_> {
             ValueKind::Bool => self.out.put(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.out.put(&number(value)),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
-            ValueKind::Seq => {
+            ValueKind::Seq | ValueKind::Iterable if is_list(value) => {
                 let items: Vec<Value> = value.try_iter()?.collect();
                 self.group(("[", "]"), &items, depth, |w, item, depth| {
                     w.value(item, depth)
@@ -158,6 +160,11 @@ impl Writer<'_, '_, '_> {
         out.push('"');
         self.out.put(&out)
     }
+}
+
+/// Lists and parts of them; Python takes neither ranges nor what `items()` gives for JSON.
+fn is_list(value: &Value) -> bool {
+    value.downcast_object_ref::<Range>().is_none() && value.downcast_object_ref::<View>().is_none()
 }
 
 fn number(value: &Value) -> String {

@@ -1,11 +1,40 @@
 //! Methods of Python's strings, lists and dicts. What changes a value is refused, as the sandbox refuses it.
 
+use std::sync::Arc;
+
 use minijinja::formatting::{FormatStyle, format};
-use minijinja::value::{Tuple, ValueKind};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple, ValueKind};
 use minijinja::{Error as Fault, ErrorKind, State, Value};
 
 use super::args::Args;
 use super::{Made, charge, fault, strings};
+
+/// What `keys`, `values` and `items` give: it can be walked and counted, and has no places.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub name: &'static str,
+    items: Vec<Value>,
+}
+
+impl View {
+    fn of(name: &'static str, items: Vec<Value>) -> Value {
+        Value::from_object(View { name, items })
+    }
+}
+
+impl Object for View {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.items.clone())
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        Some(self.items.len())
+    }
+}
 
 /// Called where a value has no such method of its own.
 pub(crate) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Made<Value> {
@@ -21,7 +50,7 @@ pub(crate) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
             }
         }
         (ValueKind::Map, None) => dict(value, method, args),
-        (ValueKind::Seq, None) => list(state, value, method, args),
+        (ValueKind::Seq | ValueKind::Iterable, None) => list(state, value, method, args),
         _ => Err(Fault::from(ErrorKind::UnknownMethod)),
     }
 }
@@ -369,11 +398,12 @@ fn dict(value: &Value, method: &str, args: &[Value]) -> Made<Value> {
     match method {
         "keys" => {
             none(method, args)?;
-            Ok(keys()?.into_iter().collect())
+            Ok(View::of("dict_keys", keys()?))
         }
         "values" => {
             none(method, args)?;
-            keys()?.iter().map(|k| value.get_item(k)).collect()
+            let values = keys()?.into_iter().map(|k| value.get_item(&k));
+            Ok(View::of("dict_values", values.collect::<Made<_>>()?))
         }
         "items" => {
             none(method, args)?;
@@ -381,7 +411,8 @@ fn dict(value: &Value, method: &str, args: &[Value]) -> Made<Value> {
                 let pair = vec![key.clone(), value.get_item(key)?];
                 Ok(Value::from(Tuple::from(pair)))
             };
-            keys()?.iter().map(pair).collect()
+            let pairs = keys()?.iter().map(pair).collect::<Made<_>>()?;
+            Ok(View::of("dict_items", pairs))
         }
         "get" => {
             let args = Args::bind(method, args, &["key", "default"])?;

@@ -12,7 +12,9 @@ pub(crate) fn compare(a: &Value, b: &Value) -> Made<Ordering> {
     let number = |v: &Value| matches!(v.kind(), ValueKind::Number | ValueKind::Bool);
     let same = match (a.kind(), b.kind()) {
         (ValueKind::String, ValueKind::String) => true,
-        (ValueKind::Seq, ValueKind::Seq) if a.is_tuple() == b.is_tuple() => {
+        (ValueKind::Seq | ValueKind::Iterable, ValueKind::Seq | ValueKind::Iterable)
+            if a.is_tuple() == b.is_tuple() =>
+        {
             for (x, y) in a.try_iter()?.zip(b.try_iter()?) {
                 if x != y {
                     return compare(&x, &y);

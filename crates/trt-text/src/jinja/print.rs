@@ -5,6 +5,8 @@ use std::fmt::Write;
 use minijinja::value::ValueKind;
 use minijinja::{State, Value};
 
+use super::globals::Range;
+use super::methods::View;
 use super::{Made, charge, fault, room};
 
 /// How deep values may be nested to be printed.
@@ -18,14 +20,6 @@ pub(crate) fn text(state: &State, value: &Value) -> Made<String> {
         None if value.is_undefined() => {}
         None => printer.repr(value, 0)?,
     }
-    printer.finish()
-}
-
-/// `repr(value)`.
-#[cfg(test)]
-pub(crate) fn repr(state: &State, value: &Value) -> Made<String> {
-    let mut printer = Printer::new(state);
-    printer.repr(value, 0)?;
     printer.finish()
 }
 
@@ -76,6 +70,19 @@ impl<'a, 't, 'e> Printer<'a, 't, 'e> {
             ValueKind::Number => self.put(&number(value)),
             ValueKind::String => self.quoted(value.as_str().unwrap_or_default()),
             ValueKind::Seq => self.sequence(value, depth),
+            ValueKind::Iterable if value.downcast_object_ref::<Range>().is_some() => {
+                self.put(&value.to_string())
+            }
+            ValueKind::Iterable => match value.downcast_object_ref::<View>() {
+                Some(view) => {
+                    self.put(view.name)?;
+                    self.put("(")?;
+                    self.sequence(value, depth)?;
+                    self.put(")")
+                }
+                // A part of a list, or two of them.
+                None => self.sequence(value, depth),
+            },
             ValueKind::Map => self.mapping(value, depth),
             ValueKind::Plain if value.as_object().is_some() => self.put(&value.to_string()),
             _ => Err(fault(format!("{} cannot be printed", value.kind()))),

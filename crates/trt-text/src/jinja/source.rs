@@ -1,12 +1,10 @@
 //! The source of a template, as `minijinja` has to see it.
 //!
-//! Jinja reads every kind of line end as one, keeps the line end after `{% raw %}`, and transformers adds the tag
-//! `generation`, whose body is rendered in a scope of its own: a filter that changes nothing does the same.
+//! Jinja reads every kind of line end as one and keeps the line end after `{% raw %}`. What is set in the body of `filter` or
+//! of a `set` without a value stays there, so such a body is put into a `with`. transformers adds the tag `generation`,
+//! whose body has a scope of its own as well.
 
 use super::{Made, fault};
-
-/// The name of the filter that stands for the tag.
-pub(crate) const GENERATION: &str = "generation__";
 
 /// The source with these put right.
 pub(crate) fn prepared(source: &str) -> Made<String> {
@@ -37,7 +35,7 @@ fn end_of(text: &str, close: &str) -> usize {
     let (mut at, mut open) = (2, 0usize);
     while at < bytes.len() {
         match bytes[at] {
-            _ if open == 0 && text[at..].starts_with(close) => return at + close.len(),
+            _ if open == 0 && bytes[at..].starts_with(close.as_bytes()) => return at + close.len(),
             quote @ (b'\'' | b'"') => {
                 at += 1;
                 while at < bytes.len() && bytes[at] != quote {
@@ -67,13 +65,20 @@ fn tag<'a>(text: &'a str, out: &mut String) -> Made<&'a str> {
     let (before, after) = whole.split_at(whole.len() - inside.len());
     let after = &after[name.len()..];
     match name {
-        "generation" => *out += &format!("{before}filter {GENERATION}{after}"),
-        "endgeneration" => *out += &format!("{before}endfilter{after}"),
+        "generation" => *out += &format!("{before}with{after}"),
+        // Their bodies have scopes of their own, too.
+        "filter" => *out += &opened(whole),
+        "set" if !assigns(after) => *out += &opened(whole),
+        "endfilter" | "endset" => {
+            let end = tag_end(whole);
+            *out += &format!("{before}endwith -%}}{{%- {name} {}", &whole[end..]);
+        }
+        "endgeneration" => *out += &format!("{before}endwith{after}"),
         "autoescape" if after.trim_start().starts_with("true") => {
             return Err(fault("autoescape is not supported"));
         }
-        "with" => {
-            own_names(after)?;
+        "with" | "macro" => {
+            own_names(name, after)?;
             *out += whole;
         }
         "raw" => {
@@ -91,6 +96,23 @@ fn tag<'a>(text: &'a str, out: &mut String) -> Made<&'a str> {
     Ok(rest)
 }
 
+/// A tag, and one behind it that opens a scope. No white space comes between them.
+fn opened(tag: &str) -> String {
+    let (tag, end) = tag.split_at(tag_end(tag));
+    format!("{tag} -%}}{{%- with {end}")
+}
+
+/// Where the end of a tag begins, with its sign for white space.
+fn tag_end(tag: &str) -> usize {
+    let inside = tag.strip_suffix("%}").unwrap_or(tag);
+    inside.strip_suffix(['-', '+']).unwrap_or(inside).len()
+}
+
+/// Whether `set` has a value: a `=` that is no part of a string or of an argument.
+fn assigns(text: &str) -> bool {
+    end_of(&format!("{{%{text}"), "=") < text.len() + 2
+}
+
 /// Where the tag begins that ends a raw block.
 fn end_of_raw(text: &str) -> usize {
     let mut from = 0;
@@ -105,17 +127,20 @@ fn end_of_raw(text: &str) -> usize {
     text.len()
 }
 
-/// Jinja computes the values of `with a = 1, b = a` before it sets any of them; here the second would see the first.
-fn own_names(text: &str) -> Made<()> {
+/// Jinja computes the values of `with a = 1, b = a` before it sets any of them, and the defaults of a macro
+/// after the arguments before them; `minijinja` does either the other way.
+fn own_names(tag: &str, text: &str) -> Made<()> {
     let mut names: Vec<&str> = Vec::new();
+    let word = |c: char| c.is_alphanumeric() || c == '_';
     for part in text.trim_end_matches("%}").split(',') {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
-        let mut words = value.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let mut words = value.split(|c| !word(c));
         if let Some(word) = words.find(|word| names.contains(word)) {
-            let why = format!("a `with` that uses {word}, which it sets, is not supported");
+            let why = format!("a `{tag}` that uses {word}, which it sets, is not supported");
             return Err(fault(why));
         }
-        names.push(name.trim());
+        let name = name.rsplit('(').next().unwrap_or(name);
+        names.push(name.trim_matches(|c| !word(c)));
     }
     Ok(())
 }
