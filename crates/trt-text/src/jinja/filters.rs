@@ -2,10 +2,11 @@
 
 use std::cmp::Ordering;
 
-use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
-use minijinja::{Environment, State, Value};
+use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, ValueOrKwargs};
+use minijinja::{Environment, State, Value, filters};
 
 use super::args::{Args, int};
+use super::ops::{bounded, same};
 use super::order::{attribute, compare, folded, sort};
 use super::{Made, charge, fault, json, methods, print, strings};
 
@@ -35,6 +36,20 @@ pub(crate) fn add(jinja: &mut Environment<'_>) {
     jinja.add_filter("join", join);
     jinja.add_filter("sort", sorted);
     jinja.add_filter("dictsort", dictsort);
+    jinja.add_filter("unique", unique);
+    jinja.add_filter("groupby", groupby);
+    jinja.add_filter(
+        "batch",
+        |s: &State, v: Value, n: usize, fill: Option<Value>| {
+            bounded(s, filters::batch(s, v, n, fill)?)
+        },
+    );
+    jinja.add_filter(
+        "slice",
+        |s: &State, v: Value, n: usize, fill: Option<Value>| {
+            bounded(s, filters::slice(s, v, n, fill)?)
+        },
+    );
     jinja.add_filter("min", |s: &State, v: Value, g: Given| {
         extreme(s, v, g, Ordering::Less)
     });
@@ -294,12 +309,14 @@ fn sorted(state: &State, value: Value, given: Given) -> Made<Vec<Value>> {
         .and_then(|p| p.as_str())
         .filter(|p| p.contains(','));
     match several {
-        Some(paths) => sort(&mut items, |item| {
+        Some(paths) => sort(state, &mut items, |item| {
             let part = |path: &str| key(state, item, Some(&Value::from(path)), case);
             let parts = paths.split(',').map(part).collect::<Made<Vec<Value>>>()?;
             Ok(Value::from(parts))
         })?,
-        None => sort(&mut items, |item| key(state, item, args.some(2), case))?,
+        None => sort(state, &mut items, |item| {
+            key(state, item, args.some(2), case)
+        })?,
     }
     if reverse {
         items.reverse();
@@ -330,7 +347,7 @@ fn dictsort(state: &State, value: Value, given: Given) -> Made<Vec<Value>> {
     if reverse {
         pairs.reverse();
     }
-    sort(&mut pairs, |pair| key(state, pair, Some(&at), case))?;
+    sort(state, &mut pairs, |pair| key(state, pair, Some(&at), case))?;
     if reverse {
         pairs.reverse();
     }
@@ -343,7 +360,7 @@ fn extreme(state: &State, value: Value, given: Given, wanted: Ordering) -> Made<
     for item in items(state, &value)? {
         let by = key(state, &item, args.some(1), args.flag(0))?;
         let better = match &best {
-            Some((most, _)) => compare(&by, most)? == wanted,
+            Some((most, _)) => compare(state, &by, most)? == wanted,
             None => true,
         };
         if better {
@@ -351,4 +368,40 @@ fn extreme(state: &State, value: Value, given: Given, wanted: Ordering) -> Made<
         }
     }
     Ok(best.map_or(Value::UNDEFINED, |(_, item)| item))
+}
+
+fn unique(state: &State, value: Value, given: Given) -> Made<Vec<Value>> {
+    let args = Args::of("unique", given, &["case_sensitive", "attribute"])?;
+    let (mut seen, mut kept): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
+    'items: for item in items(state, &value)? {
+        let by = key(state, &item, args.some(1), args.flag(0))?;
+        for other in &seen {
+            if same(state, &by, other, 0)? {
+                continue 'items;
+            }
+        }
+        seen.push(by);
+        kept.push(item);
+    }
+    Ok(kept)
+}
+
+fn groupby(state: &State, value: Value, path: Option<&str>, kwargs: Kwargs) -> Made<Value> {
+    let path = match path {
+        Some(path) => path.to_string(),
+        None => kwargs.peek("attribute")?,
+    };
+    let (path, default) = (Value::from(path), kwargs.peek::<Option<Value>>("default")?);
+    let mut keys = Vec::new();
+    for item in items(state, &value)? {
+        let by = attribute(state, &item, &path)?;
+        match (by.is_undefined(), &default) {
+            (true, Some(default)) => keys.push(default.clone()),
+            _ => keys.push(key(state, &item, Some(&path), false)?),
+        }
+    }
+    // They must have an order; then they are sorted by it.
+    sort(state, &mut keys, |key| Ok(key.clone()))?;
+    let path = path.as_str();
+    bounded(state, filters::groupby(value.clone(), path, kwargs)?)
 }
