@@ -1,7 +1,7 @@
 //! Jinja as transformers sets it up.
 //!
 //! `minijinja` parses and runs templates; what it does otherwise than Jinja2 on Python is put right here: how values are
-//! printed ([`print`]), methods of strings, lists and dicts ([`methods`]), filters and tests ([`filters`], [`tests`]),
+//! printed ([`print`]), methods of strings, lists and dicts ([`methods`], [`containers`]), operators ([`ops`]), filters and tests ([`filters`], [`tests`]),
 //! functions ([`globals`]), JSON ([`json`]), line ends and the `generation` tag ([`source`]). What a template can do in
 //! Jinja and not here is an error that names it: `tests/references` has the lists.
 //!
@@ -9,6 +9,7 @@
 //! and memory alike. What makes more than it is given asks for the room first ([`charge`]).
 
 mod args;
+mod containers;
 mod filters;
 mod globals;
 mod json;
@@ -16,6 +17,7 @@ mod methods;
 mod ops;
 mod order;
 mod print;
+mod sorting;
 mod source;
 mod strings;
 mod tests;

@@ -1,6 +1,9 @@
 //! Every parser of files and texts that others made, a module each.
 
 mod budget;
+mod template;
+mod tokenizer;
+mod tokenizer_config;
 
 /// Counts what each case holds.
 #[global_allocator]

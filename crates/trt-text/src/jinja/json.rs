@@ -6,8 +6,8 @@ use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{State, Value};
 
 use super::args::{Args, int};
+use super::containers::View;
 use super::globals::Range;
-use super::methods::View;
 use super::print::{self, Printer};
 use super::{Made, charge, fault, order};
 

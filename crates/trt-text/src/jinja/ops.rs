@@ -11,8 +11,8 @@ use minijinja::machinery::{Instruction, Instructions};
 use minijinja::value::{Rest, Tuple, ValueKind};
 use minijinja::{Environment, State, Value};
 
+use super::containers::View;
 use super::globals::Range;
-use super::methods::View;
 use super::{Made, charge, fault, order, print};
 
 /// How deep values may be nested: what walks through them calls itself.

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use minijinja::value::ValueKind;
 use minijinja::{State, Value};
 
+use super::containers::View;
 use super::globals::Range;
-use super::methods::View;
 use super::{Made, charge, fault, room};
 
 /// How deep values may be nested to be printed.
