@@ -10,11 +10,12 @@
 //!
 //! ```no_run
 //! use candle_trt::models::{Config, Llama};
-//! use candle_trt::{Compiler, Request, Weights};
+//! use candle_trt::{Compiler, Request, Weights, device};
 //!
 //! let weights = Weights::open("SmolLM2-135M-Instruct/")?; // mmapped; nothing is read
 //! let config = Config::from_file("SmolLM2-135M-Instruct/config.json")?;
 //! let engine = Compiler::new(weights)
+//!     .shared_device(device::open("auto")?) // CUDA where there is one, else the host: the default
 //!     .weight_streaming(true)
 //!     .compile(|vb| Llama::load(vb, &config))?; // plain candle code
 //!
@@ -40,6 +41,7 @@ pub use trt_engine::{
 };
 pub use trt_graph::{Call, Step, candle, candle_nn};
 pub use trt_models as models;
+pub use trt_stream::{NameError, plain_name};
 
 /// Graphs, passes and programs: for those who look inside or extend the compiler.
 pub use trt_graph as graph;

@@ -68,7 +68,7 @@ fn change(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], words: &[&str], rng: &mut Rng
             bytes[at] = rng.u8(..);
         }
         2 | 3 => word(bytes, rng),
-        4 | 5 | 6 => digits(bytes, rng),
+        4..=6 => digits(bytes, rng),
         7 => {
             let piece = some(bytes, rng);
             bytes.drain(piece);
@@ -117,7 +117,8 @@ fn word(bytes: &mut [u8], rng: &mut Rng) {
         return;
     }
     let places = bytes.len() - width + 1;
-    let at = rng.usize(..if rng.bool() { places.min(64) } else { places });
+    let first = if rng.bool() { places.min(64) } else { places };
+    let at = rng.usize(..first);
     let number = match rng.u32(..3) {
         0 => rng.u64(..),
         1 => bytes.len() as u64 + rng.u64(..16),
@@ -137,9 +138,10 @@ fn digits(bytes: &mut Vec<u8>, rng: &mut Rng) {
         .iter()
         .take_while(|b| b.is_ascii_digit())
         .count();
+    let width = rng.u32(1..64);
     let number = match rng.bool() {
         true => DIGITS[rng.usize(..DIGITS.len())].to_string(),
-        false => rng.u64(..1 << rng.u32(1..64)).to_string(),
+        false => rng.u64(..1 << width).to_string(),
     };
     bytes.splice(begin..begin + run, number.bytes());
 }

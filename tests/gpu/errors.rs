@@ -1,8 +1,54 @@
 //! What goes wrong on a GPU is an error with numbers, and the device goes on.
 
+use crate::small::CONTEXT;
+use crate::tiny::{self, tokens};
 use crate::{cuda, cuda_alone};
+use candle_core::Tensor;
 use candle_trt::device::{self, Device, Work};
 use candle_trt::kernel::{Arg, BodyBuilder, DType, Dim, Env, Gather, Inst, Kernel, Operand, View};
+use candle_trt::models::{Llama, LoadOptions};
+use candle_trt::{Compiler, Error, FromTensors, Profile, Weights};
+use std::collections::HashMap;
+
+/// Projections whose results f16 cannot hold.
+fn beyond_f16(name: &str, tensor: Tensor) -> candle_core::Result<Tensor> {
+    let part = |end: &str| name.ends_with(end);
+    let scaled = match () {
+        _ if part("down_proj.weight") => tensor.sign().and_then(|t| t * 6e4),
+        _ if part("up_proj.weight") || part("gate_proj.weight") => tensor * 50.,
+        _ => Ok(tensor),
+    };
+    scaled?.to_dtype(candle_core::DType::F16)
+}
+
+#[test]
+fn logits_that_are_no_numbers_are_an_error_that_names_the_position_and_how_many() {
+    let Some(device) = cuda() else { return };
+    let model = tiny::llama();
+    let tensors = model.tensors(7).into_iter();
+    let tensors = tensors.map(|(name, t)| Ok((name.clone(), beyond_f16(&name, t)?)));
+    let tensors: candle_core::Result<HashMap<String, Tensor>> = tensors.collect();
+    let weights = Weights::from_tensors(tensors.expect("values")).expect("they are copied");
+    let config = model.config();
+    let options = LoadOptions {
+        max_positions: Some(CONTEXT),
+    };
+    let engine = Compiler::new(weights)
+        .shared_device(device)
+        .profile(Profile::decoder(CONTEXT, CONTEXT - 4).expect("a profile"))
+        .compile(|vb| Llama::load_with(vb, &config, &options))
+        .expect("it compiles");
+    let mut session = engine.session().expect("a session");
+    for prompt in [1, 5] {
+        match session.prefill(&tokens(prompt)).expect_err("no numbers") {
+            Error::NotFinite {
+                position, count, ..
+            } => assert_eq!((position, count), (prompt - 1, 96)),
+            other => panic!("{other}"),
+        }
+        assert_eq!(session.position(), 0);
+    }
+}
 
 #[test]
 fn a_device_that_does_not_exist_is_an_error_with_its_number() {

@@ -292,6 +292,7 @@ fn budgets_need_streaming() {
         .expect("a checkpoint");
     let config = tiny::llama().config();
     let engine = Compiler::new(Weights::open(dir.path()).expect("it opens"))
+        .device(Host::unified())
         .profile(Profile::decoder(64, 16).expect("a profile"))
         .compile(|vb| {
             Llama::load_with(
@@ -378,6 +379,7 @@ fn a_wrong_shape_names_the_weight() {
     model.json["intermediate_size"] = 96.into();
     let config = model.config();
     let error = Compiler::new(Weights::open(dir.path()).expect("it opens"))
+        .device(Host::unified())
         .profile(Profile::decoder(64, 16).expect("a profile"))
         .compile(|vb| {
             Llama::load_with(

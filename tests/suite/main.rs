@@ -12,6 +12,8 @@ mod conv;
 mod device_budget;
 mod engine;
 mod families;
+mod files;
+mod first_budget;
 mod guards;
 mod layers;
 mod limits;

@@ -192,7 +192,8 @@ fn every_cut_and_every_changed_byte_is_found() {
     let damaged = model.dir.path().join("damaged");
     let refused = |bytes: &[u8], what: String| {
         std::fs::write(&damaged, bytes).expect("it is written");
-        let loaded = Compiler::new(weights.clone()).load(&damaged);
+        let compiler = Compiler::new(weights.clone()).device(Host::unified());
+        let loaded = compiler.load(&damaged);
         assert!(matches!(loaded, Err(Error::Saved { .. })), "{what}");
     };
     // All of the header, and places all over the rest.
@@ -204,6 +205,37 @@ fn every_cut_and_every_changed_byte_is_found() {
         refused(&bytes, format!("changed at {at}"));
     }
     refused(&[&good[..], b"more"].concat(), "longer".into());
+}
+
+#[test]
+fn other_things_in_place_of_a_saved_engine_are_refused_at_once() {
+    let model = Model::new(7);
+    let pipe = model.dir.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("it runs").success());
+    let folder = model.dir.path().to_path_buf();
+    let cases = [
+        (pipe, "a named pipe"),
+        (folder, "a folder"),
+        (PathBuf::from("/dev/zero"), "a device"),
+    ];
+    for (path, kind) in cases {
+        let error = refusal(model.compiler(HostMode::Unified), &path);
+        assert!(matches!(error, SavedError::File(_)), "{error}");
+        assert!(error.to_string().contains(kind), "{error}");
+    }
+}
+
+#[test]
+fn what_killed_saves_left_is_removed_by_the_next_save() {
+    let model = Model::new(7);
+    let left = model.dir.path().join("tiny.engine.4242-1.part");
+    std::fs::write(&left, "half of it").expect("it is written");
+    let engine = model.compile(HostMode::Unified);
+    engine.save(model.file()).expect("it saves");
+    assert!(!left.exists());
+    let loaded = model.compiler(HostMode::Unified).load(model.file());
+    assert!(logits(&loaded.expect("it loads")) == logits(&engine));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama as theirs;
+use candle_trt::device::Host;
 use candle_trt::models::{Config, Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Profile, Request, Weights};
 use std::path::PathBuf;
@@ -51,6 +52,7 @@ fn converted(source: &std::path::Path, dtype: DType) -> tempfile::TempDir {
 
 fn compile(dir: &std::path::Path, config: &Config, dtype: DType) -> Engine {
     Compiler::new(Weights::open(dir).expect("it opens"))
+        .device(Host::unified())
         .dtype(dtype)
         .weight_streaming(true)
         .profile(Profile::decoder(128, 32).expect("a profile"))

@@ -169,10 +169,16 @@ pub enum Error {
         /// The panic's message.
         message: String,
     },
-    /// CUDA cannot be used: the driver is absent, incomplete or refuses to start.
+    /// The system has no CUDA driver.
     #[error("no CUDA driver: {reason}")]
     NoDriver {
         /// What was looked for and what came of it.
+        reason: String,
+    },
+    /// There is a CUDA driver, but it is incomplete or refuses to start.
+    #[error("the CUDA driver cannot be used: {reason}")]
+    BrokenDriver {
+        /// What is wrong with it.
         reason: String,
     },
     /// The CUDA driver is too old.

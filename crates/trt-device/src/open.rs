@@ -35,14 +35,22 @@ impl FromStr for Choice {
     }
 }
 
-/// Opens a device: `auto` (the first CUDA device, else the host), `host` (weights are used in
-/// place), `host-discrete` (weights are copied as to a GPU), `cuda` or `cuda:N`.
+/// Opens a device: `auto` (the first CUDA device where there is one, else the host), `host`
+/// (weights are used in place), `host-discrete` (weights are copied as to a GPU), `cuda` or
+/// `cuda:N`.
+///
+/// # Errors
+///
+/// A name that stands for none, and what keeps the device from being opened. `auto` is the host
+/// where the system has no CUDA driver, where the driver shows no device, and where the first is too
+/// old, which is logged as a warning. A driver or a device that is there and fails is the error
+/// that it is: `host` runs without it.
 pub fn open(name: &str) -> Result<Arc<dyn Device>, Error> {
     Ok(match name.parse()? {
         Choice::Auto => match Cuda::new(0) {
             Ok(cuda) => Arc::new(cuda),
             Err(why) => {
-                tracing::info!(%why, "no CUDA device; running on the host");
+                without_cuda(why)?;
                 Arc::new(Host::unified())
             }
         },
@@ -52,9 +60,59 @@ pub fn open(name: &str) -> Result<Arc<dyn Device>, Error> {
     })
 }
 
+/// Whether an error says that there is no CUDA to use, rather than that it does not work.
+fn without_cuda(why: Error) -> Result<(), Error> {
+    match why {
+        Error::NoDriver { .. } | Error::NoDevice { .. } => {
+            tracing::info!(%why, "no CUDA device; running on the host");
+            Ok(())
+        }
+        Error::OldDevice { .. } => {
+            tracing::warn!(%why, "running on the host");
+            Ok(())
+        }
+        broken => Err(broken),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn auto_is_the_host_only_where_there_is_no_cuda_to_use() {
+        let reason = || "why".to_string();
+        let absent = [
+            Error::NoDriver { reason: reason() },
+            Error::NoDevice {
+                ordinal: 0,
+                devices: 0,
+            },
+            Error::OldDevice {
+                device: "old".into(),
+                capability: (7, 0),
+            },
+        ];
+        for why in absent {
+            without_cuda(why).unwrap();
+        }
+        let broken = [
+            Error::BrokenDriver { reason: reason() },
+            Error::OldDriver {
+                found: (11, 4),
+                needed: (12, 0),
+            },
+            Error::OutOfMemory {
+                device: "full".into(),
+                bytes: 1,
+                reason: reason(),
+            },
+        ];
+        for why in broken {
+            let text = why.to_string();
+            assert_eq!(without_cuda(why).unwrap_err().to_string(), text);
+        }
+    }
 
     #[test]
     fn names_are_exact() {

@@ -39,6 +39,7 @@ impl Engine {
     /// # let w = Tensor::ones(64, DType::F32, &Device::Cpu)?;
     /// # candle_core::safetensors::save(&HashMap::from([("scale", w)]), &path)?;
     /// # let engine = Compiler::new(Weights::open(&path)?)
+    /// #     .device(trt_device::Host::unified())
     /// #     .profile(Profile::single(&[("rows", 2, 1000)])?)
     /// #     .compile(|vb: VarBuilder| {
     /// #         let scale = vb.get(64, "scale")?;

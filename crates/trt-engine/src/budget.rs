@@ -97,9 +97,21 @@ impl Engine {
     }
 
     /// Bounds what [`Engine::device_limit`] counts; the budget becomes what is left for weights beside
-    /// activations, constants, code, and the states of the sessions that exist, or of one.
+    /// activations, constants, code, and the states of the sessions that exist, or of one. Where the
+    /// last budget that was asked for is [`Request::Automatic`], which is so where none was, it stays
+    /// automatic and becomes the largest that fits: of what is left as much as the device has
+    /// without others giving way. Any other becomes what is left, and what the device has no memory
+    /// for is an error.
     pub fn set_device_limit(&self, limit: u64) -> Result<Applied, Error> {
         self.require_streaming()?;
+        let automatic = self.0.automatic.load(Ordering::Relaxed);
+        // From looking at what is free to taking it.
+        let _planning = automatic.then(|| Planning::on(&self.0.device));
+        self.limit_to(limit, automatic)
+    }
+
+    /// Sets the limit and the budget with it; whoever calls plans on the device.
+    pub(crate) fn limit_to(&self, limit: u64, automatic: bool) -> Result<Applied, Error> {
         let mut run = self.run();
         let other = self.0.other_bytes(&run.seat);
         let (floor, left) = (run.streamer.floor(), limit.saturating_sub(other));
@@ -112,12 +124,18 @@ impl Engine {
             });
         }
         let before = run.streamer.applied()?;
-        let request = Request::Bytes(left.min(run.streamer.total()));
+        let (request, free) = match automatic {
+            true => {
+                let room = neighbours::room_beside(&self.0, before.applied);
+                (Request::Automatic, left.min(room).max(floor))
+            }
+            false => (Request::Bytes(left.min(run.streamer.total())), left),
+        };
         // Room first where the limit grows, less to hold first where it shrinks.
         let pool = &self.0.pool;
         let old = pool.limit();
         pool.set_limit(old.max(limit))?;
-        let mut applied = run.set_budget(request, left).map_err(Error::from);
+        let mut applied = run.set_budget(request, free).map_err(Error::from);
         if applied.is_ok()
             && let Err(error) = pool.set_limit(limit)
         {

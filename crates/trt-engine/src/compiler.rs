@@ -15,7 +15,7 @@ use candle_core::DType;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use trt_device::{Device, Host};
+use trt_device::Device;
 use trt_graph::Step;
 use trt_graph::candle_nn::VarBuilder;
 
@@ -26,8 +26,8 @@ pub struct Compiler {
     device: Option<Arc<dyn Device>>,
     dtype: Option<DType>,
     profile: Option<Profile>,
-    streaming: bool,
-    budget: Request,
+    streaming: Option<bool>,
+    budget: Option<Request>,
     limit: Option<u64>,
     tile_target: TileTarget,
     replay: bool,
@@ -36,17 +36,17 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// A compiler for models with these weights. Defaults: the host device, the dtype in which
-    /// most weight bytes are stored, a decoder profile of 2048 positions in calls of up to 512,
-    /// no weight streaming.
+    /// A compiler for models with these weights. Defaults: the device that [`trt_device::open`] calls
+    /// `auto`, the dtype in which most weight bytes are stored, a decoder profile of 2048 positions
+    /// in calls of up to 512, no weight streaming.
     pub fn new(weights: impl Into<Arc<Weights>>) -> Self {
         Compiler {
             weights: weights.into(),
             device: None,
             dtype: None,
             profile: None,
-            streaming: false,
-            budget: Request::Automatic,
+            streaming: None,
+            budget: None,
             limit: None,
             tile_target: TileTarget::default(),
             replay: true,
@@ -55,7 +55,11 @@ impl Compiler {
         }
     }
 
-    /// Where to run.
+    /// Where to run (default: the first CUDA device where there is one, else the host's memory in
+    /// place; a CUDA device that is there but cannot be used is an error of
+    /// [`compile`](Self::compile), so nobody runs on the CPU without knowing it). What was chosen is
+    /// [`Engine::device`]'s name. Each compiler opens a device of its own: engines that are to know of
+    /// each other are given one with [`shared_device`](Self::shared_device).
     pub fn device(self, device: impl Device + 'static) -> Self {
         self.shared_device(Arc::new(device))
     }
@@ -78,23 +82,28 @@ impl Compiler {
         self
     }
 
-    /// Whether weights may stream under a budget. Without, all are resident and setting a budget
-    /// is [`Error::NoStreaming`].
+    /// Whether weights may stream under a budget (default: if a [`budget`](Self::budget) or a
+    /// [`device_limit`](Self::device_limit) is given). Without, all are resident, setting a budget
+    /// is [`Error::NoStreaming`], and one that is given here other than [`Request::Full`] is
+    /// [`Error::BudgetWithoutStreaming`].
     pub fn weight_streaming(mut self, streaming: bool) -> Self {
-        self.streaming = streaming;
+        self.streaming = Some(streaming);
         self
     }
 
-    /// The first budget (default: automatic). Without streaming it is ignored: all weights are
-    /// resident.
+    /// The first budget (default: automatic). It implies weight streaming.
     pub fn budget(mut self, budget: Request) -> Self {
-        self.budget = budget;
+        self.budget = Some(budget);
         self
     }
 
     /// The most that the engine may hold on the device, in bytes: all that [`Engine::device_limit`]
-    /// counts. An automatic budget becomes what it leaves for weights; any other first budget is
-    /// what was asked for if it fits, else [`Error::LimitBelowBudget`].
+    /// counts. It implies weight streaming.
+    ///
+    /// **Without a budget, or with an automatic one, the budget is the largest that fits**: what the
+    /// limit leaves for weights, as far as the device has it, at most all of them; less than the
+    /// floor is [`Error::LimitTooSmall`]. Any other first budget is what was asked for if it fits,
+    /// else [`Error::LimitBelowBudget`].
     pub fn device_limit(mut self, bytes: u64) -> Self {
         self.limit = Some(bytes);
         self
@@ -123,6 +132,7 @@ impl Compiler {
     /// use trt_alloc::{Arena, Error, Pool, Strategy};
     /// # use candle_core::{DType, Device, Tensor};
     /// # use std::collections::HashMap;
+    /// # use trt_device::Host;
     /// # use trt_engine::{Compiler, Profile, Weights};
     /// # use trt_graph::{Call, candle_nn::VarBuilder};
     ///
@@ -154,6 +164,7 @@ impl Compiler {
     /// # candle_core::safetensors::save(&HashMap::from([("scale", w)]), &path)?;
     /// let pages = Arc::new(Pages::default());
     /// let engine = Compiler::new(Weights::open(&path)?)
+    ///     .device(Host::unified())
     ///     .profile(Profile::single(&[("rows", 2, 1000)])?)
     ///     .allocation(pages.clone())
     ///     .compile(|vb: VarBuilder| {
@@ -194,6 +205,7 @@ impl Compiler {
         self,
         mut load: impl FnMut(VarBuilder) -> candle_core::Result<S>,
     ) -> Result<Engine, Error> {
+        self.check_options()?;
         let profile = match &self.profile {
             Some(p) => p.clone(),
             None => Profile::decoder(2048, 512)?,
@@ -236,16 +248,21 @@ impl Compiler {
     /// here is as for [`compile`](Self::compile), but a profile or dtype is the file's, and one
     /// that was set here must agree with it.
     ///
+    /// # Errors
+    ///
     /// A file that is damaged, cut short, of another kind or of another version is
-    /// [`Error::Saved`].
+    /// [`Error::Saved`], as is a pipe, a device or a folder in its place. Nothing is read but the
+    /// header, and no memory taken, before the header is known to be of this version and of these
+    /// weights.
     pub fn load(self, path: impl AsRef<Path>) -> Result<Engine, Error> {
         let start = Instant::now();
         let path = path.as_ref();
         let refuse = |source| Error::saved(path, source);
-        let opened = Opened::new(path).map_err(refuse)?;
+        self.check_options()?;
+        let opened = Opened::new(path, self.weights.fingerprint()).map_err(refuse)?;
         let estimate = || loading(opened.len as u64);
         let watch = Watch::start(self.limits.host_bytes, estimate)?;
-        let saved = opened.read(self.weights.fingerprint()).map_err(refuse)?;
+        let saved = opened.read().map_err(refuse)?;
         let dtype = saved.dtype().map_err(refuse)?;
         let profile = saved.profile();
         saved
@@ -267,16 +284,34 @@ impl Compiler {
         self.engine(dtype, profile, found, report, watch)
     }
 
-    fn device_or_host(&self) -> Arc<dyn Device> {
-        let given = self.device.clone();
-        given.unwrap_or_else(|| Arc::new(Host::unified()))
+    fn device_or_default(&self) -> Result<Arc<dyn Device>, Error> {
+        match &self.device {
+            Some(device) => Ok(device.clone()),
+            None => Ok(trt_device::open("auto")?),
+        }
+    }
+
+    /// Whether weights stream.
+    fn streams(&self) -> bool {
+        let implied = self.budget.is_some() || self.limit.is_some();
+        self.streaming.unwrap_or(implied)
     }
 
     /// The first budget that is asked for.
     fn first_budget(&self) -> Request {
-        match self.streaming {
-            true => self.budget,
+        match self.streams() {
+            true => self.budget.unwrap_or(Request::Automatic),
             false => Request::Full,
+        }
+    }
+
+    /// Whether what was asked for can be had together.
+    fn check_options(&self) -> Result<(), Error> {
+        match self.budget {
+            Some(budget) if !self.streams() && budget != Request::Full => {
+                Err(Error::BudgetWithoutStreaming { budget })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -306,7 +341,7 @@ impl Compiler {
             least.check_least(self.limits.device_bytes)?;
         }
         let start = Instant::now();
-        let device = self.device_or_host();
+        let device = self.device_or_default()?;
         let classes = found.into_iter().zip(&mut report.classes);
         let programs = classes.map(|(found, class)| ready(found, &*device, class));
         let programs = programs.collect::<Result<Vec<_>, _>>()?;
@@ -322,12 +357,12 @@ impl Compiler {
         let parts = Parts {
             device,
             budget: self.first_budget(),
+            streaming: self.streams(),
             weights: self.weights,
             dtype,
             profile,
             programs,
             report,
-            streaming: self.streaming,
             needs,
             limit: self.limit,
             compile_limit: self.limits.device_bytes,

@@ -4,7 +4,7 @@
 use crate::Error;
 use crate::engine::Compiled;
 use crate::ready::Uses;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use trt_alloc::{Lease, Pool, Purpose};
 use trt_device::{Stream, Work};
@@ -46,15 +46,13 @@ impl Roles {
 
 /// Bytes of all constants, equal ones once.
 pub(crate) fn constant_bytes<P: Uses>(programs: &[P]) -> u64 {
-    let mut known: Vec<&trt_graph::Literal> = Vec::new();
-    for buffer in programs.iter().flat_map(|p| &p.program().buffers) {
-        if let BufferKind::Const(literal) = &buffer.kind
-            && !known.contains(&literal)
-        {
-            known.push(literal);
-        }
-    }
-    known.iter().map(|l| l.bytes.len().max(1) as u64).sum()
+    let buffers = programs.iter().flat_map(|p| &p.program().buffers);
+    let constants = buffers.filter_map(|buffer| match &buffer.kind {
+        BufferKind::Const(literal) => Some(&literal.bytes[..]),
+        _ => None,
+    });
+    let distinct: HashSet<&[u8]> = constants.collect();
+    distinct.iter().map(|bytes| bytes.len().max(1) as u64).sum()
 }
 
 /// Puts every constant on the device, equal ones once.
@@ -63,7 +61,7 @@ pub(crate) fn constants(
     compute: Stream,
     programs: &[Compiled],
 ) -> Result<Vec<Vec<Option<Arc<Lease>>>>, Error> {
-    let mut known: Vec<(trt_graph::Literal, Arc<Lease>)> = Vec::new();
+    let mut known: HashMap<&[u8], Arc<Lease>> = HashMap::new();
     let mut all = Vec::with_capacity(programs.len());
     for p in programs {
         let mut leases = Vec::with_capacity(p.program.buffers.len());
@@ -72,7 +70,7 @@ pub(crate) fn constants(
                 leases.push(None);
                 continue;
             };
-            if let Some((_, lease)) = known.iter().find(|(l, _)| l == literal) {
+            if let Some(lease) = known.get(&literal.bytes[..]) {
                 leases.push(Some(lease.clone()));
                 continue;
             }
@@ -86,7 +84,7 @@ pub(crate) fn constants(
                     bytes: literal.bytes.to_vec(),
                 },
             )?;
-            known.push((literal.clone(), lease.clone()));
+            known.insert(&literal.bytes, lease.clone());
             leases.push(Some(lease));
         }
         all.push(leases);

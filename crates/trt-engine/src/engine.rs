@@ -218,7 +218,7 @@ impl Engine {
         neighbours::enter(&engine.0);
         match limit {
             Some(bytes) if budget == Request::Automatic => {
-                engine.set_device_limit(bytes).map(|_| ())?;
+                engine.limit_to(bytes, true).map(|_| ())?;
             }
             Some(bytes) => engine.0.pool.set_limit(bytes)?,
             None => {}

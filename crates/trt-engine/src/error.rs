@@ -1,6 +1,6 @@
 //! What compiling and running can fail with.
 
-use crate::SavedError;
+use crate::{Request, SavedError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use trt_graph::NodeId;
@@ -39,6 +39,15 @@ pub enum Error {
         "this engine was compiled without weight streaming: use Compiler::weight_streaming(true)"
     )]
     NoStreaming,
+    /// A first budget for an engine whose weights may not stream.
+    #[error(
+        "a budget of {budget} was asked for together with weight_streaming(false), which keeps all weights on the \
+         device: leave one of them out"
+    )]
+    BudgetWithoutStreaming {
+        /// The budget.
+        budget: Request,
+    },
     /// A limit for everything on the device leaves too little for the weights.
     #[error(
         "a device limit of {limit} bytes leaves {left} bytes for weights beside {other} bytes of \
@@ -123,6 +132,25 @@ pub enum Error {
     /// A call without tokens.
     #[error("a call needs at least one token")]
     NoTokens,
+    /// A decoder's logits from which no token can be chosen: some are NaN or +infinite, or all are
+    /// -infinite.
+    #[error(
+        "{} of {count} logits at position {position} are not finite ({nan} NaN, {positive} +inf, {negative} -inf): \
+         weights or activations beyond what their dtype holds, such as f16 above 65504, do this",
+        nan + positive + negative
+    )]
+    NotFinite {
+        /// The position of the token that they follow, counted from 0.
+        position: usize,
+        /// How many logits there are.
+        count: usize,
+        /// How many are NaN.
+        nan: usize,
+        /// How many are +infinite.
+        positive: usize,
+        /// How many are -infinite, which by itself is how models exclude tokens.
+        negative: usize,
+    },
     /// An input does not fit its declaration.
     #[error("input '{name}': expected {expected}, got {got}")]
     Input {

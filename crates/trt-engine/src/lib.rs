@@ -11,6 +11,7 @@
 //! ```
 //! use candle_core::{DType, Device, Tensor};
 //! use std::collections::HashMap;
+//! use trt_device::Host;
 //! use trt_engine::{Compiler, Profile, Request, Weights};
 //! use trt_graph::{Call, candle, candle_nn};
 //! use candle_nn::Module;
@@ -23,6 +24,7 @@
 //!
 //! // Candle code over symbolic tensors; rows are known when the engine is called.
 //! let engine = Compiler::new(Weights::open(&path)?)
+//!     .device(Host::unified())
 //!     .profile(Profile::single(&[("rows", 1, 32)])?)
 //!     .weight_streaming(true)
 //!     .compile(|vb: candle_nn::VarBuilder| {
@@ -55,6 +57,7 @@ mod engine;
 mod error;
 mod guard;
 mod limits;
+mod logits;
 mod memory;
 mod neighbours;
 mod planning;

@@ -47,11 +47,11 @@ pub(crate) fn estimate(weights: &Weights, profile: &Profile) -> Result<u64, Erro
     for class in &profile.classes {
         let points = class.sample_points()?;
         let records = points.len() as u64 * count * RECORDS * PER_RECORD;
-        let masks: u64 = points.iter().map(|p| mask(class, p)).sum();
-        largest = largest.max(records + masks);
+        let masks = points.iter().map(|p| mask(class, p));
+        largest = largest.max(masks.fold(records, u64::saturating_add));
     }
     let programs = profile.classes.len() as u64 * count * PER_WEIGHT;
-    Ok(BASE + largest + programs)
+    Ok(largest.saturating_add(BASE + programs))
 }
 
 /// Bytes of the mask that a decoder makes for a call.
@@ -173,11 +173,14 @@ impl DeviceNeeds {
     }
 
     pub fn total(&self) -> u64 {
-        self.weights + self.beside_weights()
+        self.weights.saturating_add(self.beside_weights())
     }
 
     pub fn beside_weights(&self) -> u64 {
-        self.activations + self.constants + self.states + self.code
+        let parts = [self.constants, self.states, self.code];
+        parts
+            .into_iter()
+            .fold(self.activations, u64::saturating_add)
     }
 
     /// Whether it can be within the limit of compiling, where the arena may turn out larger.

@@ -178,7 +178,8 @@ fn proven(lifetimes: &[Lifetime], offsets: &[u64], largest_live: u64) -> Option<
 }
 
 fn bytes(len: usize, size: usize) -> u64 {
-    (len.saturating_mul(size).max(1) as u64).next_multiple_of(ALIGN)
+    let bytes = len.saturating_mul(size).max(1) as u64;
+    bytes.checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX)
 }
 
 /// The buffers of the arena. An input lives from the start, an output to the end.

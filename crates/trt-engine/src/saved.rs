@@ -5,40 +5,53 @@
 //! rest is programs that pass the same checks as those that were just lowered; kernels are loaded
 //! and plans are checked when it is read. A file is there whole or not at all: it is written
 //! under another name first.
+//!
+//! Who wrote a file is not trusted. Memory is taken for what a regular file holds, once its header
+//! fits these weights, and not for what it says: lengths inside of it are bounded by the bytes that
+//! are left, and no type of it contains itself, so reading ends.
+
+mod header;
+mod place;
 
 use crate::ready::Lowered;
 use crate::report::ClassReport;
 use crate::{Engine, Error, Profile};
 use candle_core::DType;
+use header::{HEADER, Header};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::path::Path;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use trt_graph::Class;
 use trt_graph::program::Program;
+use trt_stream::FileError;
 
-/// The first bytes of a file; not text, and changed by transfers that mangle line ends.
-const MARK: [u8; 8] = *b"\x93trt\r\n\x1a\n";
-/// Counts changes of what follows the header, types of other crates included.
-const FORMAT: u32 = 3;
-/// Bytes that the library's version takes in the header.
-const VERSION: usize = 16;
-/// Mark, format, version, fingerprint, length, hash.
-const HEADER: usize = 8 + 4 + VERSION + 8 + 8 + 8;
+/// The most bytes after a header: what a model needs beside its weights is far less.
+const MOST: u64 = 4 << 30;
 
 /// What is wrong with a saved engine, or why it could not be saved.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SavedError {
     /// The system refused.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}: {error}")]
     Io {
         /// What was tried.
         action: &'static str,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said. It is part of the message, so it is no source of it.
+        error: io::Error,
+    },
+    /// Something else in a file's place, or more than there is memory for.
+    #[error("cannot read: {0}")]
+    File(FileError),
+    /// More than any engine needs.
+    #[error("{found} bytes are more than the {most} that a saved engine may have")]
+    TooLarge {
+        /// Bytes that there are.
+        found: u64,
+        /// Bytes that there may be.
+        most: u64,
     },
     /// A file of another kind.
     #[error("this is no saved engine")]
@@ -108,7 +121,8 @@ impl Engine {
     /// Saves the compiled programs to a file that [`Compiler::load`](crate::Compiler::load) reads:
     /// constants are in it, weights are not. The file belongs to this version of the library and
     /// to these weights; on which device and with which budget it is loaded is open. An existing
-    /// file is replaced in one step.
+    /// file is replaced in one step, and what is in its place afterwards is on the disk. Files that
+    /// killed saves to the same path left beside it are removed.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         let fingerprint = self.run().streamer.weights().fingerprint();
@@ -132,8 +146,19 @@ impl Engine {
         let damaged = |e: postcard::Error| SavedError::Damaged {
             what: e.to_string(),
         };
+        let write = |body: Vec<u8>| {
+            let found = body.len() as u64;
+            if found > MOST {
+                return Err(SavedError::TooLarge { found, most: MOST });
+            }
+            let header = header::before(fingerprint, &body);
+            place::replace(path, &[&header, &body]).map_err(|error| SavedError::Io {
+                action: "write",
+                error,
+            })
+        };
         let body = postcard::to_allocvec(&saved).map_err(damaged);
-        body.and_then(|body| replace(path, &header(fingerprint, &body), &body))
+        body.and_then(write)
             .map_err(|source| Error::saved(path, source))
     }
 }
@@ -141,36 +166,45 @@ impl Engine {
 /// A file whose header was read, and not more.
 pub(crate) struct Opened {
     file: File,
-    header: Vec<u8>,
+    header: Header,
     /// Bytes after the header.
     pub len: usize,
 }
 
 impl Opened {
-    /// Opens a file and checks its header: nothing else is read of a file of another kind, which
-    /// may be large.
-    pub fn new(path: &Path) -> Result<Opened, SavedError> {
-        let file = File::open(path).map_err(unread)?;
+    /// Opens a file and checks that its header is of this version and of weights with this
+    /// fingerprint: nothing else is read of a file of another kind, which may be large, and no
+    /// memory is taken for it.
+    pub fn new(path: &Path, fingerprint: u64) -> Result<Opened, SavedError> {
+        let file = trt_stream::open_regular(path).map_err(|e| match e {
+            FileError::Io(error) => unread(error),
+            other => SavedError::File(other),
+        })?;
         let found = file.metadata().map_err(unread)?.len();
         let mut header = Vec::with_capacity(HEADER);
         let mut head = (&file).take(HEADER as u64);
         head.read_to_end(&mut header).map_err(unread)?;
-        let len = Header::check(&header, found)?;
+        let header = Header::read(&header, found)?;
+        if header.fingerprint != fingerprint {
+            return Err(SavedError::OtherWeights {
+                saved: header.fingerprint,
+                found: fingerprint,
+            });
+        }
+        let len = header.len(found, MOST)?;
         Ok(Opened { file, header, len })
     }
 
-    /// Reads what was saved for weights with this fingerprint.
-    pub fn read(self, fingerprint: u64) -> Result<Saved, SavedError> {
+    /// Reads what was saved.
+    pub fn read(self) -> Result<Saved, SavedError> {
         let Opened { file, header, len } = self;
-        let mut body = Vec::with_capacity(len);
-        let mut rest = (&file).take(len as u64);
+        let mut body = Vec::new();
+        let bytes = len as u64;
+        body.try_reserve_exact(len)
+            .map_err(|_| SavedError::File(FileError::Memory { bytes }))?;
+        let mut rest = (&file).take(bytes);
         rest.read_to_end(&mut body).map_err(unread)?;
-        Header::check_body(&header, &body)?;
-        let saved = word(&header, 8 + 4 + VERSION);
-        if saved != fingerprint {
-            let found = fingerprint;
-            return Err(SavedError::OtherWeights { saved, found });
-        }
+        header.check(&body)?;
         let damaged = |e: postcard::Error| SavedError::Damaged {
             what: e.to_string(),
         };
@@ -184,9 +218,9 @@ impl Opened {
     }
 }
 
-fn unread(source: io::Error) -> SavedError {
+fn unread(error: io::Error) -> SavedError {
     let action = "read";
-    SavedError::Io { action, source }
+    SavedError::Io { action, error }
 }
 
 impl Saved {
@@ -246,119 +280,6 @@ impl SavedClass {
             offsets: Some(std::mem::take(&mut self.offsets)),
         })
     }
-}
-
-/// The header before these bytes.
-fn header(fingerprint: u64, body: &[u8]) -> Vec<u8> {
-    let mut header = Vec::with_capacity(HEADER);
-    header.extend(MARK);
-    header.extend(FORMAT.to_le_bytes());
-    header.extend(version());
-    header.extend(fingerprint.to_le_bytes());
-    header.extend((body.len() as u64).to_le_bytes());
-    header.extend(hash(&[&header, body]).to_le_bytes());
-    header
-}
-
-/// The version of this library, as the header has it.
-fn version() -> [u8; VERSION] {
-    let mut padded = [0; VERSION];
-    let text = env!("CARGO_PKG_VERSION").bytes();
-    padded
-        .iter_mut()
-        .zip(text)
-        .for_each(|(to, from)| *to = from);
-    padded
-}
-
-fn word(header: &[u8], at: usize) -> u64 {
-    let bytes = header.get(at..at + 8).and_then(|b| b.first_chunk::<8>());
-    bytes.map_or(0, |b| u64::from_le_bytes(*b))
-}
-
-struct Header;
-
-impl Header {
-    /// Whether a file of `found` bytes with this header can be used; the length of its body.
-    fn check(header: &[u8], found: u64) -> Result<usize, SavedError> {
-        if !header.starts_with(&MARK) {
-            return Err(SavedError::Foreign);
-        }
-        let short = |needed: u64| SavedError::Length { needed, found };
-        if header.len() < HEADER {
-            return Err(short(HEADER as u64));
-        }
-        let (format, theirs) = (word(header, 8) as u32, &header[12..12 + VERSION]);
-        if format != FORMAT || theirs != version() {
-            let name = |version: &[u8], format| {
-                let text = String::from_utf8_lossy(version);
-                format!("{} (format {format})", text.trim_end_matches('\0'))
-            };
-            return Err(SavedError::Version {
-                found: name(theirs, format),
-                expected: name(&version(), FORMAT),
-            });
-        }
-        let len = word(header, HEADER - 16);
-        let needed = len.saturating_add(HEADER as u64);
-        match (needed == found, usize::try_from(len)) {
-            (true, Ok(len)) => Ok(len),
-            _ => Err(short(needed)),
-        }
-    }
-
-    fn check_body(header: &[u8], body: &[u8]) -> Result<(), SavedError> {
-        let (before, hashed) = header.split_at(HEADER - 8);
-        match hash(&[before, body]) == word(hashed, 0) {
-            true => Ok(()),
-            false => Err(SavedError::Damaged {
-                what: "its hash is another than was written".into(),
-            }),
-        }
-    }
-}
-
-/// A hash that any change of a word changes: each step is a bijection of the words before.
-fn hash(parts: &[&[u8]]) -> u64 {
-    let mix = |hash: u64, word: u64| {
-        let mixed = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed ^ (mixed >> 32)
-    };
-    let mut state = 0x6c62_272e_07bb_0142;
-    for part in parts {
-        let (words, rest) = part.as_chunks::<8>();
-        for bytes in words {
-            state = mix(state, u64::from_le_bytes(*bytes));
-        }
-        for byte in rest {
-            state = mix(state, u64::from(*byte));
-        }
-        state = mix(state, part.len() as u64);
-    }
-    state
-}
-
-/// Writes a file beside the path and puts it in its place.
-fn replace(path: &Path, header: &[u8], body: &[u8]) -> Result<(), SavedError> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}-{number}.part", std::process::id()));
-    let beside: PathBuf = path.with_file_name(name);
-    let write = || {
-        let mut options = File::options();
-        let mut file = options.write(true).create_new(true).open(&beside)?;
-        file.write_all(header)?;
-        file.write_all(body)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
-    };
-    write().map_err(|source| {
-        // It may not exist, and if it cannot be removed, the first error still is what matters.
-        let _ = std::fs::remove_file(&beside);
-        let action = "write";
-        SavedError::Io { action, source }
-    })
 }
 
 #[cfg(test)]

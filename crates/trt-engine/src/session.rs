@@ -2,7 +2,7 @@
 
 use crate::call::call;
 use crate::pressure::Failed;
-use crate::{Engine, Error, states};
+use crate::{Engine, Error, logits, states};
 use candle_core::{Device as CandleDevice, Tensor};
 use std::sync::atomic::Ordering;
 use trt_device::Slice;
@@ -70,6 +70,12 @@ impl Session {
 
     /// Runs a decoder on tokens at the current position, in as many calls as the profile needs,
     /// and returns the last call's first output as f32: the logits of the last token.
+    ///
+    /// # Errors
+    ///
+    /// Logits of which some are NaN or +infinite, or all -infinite, are [`Error::NotFinite`]: no
+    /// token can be chosen by them. -infinity for some is how a model excludes tokens, and passes.
+    /// After this and every other error the session is at the position before the call.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
         let start = self.position;
         let result = self.prefill_chunks(tokens);
@@ -79,7 +85,7 @@ impl Session {
         result
     }
 
-    /// Runs a decoder on one token.
+    /// Runs a decoder on one token, as [`prefill`](Self::prefill) does on several.
     pub fn decode(&mut self, token: u32) -> Result<Vec<f32>, Error> {
         self.prefill(&[token])
     }
@@ -117,6 +123,7 @@ impl Session {
                 _ => return Err(Error::NotADecoder("it has no output".into())),
             };
             self.position += chunk.len();
+            logits::check(&logits, self.position - 1)?;
         }
         Ok(logits)
     }
@@ -185,7 +192,8 @@ impl Session {
 
     /// Runs a call on candle tensors (on the CPU), one for each input in the order in which the
     /// model declared them, and returns its outputs. The runtime integers are read off the shapes;
-    /// `past` is the session's position, which moves on by `seq`.
+    /// `past` is the session's position, which moves on by `seq`. Outputs are what the model
+    /// computes: whether they are finite is not looked at.
     pub fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         let (index, env) = self.fit(inputs)?;
         let program = &self.engine.0.programs[index].program;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use trt_graph::candle_nn::WeightSource;
 use trt_kernel::DType;
-use trt_stream::Weights;
+use trt_stream::{Weights, WeightsError};
 
 pub(crate) struct Source(pub Arc<Weights>);
 
@@ -15,8 +15,19 @@ impl WeightSource for Source {
 
     fn similar(&self, name: &str) -> Vec<String> {
         match self.0.find(name) {
-            Err(trt_stream::WeightsError::Missing { near, .. }) => near,
-            _ => Vec::new(),
+            Ok(_) => Vec::new(),
+            Err(error) => error.suggestions(),
+        }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+
+    fn refusal(&self, name: &str) -> Option<String> {
+        match self.0.find(name) {
+            Ok(_) | Err(WeightsError::Missing { .. }) => None,
+            Err(error) => Some(error.to_string()),
         }
     }
 }

@@ -7,12 +7,14 @@ use trt_alloc::Purpose;
 use trt_device::{ALIGN, Slice};
 use trt_graph::program::State;
 
-/// Where each state begins in the block, and how many bytes it has.
+/// Where each state begins in the block, and how many bytes it has; more than any device has where
+/// that cannot be counted.
 fn places(states: &[State]) -> impl Iterator<Item = (usize, usize)> {
     states.iter().scan(0, |end: &mut usize, s| {
-        let bytes = (s.capacity.iter().product::<usize>() * s.dtype.size()).max(1);
+        let sizes = s.capacity.iter().copied();
+        let bytes = sizes.fold(s.dtype.size(), usize::saturating_mul).max(1);
         let start = *end;
-        *end += bytes.next_multiple_of(ALIGN);
+        *end = start.saturating_add(aligned(bytes));
         Some((start, bytes))
     })
 }
@@ -20,8 +22,12 @@ fn places(states: &[State]) -> impl Iterator<Item = (usize, usize)> {
 /// Bytes of the block; 0 without states.
 pub(crate) fn bytes(states: &[State]) -> u64 {
     places(states).last().map_or(0, |(start, bytes)| {
-        (start + bytes.next_multiple_of(ALIGN)) as u64
+        start.saturating_add(aligned(bytes)) as u64
     })
+}
+
+fn aligned(bytes: usize) -> usize {
+    bytes.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX)
 }
 
 /// Memory for the states of one session, which counts until the last of them is gone.
@@ -34,6 +40,6 @@ pub(crate) fn acquire(engine: &Inner) -> Result<Vec<Slice>, Error> {
         return Ok(Vec::new());
     }
     let block = engine.pool.acquire(bytes(states), Purpose::States)?.whole();
-    let each = places(states).map(|(start, bytes)| block.slice(start..start + bytes));
+    let each = places(states).map(|(start, bytes)| block.slice(start..start.saturating_add(bytes)));
     Ok(each.collect::<Result<_, _>>()?)
 }

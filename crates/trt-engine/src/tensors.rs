@@ -17,9 +17,14 @@ pub trait FromTensors: Sized {
     /// bytes. Unlike files, the copy occupies memory for as long as the weights exist, whatever the
     /// budget: a budget bounds what of it is mapped or on a device.
     ///
-    /// Tensors that the caller keeps stay as and where they are. One that is not on the CPU is
-    /// [`Error::NotOnHost`]: nothing is moved between devices behind the caller's back. Tensors
-    /// of dtypes other than f32, f16 and bf16 are an error only if the model asks for them.
+    /// Tensors that the caller keeps stay as and where they are. The copy has no name and its
+    /// size is sealed, so nothing of what [`Weights::open`] asks of files is asked of the caller.
+    ///
+    /// # Errors
+    ///
+    /// A tensor that is not on the CPU is [`Error::NotOnHost`]: nothing is moved between devices
+    /// behind the caller's back. Tensors of dtypes other than f32, f16 and bf16 are an error only
+    /// if the model asks for them. What the system has no memory for, and says so, is an error.
     fn from_tensors(tensors: HashMap<String, Tensor>) -> Result<Self, Error>;
 }
 

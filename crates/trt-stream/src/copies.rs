@@ -72,7 +72,7 @@ impl Copies {
         let start = self.end.next_multiple_of(ALIGN);
         self.file
             .write_all_at(bytes, start as u64)
-            .map_err(|e| WeightsError::io("write", Path::new(NAME), &e))?;
+            .map_err(|e| WeightsError::io("write", Path::new(NAME), e))?;
         self.end = start + bytes.len();
         self.entry(name, dtype.name().to_uppercase(), shape, start);
         Ok(())
@@ -87,7 +87,7 @@ impl Copies {
             count: self.entries.len(),
             near: near::names(of, self.entries.iter().map(|e| &e.name)),
         })?;
-        let elements = |shape: &[usize]| shape.iter().product::<usize>();
+        let elements = |shape: &[usize]| shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
         if elements(shape) != elements(&first.shape) {
             return Err(WeightsError::WrongShape {
                 file: NAME.into(),
@@ -129,7 +129,7 @@ impl Copies {
         let len = self.end.max(1) as u64;
         self.file
             .set_len(len)
-            .map_err(|e| WeightsError::io("size", path, &e))?;
+            .map_err(|e| WeightsError::io("size", path, e))?;
         seal_size(&self.file)?;
         let [exact, passing] = map(path, &self.file)?;
         Weights::build(vec![File {

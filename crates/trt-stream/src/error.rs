@@ -1,6 +1,8 @@
 //! What can go wrong, with the names and numbers needed to act on it.
 
-use crate::{BudgetError, ProgramId, WeightId};
+use crate::near;
+use crate::shown::{Dims, Shown};
+use crate::{BudgetError, FileError, ProgramId, WeightId};
 use std::path::{Path, PathBuf};
 use trt_kernel::DType;
 
@@ -9,23 +11,41 @@ use trt_kernel::DType;
 #[non_exhaustive]
 pub enum WeightsError {
     /// The system refused.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {error}")]
     Io {
         /// What was tried.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said. It is part of the message, so it is no source of it.
+        error: std::io::Error,
+    },
+    /// Something else in a file's place, or a file that is too large to be what it should be.
+    #[error("cannot read {path}: {error}")]
+    File {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        error: FileError,
     },
     /// No file in memory could be made.
     #[error(transparent)]
     Device(#[from] trt_device::Error),
     /// A directory without weights.
-    #[error("{path} holds no safetensors file")]
+    #[error("{path} holds no safetensors file{}", instead(others))]
     Empty {
         /// The directory.
         path: PathBuf,
+        /// Files with weights in other formats that it holds.
+        others: Vec<String>,
+    },
+    /// A file of another kind.
+    #[error("{file} is no safetensors file but {kind}")]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+        /// What it is, and what may be done about it.
+        kind: &'static str,
     },
     /// A file ends before what its header promises.
     #[error("{file} is truncated: {what} ends at byte {needed}, the file has {found}")]
@@ -48,7 +68,10 @@ pub enum WeightsError {
         reason: String,
     },
     /// A tensor whose offsets make no range.
-    #[error("{file}: tensor '{tensor}' has offsets {begin}..{end}: {reason}")]
+    #[error(
+        "{file}: tensor '{}' has offsets {begin}..{end}: {reason}",
+        Shown(tensor)
+    )]
     BadOffsets {
         /// The file.
         file: PathBuf,
@@ -63,8 +86,8 @@ pub enum WeightsError {
     },
     /// Two tensors share bytes.
     #[error(
-        "{file}: tensors '{first}' at {}..{} and '{second}' at {}..{} overlap",
-        first_offsets.0, first_offsets.1, second_offsets.0, second_offsets.1
+        "{file}: tensors '{}' at {}..{} and '{}' at {}..{} overlap",
+        Shown(first), first_offsets.0, first_offsets.1, Shown(second), second_offsets.0, second_offsets.1
     )]
     Overlap {
         /// The file.
@@ -79,7 +102,12 @@ pub enum WeightsError {
         second_offsets: (u64, u64),
     },
     /// A tensor's bytes are not what its shape and dtype need.
-    #[error("{file}: tensor '{tensor}' has {found} bytes, but {dtype} {shape:?} needs {expected}")]
+    #[error(
+        "{file}: tensor '{}' has {found} bytes, but {} {} needs {expected}",
+        Shown(tensor),
+        Shown(dtype),
+        Dims(shape)
+    )]
     WrongLength {
         /// The file.
         file: PathBuf,
@@ -95,7 +123,7 @@ pub enum WeightsError {
         expected: u64,
     },
     /// A tensor is there twice.
-    #[error("tensor '{tensor}' is in both {first} and {second}")]
+    #[error("tensor '{}' is in both {first} and {second}", Shown(tensor))]
     Duplicate {
         /// The tensor.
         tensor: String,
@@ -112,18 +140,38 @@ pub enum WeightsError {
         /// What is wrong.
         reason: String,
     },
-    /// A shard that the index names does not exist.
-    #[error("{index} puts tensor '{tensor}' in shard '{shard}', which does not exist")]
+    /// A tensor is in a shard, but the index, which decides, does not name it.
+    #[error(
+        "tensor '{}' is in {file}, but {index} does not name it",
+        Shown(tensor)
+    )]
+    NotInIndex {
+        /// The tensor.
+        tensor: String,
+        /// The shard.
+        file: PathBuf,
+        /// The index.
+        index: PathBuf,
+    },
+    /// The tensor was asked for, and the shard that the index names for it does not exist.
+    #[error(
+        "{index} puts tensor '{}' in shard '{}', which does not exist",
+        Shown(tensor),
+        Shown(shard)
+    )]
     MissingShard {
         /// The index.
         index: PathBuf,
         /// The shard.
         shard: String,
-        /// A tensor it should hold.
+        /// The tensor, or one of them where no shard exists.
         tensor: String,
     },
-    /// A tensor is not in the shard that the index names.
-    #[error("{index} puts tensor '{tensor}' in {file}, which does not hold it")]
+    /// The tensor was asked for, and is not in the shard that the index names for it.
+    #[error(
+        "{index} puts tensor '{}' in {file}, which does not hold it",
+        Shown(tensor)
+    )]
     NotInShard {
         /// The tensor.
         tensor: String,
@@ -133,7 +181,7 @@ pub enum WeightsError {
         file: PathBuf,
     },
     /// No tensor of this name.
-    #[error("no tensor '{name}' among {count}{}", suggest(near))]
+    #[error("no tensor '{}' among {count}{}", Shown(name), suggest(name, near))]
     Missing {
         /// The name asked for.
         name: String,
@@ -143,7 +191,11 @@ pub enum WeightsError {
         near: Vec<String>,
     },
     /// The tensor's dtype cannot be used.
-    #[error("{file}: tensor '{tensor}' is {dtype}; weights can be F32, F16 or BF16")]
+    #[error(
+        "{file}: tensor '{}' is {}; weights can be F32, F16 or BF16",
+        Shown(tensor),
+        Shown(dtype)
+    )]
     UnsupportedDType {
         /// The file.
         file: PathBuf,
@@ -153,7 +205,12 @@ pub enum WeightsError {
         dtype: String,
     },
     /// The tensor has another shape.
-    #[error("{file}: tensor '{tensor}' has shape {found:?}, the model needs {expected:?}")]
+    #[error(
+        "{file}: tensor '{}' has shape {}, the model needs {}",
+        Shown(tensor),
+        Dims(found),
+        Dims(expected)
+    )]
     WrongShape {
         /// The file.
         file: PathBuf,
@@ -165,7 +222,10 @@ pub enum WeightsError {
         found: Vec<usize>,
     },
     /// The tensor has another dtype.
-    #[error("{file}: tensor '{tensor}' is {found}, the model needs {expected}")]
+    #[error(
+        "{file}: tensor '{}' is {found}, the model needs {expected}",
+        Shown(tensor)
+    )]
     WrongDType {
         /// The file.
         file: PathBuf,
@@ -179,20 +239,55 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
-    pub(crate) fn io(action: &'static str, path: &Path, source: &std::io::Error) -> Self {
+    /// For a missing tensor, the names that may be meant, best first, each with what sets it apart
+    /// if that is its prefix.
+    pub fn suggestions(&self) -> Vec<String> {
+        match self {
+            WeightsError::Missing { name, near, .. } => described(name, near),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path, error: std::io::Error) -> Self {
         WeightsError::Io {
             action,
             path: path.to_path_buf(),
-            // An `io::Error` is not `Clone`; its kind and text are what matters.
-            source: std::io::Error::new(source.kind(), source.to_string()),
+            error,
+        }
+    }
+
+    pub(crate) fn file(path: &Path, error: FileError) -> Self {
+        let path = path.to_path_buf();
+        match error {
+            FileError::Io(error) => WeightsError::Io {
+                action: "open",
+                path,
+                error,
+            },
+            error => WeightsError::File { path, error },
         }
     }
 }
 
-fn suggest(near: &[String]) -> String {
+fn described(name: &str, near: &[String]) -> Vec<String> {
+    let shown = |n: &String| Shown(&near::described(name, n)).to_string();
+    near.iter().map(shown).collect()
+}
+
+fn suggest(name: &str, near: &[String]) -> String {
     match near {
         [] => String::new(),
-        names => format!("; near names: {}", names.join(", ")),
+        near => format!("; near names: {}", described(name, near).join(", ")),
+    }
+}
+
+fn instead(others: &[String]) -> String {
+    match others {
+        [] => String::new(),
+        others => {
+            let others = others.join(", ");
+            format!(", but {}: convert them to safetensors", Shown(&others))
+        }
     }
 }
 
@@ -218,13 +313,13 @@ pub enum Error {
         count: usize,
     },
     /// A weight is to be pinned and streamed.
-    #[error("weight '{name}' cannot be both pinned and streamed")]
+    #[error("weight '{}' cannot be both pinned and streamed", Shown(name))]
     TwoRoles {
         /// The weight.
         name: String,
     },
     /// A weight was asked for in a role it does not have.
-    #[error("weight '{name}' is not {role}")]
+    #[error("weight '{}' is not {role}", Shown(name))]
     NotInRole {
         /// The weight.
         name: String,
@@ -232,7 +327,10 @@ pub enum Error {
         role: &'static str,
     },
     /// A weight that kernels would read in the mapping starts between two elements.
-    #[error("{file}: tensor '{tensor}' starts at byte {offset}, no multiple of {align}")]
+    #[error(
+        "{file}: tensor '{}' starts at byte {offset}, no multiple of {align}",
+        Shown(tensor)
+    )]
     Misaligned {
         /// The file.
         file: PathBuf,

@@ -3,7 +3,7 @@
 //! After [`parse`] every tensor's byte range lies inside the file, overlaps no other, and is as
 //! long as its shape and dtype say. Nothing after the header is read.
 
-use crate::WeightsError;
+use crate::{WeightsError, foreign};
 use safetensors::Dtype;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// Bytes before the header: its length, little-endian.
 pub(crate) const PREFIX: u64 = 8;
+/// The most bytes of a tensor, as many as can be addressed.
+const MOST: u128 = isize::MAX as u128;
 /// What the format allows a header to take.
 const LIMIT: u64 = 100_000_000;
 
@@ -60,12 +62,20 @@ impl<'de> Deserialize<'de> for RawHeader {
     }
 }
 
-/// Parses and checks the header of a mapped file; tensors come back in file order.
+/// Parses and checks the header of a mapped file; tensors come back in file order. A file without
+/// one is said to be what it is, where that can be told.
 pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, WeightsError> {
-    let json = header_bytes(path, bytes)?;
-    let data = PREFIX + json.len() as u64;
-    let raw: RawHeader =
-        serde_json::from_slice(json).map_err(|e| bad_header(path, e.to_string()))?;
+    let read = header_bytes(path, bytes).and_then(|json| {
+        let raw = serde_json::from_slice(json).map_err(|e| bad_header(path, e.to_string()))?;
+        Ok((PREFIX + json.len() as u64, raw))
+    });
+    let (data, raw): (u64, RawHeader) = read.map_err(|error| match foreign::kind(bytes) {
+        Some(kind) => WeightsError::Foreign {
+            file: path.to_path_buf(),
+            kind,
+        },
+        None => error,
+    })?;
     let mut entries = Vec::with_capacity(raw.0.len());
     for (name, tensor) in raw.0 {
         entries.push(place(path, name, tensor, data, bytes.len() as u64)?);
@@ -160,11 +170,16 @@ fn place(
 /// any file saturates.
 fn byte_length(dtype: &str, shape: &[usize]) -> Option<u64> {
     let dtype: Dtype = serde_json::from_value(serde_json::Value::from(dtype)).ok()?;
-    let elements = shape
-        .iter()
-        .fold(1u128, |n, &d| n.saturating_mul(d as u128));
-    let bytes = elements.saturating_mul(dtype.bitsize() as u128).div_ceil(8);
-    Some(u64::try_from(bytes).unwrap_or(u64::MAX))
+    // Sizes beside a 0 are multiplied elsewhere too, so they must fit as if it was not there.
+    let bits = |sizes: &mut dyn Iterator<Item = usize>| {
+        let elements = sizes.fold(1u128, |n, d| n.saturating_mul(d as u128));
+        elements.saturating_mul(dtype.bitsize() as u128)
+    };
+    let most = bits(&mut shape.iter().map(|&d| d.max(1))).div_ceil(8);
+    match most <= MOST {
+        true => u64::try_from(bits(&mut shape.iter().copied()).div_ceil(8)).ok(),
+        false => Some(u64::MAX),
+    }
 }
 
 /// Checks that no two tensors share a name or a byte.

@@ -1,12 +1,15 @@
 //! The index of all weights: what is where, without reading any of it.
 //!
 //! A [`WeightId`] is a position in file order (files in the order opened, tensors by offset),
-//! so ids are stable for the same files. Tensors of dtypes that kernels cannot use are kept
-//! aside: they are an error only when asked for.
+//! so ids are stable for the same files. Tensors that cannot be had, of dtypes that kernels cannot
+//! use or promised by an index and not there, are kept aside: they are an error only when asked
+//! for.
 
 use crate::WeightsError;
+use crate::fnv::Fnv;
 use crate::header::Entry;
 use crate::near;
+use crate::shards::ShardIndex;
 use memmap2::Mmap;
 use std::collections::HashMap;
 use std::fmt;
@@ -78,35 +81,83 @@ pub struct Weights {
     files: Vec<WeightFile>,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, Found>,
+    /// The index that says which tensors there are, if one does.
+    index: Option<ShardIndex>,
 }
 
 /// What a name leads to.
 #[derive(Clone, Debug)]
 enum Found {
     Usable(WeightId),
-    Unsupported { dtype: String, file: FileId },
+    Unsupported {
+        dtype: String,
+        file: FileId,
+    },
+    /// In this file, but not named by the index.
+    Unnamed(FileId),
+    /// Not in the file that the index names.
+    Promised(FileId),
+    /// In a shard of the index that does not exist.
+    Absent(u32),
 }
 
 impl Weights {
+    /// All tensors of these files.
     pub(crate) fn build(opened: Vec<File>) -> Result<Weights, WeightsError> {
         let mut weights = Weights {
             files: Vec::with_capacity(opened.len()),
             tensors: Vec::new(),
             by_name: HashMap::new(),
+            index: None,
         };
         for file in opened {
-            let id = FileId(weights.files.len() as u32);
-            weights.files.push(WeightFile {
-                path: file.path,
-                file: file.file,
-                map: file.map,
-                passing: file.passing,
-            });
-            for entry in file.tensors {
+            let (id, tensors) = weights.file(file);
+            for entry in tensors {
                 weights.add(id, entry)?;
             }
         }
         Ok(weights)
+    }
+
+    /// The tensors that an index names, of the files that it says they are in.
+    pub(crate) fn build_by(opened: Vec<File>, index: ShardIndex) -> Result<Weights, WeightsError> {
+        let mut weights = Weights::build(Vec::new())?;
+        for file in opened {
+            let (id, tensors) = weights.file(file);
+            for entry in tensors {
+                let shard = index.tensors.get(&entry.name);
+                match shard.map(|s| index.shards[*s as usize].file) {
+                    Some(at) if at == Some(id.0) => weights.add(id, entry)?,
+                    // The index says that the one in another file counts.
+                    Some(_) => {}
+                    None => {
+                        weights.by_name.insert(entry.name, Found::Unnamed(id));
+                    }
+                }
+            }
+        }
+        for (name, shard) in &index.tensors {
+            if !weights.by_name.contains_key(name) {
+                let missing = match index.shards[*shard as usize].file {
+                    Some(file) => Found::Promised(FileId(file)),
+                    None => Found::Absent(*shard),
+                };
+                weights.by_name.insert(name.clone(), missing);
+            }
+        }
+        weights.index = Some(index);
+        Ok(weights)
+    }
+
+    fn file(&mut self, file: File) -> (FileId, Vec<Entry>) {
+        let id = FileId(self.files.len() as u32);
+        self.files.push(WeightFile {
+            path: file.path,
+            file: file.file,
+            map: file.map,
+            passing: file.passing,
+        });
+        (id, file.tensors)
     }
 
     fn add(&mut self, file: FileId, entry: Entry) -> Result<(), WeightsError> {
@@ -114,6 +165,7 @@ impl Weights {
             let first = match first {
                 Found::Usable(id) => self.info(*id).file,
                 Found::Unsupported { file, .. } => *file,
+                Found::Unnamed(_) | Found::Promised(_) | Found::Absent(_) => file,
             };
             return Err(WeightsError::Duplicate {
                 tensor: entry.name,
@@ -151,25 +203,69 @@ impl Weights {
     pub fn lookup(&self, name: &str) -> Option<WeightId> {
         match self.by_name.get(name)? {
             Found::Usable(id) => Some(*id),
-            Found::Unsupported { .. } => None,
+            Found::Unsupported { .. }
+            | Found::Unnamed(_)
+            | Found::Promised(_)
+            | Found::Absent(_) => None,
+        }
+    }
+
+    /// Whether there is a tensor of this name, or should be one: whether [`find`](Self::find)
+    /// gives it or says why it cannot be had. What an index does not name is not there.
+    pub fn contains(&self, name: &str) -> bool {
+        match self.by_name.get(name) {
+            None | Some(Found::Unnamed(_)) => false,
+            Some(
+                Found::Usable(_)
+                | Found::Unsupported { .. }
+                | Found::Promised(_)
+                | Found::Absent(_),
+            ) => true,
         }
     }
 
     /// The weight of this name, or an error that says what there is instead.
     pub fn find(&self, name: &str) -> Result<WeightId, WeightsError> {
-        match self.by_name.get(name) {
-            Some(Found::Usable(id)) => Ok(*id),
-            Some(Found::Unsupported { dtype, file }) => Err(WeightsError::UnsupportedDType {
-                file: self.path(*file).to_path_buf(),
-                tensor: name.to_string(),
+        let tensor = name.to_string();
+        let index = || {
+            self.index
+                .as_ref()
+                .map_or(PathBuf::new(), |i| i.path.clone())
+        };
+        let path = |file: &FileId| self.path(*file).to_path_buf();
+        let shard = |at: &u32| {
+            let shards = self.index.as_ref().map(|i| &i.shards);
+            let shard = shards.and_then(|s| s.get(*at as usize));
+            shard.map_or_else(String::new, |s| s.name.clone())
+        };
+        Err(match self.by_name.get(name) {
+            Some(Found::Usable(id)) => return Ok(*id),
+            Some(Found::Unsupported { dtype, file }) => WeightsError::UnsupportedDType {
+                file: path(file),
+                tensor,
                 dtype: dtype.clone(),
-            }),
-            None => Err(WeightsError::Missing {
-                name: name.to_string(),
+            },
+            Some(Found::Unnamed(file)) => WeightsError::NotInIndex {
+                tensor,
+                file: path(file),
+                index: index(),
+            },
+            Some(Found::Promised(file)) => WeightsError::NotInShard {
+                tensor,
+                index: index(),
+                file: path(file),
+            },
+            Some(Found::Absent(at)) => WeightsError::MissingShard {
+                index: index(),
+                shard: shard(at),
+                tensor,
+            },
+            None => WeightsError::Missing {
+                name: tensor,
                 count: self.by_name.len(),
                 near: near::names(name, self.by_name.keys()),
-            }),
-        }
+            },
+        })
     }
 
     /// The weight of this name with this shape and, if given, this dtype.
@@ -257,7 +353,7 @@ impl Weights {
     /// A hash of names, shapes, dtypes, offsets and file sizes: the same on every machine and
     /// run, different for other weights files. Contents are not read and not part of it.
     pub fn fingerprint(&self) -> u64 {
-        let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+        let mut hash = Fnv::new();
         for file in &self.files {
             hash.number(file.map.len());
         }
@@ -270,16 +366,7 @@ impl Weights {
             hash.number(t.range.start);
             hash.number(t.range.end);
         }
-        hash.0
-    }
-
-    /// The file that holds a tensor of any dtype.
-    pub(crate) fn file_of(&self, name: &str) -> Option<&Path> {
-        let file = match self.by_name.get(name)? {
-            Found::Usable(id) => self.info(*id).file,
-            Found::Unsupported { file, .. } => *file,
-        };
-        Some(self.path(file))
+        hash.value()
     }
 
     fn path(&self, file: FileId) -> &Path {
@@ -296,25 +383,5 @@ impl fmt::Debug for Weights {
             self.total_bytes(),
             self.files.len()
         )
-    }
-}
-
-/// FNV-1a: short, and the same everywhere.
-struct Fnv(u64);
-
-impl Fnv {
-    fn bytes(&mut self, bytes: &[u8]) {
-        for &b in bytes {
-            self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-
-    fn number(&mut self, n: usize) {
-        self.bytes(&(n as u64).to_le_bytes());
-    }
-
-    fn text(&mut self, text: &str) {
-        self.number(text.len());
-        self.bytes(text.as_bytes());
     }
 }

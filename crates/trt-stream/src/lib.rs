@@ -1,7 +1,8 @@
 //! Weights that stream: where they are on disk, what of them a budget keeps on the device, and
 //! how the rest arrives in time.
 //!
-//! [`Weights`] maps safetensors files and reads nothing but their headers. Weights that are
+//! [`Weights`] maps safetensors files and reads nothing but their headers; who wrote the files is
+//! not trusted. Weights that are
 //! used as ranged matmul operands are cut into row [`Tile`]s; by the row-range law of
 //! `trt-kernel` any mixture of places gives the same bits. A [`Request`] (bytes, a share,
 //! `auto`, `full`, `min`) is resolved to a budget; a [`Layout`] turns the budget into a
@@ -97,16 +98,22 @@ mod config;
 mod copies;
 mod error;
 mod executor;
+mod fnv;
+mod foreign;
 mod header;
 mod index;
+mod name;
 mod near;
 mod open;
 mod order;
 mod pass;
 mod places;
 mod rates;
+mod regular;
 mod schedule;
+mod shards;
 mod share;
+mod shown;
 mod simulate;
 mod stack;
 mod tile;
@@ -118,8 +125,10 @@ pub use copies::Copies;
 pub use error::{Error, WeightsError};
 pub use executor::Streamer;
 pub use index::{FileId, TensorInfo, WeightFile, WeightId, Weights};
+pub use name::{NameError, plain_name};
 pub use pass::Pass;
 pub use rates::Rates;
+pub use regular::{FileError, open_regular, read_regular};
 pub use schedule::{Cycle, Layout, MIN_SLOTS, Runs, Slot, Split, Step, UseIndex};
 pub use share::{BelowFloors, Demand, Gain, Shares, share};
 pub use simulate::{Account, Violation, simulate};

@@ -8,56 +8,86 @@
 //! use, and random-access advice would read a cold tile page by page. What becomes of its pages
 //! is the device's business.
 
-use crate::WeightsError;
 use crate::header;
 use crate::index::{File, Weights};
+use crate::shards::ShardIndex;
+use crate::{WeightsError, open_regular};
 use memmap2::Mmap;
-use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-
-/// The part of `model.safetensors.index.json` that matters.
-#[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: BTreeMap<String, String>,
-}
+const INDEX_END: &str = ".safetensors.index.json";
+/// Ends of names of files with weights in other formats.
+const OTHERS: [&str; 8] = [
+    ".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".pt", ".pth",
+];
 
 impl Weights {
-    /// Opens a model directory or one file.
+    /// Opens a model directory, an index or one file. Only headers are read.
     ///
-    /// In a directory this is `model.safetensors` if it exists, else the shards named in
-    /// `model.safetensors.index.json`, else every `*.safetensors` in it. Only headers are read.
+    /// In a directory **an index decides**: where there is a `model.safetensors.index.json`, the
+    /// tensors are those that it names, each in the shard that it names, whatever else the shards
+    /// and the directory hold. What it names wrongly is an error only where it is asked for: a
+    /// tensor in a shard that does not exist or does not hold it. Only if none of its shards
+    /// exists and there is a `model.safetensors`, it is left aside. Without an index the weights are
+    /// `model.safetensors` if it exists, else those of the one other `*.safetensors.index.json`,
+    /// else every `*.safetensors` whose name does not begin with a dot.
+    ///
+    /// Files and names come from others, so nothing about them is trusted: every file is a
+    /// regular one, shards have [plain names](crate::plain_name) below the directory, and headers
+    /// are checked before anything is used. Memory and time are bounded by the headers' length.
     ///
     /// The files must not be changed or truncated while they are open: they are mapped, so a
     /// truncated file ends the process with a bus error on the next access.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError`] says what is wrong with which file. A file of another kind (a git-lfs
+    /// pointer, a GGUF, a pickle, a web page) is [`WeightsError::Foreign`], and a pipe, a device or a
+    /// folder in a file's place [`WeightsError::File`].
     pub fn open(path: impl AsRef<Path>) -> Result<Weights, WeightsError> {
         let path = path.as_ref();
-        let kind = std::fs::metadata(path).map_err(|e| WeightsError::io("find", path, &e))?;
+        let kind = std::fs::metadata(path).map_err(|e| WeightsError::io("find", path, e))?;
         if !kind.is_dir() {
-            return Weights::open_files(&[path]);
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            return match name.ends_with(INDEX_END) {
+                true => open_index(path, None),
+                false => Weights::open_files(&[path]),
+            };
         }
-        let single = path.join(SINGLE);
-        if single.exists() {
+        let single = Some(path.join(SINGLE)).filter(|p| is_there(p));
+        let index = path.join(INDEX);
+        if is_there(&index) {
+            return open_index(&index, single);
+        }
+        if let Some(single) = single {
             return Weights::open_files(&[single]);
         }
-        let index = path.join(INDEX);
-        if index.exists() {
-            return open_index(path, &index);
+        let names = names_in(path)?;
+        let ending = |end: &str| {
+            names
+                .iter()
+                .filter(|n| n.ends_with(end))
+                .collect::<Vec<_>>()
+        };
+        if let [index] = ending(INDEX_END)[..] {
+            return open_index(&path.join(index), None);
         }
-        let files = safetensors_in(path)?;
+        let files = ending(".safetensors");
         if files.is_empty() {
+            let other = |n: &&String| OTHERS.iter().any(|end| n.ends_with(end));
             return Err(WeightsError::Empty {
                 path: path.to_path_buf(),
+                others: names.iter().filter(other).take(3).cloned().collect(),
             });
         }
+        let files: Vec<PathBuf> = files.into_iter().map(|n| path.join(n)).collect();
         Weights::open_files(&files)
     }
 
-    /// Opens these safetensors files as one set of weights.
+    /// Opens these safetensors files as one set of weights. A name in two of them is an error.
     pub fn open_files(paths: &[impl AsRef<Path>]) -> Result<Weights, WeightsError> {
         let files = paths
             .iter()
@@ -67,70 +97,50 @@ impl Weights {
     }
 }
 
-fn safetensors_in(path: &Path) -> Result<Vec<PathBuf>, WeightsError> {
-    let listing = std::fs::read_dir(path).map_err(|e| WeightsError::io("list", path, &e))?;
-    let mut files = Vec::new();
-    for entry in listing {
-        let file = entry
-            .map_err(|e| WeightsError::io("list", path, &e))?
-            .path();
-        if file.extension().is_some_and(|e| e == "safetensors") {
-            files.push(file);
-        }
-    }
-    files.sort();
-    Ok(files)
+/// Whether there is anything of this name; a link that leads nowhere is an error to come, not an
+/// absent file.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
-fn open_index(dir: &Path, path: &Path) -> Result<Weights, WeightsError> {
-    let bad = |reason: String| WeightsError::BadIndex {
-        path: path.to_path_buf(),
-        reason,
-    };
-    let text = std::fs::read(path).map_err(|e| WeightsError::io("read", path, &e))?;
-    let index: ShardIndex = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
-    let shards: BTreeSet<&String> = index.weight_map.values().collect();
-    if shards.is_empty() {
-        return Err(bad("its weight_map names no shard".into()));
+/// The names in a folder that do not begin with a dot, sorted. Those that are no text are not ours.
+fn names_in(path: &Path) -> Result<Vec<String>, WeightsError> {
+    let listing = std::fs::read_dir(path).map_err(|e| WeightsError::io("list", path, e))?;
+    let mut names = Vec::new();
+    for entry in listing {
+        let entry = entry.map_err(|e| WeightsError::io("list", path, e))?;
+        names.extend(entry.file_name().into_string());
     }
-    let mut paths = Vec::with_capacity(shards.len());
-    for shard in shards {
-        let name = Path::new(shard);
-        if !name.components().all(|c| matches!(c, Component::Normal(_))) {
-            return Err(bad(format!(
-                "shard name '{shard}' leads out of the directory"
-            )));
-        }
-        let file = dir.join(name);
-        if !file.exists() {
-            let first = index.weight_map.iter().find(|(_, s)| *s == shard);
-            return Err(WeightsError::MissingShard {
-                index: path.to_path_buf(),
-                shard: shard.clone(),
-                tensor: first.map(|(t, _)| t.clone()).unwrap_or_default(),
-            });
-        }
-        paths.push(file);
-    }
-    let weights = Weights::open_files(&paths)?;
-    for (tensor, shard) in &index.weight_map {
-        let file = dir.join(shard);
-        if weights.file_of(tensor) != Some(file.as_path()) {
-            return Err(WeightsError::NotInShard {
-                tensor: tensor.clone(),
-                index: path.to_path_buf(),
-                file,
-            });
+    names.retain(|n| !n.starts_with('.'));
+    names.sort();
+    Ok(names)
+}
+
+/// Opens the shards of an index, or `instead` if none of them exists.
+fn open_index(path: &Path, instead: Option<PathBuf>) -> Result<Weights, WeightsError> {
+    let mut index = ShardIndex::read(path)?;
+    let mut files = Vec::with_capacity(index.shards.len());
+    for shard in &mut index.shards {
+        if shard.exists() {
+            shard.file = Some(files.len() as u32);
+            files.push(open_file(&shard.path)?);
         }
     }
-    Ok(weights)
+    match instead {
+        _ if !files.is_empty() => Weights::build_by(files, index),
+        Some(single) => {
+            tracing::warn!(index = %path.display(), "no shard of the index exists: it is left aside");
+            Weights::open_files(&[single])
+        }
+        None => Err(index.nothing()),
+    }
 }
 
 fn open_file(path: &Path) -> Result<File, WeightsError> {
-    let file = std::fs::File::open(path).map_err(|e| WeightsError::io("open", path, &e))?;
+    let file = open_regular(path).map_err(|e| WeightsError::file(path, e))?;
     let len = file
         .metadata()
-        .map_err(|e| WeightsError::io("find", path, &e))?
+        .map_err(|e| WeightsError::io("find", path, e))?
         .len();
     if len < header::PREFIX {
         return Err(WeightsError::Truncated {
@@ -161,7 +171,7 @@ pub(crate) fn map(path: &Path, file: &std::fs::File) -> Result<[Arc<Mmap>; 2], W
         // SAFETY: the mapping is read-only and shared, and is only ever read as plain bytes. The
         // one hazard left, another process truncating the file, is documented on `Weights::open`.
         let map = unsafe { Mmap::map(file) };
-        map.map_err(|e| WeightsError::io("map", path, &e))
+        map.map_err(|e| WeightsError::io("map", path, e))
     };
     Ok([Arc::new(once()?), Arc::new(once()?)])
 }

@@ -1,6 +1,10 @@
 //! Every parser of files and texts that others made, a module each.
 
 mod budget;
+mod files;
+mod header;
+mod index;
+mod saved;
 mod template;
 mod tokenizer;
 mod tokenizer_config;

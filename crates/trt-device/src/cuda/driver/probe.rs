@@ -119,10 +119,11 @@ fn find() -> Result<Driver, Error> {
     let maps = symbols(LIBRARIES)?;
     // SAFETY: the library and the symbol exist.
     let started = unsafe { sys::cuInit(0) };
-    if started == sys::CUresult::CUDA_ERROR_NO_DEVICE {
+    // Without a GPU there may be nothing but the library, or a stand-in for it.
+    if let sys::CUresult::CUDA_ERROR_NO_DEVICE | sys::CUresult::CUDA_ERROR_STUB_LIBRARY = started {
         return Ok(Driver { devices: 0, maps });
     }
-    check(started, || "cuInit".into()).map_err(|error| Error::NoDriver {
+    check(started, || "cuInit".into()).map_err(|error| Error::BrokenDriver {
         reason: error.to_string(),
     })?;
     new_enough(version()?)?;
@@ -172,7 +173,7 @@ fn complete(name: &str, library: libloading::Library) -> Result<Option<Maps>, Er
 fn enough(name: &str, has: impl Fn(&str) -> bool) -> Result<Option<Maps>, Error> {
     match SYMBOLS.iter().find(|symbol| !has(symbol)) {
         None => Ok(has(ENCODES_MAPS).then_some(Maps(()))),
-        Some(symbol) => Err(Error::NoDriver {
+        Some(symbol) => Err(Error::BrokenDriver {
             reason: format!("{name} has no {symbol}; CUDA {}.{} has", NEEDED.0, NEEDED.1),
         }),
     }

@@ -11,6 +11,19 @@ pub trait WeightSource: Send + Sync {
 
     /// Names close to a missing one, for the error.
     fn similar(&self, name: &str) -> Vec<String>;
+
+    /// Whether there is a tensor of this name, even one that cannot be used: a model must not
+    /// take another way because of a type that no kernel has.
+    fn contains(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// Why a tensor that is not found cannot be had, where that is another reason than that there
+    /// is none.
+    fn refusal(&self, name: &str) -> Option<String> {
+        let _ = name;
+        None
+    }
 }
 
 /// A path into the weights and the dtype that the model runs in.
@@ -96,9 +109,10 @@ impl VarBuilder {
         }
     }
 
-    /// Whether there is such a tensor.
+    /// Whether there is such a tensor, also where [`get`](Self::get) can only say why it cannot be
+    /// used.
     pub fn contains_tensor(&self, name: &str) -> bool {
-        self.source.find(&self.full_name(name)).is_some()
+        self.source.contains(&self.full_name(name))
     }
 
     /// The tensor of a name, which must have this shape.
@@ -124,6 +138,9 @@ impl VarBuilder {
     pub fn get_unchecked_dtype(&self, name: &str, dtype: DType) -> Result<Tensor> {
         let full = self.full_name(name);
         let Some((shape, stored)) = self.source.find(&full) else {
+            if let Some(why) = self.source.refusal(&full) {
+                bail!("{why}");
+            }
             let similar = self.source.similar(&full);
             match similar.is_empty() {
                 true => bail!("no weight '{full}' in the files"),
