@@ -8,6 +8,9 @@ mod header;
 mod index;
 mod program;
 mod saved;
+mod template;
+mod tokenizer;
+mod tokenizer_config;
 
 /// Counts what each case holds.
 #[global_allocator]
