@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Every allowed arrow between the crates of the workspace, outside of tests.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("trt-kernel", &[]),
     ("trt-graph", &["trt-kernel"]),
     ("trt-device", &["trt-kernel"]),
@@ -21,6 +21,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
         ],
     ),
     ("trt-models", &["trt-graph"]),
+    ("trt-text", &["trt-engine"]),
     (
         "candle-trt",
         &[
