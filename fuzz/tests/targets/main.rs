@@ -2,6 +2,7 @@
 
 mod budget;
 mod files;
+mod gguf;
 mod header;
 mod index;
 mod saved;
