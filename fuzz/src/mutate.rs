@@ -68,7 +68,7 @@ fn change(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], words: &[&str], rng: &mut Rng
             bytes[at] = rng.u8(..);
         }
         2 | 3 => word(bytes, rng),
-        4 | 5 | 6 => digits(bytes, rng),
+        4..=6 => digits(bytes, rng),
         7 => {
             let piece = some(bytes, rng);
             bytes.drain(piece);

@@ -13,6 +13,7 @@ mod device_budget;
 mod engine;
 mod families;
 mod files;
+mod first_budget;
 mod guards;
 mod layers;
 mod limits;

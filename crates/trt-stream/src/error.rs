@@ -1,6 +1,7 @@
 //! What can go wrong, with the names and numbers needed to act on it.
 
 use crate::near;
+use crate::shown::{Dims, Shown};
 use crate::{BudgetError, FileError, ProgramId, WeightId};
 use std::path::{Path, PathBuf};
 use trt_kernel::DType;
@@ -67,7 +68,10 @@ pub enum WeightsError {
         reason: String,
     },
     /// A tensor whose offsets make no range.
-    #[error("{file}: tensor '{tensor}' has offsets {begin}..{end}: {reason}")]
+    #[error(
+        "{file}: tensor '{}' has offsets {begin}..{end}: {reason}",
+        Shown(tensor)
+    )]
     BadOffsets {
         /// The file.
         file: PathBuf,
@@ -82,8 +86,8 @@ pub enum WeightsError {
     },
     /// Two tensors share bytes.
     #[error(
-        "{file}: tensors '{first}' at {}..{} and '{second}' at {}..{} overlap",
-        first_offsets.0, first_offsets.1, second_offsets.0, second_offsets.1
+        "{file}: tensors '{}' at {}..{} and '{}' at {}..{} overlap",
+        Shown(first), first_offsets.0, first_offsets.1, Shown(second), second_offsets.0, second_offsets.1
     )]
     Overlap {
         /// The file.
@@ -98,7 +102,12 @@ pub enum WeightsError {
         second_offsets: (u64, u64),
     },
     /// A tensor's bytes are not what its shape and dtype need.
-    #[error("{file}: tensor '{tensor}' has {found} bytes, but {dtype} {shape:?} needs {expected}")]
+    #[error(
+        "{file}: tensor '{}' has {found} bytes, but {} {} needs {expected}",
+        Shown(tensor),
+        Shown(dtype),
+        Dims(shape)
+    )]
     WrongLength {
         /// The file.
         file: PathBuf,
@@ -114,7 +123,7 @@ pub enum WeightsError {
         expected: u64,
     },
     /// A tensor is there twice.
-    #[error("tensor '{tensor}' is in both {first} and {second}")]
+    #[error("tensor '{}' is in both {first} and {second}", Shown(tensor))]
     Duplicate {
         /// The tensor.
         tensor: String,
@@ -132,7 +141,10 @@ pub enum WeightsError {
         reason: String,
     },
     /// A tensor is in a shard, but the index, which decides, does not name it.
-    #[error("tensor '{tensor}' is in {file}, but {index} does not name it")]
+    #[error(
+        "tensor '{}' is in {file}, but {index} does not name it",
+        Shown(tensor)
+    )]
     NotInIndex {
         /// The tensor.
         tensor: String,
@@ -142,7 +154,11 @@ pub enum WeightsError {
         index: PathBuf,
     },
     /// The tensor was asked for, and the shard that the index names for it does not exist.
-    #[error("{index} puts tensor '{tensor}' in shard '{shard}', which does not exist")]
+    #[error(
+        "{index} puts tensor '{}' in shard '{}', which does not exist",
+        Shown(tensor),
+        Shown(shard)
+    )]
     MissingShard {
         /// The index.
         index: PathBuf,
@@ -152,7 +168,10 @@ pub enum WeightsError {
         tensor: String,
     },
     /// The tensor was asked for, and is not in the shard that the index names for it.
-    #[error("{index} puts tensor '{tensor}' in {file}, which does not hold it")]
+    #[error(
+        "{index} puts tensor '{}' in {file}, which does not hold it",
+        Shown(tensor)
+    )]
     NotInShard {
         /// The tensor.
         tensor: String,
@@ -162,7 +181,7 @@ pub enum WeightsError {
         file: PathBuf,
     },
     /// No tensor of this name.
-    #[error("no tensor '{name}' among {count}{}", suggest(name, near))]
+    #[error("no tensor '{}' among {count}{}", Shown(name), suggest(name, near))]
     Missing {
         /// The name asked for.
         name: String,
@@ -172,7 +191,11 @@ pub enum WeightsError {
         near: Vec<String>,
     },
     /// The tensor's dtype cannot be used.
-    #[error("{file}: tensor '{tensor}' is {dtype}; weights can be F32, F16 or BF16")]
+    #[error(
+        "{file}: tensor '{}' is {}; weights can be F32, F16 or BF16",
+        Shown(tensor),
+        Shown(dtype)
+    )]
     UnsupportedDType {
         /// The file.
         file: PathBuf,
@@ -182,7 +205,12 @@ pub enum WeightsError {
         dtype: String,
     },
     /// The tensor has another shape.
-    #[error("{file}: tensor '{tensor}' has shape {found:?}, the model needs {expected:?}")]
+    #[error(
+        "{file}: tensor '{}' has shape {}, the model needs {}",
+        Shown(tensor),
+        Dims(found),
+        Dims(expected)
+    )]
     WrongShape {
         /// The file.
         file: PathBuf,
@@ -194,7 +222,10 @@ pub enum WeightsError {
         found: Vec<usize>,
     },
     /// The tensor has another dtype.
-    #[error("{file}: tensor '{tensor}' is {found}, the model needs {expected}")]
+    #[error(
+        "{file}: tensor '{}' is {found}, the model needs {expected}",
+        Shown(tensor)
+    )]
     WrongDType {
         /// The file.
         file: PathBuf,
@@ -239,7 +270,8 @@ impl WeightsError {
 }
 
 fn described(name: &str, near: &[String]) -> Vec<String> {
-    near.iter().map(|n| near::described(name, n)).collect()
+    let shown = |n: &String| Shown(&near::described(name, n)).to_string();
+    near.iter().map(shown).collect()
 }
 
 fn suggest(name: &str, near: &[String]) -> String {
@@ -252,7 +284,10 @@ fn suggest(name: &str, near: &[String]) -> String {
 fn instead(others: &[String]) -> String {
     match others {
         [] => String::new(),
-        others => format!(", but {}: convert them to safetensors", others.join(", ")),
+        others => {
+            let others = others.join(", ");
+            format!(", but {}: convert them to safetensors", Shown(&others))
+        }
     }
 }
 
@@ -278,13 +313,13 @@ pub enum Error {
         count: usize,
     },
     /// A weight is to be pinned and streamed.
-    #[error("weight '{name}' cannot be both pinned and streamed")]
+    #[error("weight '{}' cannot be both pinned and streamed", Shown(name))]
     TwoRoles {
         /// The weight.
         name: String,
     },
     /// A weight was asked for in a role it does not have.
-    #[error("weight '{name}' is not {role}")]
+    #[error("weight '{}' is not {role}", Shown(name))]
     NotInRole {
         /// The weight.
         name: String,
@@ -292,7 +327,10 @@ pub enum Error {
         role: &'static str,
     },
     /// A weight that kernels would read in the mapping starts between two elements.
-    #[error("{file}: tensor '{tensor}' starts at byte {offset}, no multiple of {align}")]
+    #[error(
+        "{file}: tensor '{}' starts at byte {offset}, no multiple of {align}",
+        Shown(tensor)
+    )]
     Misaligned {
         /// The file.
         file: PathBuf,

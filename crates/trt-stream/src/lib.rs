@@ -113,6 +113,7 @@ mod regular;
 mod schedule;
 mod shards;
 mod share;
+mod shown;
 mod simulate;
 mod stack;
 mod tile;

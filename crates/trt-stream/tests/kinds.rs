@@ -153,3 +153,20 @@ fn asking_for_a_name_among_very_many_takes_a_bounded_time() {
     weights.find(&"9.5".repeat(22)).unwrap_err();
     assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
 }
+
+#[test]
+fn what_a_file_says_does_not_drive_the_terminal_and_has_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.safetensors");
+    let name = format!("\\u001b[2J{}", "x".repeat(100_000));
+    let tensor = r#"{"dtype":"U8","shape":[1],"data_offsets":[0,1]}"#;
+    support::write_raw(&path, &format!(r#"{{"{name}":{tensor}}}"#), &[0]);
+    let weights = Weights::open(&path).unwrap();
+    let name = format!("\u{1b}[2J{}", "x".repeat(100_000));
+    for text in [
+        weights.find(&name).unwrap_err().to_string(),
+        weights.find(&name[..5]).unwrap_err().to_string(),
+    ] {
+        assert!(!text.contains('\u{1b}') && text.len() < 1000, "{text:?}");
+    }
+}

@@ -91,13 +91,20 @@ fn a_saved_engine_of_any_bytes_is_loaded_or_refused() {
         let compiler = Compiler::new(weights.clone()).shared_device(device.clone());
         compiler.load(&path)
     };
+    load(&good).expect("it loads as it was saved");
     let bodies = [body.to_vec()];
     let target = Target {
         // Some load, and start streams and plan memory.
         cases: 20_000,
         ..Target::new("saved", &bodies)
     };
-    target.run(|bytes| drop(load(&sealed(head, bytes)).map_err(|e| e.to_string())));
+    // What loads can be called: it may compute something else, and no more.
+    let ids = Tensor::new(&[1u32, 2, 3], &Cpu::Cpu).expect("ids");
+    target.run(|bytes| {
+        let ran =
+            load(&sealed(head, bytes)).and_then(|e| e.session()?.run(std::slice::from_ref(&ids)));
+        drop(ran.map_err(|e| e.to_string()));
+    });
     let whole = [good.clone()];
     let target = Target {
         bytes: 8 << 20,
