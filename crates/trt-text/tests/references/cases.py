@@ -179,6 +179,25 @@ add(
 {{ (1, 2).index(2) }} {{ (1, 2, 2).count(2) }} {{ l.copy() }} {{ d.copy() }}
 """
 )
+# Views, parts and sums of lists.
+add(
+    r"""
+{{ d.keys() }} {{ d.items() }} {{ d.values() }} {{ d.items()|length }} {{ d.items() is sequence }} {{ d.keys() is iterable }} {{ 'a' in d.keys() }} {{ d.items()|first }} {{ d.keys()|sort|join }} {{ d.values()|tojson }}
+{{ l[1:]|tojson }} {{ (l + [9])|tojson }} {{ l[1:] is sequence }} {{ l[1:].index(2) }} {{ l[1:] == [1, 2] }} {{ l[1:]|length }} {{ (l + l)[4] }} {{ l[1:] is iterable }} {{ l[1:][0] }} {{ l[1:]|string }} {{ (l + [[1]])|string }}
+{{ (1, 2)[:1] }} {{ ((1, 2) + (3,))|tojson }} {{ [l[1:], 'x'] }} {{ [l[1:], [0]]|sort }} {{ l[1:] ~ '' }} {{ l ~ '' }} {{ [1.0, 'a', none] ~ '' }}
+{{ 1e16 ~ '' }} {{ ['\u200b'] ~ '' }}
+{% filter upper %}{% set a = 1 %}{{ a }}{% endfilter %}{{ a }}|
+{% set x %}{% set a = 1 %}{{ a }}{% endset %}{{ a }}{{ x }}|
+{% macro f() %}{{ caller() }}{% endmacro %}{% call f() %}{% set a = 1 %}{{ a }}{% endcall %}{{ a }}|
+{% if true %}{% set a = 1 %}{% endif %}{{ a }} {% for i in [1] %}{% if true %}{% set b = 1 %}{% endif %}{{ b }}{% endfor %}{{ b }}|
+{% set a = 1 %}{% for i in [1, 2] %}{{ a }}{% set a = 5 %}{{ a }}{% endfor %}{{ a }}
+{% set x | replace('a', '=') %}aba{% set q = 1 %}{% endset %}{{ x }}{{ q }}| {%- set y -%} b {%- endset -%} {{ y }} {% set a, b = 1, 2 %}{{ a }}{% filter replace("b", "=") -%} b {% endfilter -%} c
+{% set a = 1 %}{% with %}{% set a = 2 %}{{ a }}{% endwith %}{{ a }}
+{% set a = 1 %}{% macro f() %}{{ a }}{% set a = 3 %}{{ a }}{% endmacro %}{{ f() }}{{ a }}
+{% macro f(a, b='x') %}{{ a }}{{ b }}{% endmacro %}{{ f('q', b='(') }}{% macro g(a=[1, 2], b={'k': 1}) %}{{ a }}{{ b }}{% endmacro %}{{ g() }}
+{% with a = n, b = m %}{{ a }}{{ b }}{% endwith %}
+"""
+)
 # Methods of strings.
 add(
     r"""
@@ -534,7 +553,7 @@ CASES = E_ + MULTILINE
 # Each once.
 CASES = list(dict.fromkeys(CASES))
 
-REFUSED = []
+from lists import DIFFERENT, LENIENT, REFUSED  # noqa: E402
 
 TOOLS = [
     {

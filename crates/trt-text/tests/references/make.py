@@ -4,8 +4,9 @@
     python make.py --check  # also renders everything with transformers' own environment, where it is installed
 
 Small cases are here, one for each function, filter, test, statement and rule of white space; templates of models are
-the files in `models/`. A case that fails in Jinja is kept as `null`: it must be an error for us too. Cases in `REFUSED`
-work in Jinja and are refused by us, by name; the list is the whole difference.
+the files in `models/`. A case that fails in Jinja is kept as `null`: it must be an error for us too. The
+differences are the lists in `lists.py`: `REFUSED` works in Jinja and is an error for us that names it, `LENIENT` is an
+error in Jinja and renders for us, and `DIFFERENT` renders as something else, which no prompt should need.
 """
 
 import json
@@ -18,7 +19,8 @@ import jinja2.ext
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from cases import CASES, CONVERSATIONS, REFUSED, VARIABLES
+from cases import CASES, CONVERSATIONS, VARIABLES
+from lists import DIFFERENT, LENIENT, REFUSED
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -110,8 +112,10 @@ def main():
         if isinstance(text, dict):
             errors.append((source if name == "small" else name, text["error"]))
             text = None
-        refused = name == "small" and source in REFUSED
-        cases.append({"name": name, "source": source if name == "small" else None, "text": text, "refused": refused})
+        small = name == "small"
+        kinds = {"refused": REFUSED, "lenient": LENIENT, "different": DIFFERENT}
+        kind = next((kind for kind, of in kinds.items() if small and source in of), "equal")
+        cases.append({"name": name, "source": source if small else None, "text": text, "kind": kind})
     if "--check" in sys.argv:
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
@@ -126,7 +130,7 @@ def main():
     if "--errors" in sys.argv:
         for source, error in errors:
             print(repr(source), "->", error)
-    unknown = set(REFUSED) - set(CASES)
+    unknown = {*REFUSED, *LENIENT, *DIFFERENT} - set(CASES)
     assert not unknown, unknown
     with open(os.path.join(HERE, "rendered.json"), "w", encoding="utf-8") as file:
         out = {"variables": VARIABLES, "conversations": CONVERSATIONS, "cases": cases}
