@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::hub::{answered, command, kept};
-use crate::hubs::{Asked, Fault, Hub};
+use crate::hubs::{Asked, Fault, Faults, Hub};
 use crate::models;
 use crate::program::run;
 
@@ -128,7 +128,7 @@ fn a_hub_that_gives_no_parts_is_asked_for_the_whole() {
 fn bytes_without_end_and_bytes_of_another_hash_are_refused_and_not_kept() {
     let endless = |asked: &Asked| asked.gets("config.json").then_some(Fault::Endless);
     let other = |_: &Asked| Some(Fault::Header("etag", "a".repeat(64)));
-    let faults: [(&str, Box<dyn FnMut(&Asked) -> Option<Fault> + Send>); 2] = [
+    let faults: [(&str, Box<Faults>); 2] = [
         ("more come than", Box::new(endless)),
         ("SHA-256", Box::new(other)),
     ];

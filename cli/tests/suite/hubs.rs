@@ -56,7 +56,8 @@ pub enum Fault {
     Status(&'static str),
 }
 
-type Faults = dyn FnMut(&Asked) -> Option<Fault> + Send;
+/// Which fault an answer has.
+pub type Faults = dyn FnMut(&Asked) -> Option<Fault> + Send;
 
 /// A hub; it serves until the process ends.
 pub struct Hub {
@@ -143,6 +144,11 @@ fn answer(
     asked: &Asked,
     fault: Option<Fault>,
 ) -> std::io::Result<bool> {
+    if matches!(fault, Some(Fault::Silent)) {
+        loop {
+            std::thread::sleep(Duration::from_secs(600));
+        }
+    }
     // /owner/name/resolve/revision/file, or /bytes/file where another hub referred to this one.
     let name = match asked.path.strip_prefix("/bytes/") {
         Some(name) => name.to_string(),
@@ -175,10 +181,7 @@ fn answer(
     ];
     let (mut length, mut more) = (None, 0);
     match fault {
-        None => {}
-        Some(Fault::Silent) => loop {
-            std::thread::sleep(Duration::from_secs(600));
-        },
+        None | Some(Fault::Silent) => {}
         Some(Fault::Header(name, value)) => {
             fields.retain(|(n, _)| *n != name);
             fields.push((name, value));

@@ -52,11 +52,11 @@ pub fn convert(path: &Path, dir: &Path, precision: Precision) -> Result<()> {
     })
 }
 
-/// Everything that [`convert`] reads of a file of bytes, without writing any of it.
+/// Everything that converting reads of a GGUF file of these bytes, without writing any of it.
 ///
 /// # Errors
 ///
-/// What `convert` would fail with.
+/// What converting would fail with.
 pub fn check(bytes: &[u8]) -> Result<()> {
     let header = Header::read(bytes, bytes.len() as u64)?;
     let (_, names) = model(&header, Precision::F32)?;
