@@ -66,7 +66,7 @@ const TYPES: [(u32, u64, u64); 8] = [
 
 fn file() -> Vec<u8> {
     let mut file = File(b"GGUF".to_vec());
-    file.u32(3).u64(TENSORS.len() as u64).u64(17);
+    file.u32(3).u64(TENSORS.len() as u64).u64(18);
     file.word("general.architecture", "llama");
     for (key, n) in [
         ("block_count", 1),
@@ -109,7 +109,9 @@ fn file() -> Vec<u8> {
     let mut offset = 0;
     for (name, dims, kind) in TENSORS {
         file.text(&format!("{name}.weight")).u32(dims.len() as u32);
-        dims.iter().for_each(|d| drop(file.u64(*d)));
+        for dim in dims {
+            file.u64(*dim);
+        }
         file.u32(kind).u64(offset);
         let (_, block, bytes) = TYPES
             .into_iter()

@@ -34,6 +34,9 @@ impl Raw {
             dtype(self.kind).ok_or_else(|| wrong(format!("type {} is not known", self.kind)))?;
         let (block, block_bytes) = (dtype.block_size() as u64, dtype.type_size() as u64);
         let columns = self.dims.first().copied().unwrap_or(1);
+        if self.dims.contains(&0) {
+            return Err(wrong(format!("{:?} holds no value", self.dims)));
+        }
         if !columns.is_multiple_of(block) {
             return Err(wrong(format!(
                 "{columns} columns are not whole blocks of {block}"

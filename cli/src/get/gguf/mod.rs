@@ -98,13 +98,16 @@ fn weight(header: &Header, reader: &mut (impl Read + Seek), stored: &str) -> Res
         .get(stored)
         .with_context(|| format!("there is no tensor {stored}"))?;
     reader.seek(SeekFrom::Start(info.begin))?;
-    let mut bytes = vec![0; usize::try_from(info.bytes)?];
+    // In words, since candle reads blocks where they lie and they must be aligned.
+    let len = usize::try_from(info.bytes)?;
+    let mut words = vec![0u64; len.div_ceil(8)];
+    let bytes = &mut bytemuck::cast_slice_mut(&mut words)[..len];
     reader
-        .read_exact(&mut bytes)
+        .read_exact(bytes)
         .with_context(|| format!("cannot read tensor {stored}"))?;
     let shape = info.shape.clone();
     let tensor =
-        qtensor_from_ggml(info.dtype, &bytes, shape, &Device::Cpu)?.dequantize(&Device::Cpu)?;
+        qtensor_from_ggml(info.dtype, bytes, shape, &Device::Cpu)?.dequantize(&Device::Cpu)?;
     let heads = match stored {
         s if s.ends_with("attn_q.weight") => "llama.attention.head_count",
         s if s.ends_with("attn_k.weight") => "llama.attention.head_count_kv",
