@@ -8,8 +8,20 @@
 mod client;
 #[cfg(feature = "hub")]
 mod download;
+#[cfg_attr(
+    not(feature = "hub"),
+    allow(dead_code, reason = "without a client the cache is only read")
+)]
 mod error;
+#[cfg_attr(
+    not(feature = "hub"),
+    allow(dead_code, reason = "without a client the cache is only read")
+)]
 mod layout;
+#[cfg_attr(
+    not(feature = "hub"),
+    allow(dead_code, reason = "without a client the cache is only read")
+)]
 mod settings;
 
 use std::collections::BTreeSet;
