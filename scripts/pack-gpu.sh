@@ -17,7 +17,8 @@ found = [m["executable"] for m in map(json.loads, sys.stdin)
          if m.get("executable") and m["target"]["name"] == sys.argv[1]]
 print(found[-1])' "$1"
 }
-test_binary=$(cargo test --release --locked -p candle-trt --test gpu --no-run --message-format=json | executable gpu)
+# Of the profile in which candle, which says what is right, is fast.
+test_binary=$(cargo test --profile bench --locked -p candle-trt --test gpu --no-run --message-format=json | executable gpu)
 device_tests=$(cargo test --release --locked -p trt-device --lib --test cuda --test cuda_kernels --no-run \
     --message-format=json)
 bench_binary=$(cargo bench --locked --bench budget_latency --no-run --message-format=json |
