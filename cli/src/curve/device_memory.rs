@@ -201,7 +201,12 @@ fn files(meter: &mut Meter, weights: &Weights) -> Result<()> {
     let byte = device.allocate(1)?.whole();
     let (mut maps, mut bytes, mut told) = (Vec::new(), 0, 0);
     for file in weights.files() {
-        let map = device.map(file.file.clone(), file.map.clone(), Paging::Exact)?;
+        let map = device.map(
+            &file.path,
+            file.file.clone(),
+            file.map.clone(),
+            Paging::Exact,
+        )?;
         for start in (0..map.len()).step_by(TOUCHED) {
             let (dst, src) = (byte.clone(), map.whole().slice(start..start + 1)?);
             device.submit(stream, Work::Upload { dst, src })?;

@@ -1,6 +1,8 @@
 //! Every parser of files and texts that others made, a module each.
 
 mod budget;
+mod cgroup;
+mod config;
 mod files;
 mod gguf;
 mod header;
