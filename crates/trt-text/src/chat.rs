@@ -29,6 +29,11 @@ impl<'a, D: Decoder> Chat<'a, D> {
         &self.messages
     }
 
+    /// The context that remembers the conversation.
+    pub fn context(&self) -> &Context<D> {
+        &self.context
+    }
+
     /// Adds a message. What the assistant said is added by the caller too, so that it can be cut or left out.
     pub fn push(&mut self, message: Message) {
         self.messages.push(message);

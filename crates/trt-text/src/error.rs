@@ -14,12 +14,12 @@ pub enum Error {
         name: &'static str,
     },
     /// A file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {why}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// A pipe, a device or a folder in place of a file.
     #[error("{} is not a regular file", path.display())]
@@ -119,8 +119,8 @@ pub enum Error {
         position: usize,
     },
     /// The model failed.
-    #[error("{0}")]
-    Decoder(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Decoder(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {

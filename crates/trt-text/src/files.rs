@@ -19,9 +19,9 @@ pub(crate) const TEMPLATE: u64 = 1 << 20;
 
 /// The bytes of a file, or nothing where there is none.
 pub(crate) fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>, Error> {
-    let failed = |source| Error::Read {
+    let failed = |why| Error::Read {
         path: path.to_path_buf(),
-        source,
+        why,
     };
     let meta = match std::fs::metadata(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),

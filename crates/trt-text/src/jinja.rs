@@ -1,7 +1,7 @@
 //! Jinja as transformers sets it up.
 //!
 //! `minijinja` parses and runs templates; what it does otherwise than Jinja2 on Python is put right here: how values are
-//! printed ([`print`]), methods of strings, lists and dicts ([`methods`]), filters and tests ([`filters`], [`tests`]),
+//! printed ([`print`]), methods of strings, lists and dicts ([`methods`], [`containers`]), operators ([`ops`]), filters and tests ([`filters`], [`tests`]),
 //! functions ([`globals`]), JSON ([`json`]), line ends and the `generation` tag ([`source`]). What a template can do in
 //! Jinja and not here is an error that names it: `tests/references` has the lists.
 //!
@@ -9,18 +9,24 @@
 //! and memory alike. What makes more than it is given asks for the room first ([`charge`]).
 
 mod args;
+mod containers;
 mod filters;
 mod globals;
 mod json;
 mod methods;
+mod ops;
 mod order;
 mod print;
+mod sorting;
 mod source;
 mod strings;
 mod tests;
 
+use std::sync::Arc;
+
+use minijinja::machinery::{CompiledTemplate, TemplateConfig, eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error as Fault, ErrorKind, State, Value};
+use minijinja::{AutoEscape, Environment, Error as Fault, ErrorKind, State, Value};
 
 use crate::Error;
 
@@ -36,28 +42,44 @@ type Made<T> = Result<T, Fault>;
 /// Renders a template with variables.
 pub(crate) fn render(source: &str, variables: &[(String, Value)]) -> Result<String, Error> {
     let source = source::prepared(source).map_err(failed)?;
-    let mut jinja = Environment::new();
+    let given: u64 = variables.iter().map(|(_, v)| size(v, 0)).sum();
+    let jinja = environment(FUEL + FUEL_A_BYTE * (given + source.len() as u64));
     let syntax = SyntaxConfig::builder()
         .trim_blocks(true)
         .lstrip_blocks(true)
         .build();
-    jinja.set_syntax(syntax.map_err(failed)?);
-    jinja.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    let config = TemplateConfig {
+        syntax_config: syntax.map_err(failed)?,
+        default_auto_escape: Arc::new(|_| AutoEscape::None),
+    };
+    let compiled = CompiledTemplate::new("chat template", &source, &config);
+    let mut compiled = compiled.map_err(failed)?;
+    ops::replace(&mut compiled.instructions);
+    compiled.blocks.values_mut().for_each(ops::replace);
+    let pairs = variables.iter().map(|(n, v)| (n.as_str(), v.clone()));
+    let (mut text, root) = (String::new(), Value::from_pairs(pairs));
+    let mut out = make_string_output(&mut text);
+    let (code, blocks) = (&compiled.instructions, &compiled.blocks);
+    eval(&jinja, code, root, blocks, &mut out, AutoEscape::None).map_err(failed)?;
+    Ok(text)
+}
+
+/// What templates find around them.
+fn environment(fuel: u64) -> Environment<'static> {
+    let mut jinja = Environment::new();
+    jinja.set_auto_escape_callback(|_| AutoEscape::None);
     jinja.set_unknown_method_callback(methods::call);
     jinja.set_formatter(|out, state, value| {
         let text = print::text(state, value)?;
         Ok(out.write_str(&text)?)
     });
     jinja.set_recursion_limit(DEPTH);
-    let given: u64 = variables.iter().map(|(_, v)| size(v, 0)).sum();
-    jinja.set_fuel(Some(FUEL + FUEL_A_BYTE * (given + source.len() as u64)));
+    jinja.set_fuel(Some(fuel));
     filters::add(&mut jinja);
     tests::add(&mut jinja);
     globals::add(&mut jinja);
-    let pairs = variables.iter().map(|(n, v)| (n.as_str(), v.clone()));
+    ops::add(&mut jinja);
     jinja
-        .render_str(&source, Value::from_pairs(pairs))
-        .map_err(failed)
 }
 
 /// About how many bytes a value is written in.

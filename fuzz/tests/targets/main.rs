@@ -8,6 +8,9 @@ mod gguf;
 mod header;
 mod index;
 mod saved;
+mod template;
+mod tokenizer;
+mod tokenizer_config;
 
 /// Counts what each case holds.
 #[global_allocator]

@@ -2,14 +2,15 @@
 
 use std::cmp::Ordering;
 
-use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
-use minijinja::{Environment, State, Value};
+use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
+use minijinja::{Environment, State, Value, filters};
 
 use super::args::{Args, int};
-use super::order::{attribute, compare, folded, sort};
-use super::{Made, charge, fault, json, methods, print, strings};
+use super::ops::bounded;
+use super::order::attribute;
+use super::{Made, charge, fault, json, methods, print, sorting, strings};
 
-type Given = Rest<ValueOrKwargs>;
+pub(crate) type Given = Rest<ValueOrKwargs>;
 
 pub(crate) fn add(jinja: &mut Environment<'_>) {
     // Lines of 80 characters, and attributes of Python's objects.
@@ -33,13 +34,27 @@ pub(crate) fn add(jinja: &mut Environment<'_>) {
     jinja.add_filter("default", default);
     jinja.add_filter("d", default);
     jinja.add_filter("join", join);
-    jinja.add_filter("sort", sorted);
-    jinja.add_filter("dictsort", dictsort);
+    jinja.add_filter("sort", sorting::sorted);
+    jinja.add_filter("dictsort", sorting::dictsort);
+    jinja.add_filter("unique", sorting::unique);
+    jinja.add_filter("groupby", sorting::groupby);
+    jinja.add_filter(
+        "batch",
+        |s: &State, v: Value, n: usize, fill: Option<Value>| {
+            bounded(s, filters::batch(s, v, n, fill)?)
+        },
+    );
+    jinja.add_filter(
+        "slice",
+        |s: &State, v: Value, n: usize, fill: Option<Value>| {
+            bounded(s, filters::slice(s, v, n, fill)?)
+        },
+    );
     jinja.add_filter("min", |s: &State, v: Value, g: Given| {
-        extreme(s, v, g, Ordering::Less)
+        sorting::extreme(s, v, g, Ordering::Less)
     });
     jinja.add_filter("max", |s: &State, v: Value, g: Given| {
-        extreme(s, v, g, Ordering::Greater)
+        sorting::extreme(s, v, g, Ordering::Greater)
     });
 }
 
@@ -206,7 +221,7 @@ fn number_filters(jinja: &mut Environment<'_>) {
     });
 }
 
-fn defined(value: &Value) -> Made<()> {
+pub(crate) fn defined(value: &Value) -> Made<()> {
     match value.is_undefined() {
         true => Err(fault("it is undefined")),
         false => Ok(()),
@@ -236,7 +251,7 @@ fn default(value: Value, given: Given) -> Made<Value> {
     Ok(if missing { default() } else { value })
 }
 
-fn items(state: &State, value: &Value) -> Made<Vec<Value>> {
+pub(crate) fn items(state: &State, value: &Value) -> Made<Vec<Value>> {
     if matches!(
         value.kind(),
         ValueKind::None | ValueKind::Bool | ValueKind::Number
@@ -264,91 +279,4 @@ fn join(state: &State, value: Value, given: Given) -> Made<String> {
         out += &item;
     }
     Ok(out)
-}
-
-/// The value of an item that it is sorted by.
-fn key(state: &State, item: &Value, path: Option<&Value>, case: bool) -> Made<Value> {
-    let value = match path {
-        Some(path) => attribute(state, item, path)?,
-        None => item.clone(),
-    };
-    defined(&value)?;
-    Ok(folded(value, case))
-}
-
-fn sorted(state: &State, value: Value, given: Given) -> Made<Vec<Value>> {
-    let args = Args::of("sort", given, &["reverse", "case_sensitive", "attribute"])?;
-    let case = args.flag(1);
-    let mut items = items(state, &value)?;
-    charge(
-        state,
-        64 * items.len() * (items.len().max(1).ilog2() as usize + 1),
-    )?;
-    let reverse = args.flag(0);
-    if reverse {
-        // Equal ones stay in order, also from the end.
-        items.reverse();
-    }
-    let several = args
-        .some(2)
-        .and_then(|p| p.as_str())
-        .filter(|p| p.contains(','));
-    match several {
-        Some(paths) => sort(&mut items, |item| {
-            let part = |path: &str| key(state, item, Some(&Value::from(path)), case);
-            let parts = paths.split(',').map(part).collect::<Made<Vec<Value>>>()?;
-            Ok(Value::from(parts))
-        })?,
-        None => sort(&mut items, |item| key(state, item, args.some(2), case))?,
-    }
-    if reverse {
-        items.reverse();
-    }
-    Ok(items)
-}
-
-fn dictsort(state: &State, value: Value, given: Given) -> Made<Vec<Value>> {
-    let args = Args::of("dictsort", given, &["case_sensitive", "by", "reverse"])?;
-    let by = match args.text(1)? {
-        None | Some("key") => 0,
-        Some("value") => 1,
-        Some(other) => return Err(fault(format!("dictsort by {other:?}, not key or value"))),
-    };
-    if value.kind() != ValueKind::Map {
-        return Err(fault(format!("dictsort of a {}", value.kind())));
-    }
-    let pair = |key: Value| -> Made<Value> {
-        let item = value.get_item(&key)?;
-        Ok(Value::from(Tuple::from(vec![key, item])))
-    };
-    let mut pairs = items(state, &value)?
-        .into_iter()
-        .map(pair)
-        .collect::<Made<Vec<_>>>()?;
-    let (case, at) = (args.flag(0), Value::from(by));
-    let reverse = args.flag(2);
-    if reverse {
-        pairs.reverse();
-    }
-    sort(&mut pairs, |pair| key(state, pair, Some(&at), case))?;
-    if reverse {
-        pairs.reverse();
-    }
-    Ok(pairs)
-}
-
-fn extreme(state: &State, value: Value, given: Given, wanted: Ordering) -> Made<Value> {
-    let args = Args::of("min or max", given, &["case_sensitive", "attribute"])?;
-    let mut best: Option<(Value, Value)> = None;
-    for item in items(state, &value)? {
-        let by = key(state, &item, args.some(1), args.flag(0))?;
-        let better = match &best {
-            Some((most, _)) => compare(&by, most)? == wanted,
-            None => true,
-        };
-        if better {
-            best = Some((by, item));
-        }
-    }
-    Ok(best.map_or(Value::UNDEFINED, |(_, item)| item))
 }

@@ -9,6 +9,7 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Rest, ValueKind, ValueOrK
 use minijinja::{Environment, State, Value};
 
 use super::args::{Args, int};
+use super::ops::bounded;
 use super::{Made, charge, fault, print};
 
 /// The longest range that the sandbox allows.
@@ -143,7 +144,7 @@ impl Object for Dict {
             }
         }
         charge(state, 64 * pairs.len())?;
-        Ok(Value::from_pairs(pairs))
+        bounded(state, Value::from_pairs(pairs))
     }
 
     fn call_method(

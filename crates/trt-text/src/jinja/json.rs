@@ -6,8 +6,8 @@ use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{State, Value};
 
 use super::args::{Args, int};
+use super::containers::View;
 use super::globals::Range;
-use super::methods::View;
 use super::print::{self, Printer};
 use super::{Made, charge, fault, order};
 
@@ -88,7 +88,7 @@ impl Writer<'_, '_, '_> {
     fn object(&mut self, value: &Value, depth: usize) -> Made<()> {
         let mut keys: Vec<Value> = value.try_iter()?.collect();
         if self.sort {
-            order::sort(&mut keys, |key| Ok(key.clone()))?;
+            order::sort(self.out.state, &mut keys, |key| Ok(key.clone()))?;
         }
         self.group(("{", "}"), &keys, depth, |w, key, depth| {
             let name = match key.kind() {

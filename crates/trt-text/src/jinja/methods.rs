@@ -1,40 +1,11 @@
-//! Methods of Python's strings, lists and dicts. What changes a value is refused, as the sandbox refuses it.
-
-use std::sync::Arc;
+//! Methods of Python's strings.
 
 use minijinja::formatting::{FormatStyle, format};
-use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple, ValueKind};
+use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error as Fault, ErrorKind, State, Value};
 
 use super::args::Args;
-use super::{Made, charge, fault, strings};
-
-/// What `keys`, `values` and `items` give: it can be walked and counted, and has no places.
-#[derive(Debug)]
-pub(crate) struct View {
-    pub name: &'static str,
-    items: Vec<Value>,
-}
-
-impl View {
-    fn of(name: &'static str, items: Vec<Value>) -> Value {
-        Value::from_object(View { name, items })
-    }
-}
-
-impl Object for View {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Iterable
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.items.clone())
-    }
-
-    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        Some(self.items.len())
-    }
-}
+use super::{Made, charge, containers, fault, strings};
 
 /// Called where a value has no such method of its own.
 pub(crate) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Made<Value> {
@@ -49,13 +20,15 @@ pub(crate) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
                     .ok_or_else(|| Fault::from(ErrorKind::UnknownMethod)),
             }
         }
-        (ValueKind::Map, None) => dict(value, method, args),
-        (ValueKind::Seq | ValueKind::Iterable, None) => list(state, value, method, args),
+        (ValueKind::Map, None) => containers::dict(value, method, args),
+        (ValueKind::Seq | ValueKind::Iterable, None) => {
+            containers::list(state, value, method, args)
+        }
         _ => Err(Fault::from(ErrorKind::UnknownMethod)),
     }
 }
 
-fn none(method: &str, args: &[Value]) -> Made<()> {
+pub(crate) fn none(method: &str, args: &[Value]) -> Made<()> {
     Args::bind(method, args, &[]).map(drop)
 }
 
@@ -366,92 +339,5 @@ fn digits(text: &str, method: &str) -> Made<bool> {
         Some('²' | '³' | '¹') if text.chars().count() == 1 => Ok(true),
         Some(c) => Err(fault(format!("{method} of {c:?} is not supported"))),
         None => Ok(!text.is_empty() && text.chars().all(|c| c.is_ascii_digit())),
-    }
-}
-
-const CHANGES: [&str; 12] = [
-    "append",
-    "clear",
-    "extend",
-    "insert",
-    "pop",
-    "popitem",
-    "remove",
-    "reverse",
-    "setdefault",
-    "sort",
-    "update",
-    "add",
-];
-
-fn unknown(method: &str) -> Fault {
-    match CHANGES.contains(&method) {
-        true => fault(format!(
-            "{method} would change a value, which a template must not"
-        )),
-        false => Fault::from(ErrorKind::UnknownMethod),
-    }
-}
-
-fn dict(value: &Value, method: &str, args: &[Value]) -> Made<Value> {
-    let keys = || -> Made<Vec<Value>> { Ok(value.try_iter()?.collect()) };
-    match method {
-        "keys" => {
-            none(method, args)?;
-            Ok(View::of("dict_keys", keys()?))
-        }
-        "values" => {
-            none(method, args)?;
-            let values = keys()?.into_iter().map(|k| value.get_item(&k));
-            Ok(View::of("dict_values", values.collect::<Made<_>>()?))
-        }
-        "items" => {
-            none(method, args)?;
-            let pair = |key: &Value| -> Made<Value> {
-                let pair = vec![key.clone(), value.get_item(key)?];
-                Ok(Value::from(Tuple::from(pair)))
-            };
-            let pairs = keys()?.iter().map(pair).collect::<Made<_>>()?;
-            Ok(View::of("dict_items", pairs))
-        }
-        "get" => {
-            let args = Args::bind(method, args, &["key", "default"])?;
-            let key = args.get(0).ok_or_else(|| fault("get needs a key"))?;
-            let found = value.get_item(key)?;
-            let default = || args.get(1).cloned().unwrap_or_else(|| Value::from(()));
-            Ok(if found.is_undefined() {
-                default()
-            } else {
-                found
-            })
-        }
-        "copy" => {
-            none(method, args)?;
-            Ok(value.clone())
-        }
-        _ => Err(unknown(method)),
-    }
-}
-
-fn list(state: &State, value: &Value, method: &str, args: &[Value]) -> Made<Value> {
-    charge(state, 8 * value.len().unwrap_or(0))?;
-    match method {
-        "index" | "count" => {
-            let args = Args::bind(method, args, &["value"])?;
-            let wanted = args.get(0).ok_or_else(|| fault("it needs a value"))?;
-            let mut items = value.try_iter()?;
-            match method {
-                "count" => Ok(Value::from(items.filter(|i| i == wanted).count())),
-                _ => match items.position(|i| i == *wanted) {
-                    Some(at) => Ok(Value::from(at)),
-                    None => Err(fault("index: the value is not in the list")),
-                },
-            }
-        }
-        "copy" if !value.is_tuple() => {
-            none(method, args)?;
-            Ok(value.clone())
-        }
-        _ => Err(unknown(method)),
     }
 }

@@ -5,10 +5,12 @@ use std::cmp::Ordering;
 use minijinja::value::ValueKind;
 use minijinja::{State, Value};
 
+use super::ops::same;
 use super::{Made, fault};
 
 /// Which of two values is less.
-pub(crate) fn compare(a: &Value, b: &Value) -> Made<Ordering> {
+pub(crate) fn compare(state: &State, a: &Value, b: &Value) -> Made<Ordering> {
+    state.consume_fuel(1)?;
     let number = |v: &Value| matches!(v.kind(), ValueKind::Number | ValueKind::Bool);
     let same = match (a.kind(), b.kind()) {
         (ValueKind::String, ValueKind::String) => true,
@@ -16,8 +18,8 @@ pub(crate) fn compare(a: &Value, b: &Value) -> Made<Ordering> {
             if a.is_tuple() == b.is_tuple() =>
         {
             for (x, y) in a.try_iter()?.zip(b.try_iter()?) {
-                if x != y {
-                    return compare(&x, &y);
+                if !same(state, &x, &y, 0)? {
+                    return compare(state, &x, &y);
                 }
             }
             return Ok(a.len().cmp(&b.len()));
@@ -35,14 +37,18 @@ pub(crate) fn compare(a: &Value, b: &Value) -> Made<Ordering> {
 }
 
 /// Sorts by a key; equal ones stay in order.
-pub(crate) fn sort(items: &mut [Value], key: impl Fn(&Value) -> Made<Value>) -> Made<()> {
+pub(crate) fn sort(
+    state: &State,
+    items: &mut [Value],
+    key: impl Fn(&Value) -> Made<Value>,
+) -> Made<()> {
     let mut keyed: Vec<(Value, Value)> = items
         .iter()
         .map(|item| Ok((key(item)?, item.clone())))
         .collect::<Made<_>>()?;
     let mut wrong = None;
     keyed.sort_by(|(a, _), (b, _)| {
-        compare(a, b).unwrap_or_else(|e| {
+        compare(state, a, b).unwrap_or_else(|e| {
             wrong = Some(e);
             Ordering::Equal
         })

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use minijinja::value::ValueKind;
 use minijinja::{State, Value};
 
+use super::containers::View;
 use super::globals::Range;
-use super::methods::View;
 use super::{Made, charge, fault, room};
 
 /// How deep values may be nested to be printed.
@@ -25,7 +25,7 @@ pub(crate) fn text(state: &State, value: &Value) -> Made<String> {
 
 /// Text that grows as long as there is fuel for it: what is printed may be far larger than what it is printed from.
 pub(crate) struct Printer<'a, 't, 'e> {
-    state: &'a State<'t, 'e>,
+    pub state: &'a State<'t, 'e>,
     out: String,
     room: usize,
 }

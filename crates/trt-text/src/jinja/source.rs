@@ -6,8 +6,19 @@
 
 use super::{Made, fault};
 
+/// The most parts (words, numbers, strings, operators) that one tag may have. Each can nest an expression by one more,
+/// and what walks through expressions calls itself for each.
+const PARTS: usize = 1000;
+/// The most that the numbers of an expression with strings may come to.
+const REPEATED: u64 = 1_000_000;
+/// The most `elif` of a template, each of which is inside the one before it.
+const BRANCHES: usize = 500;
+
 /// The source with these put right.
 pub(crate) fn prepared(source: &str) -> Made<String> {
+    if source.matches("elif").count() > BRANCHES {
+        return Err(fault(format!("it has more than {BRANCHES} `elif`")));
+    }
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len());
     let mut rest = source.as_str();
@@ -16,7 +27,11 @@ pub(crate) fn prepared(source: &str) -> Made<String> {
         rest = &rest[at..];
         let end = match rest.as_bytes().get(1) {
             Some(b'#') => rest.find("#}").map_or(rest.len(), |at| at + 2),
-            Some(b'{') => end_of(rest, "}}"),
+            Some(b'{') => {
+                let end = end_of(rest, "}}");
+                limited(&rest[..end])?;
+                end
+            }
             Some(b'%') => {
                 rest = tag(rest, &mut out)?;
                 continue;
@@ -54,10 +69,51 @@ fn end_of(text: &str, close: &str) -> usize {
     text.len()
 }
 
+/// Counts the parts of a tag or expression.
+fn limited(text: &str) -> Made<()> {
+    let (mut parts, mut word, mut quote) = (0, false, None);
+    let mut escaped = false;
+    for c in text.chars() {
+        match quote {
+            Some(_) if std::mem::take(&mut escaped) => {}
+            Some(_) if c == '\\' => escaped = true,
+            Some(q) if c == q => quote = None,
+            Some(_) => {}
+            None => {
+                let more = c.is_alphanumeric() || c == '_';
+                parts += usize::from(!c.is_whitespace() && !(more && word));
+                word = more;
+                quote = (c == '\'' || c == '"').then_some(c);
+            }
+        }
+    }
+    match parts > PARTS {
+        true => Err(fault(format!("an expression has more than {PARTS} parts"))),
+        false => repeated(text),
+    }
+}
+
+/// What is known when a template is read is computed then, before there is fuel: texts must not be repeated without end.
+fn repeated(text: &str) -> Made<()> {
+    if !text.contains('*') || !text.contains(['\'', '"', '[', '(']) {
+        return Ok(());
+    }
+    let numbers = text.split(|c: char| !c.is_ascii_digit() && c != '_');
+    let numbers = numbers.filter_map(|n| n.replace('_', "").parse::<u64>().ok());
+    let product = numbers.fold(1, |all: u64, n| all.saturating_mul(n.max(1)));
+    match product > REPEATED || text.contains("**") {
+        true => Err(fault(format!(
+            "an expression that may repeat a text more than {REPEATED} times is not supported"
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// Copies a tag; what follows it.
 fn tag<'a>(text: &'a str, out: &mut String) -> Made<&'a str> {
     let end = end_of(text, "%}");
     let (whole, rest) = text.split_at(end);
+    limited(whole)?;
     let inside = whole[2..].trim_start_matches(['-', '+']);
     let inside = inside.trim_start();
     let length = inside.find(|c: char| !c.is_alphanumeric() && c != '_');

@@ -3,7 +3,7 @@
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Value};
 
-use super::methods::View;
+use super::containers::View;
 
 pub(crate) fn add(jinja: &mut Environment<'_>) {
     jinja.add_test("callable", |v: &Value| {

@@ -139,6 +139,7 @@ add(
 {{ 'a' if 'x' in d else 'b' }} {{ not 'x' in d }} {{ 'x' not in d and yes }}
 {{ (1 < 2) + 1 }}
 {{ 1 <> 2 }}
+{{ 1 < n < 9 }} {{ 1 < n and n < 9 }} {{ 2 ** 3 * 'a' }} {{ 'a' * 1001 * 1000 }} {{ n < 'a' }} {{ nil < n }} {{ l < (2,) }} {{ n in s }} {{ s * f }} {{ l * 2 }} {{ s * 2 }} {{ f * n }} {{ n * m }} {{ n % m }} {{ f % n }} {{ m % f }} {{ f + n }} {{ yes + yes }} {{ l == [3, 1, 2] }} {{ d == d.copy() }} {{ d == {} }} {{ (1, 2) == l }} {{ nil == undefined_thing }} {{ s == n }} {{ n == 7.0 }} {{ s in [s] }} {{ d in [d] }} {{ n not in l }} {{ l + (1,) }} {{ s + n }} {{ big ~ f }} {{ g ~ tiny }} {{ [g] ~ s }} {{ users|sort(attribute='age', reverse=true)|map(attribute='name')|list }} {{ users|unique(attribute='city.name')|map(attribute='name')|list }} {{ '%s: %s' % (s, l) }} {{ '%s' % l }} {{ '%s' % d }}
 {{ 5 is divisibleby 5 }} {{ not 5 is divisibleby 2 }} {{ 5 is not divisibleby 2 }}
 {{ 10 is divisibleby(5) and true }}
 {{ 1.5 is divisibleby 0.5 }}
