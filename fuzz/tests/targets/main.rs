@@ -4,6 +4,7 @@ mod budget;
 mod cgroup;
 mod config;
 mod files;
+mod gguf;
 mod header;
 mod index;
 mod program;
