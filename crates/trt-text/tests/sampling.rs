@@ -109,7 +109,8 @@ fn logits_that_are_no_numbers_are_an_error_that_counts_them() {
 
 #[test]
 fn parameters_outside_of_their_range_are_named() {
-    let wrong: [(fn(&mut Sampling), &str); 8] = [
+    type Change = fn(&mut Sampling);
+    let wrong: [(Change, &str); 8] = [
         (|s| s.temperature = -1.0, "temperature cannot be -1"),
         (|s| s.temperature = f64::NAN, "temperature cannot be NaN"),
         (

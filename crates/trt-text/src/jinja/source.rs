@@ -81,7 +81,8 @@ fn limited(text: &str) -> Made<()> {
             Some(_) => {}
             None => {
                 let more = c.is_alphanumeric() || c == '_';
-                parts += usize::from(!c.is_whitespace() && !(more && word));
+                let goes_on = c.is_whitespace() || (more && word);
+                parts += usize::from(!goes_on);
                 word = more;
                 quote = (c == '\'' || c == '"').then_some(c);
             }
