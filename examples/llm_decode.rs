@@ -10,7 +10,7 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::models::{Config, Llama};
 use candle_trt::{Compiler, Profile, Request, Weights, device};
 use clap::Parser;
 use trt_text::{ChatTemplate, Context, Conversation, Message, Sampling, Settings, Tokenizer};
@@ -62,11 +62,8 @@ fn main() -> Result<()> {
 
     // The model, compiled for prompts of any length up to so many positions. No weight is read yet.
     let config = Config::from_file(folder.join("config.json"))?;
-    let longest = prompt.len().clamp(2, LONGEST_CALL);
-    let positions = (prompt.len() + args.max_tokens).max(longest + 4);
-    let options = LoadOptions {
-        max_positions: Some(positions),
-    };
+    let longest = prompt.len().min(LONGEST_CALL);
+    let positions = prompt.len() + args.max_tokens;
     let compiler = Compiler::new(Weights::open(&folder)?)
         .shared_device(device::open(&args.device)?)
         .profile(Profile::decoder(positions, longest)?);
@@ -74,7 +71,7 @@ fn main() -> Result<()> {
         Some(bytes) => compiler.device_limit(bytes),
         None => compiler.budget(args.budget),
     };
-    let engine = compiler.compile(|vb| Llama::load_with(vb, &config, &options))?;
+    let engine = compiler.compile(|vb| Llama::load(vb, &config))?;
 
     // The answer, a piece of text at a time.
     let settings = Settings {

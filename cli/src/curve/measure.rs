@@ -127,13 +127,13 @@ impl Bench {
         let wanted = args.prefill.iter().copied().chain([args.context]);
         let longest = match args.first_token {
             Some(_) => args.context,
-            None => wanted.max().unwrap_or(2),
+            None => wanted.max().unwrap_or(1),
         };
-        let longest = longest.clamp(2, LONGEST_CALL);
+        let longest = longest.clamp(1, LONGEST_CALL);
         // Room for the tokens of every budget and of the switches.
         let decoded = (args.budgets.len() + 8) * (args.tokens as usize + 4);
         let positions = args.prefill.iter().copied().max().unwrap_or(0);
-        let positions = positions.max(args.context + decoded).max(longest + 4);
+        let positions = positions.max(args.context + decoded).max(longest);
         let how = How {
             device,
             weights,
