@@ -317,7 +317,7 @@ fn no_error_prints_its_cause_twice() {
     };
     let saved = candle_trt::SavedError::Io {
         action: "read",
-        source: std::io::Error::other("the cause"),
+        error: std::io::Error::other("the cause"),
     };
     let all = [
         graph(trt_graph::Error::Load { source: cause() }),
