@@ -126,11 +126,6 @@ impl Kernel {
                 ensure(k.parts.len() > 1, format!("{} parts", k.parts.len()))?;
                 let products = |part: &Kernel| matches!(part, Kernel::Matmul(m) if m.ranged);
                 let all = k.parts.iter().all(products);
-                let chained = k.parts.windows(2).all(|pair| chained(&pair[0], &pair[1]));
-                ensure(
-                    k.order == Order::Side || all && chained,
-                    "a chain of products that differ in shape or left operand".into(),
-                )?;
                 k.parts.iter().try_for_each(|part| match part {
                     Kernel::Matmul(_) if all => part.check(),
                     Kernel::Row(_) | Kernel::Move(_) => part.check(),
@@ -138,7 +133,13 @@ impl Kernel {
                     | Kernel::Attention(_)
                     | Kernel::Gather(_)
                     | Kernel::Group(_) => ensure(false, format!("a part is a {}", part.kind())),
-                })
+                })?;
+                // Comparing them looks up their arguments.
+                let chained = k.parts.windows(2).all(|pair| chained(&pair[0], &pair[1]));
+                ensure(
+                    k.order == Order::Side || all && chained,
+                    "a chain of products that differ in shape or left operand".into(),
+                )
             }
         }
     }

@@ -87,7 +87,7 @@ impl Journey<'_> {
         // keeps it.
         let rest = target - shortest - self.position;
         let over = |most: u64| made.bytes > most;
-        let longest = match rest > SHORT {
+        let longest = match target > SHORT {
             true => LONGEST,
             false => self.class.ints[seq].range.max,
         };
