@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Every allowed arrow between the crates of the workspace, outside of tests.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("trt-kernel", &[]),
     ("trt-graph", &["trt-kernel"]),
     ("trt-device", &["trt-kernel"]),
@@ -22,6 +22,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ),
     ("trt-models", &["trt-graph"]),
     ("trt-text", &["trt-engine"]),
+    ("candle-trt-fuzz", &[]),
     (
         "candle-trt",
         &[
