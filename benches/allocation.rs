@@ -2,7 +2,7 @@
 //! shared by engines.
 //!
 //! `cargo bench --bench allocation`. A tiny generated decoder shows the overhead itself; SmolLM2
-//! shows what of it is left in a real model, if the example `llm_decode` has fetched it (run it
+//! shows what of it is left in a real model, if `candle-trt run` has fetched it (run it
 //! once with `--dtype bf16`). On the discrete host calls that come again are replayed where the
 //! arena stays, as on a GPU. Before criterion's figures come medians of calls in turns, which
 //! compare better on a machine that does other things too.
@@ -53,7 +53,7 @@ fn models() -> Vec<Model> {
             dir,
             _made: None,
         }),
-        None => println!("no SmolLM2: run the example llm_decode with --dtype bf16 first"),
+        None => println!("no SmolLM2: run candle-trt run --dtype bf16 first"),
     }
     models
 }

@@ -1,7 +1,7 @@
 //! SmolLM2 on this machine: decode and prefill beside candle-transformers in one process, and
 //! latency against budget in both host modes.
 //!
-//! `cargo bench --bench smollm2`. The checkpoints come from the example `llm_decode` (run it once
+//! `cargo bench --bench smollm2`. The checkpoints come from `candle-trt run` (run it once
 //! with `--dtype f32` and once with `--dtype bf16`), in the cache folder or the one that
 //! `TRT_SMOLLM2` names. Beside criterion's figures, the measured memory rates and what they allow
 //! are printed, so that each figure can be held against its floor.
@@ -30,7 +30,7 @@ fn folder(dtype: &str) -> Option<PathBuf> {
     let dir = cache.join(format!("SmolLM2-135M-Instruct-{dtype}"));
     if !dir.join("model.safetensors").exists() {
         println!(
-            "no {}: run the example llm_decode with --dtype {dtype} first",
+            "no {}: run candle-trt run --dtype {dtype} first",
             dir.display()
         );
         return None;

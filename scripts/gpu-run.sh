@@ -102,11 +102,11 @@ made() { # NAME
     test -d "$models/$1" || ./random_llama "$models/$1" --preset "$1"
 }
 
-curve() { # NAME RESULT then options of budget_curve
+curve() { # NAME RESULT then options of candle-trt curve
     local name=$1 result="$results/$2"
     shift 2
     made "$name"
-    ./budget_curve "$models/$name" --device cuda:0 --json "$result.json" --svg "$result.svg" "$@" 2>&1 |
+    ./candle-trt curve "$models/$name" --device cuda:0 --json "$result.json" --svg "$result.svg" "$@" 2>&1 |
         tee "$result.txt"
 }
 
@@ -158,7 +158,7 @@ started() { # START: how it starts
     esac
     local saved=()
     test "$1" = "saved engine" && saved=(--engine "$models/llama-8b.engine")
-    ./budget_curve "$models/llama-8b" --device cuda:0 --first-token 10% "${saved[@]}" |
+    ./candle-trt curve "$models/llama-8b" --device cuda:0 --first-token 10% "${saved[@]}" |
         python3 -c 'import json, sys
 line = {"start": sys.argv[1], "file_in_memory": float(sys.argv[2])}
 print(json.dumps(line | json.load(sys.stdin)))' "$1" "$there" | tee -a "$results/first.jsonl"
@@ -171,11 +171,11 @@ first() {
     : > "$results/first.jsonl"
     # Brings the file into memory and the kernels into the driver's cache.
     cat "$models"/llama-8b/*.safetensors > /dev/null
-    ./budget_curve "$models/llama-8b" --device cuda:0 --first-token 10% > /dev/null
+    ./candle-trt curve "$models/llama-8b" --device cuda:0 --first-token 10% > /dev/null
     for _ in 1 2 3; do started warm || failed=1; done
     # Saved by the first, which counts for nothing.
     rm -f "$models/llama-8b.engine"
-    ./budget_curve "$models/llama-8b" --device cuda:0 --first-token 10% --engine "$models/llama-8b.engine" > /dev/null
+    ./candle-trt curve "$models/llama-8b" --device cuda:0 --first-token 10% --engine "$models/llama-8b.engine" > /dev/null
     for _ in 1 2 3; do started "saved engine" || failed=1; done
     for _ in 1 2 3; do
         cache=$(mktemp -d)
@@ -189,13 +189,13 @@ first() {
 # What each step takes of the device's memory.
 memory() { # NAME
     made "$1"
-    ./budget_curve "$models/$1" --device cuda:0 --memory 2>&1 | tee "$results/$1-memory.txt"
+    ./candle-trt curve "$models/$1" --device cuda:0 --memory 2>&1 | tee "$results/$1-memory.txt"
 }
 
 # Prompts without and with products that are fed by tensor maps, by turns.
 maps() { # NAME
     made "$1"
-    ./budget_curve "$models/$1" --device cuda:0 --tensor-maps --prefill 256,512,1024,2048 2>&1 |
+    ./candle-trt curve "$models/$1" --device cuda:0 --tensor-maps --prefill 256,512,1024,2048 2>&1 |
         tee "$results/$1-maps.txt"
 }
 

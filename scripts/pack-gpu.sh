@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds what a GPU machine without Rust needs, stripped, into target/gpu (or the folder given):
-# the test binary `gpu`, those of the CUDA device, the examples and a script that runs them.
+# the test binary `gpu`, those of the CUDA device, the command, examples and a script that runs them.
 #   scripts/pack-gpu.sh [FOLDER] && scp -r target/gpu machine: && ssh machine gpu/run.sh all
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,28 +8,27 @@ out=${1:-target/gpu}
 rm -rf "$out"
 mkdir -p "$out"
 
-cargo build --release --locked --example random_llama --example budget_curve --example llm_decode \
-    --example resource_management
-# The last artefact that is an executable of this name.
-executable() {
+# One build of everything, in the profile in which candle, which says what is right, is fast.
+built=$(cargo test --profile bench --locked --workspace --no-run --message-format=json \
+    --test gpu --test cuda --test cuda_kernels --bench budget_latency --bin candle-trt \
+    --example random_llama --example resource_management)
+unit_tests=$(cargo test --profile bench --locked -p trt-device --lib --no-run --message-format=json)
+# The last artefact of this kind that is an executable of this name.
+executable() { # KIND NAME
     python3 -c 'import json, sys
 found = [m["executable"] for m in map(json.loads, sys.stdin)
-         if m.get("executable") and m["target"]["name"] == sys.argv[1]]
-print(found[-1])' "$1"
+         if m.get("executable") and m["target"]["name"] == sys.argv[2] and sys.argv[1] in m["target"]["kind"]]
+print(found[-1])' "$1" "$2"
 }
-test_binary=$(cargo test --release --locked --test gpu --no-run --message-format=json | executable gpu)
-device_tests=$(cargo test --release --locked -p trt-device --lib --test cuda --test cuda_kernels --no-run \
-    --message-format=json)
-bench_binary=$(cargo bench --locked --bench budget_latency --no-run --message-format=json |
-    executable budget_latency)
 
-cp "$test_binary" "$out/gpu-tests"
-cp "$(executable cuda <<< "$device_tests")" "$out/device-tests"
-cp "$(executable cuda_kernels <<< "$device_tests")" "$out/device-kernel-tests"
-cp "$(executable trt_device <<< "$device_tests")" "$out/device-unit-tests"
-cp "$bench_binary" "$out/budget-latency"
-for example in random_llama budget_curve llm_decode resource_management; do
-    cp "target/release/examples/$example" "$out/"
+cp "$(executable test gpu <<< "$built")" "$out/gpu-tests"
+cp "$(executable test cuda <<< "$built")" "$out/device-tests"
+cp "$(executable test cuda_kernels <<< "$built")" "$out/device-kernel-tests"
+cp "$(executable lib trt_device <<< "$unit_tests")" "$out/device-unit-tests"
+cp "$(executable bench budget_latency <<< "$built")" "$out/budget-latency"
+cp "$(executable bin candle-trt <<< "$built")" "$out/"
+for example in random_llama resource_management; do
+    cp "$(executable example "$example" <<< "$built")" "$out/$example"
 done
 strip "$out"/*
 cp scripts/gpu-run.sh "$out/run.sh"

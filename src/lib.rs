@@ -49,9 +49,9 @@ pub use trt_graph as graph;
 /// Devices to run on, and what the process holds.
 pub mod device {
     pub use trt_device::{
-        AnonPeak, Claim, Cuda, Device, Error, Event, Executable, Graph, Host, HostMode, Info,
-        Memory, OwnedStream, Paging, ProcessMemory, Residency, Slice, Stream, Tiles, Transfers,
-        Work, open,
+        AnonPeak, Claim, ControlGroups, Cuda, Device, Error, Event, Executable, Graph, Host,
+        HostMode, Info, Memory, OwnedStream, Paging, ProcessMemory, Residency, Slice, Stream,
+        Tiles, Transfers, Work, open,
     };
 }
 

@@ -12,7 +12,7 @@ mod random;
 #[path = "../../tests/suite/common/tiny.rs"]
 mod tiny;
 
-#[path = "../../examples/budget_curve/plot.rs"]
+#[path = "../../cli/src/curve/plot.rs"]
 mod plot;
 
 use anyhow::{Context, Result};

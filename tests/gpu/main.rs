@@ -11,11 +11,14 @@ mod conv;
 #[path = "../../crates/trt-kernel/tests/ptx/corpus/mod.rs"]
 #[allow(missing_docs, reason = "shared with the tests of the crate")]
 mod corpus;
+#[path = "../suite/common/mapped.rs"]
+mod cut;
 mod engines;
 mod errors;
 mod extent;
 mod kernels;
 mod limits;
+mod mapped;
 mod maps;
 #[path = "../suite/common/matrix.rs"]
 mod matrix;

@@ -8,9 +8,11 @@ use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Error, Profile, Request, TileTarget, Weights};
 
 const LENGTHS: [usize; 5] = [1, 2, 7, 64, 513];
-const CONTEXT: usize = 640;
+/// Positions that [`compile`] compiles for.
+pub const CONTEXT: usize = 640;
 
-fn compile(model: &Tiny, dtype: DType, mode: HostMode) -> Engine {
+/// An engine for a prompt of 512 tokens and 640 positions.
+pub fn compile(model: &Tiny, dtype: DType, mode: HostMode) -> Engine {
     let dir = tempfile::tempdir().expect("a folder");
     model.write(dir.path(), dtype, 7, 2).expect("a checkpoint");
     let config = model.config();

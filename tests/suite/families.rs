@@ -37,7 +37,16 @@ fn row(logits: Tensor) -> Vec<f32> {
         .expect("a row of f32")
 }
 
-fn run(model: &mut Llama, tokens: &[u32], index_pos: usize) -> Vec<f32> {
+/// Our model on candle, for so many positions.
+pub fn ours_on_candle(model: &Tiny, positions: usize) -> Llama {
+    let options = LoadOptions {
+        max_positions: Some(positions),
+    };
+    Llama::load_with(builder(model), &model.config(), &options).expect("the model loads")
+}
+
+/// The last logits of a call.
+pub fn run(model: &mut Llama, tokens: &[u32], index_pos: usize) -> Vec<f32> {
     row(model
         .forward(&batch(tokens), index_pos)
         .expect("a forward pass"))
@@ -186,9 +195,39 @@ fn linear_rope_scaling_divides_positions() {
     let x = Tensor::arange(0f32, 6.0 * 8.0, &Device::Cpu)
         .and_then(|x| x.reshape((1, 6, 1, 8)))
         .expect("x");
-    let got = row(rotary(&config).apply(&x, 28).expect("scaled"));
-    let want = row(rotary(&plain).apply(&x, 7).expect("plain"));
+    let turn = |c, position| {
+        let rows = rotary(c).rows(position, 1).expect("a row");
+        row(rows.apply(&x).expect("turned"))
+    };
+    let (got, want) = (turn(&config, 28), turn(&plain, 7));
     assert_close("position 28 / 4", &got, &want);
+}
+
+/// candle-transformers has no dynamic rope; a text of one call is what plain rope with the grown base makes of it.
+#[test]
+fn dynamic_rope_is_plain_rope_with_the_base_of_the_length() {
+    let mut model = tiny::dynamic();
+    model.json["max_position_embeddings"] = 64.into();
+    assert_eq!(ours(&model).dynamic_beyond(), Some(64));
+    assert_eq!(ours(&tiny::yarn()).dynamic_beyond(), None);
+    for length in [1, 64, 65, 100, 128] {
+        let mut grown = model.clone();
+        let stretch = (2.0 * length.max(64) as f64 / 64.0 - 1.0).powf(16.0 / 14.0);
+        grown.json["rope_theta"] = (10_000.0 * stretch).into();
+        grown.json["rope_scaling"] = serde_json::Value::Null;
+        grown.json["max_position_embeddings"] = 640.into();
+        // The oracle's heads are `hidden / heads` wide.
+        for json in [&mut model.json, &mut grown.json] {
+            json["hidden_size"] = 96.into();
+        }
+        let all = tokens(length);
+        let want = oracle(&grown)(&all, 0).expect("the oracle runs");
+        assert_close(
+            &format!("dynamic, {length} tokens"),
+            &run(&mut ours(&model), &all, 0),
+            &want,
+        );
+    }
 }
 
 #[test]
@@ -251,4 +290,71 @@ fn a_missing_head_is_an_error_that_names_it() {
     model.json["tie_word_embeddings"] = false.into();
     let error = Llama::load(tied, &model.config()).expect_err("no lm_head in the file");
     assert!(error.to_string().contains("lm_head.weight"), "{error}");
+}
+
+/// The model as it is, with tensors and a configuration of one's own.
+fn with_tensors(model: &Tiny, tensors: impl IntoIterator<Item = (String, Tensor)>) -> Llama {
+    let tensors: HashMap<_, _> = tensors.into_iter().collect();
+    let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    Llama::load(vb, &model.config()).expect("the model loads")
+}
+
+#[test]
+fn the_head_is_the_one_in_the_file_or_the_table_where_there_is_none() {
+    let (tied, mut untied) = (tiny::llama(), tiny::llama());
+    untied.json["tie_word_embeddings"] = false.into();
+    for (model, flags) in [(&tied, [None, Some(true)]), (&untied, [None, Some(true)])] {
+        let want = run(&mut ours(model), &tokens(7), 0);
+        for flag in flags {
+            let mut said = model.clone();
+            said.json["tie_word_embeddings"] = flag.into();
+            let got = run(&mut with_tensors(&said, model.tensors(7)), &tokens(7), 0);
+            assert_eq!(got, want, "{flag:?}");
+        }
+    }
+    // A file that holds the head only.
+    let head_only = tied.tensors(7).into_iter().map(|(name, tensor)| {
+        (
+            name.replace("model.embed_tokens.weight", "lm_head.weight"),
+            tensor,
+        )
+    });
+    let got = run(&mut with_tensors(&tied, head_only), &tokens(7), 0);
+    assert_eq!(got, run(&mut ours(&tied), &tokens(7), 0));
+}
+
+#[test]
+fn a_text_model_inside_another_is_found_by_its_names() {
+    let model = tiny::llama3();
+    let want = run(&mut ours(&model), &tokens(7), 0);
+    for (body, head) in [
+        ("language_model.model.", "language_model.lm_head."),
+        ("model.language_model.", "lm_head."),
+        ("model.text_model.", "lm_head."),
+    ] {
+        let renamed = model.tensors(7).into_iter().map(|(name, tensor)| {
+            let renamed = match name.strip_prefix("model.") {
+                Some(rest) => format!("{body}{rest}"),
+                None => name.replace("lm_head.", head),
+            };
+            (renamed, tensor)
+        });
+        let got = run(&mut with_tensors(&model, renamed), &tokens(7), 0);
+        assert_eq!(got, want, "{body}");
+    }
+}
+
+#[test]
+fn calls_without_tokens_and_configurations_that_do_not_fit_are_errors() {
+    let model = tiny::llama();
+    let none = Tensor::zeros((1, 0), DType::U32, &Device::Cpu).expect("no tokens");
+    let said = ours(&model).forward(&none, 0).expect_err("no tokens");
+    assert!(said.to_string().contains("at least one token"), "{said}");
+    let mut config = model.config();
+    config.layer_windows.pop();
+    let said = Llama::load(builder(&model), &config).expect_err("one window is missing");
+    assert!(
+        said.to_string().contains("num_hidden_layers is 3"),
+        "{said}"
+    );
 }

@@ -325,7 +325,7 @@ fn warnings(run: impl FnOnce()) -> String {
     let lines = Lines::default();
     let writer = lines.clone();
     let log = tracing_subscriber::fmt()
-        .with_env_filter("warn")
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();

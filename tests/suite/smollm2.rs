@@ -1,6 +1,6 @@
 //! SmolLM2-135M-Instruct, the real model, against candle-transformers.
 //!
-//! The checkpoint comes from `cargo run --example llm_decode`, which leaves it in the cache folder
+//! The checkpoint comes from `candle-trt run --dtype f32`, which leaves it in the cache folder
 //! (or the folder that `TRT_SMOLLM2` names: a parent of `SmolLM2-135M-Instruct-f32`). Without it
 //! the tests say that they did not run, unless `TRT_REQUIRE_MODEL=1`.
 
@@ -30,7 +30,7 @@ fn folder() -> Option<PathBuf> {
             cache.display()
         );
         println!(
-            "did not run: no SmolLM2 in {}; run the example llm_decode --dtype f32 first",
+            "did not run: no SmolLM2 in {}; run candle-trt run --dtype f32 first",
             cache.display()
         );
     }

@@ -7,6 +7,7 @@ use crate::{Claim, Error, Memory, Slice};
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use trt_kernel::ptx::MAX_TILES;
 use trt_kernel::{Dim, Env, Kernel, Var};
@@ -135,7 +136,8 @@ pub enum Work {
     /// Runs a kernel. `args` are in the kernel's order. For ranged products `tiles` may name the
     /// rows of each weight ([`Kernel::streamed`]) that the launch covers; those arguments are
     /// then not used. Of a group with tiles only the products run that have rows, and its other
-    /// parts do not.
+    /// parts do not. A kernel's elements are computed side by side: no byte that is written for one
+    /// may be read or written for another, which the submitter vouches for, as for events.
     Launch {
         /// The kernel.
         executable: Executable,
@@ -273,9 +275,10 @@ impl Tiles {
     /// The rows and place of each tile.
     pub fn each(&self) -> impl Iterator<Item = (Range<usize>, &Slice)> {
         let starts = self.rows.clone().step_by(self.step.max(1));
-        starts
-            .zip(&self.places)
-            .map(|(start, place)| (start..(start + self.step).min(self.rows.end), place))
+        starts.zip(&self.places).map(|(start, place)| {
+            let end = start.saturating_add(self.step).min(self.rows.end);
+            (start..end, place)
+        })
     }
 }
 
@@ -309,9 +312,12 @@ pub trait Device: Send + Sync + fmt::Debug {
     }
 
     /// Makes a read-only mapping of a whole file usable in work. The file itself is what copies
-    /// are read from where that is cheaper.
+    /// are read from where that is cheaper; errors call it `name`. Work on a mapping whose file was
+    /// cut, or cannot be read, fails with [`Error::FileCut`] or [`Error::FileRead`]; only a file
+    /// that is cut just while a kernel reads it ends the process.
     fn map(
         &self,
+        name: &Path,
         file: Arc<File>,
         map: Arc<memmap2::Mmap>,
         paging: Paging,

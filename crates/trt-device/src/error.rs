@@ -1,5 +1,6 @@
 //! What can go wrong on a device, with the numbers needed to act on it.
 
+use std::path::PathBuf;
 use trt_kernel::KernelError;
 use trt_kernel::host::HostError;
 use trt_kernel::ptx::{PtxError, TooLarge};
@@ -307,6 +308,29 @@ pub enum Error {
         bytes: u64,
         /// The host budget.
         budget: u64,
+    },
+    /// A mapped file is shorter than when it was mapped. Nothing of it was used, and what needs
+    /// it works again when the file is whole again.
+    #[error("{} was cut while it was in use: {needed} bytes of it are needed, it has {found}", .file.display())]
+    FileCut {
+        /// The file.
+        file: PathBuf,
+        /// Bytes that it had.
+        needed: u64,
+        /// Bytes that it has.
+        found: u64,
+    },
+    /// The system could not read bytes of a mapped file.
+    #[error("reading {bytes} bytes at {offset} of {} failed: {reason}", .file.display())]
+    FileRead {
+        /// The file.
+        file: PathBuf,
+        /// The first of the bytes.
+        offset: u64,
+        /// How many.
+        bytes: u64,
+        /// What the system said.
+        reason: String,
     },
     /// The system refused a call.
     #[error("{call} failed: {reason}")]

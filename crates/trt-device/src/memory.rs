@@ -7,13 +7,12 @@
 
 use crate::cuda::DeviceMemory;
 use crate::host::Reserved;
+use crate::mapping::{MappedFile, Mapping};
 use crate::{Claim, Error, Paging};
-use memmap2::{Mmap, MmapMut};
+use memmap2::MmapMut;
 use std::alloc::Layout;
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,57 +56,6 @@ enum Owner {
     Mapping(Box<Mapping>),
     /// A CUDA device.
     Device(DeviceMemory),
-}
-
-/// A read-only mapping of a whole file.
-struct Mapping {
-    file: Arc<File>,
-    map: Arc<Mmap>,
-    paging: Paging,
-    wanted: Mutex<Wanted>,
-}
-
-/// The ranges of a mapping that somebody wants resident: end by start, in bytes from its start.
-/// They never overlap.
-#[derive(Default)]
-pub(crate) struct Wanted(BTreeMap<usize, usize>);
-
-impl Wanted {
-    pub(crate) fn add(&mut self, start: usize, len: usize) {
-        self.remove(start, len);
-        self.0.insert(start, start + len);
-    }
-
-    /// Forgets a range, and the parts of others that it covers.
-    pub(crate) fn remove(&mut self, start: usize, len: usize) {
-        let end = start + len;
-        while let Some((&s, &e)) = self.0.range(..end).next_back() {
-            if e <= start {
-                return;
-            }
-            self.0.remove(&s);
-            if e > end {
-                self.0.insert(end, e);
-            }
-            if s < start {
-                self.0.insert(s, start);
-            }
-        }
-    }
-
-    /// The parts of a range that are not wanted, in order.
-    pub(crate) fn gaps(&self, range: Range<usize>) -> Vec<Range<usize>> {
-        let before = self.0.range(..range.start).next_back();
-        let mut start = before.map_or(range.start, |(_, &end)| end.max(range.start));
-        let mut gaps = Vec::new();
-        for (&next, &end) in self.0.range(range.clone()) {
-            gaps.push(start..next);
-            start = end;
-        }
-        gaps.push(start..range.end);
-        gaps.retain(|gap| gap.start < gap.end);
-        gaps
-    }
 }
 
 // SAFETY: `start` points to memory that `owner` holds for as long as `Inner` lives and that no
@@ -171,16 +119,10 @@ impl Memory {
     }
 
     /// A read-only file mapping.
-    pub(crate) fn mapping(file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Memory {
-        let start = NonNull::new(map.as_ptr().cast_mut()).unwrap_or(NonNull::dangling());
-        let len = map.len();
-        let wanted = Mutex::default();
-        let mapping = Mapping {
-            file,
-            map,
-            paging,
-            wanted,
-        };
+    pub(crate) fn mapping(file: MappedFile, paging: Paging) -> Memory {
+        let start = NonNull::new(file.map.as_ptr().cast_mut()).unwrap_or(NonNull::dangling());
+        let len = file.map.len();
+        let mapping = Mapping::new(file, paging);
         Memory::new(Owner::Mapping(Box::new(mapping)), start, len)
     }
 
@@ -232,28 +174,19 @@ impl Memory {
         }
     }
 
-    /// The file of a mapping; the mapping starts with its first byte.
-    pub(crate) fn file(&self) -> Option<&File> {
+    /// The mapping, if this is one.
+    pub(crate) fn as_mapping(&self) -> Option<&Mapping> {
         match &self.0.owner {
-            Owner::Mapping(m) => Some(&m.file),
+            Owner::Mapping(m) => Some(m),
             Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) | Owner::Device(_) => None,
         }
     }
 
-    /// How pages of a mapping come and go.
-    pub(crate) fn paging(&self) -> Option<Paging> {
-        match &self.0.owner {
-            Owner::Mapping(m) => Some(m.paging),
-            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) | Owner::Device(_) => None,
-        }
-    }
-
-    /// What is wanted of a mapping.
-    pub(crate) fn wanted(&self) -> Option<&Mutex<Wanted>> {
-        match &self.0.owner {
-            Owner::Mapping(m) => Some(&m.wanted),
-            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) | Owner::Device(_) => None,
-        }
+    /// Whether the file of a mapping is still as long as when it was mapped: if not,
+    /// [`Error::FileCut`], and no byte of the mapping should be touched. Other memory is always
+    /// intact. Costs one system call.
+    pub fn intact(&self) -> Result<(), Error> {
+        self.as_mapping().map_or(Ok(()), |m| m.file().intact())
     }
 
     /// Keeps `value` for as long as the bytes exist, whoever refers to them, and drops it just
@@ -313,10 +246,9 @@ impl Slice {
 
     /// The bytes, if this is a part of a file mapping.
     pub fn mapped(&self) -> Option<&[u8]> {
-        match &self.memory.0.owner {
-            Owner::Mapping(m) => m.map.get(self.offset..self.offset + self.len),
-            Owner::Heap(_) | Owner::Pages(_) | Owner::Reserved(_) | Owner::Device(_) => None,
-        }
+        let mapping = self.memory.as_mapping()?;
+        let bytes = &mapping.file().map;
+        bytes.get(self.offset..self.offset + self.len)
     }
 
     /// The first byte. Valid for `len` bytes while a slice of the memory lives; on the host
@@ -325,6 +257,19 @@ impl Slice {
         // `offset <= memory.len` by construction, so this stays inside the allocation.
         self.memory.0.start.as_ptr().wrapping_add(self.offset)
     }
+}
+
+/// Whether all files that the slices are mapped from are as long as they were; see
+/// [`Memory::intact`].
+pub(crate) fn intact<'a>(slices: impl Iterator<Item = &'a Slice>) -> Result<(), Error> {
+    let mut last = None;
+    for mapping in slices.filter_map(|s| s.memory().as_mapping()) {
+        let file = Arc::as_ptr(&mapping.file().file);
+        if last.replace(file) != Some(file) {
+            mapping.file().intact()?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -390,22 +335,6 @@ mod tests {
         #[allow(clippy::reversed_empty_ranges, reason = "the point of the test")]
         let reversed = inner.slice(6..5);
         assert!(reversed.is_err());
-    }
-
-    #[test]
-    fn wanted_ranges_are_found_and_forgotten() {
-        let mut wanted = Wanted::default();
-        for (start, len) in [(0, 10), (10, 5), (20, 10), (40, 1)] {
-            wanted.add(start, len);
-        }
-        assert_eq!(wanted.gaps(0..50), [15..20, 30..40, 41..50]);
-        assert_eq!(wanted.gaps(5..32), [15..20, 30..32]);
-        assert_eq!(wanted.gaps(2..8), []);
-        wanted.remove(10, 20);
-        assert_eq!(wanted.gaps(0..50), [10..40, 41..50]);
-        wanted.add(0, 100);
-        wanted.remove(20, 10);
-        assert_eq!(wanted.gaps(0..110), [20..30, 100..110]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! probe is left out, unless `TRT_REQUIRE_CUDA=1` says that there must be one.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trt_device::{Cuda, Device, Error, Host, Memory, Paging, Slice, Stream, Work};
 
@@ -49,7 +50,12 @@ fn mapped(device: &dyn Device, bytes: &[u8]) -> Memory {
     // SAFETY: nobody changes the temporary file while it is mapped.
     let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
     device
-        .map(Arc::new(file), Arc::new(map), Paging::Exact)
+        .map(
+            Path::new("a test"),
+            Arc::new(file),
+            Arc::new(map),
+            Paging::Exact,
+        )
         .unwrap()
 }
 

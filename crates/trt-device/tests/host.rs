@@ -1,6 +1,7 @@
 //! How streams, events, memory and pages of the host device behave.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use trt_device::{
@@ -45,7 +46,12 @@ fn mapped(device: &Host, len: usize) -> (Memory, Vec<u8>) {
     let map = unsafe { memmap2::Mmap::map(&file).unwrap() };
     (
         device
-            .map(Arc::new(file), Arc::new(map), Paging::Exact)
+            .map(
+                Path::new("a test"),
+                Arc::new(file),
+                Arc::new(map),
+                Paging::Exact,
+            )
             .unwrap(),
         content,
     )

@@ -1,6 +1,7 @@
 //! Launches on the host device: results, both modes, and what happens after an error.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use trt_device::{Device, Error, Executable, Host, Paging, Residency, Slice, Stream, Tiles, Work};
 use trt_kernel::{
@@ -119,7 +120,12 @@ fn streamed(device: &Host, weight: &[f32], x: &[f32]) -> Vec<u8> {
     // SAFETY: the file is private to this function and never changed or truncated.
     let map = unsafe { memmap2::Mmap::map(&file).unwrap() };
     let map = device
-        .map(Arc::new(file), Arc::new(map), Paging::Exact)
+        .map(
+            Path::new("a test"),
+            Arc::new(file),
+            Arc::new(map),
+            Paging::Exact,
+        )
         .unwrap()
         .whole();
     let (fetch, compute) = (
@@ -219,6 +225,7 @@ fn a_launch_with_wrong_arguments_is_refused() {
     let map = unsafe { memmap2::Mmap::map(file.as_file()).unwrap() };
     let map = device
         .map(
+            file.path(),
             Arc::new(file.reopen().unwrap()),
             Arc::new(map),
             Paging::Exact,

@@ -80,7 +80,7 @@ pub enum Error {
     },
     /// A device budget below the floors of its engines, in the order in which they joined.
     #[error("device budget: {0}")]
-    BelowFloors(#[from] trt_stream::BelowFloors),
+    BelowFloors(trt_stream::BelowFloors),
     /// An engine of a device budget refused its share; all have the budgets they had before.
     #[error("engine {engine} of {engines} of the device budget: {source}")]
     Member {
@@ -88,8 +88,8 @@ pub enum Error {
         engine: usize,
         /// How many there are.
         engines: usize,
-        /// Why it refused.
-        source: Box<Error>,
+        /// Why it refused; it is part of the message.
+        r#source: Box<Error>,
     },
     /// An engine on another device than the device budget that it is to join.
     #[error("the device budget is one of {budget}, but the engine runs on {engine}")]
@@ -161,6 +161,37 @@ pub enum Error {
         /// What was given.
         got: String,
     },
+    /// No input shows a runtime integer, and it may have several values.
+    #[error(
+        "no input shows the runtime integer '{name}' ({min}..={max}): give it with the call, \
+         run_with(inputs, &[(\"{name}\", value)])"
+    )]
+    Integer {
+        /// Its name.
+        name: String,
+        /// The least value that it may have.
+        min: i64,
+        /// The largest.
+        max: i64,
+    },
+    /// A value was given for a runtime integer that there is not.
+    #[error("no runtime integer '{name}' in the profile (it has {known})")]
+    NoInteger {
+        /// The name that was given.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// Two values of one runtime integer: given twice, or against the session's position.
+    #[error("the runtime integer '{name}' cannot be both {a} and {b}")]
+    Contradiction {
+        /// Its name.
+        name: String,
+        /// One value.
+        a: i64,
+        /// The other.
+        b: i64,
+    },
     /// A method for decoders on another kind of model.
     #[error("this model is no decoder: {0}")]
     NotADecoder(String),
@@ -196,8 +227,8 @@ pub enum Error {
     Saved {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        source: SavedError,
+        /// What is wrong; it is part of the message.
+        r#source: SavedError,
     },
     /// A weight was given as a tensor on another device than the CPU.
     #[error("tensor '{name}' is on {device}; weights are taken from the CPU and never moved")]
@@ -215,6 +246,12 @@ pub enum Error {
         /// What the checker found.
         what: String,
     },
+}
+
+impl From<trt_stream::BelowFloors> for Error {
+    fn from(floors: trt_stream::BelowFloors) -> Error {
+        Error::BelowFloors(floors)
+    }
 }
 
 impl Error {

@@ -56,6 +56,7 @@ mod device_budget;
 mod engine;
 mod error;
 mod guard;
+mod integers;
 mod limits;
 mod logits;
 mod memory;

@@ -48,7 +48,8 @@ pub(crate) fn estimate(weights: &Weights, profile: &Profile) -> Result<u64, Erro
         let points = class.sample_points()?;
         let records = points.len() as u64 * count * RECORDS * PER_RECORD;
         let masks = points.iter().map(|p| mask(class, p));
-        largest = largest.max(masks.fold(records, u64::saturating_add));
+        let walked = records.saturating_add(class.walked_bytes());
+        largest = largest.max(masks.fold(walked, u64::saturating_add));
     }
     let programs = profile.classes.len() as u64 * count * PER_WEIGHT;
     Ok(largest.saturating_add(BASE + programs))

@@ -1,13 +1,13 @@
 //! One conversation with an engine: its states and position.
 
 use crate::call::call;
+use crate::integers::{continues, solve};
 use crate::pressure::Failed;
 use crate::{Engine, Error, logits, states};
 use candle_core::{Device as CandleDevice, Tensor};
 use std::sync::atomic::Ordering;
 use trt_device::Slice;
-use trt_graph::InputDecl;
-use trt_kernel::{DType, Dim, Env, Var};
+use trt_kernel::{DType, Env, Var};
 
 /// States of their own on a shared engine. The states are device memory until the session is
 /// dropped; an error in a call leaves the session at the position before it.
@@ -194,8 +194,29 @@ impl Session {
     /// model declared them, and returns its outputs. The runtime integers are read off the shapes;
     /// `past` is the session's position, which moves on by `seq`. Outputs are what the model
     /// computes: whether they are finite is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] if an input is not what was declared, [`Error::Integer`] if no input shows a
+    /// runtime integer (see [`run_with`](Self::run_with)), [`Error::OutsideProfile`] if no class
+    /// serves the call, and whatever the device fails with.
     pub fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
-        let (index, env) = self.fit(inputs)?;
+        self.run_with(inputs, &[])
+    }
+
+    /// As [`run`](Self::run), with values of runtime integers by name: of those that no input's
+    /// shape shows, and of others if they agree with the shapes and the session's position.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run); [`Error::NoInteger`] for a name that the profile does not have,
+    /// and [`Error::Contradiction`] for a value that contradicts another one.
+    pub fn run_with(
+        &mut self,
+        inputs: &[Tensor],
+        integers: &[(&str, i64)],
+    ) -> Result<Vec<Tensor>, Error> {
+        let (index, env) = self.fit(inputs, integers)?;
         let program = &self.engine.0.programs[index].program;
         let bytes = inputs
             .iter()
@@ -212,7 +233,7 @@ impl Session {
         let tensors = tensors.collect::<Result<Vec<_>, Error>>()?;
         let class = &self.engine.0.profile.classes[index];
         if let Some(seq) = class.ints.iter().position(|i| i.name == "seq")
-            && class.max_context.is_some()
+            && continues(class)
         {
             self.position += env.get(Var(seq as u8)) as usize;
         }
@@ -220,10 +241,10 @@ impl Session {
     }
 
     /// The class and integers whose declared shapes are those of the inputs.
-    fn fit(&self, inputs: &[Tensor]) -> Result<(usize, Env), Error> {
+    fn fit(&self, inputs: &[Tensor], given: &[(&str, i64)]) -> Result<(usize, Env), Error> {
         let mut last = None;
         for (index, p) in self.engine.0.programs.iter().enumerate() {
-            match solve(&p.program.inputs, &p.class, inputs, self.position) {
+            match solve(&p.program.inputs, &p.class, inputs, given, self.position) {
                 Ok(values) if p.class.accepts(&values) => return Ok((index, Env::new(&values))),
                 Ok(values) => {
                     last = last.or(Some(Error::outside(
@@ -246,61 +267,7 @@ impl Drop for Session {
     }
 }
 
-/// Reads the runtime integers off the shapes: sizes that are one of them.
-fn solve(
-    declared: &[InputDecl],
-    class: &trt_graph::Class,
-    inputs: &[Tensor],
-    position: usize,
-) -> Result<Vec<i64>, Error> {
-    let mismatch = |name: &str, expected: String, got: String| Error::Input {
-        name: name.into(),
-        expected,
-        got,
-    };
-    if declared.len() != inputs.len() {
-        return Err(mismatch(
-            "all",
-            format!("{} tensors", declared.len()),
-            format!("{}", inputs.len()),
-        ));
-    }
-    let mut values: Vec<Option<i64>> = class
-        .ints
-        .iter()
-        .map(|i| (i.name == "past").then_some(position as i64))
-        .collect();
-    for (d, t) in declared.iter().zip(inputs) {
-        for (v, value) in values.iter_mut().enumerate() {
-            let var = Dim::var(Var(v as u8));
-            let axis = d.shape.iter().position(|s| *s == var);
-            if let (None, Some(size)) = (*value, axis.and_then(|a| t.dims().get(a))) {
-                *value = Some(*size as i64);
-            }
-        }
-    }
-    let values: Vec<i64> = values
-        .iter()
-        .zip(&class.ints)
-        .map(|(v, i)| v.unwrap_or(i.range.min))
-        .collect();
-    let env = Env::new(&values);
-    for (d, t) in declared.iter().zip(inputs) {
-        let shape: Vec<usize> = d.shape.iter().map(|s| s.size(&env)).collect();
-        if shape != t.dims() || candle_dtype(d.dtype) != t.dtype() {
-            let symbolic: Vec<String> = d.shape.iter().map(Dim::to_string).collect();
-            let expected = format!("{}[{}]", d.dtype, symbolic.join(", "));
-            return Err(mismatch(
-                &d.name,
-                expected,
-                format!("{:?}{:?}", t.dtype(), t.dims()),
-            ));
-        }
-    }
-    Ok(values)
-}
-
-fn candle_dtype(dtype: DType) -> candle_core::DType {
+pub(crate) fn candle_dtype(dtype: DType) -> candle_core::DType {
     match dtype {
         DType::U8 => candle_core::DType::U8,
         DType::U32 => candle_core::DType::U32,

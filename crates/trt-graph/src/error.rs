@@ -5,13 +5,49 @@ use crate::NodeId;
 /// An error of tracing, generalising, a pass or lowering.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The model's own code returned an error.
+    /// The model could not be made: a weight is missing or has another shape, say.
+    #[error("the model does not load: {source}")]
+    Load {
+        /// candle's error; it is part of the message.
+        r#source: candle_core::Error,
+    },
+    /// The model's own code returned an error in a call.
     #[error("the model failed at {point}: {source}")]
     Model {
         /// The sample point, e.g. `past=5 seq=2`.
         point: String,
-        /// candle's error.
-        source: candle_core::Error,
+        /// candle's error; it is part of the message.
+        r#source: candle_core::Error,
+    },
+    /// The model counts positions itself, so its cache's length cannot be set, and calls up to a
+    /// sample point record too much.
+    #[error(
+        "{point} cannot be traced: the model keeps a count of positions beside its cache, so each position \
+         up to there takes calls, which recorded {bytes} bytes for the first {reached} positions, more \
+         than {most}; take the position from the call or from the cache's length, or use a smaller profile"
+    )]
+    TooFar {
+        /// The sample point.
+        point: String,
+        /// The positions that were reached.
+        reached: i64,
+        /// Bytes of constants and records up to there.
+        bytes: u64,
+        /// The most that they may be.
+        most: u64,
+    },
+    /// A corner of the profile whose call would make too large constants.
+    #[error(
+        "{point} cannot be traced: the model's own code would make {bytes} bytes of constants there (masks or \
+         tables), more than {most}; make them from ranges and comparisons, or use a smaller profile"
+    )]
+    TooLarge {
+        /// The sample point.
+        point: String,
+        /// Bytes of constants of one call, as they grow between the smallest sample points.
+        bytes: u128,
+        /// The most that they may be.
+        most: u128,
     },
     /// Two traces of one class of calls differ in structure.
     #[error(

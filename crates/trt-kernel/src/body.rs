@@ -9,6 +9,7 @@
 
 use crate::{DType, Dim, Var};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The index of a kernel argument (a pointer given at launch).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -299,15 +300,12 @@ impl Body {
 
     /// The arguments that are stored to, in order of first store.
     pub fn stores(&self) -> Vec<Arg> {
-        let mut out = Vec::new();
-        for inst in &self.insts {
-            if let Inst::Store(a, _, _) = inst
-                && !out.contains(a)
-            {
-                out.push(*a);
-            }
-        }
-        out
+        let mut seen = BTreeSet::new();
+        let stored = self.insts.iter().filter_map(|inst| match inst {
+            Inst::Store(a, _, _) => Some(*a),
+            _ => None,
+        });
+        stored.filter(|a| seen.insert(*a)).collect()
     }
 
     /// The register that [`Inst::Yield`] names, if any.

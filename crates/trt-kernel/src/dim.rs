@@ -2,7 +2,8 @@
 //!
 //! A [`Dim`] is a polynomial with integer coefficients in up to four runtime integers. It is
 //! kept in normal form (monomials sorted, no zero coefficients), so equality of values is
-//! equality of `Dim`s, which is what lets passes compare symbolic shapes with `==`.
+//! equality of `Dim`s, which is what lets passes compare symbolic shapes with `==`. Coefficients and
+//! values saturate at 64 bits: sizes near there are no real ones, and checks of programs refuse them.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -95,10 +96,10 @@ impl Dim {
             let mut product = *c;
             for (value, &power) in env.values.iter().zip(m) {
                 for _ in 0..power {
-                    product *= value;
+                    product = i64::saturating_mul(product, *value);
                 }
             }
-            sum += product;
+            sum = i64::saturating_add(sum, product);
         }
         sum
     }
@@ -132,14 +133,15 @@ impl Dim {
                     .copied()
                     .unwrap_or(Interval { min: 0, max: 0 });
                 for _ in 0..power {
-                    let corners = [lo * r.min, lo * r.max, hi * r.min, hi * r.max];
+                    let corners = [(lo, r.min), (lo, r.max), (hi, r.min), (hi, r.max)];
+                    let corners = corners.map(|(a, b)| a.saturating_mul(b));
                     lo = corners.into_iter().min().unwrap_or(0);
                     hi = corners.into_iter().max().unwrap_or(0);
                 }
             }
-            let (a, b) = (lo * c, hi * c);
-            total.min += a.min(b);
-            total.max += a.max(b);
+            let (a, b) = (lo.saturating_mul(*c), hi.saturating_mul(*c));
+            total.min = total.min.saturating_add(a.min(b));
+            total.max = total.max.saturating_add(a.max(b));
         }
         total
     }
@@ -164,14 +166,46 @@ impl Dim {
             for v in 0..Var::MAX {
                 q[v] = m[v].checked_sub(lead[v])?;
             }
-            if c % factor != 0 {
+            if c.checked_rem(*factor)? != 0 {
                 return None;
             }
-            let term = (q, c / factor);
+            let (top, term) = (*m, (q, c / factor));
             quotient.push(term);
             rest = &rest - &(by * &Dim { terms: vec![term] });
+            // Where a coefficient saturated, it does not fall.
+            if rest.terms.last().is_some_and(|t| t.0 >= top) {
+                return None;
+            }
         }
         Some(Dim::normal(quotient))
+    }
+
+    /// As it is displayed, with names for the runtime integers: `past + seq`, `2*n + 1`.
+    pub fn named(&self, names: &[&str]) -> String {
+        if self.terms.is_empty() {
+            return "0".into();
+        }
+        let mut text = String::new();
+        for (i, (m, c)) in self.terms.iter().rev().enumerate() {
+            text.push_str(match (i, *c < 0) {
+                (0, true) => "-",
+                (0, false) => "",
+                (_, true) => " - ",
+                (_, false) => " + ",
+            });
+            let mut factors: Vec<String> = Vec::new();
+            if c.unsigned_abs() != 1 || *m == ONE {
+                factors.push(c.unsigned_abs().to_string());
+            }
+            for (v, &power) in m.iter().enumerate() {
+                let name = names
+                    .get(v)
+                    .map_or_else(|| format!("v{v}"), |n| (*n).into());
+                factors.extend((0..power).map(|_| name.clone()));
+            }
+            text.push_str(&factors.join("*"));
+        }
+        text
     }
 
     /// The terms as `(exponents of each runtime integer, coefficient)`.
@@ -194,7 +228,7 @@ impl Dim {
         let mut out: Vec<(Monomial, i64)> = Vec::with_capacity(terms.len());
         for (m, c) in terms {
             match out.last_mut() {
-                Some(last) if last.0 == m => last.1 += c,
+                Some(last) if last.0 == m => last.1 = last.1.saturating_add(c),
                 _ => out.push((m, c)),
             }
         }
@@ -244,9 +278,9 @@ impl Mul for &Dim {
             for (bm, bc) in &rhs.terms {
                 let mut m = *am;
                 for (x, y) in m.iter_mut().zip(bm) {
-                    *x += y;
+                    *x = x.saturating_add(*y);
                 }
-                terms.push((m, ac * bc));
+                terms.push((m, ac.saturating_mul(*bc)));
             }
         }
         Dim::normal(terms)
@@ -256,26 +290,7 @@ impl Mul for &Dim {
 impl fmt::Display for Dim {
     /// `64`, `v0`, `v0 + v1`, `2*v0*v1 - 3`: highest powers first, constant last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.terms.is_empty() {
-            return f.write_str("0");
-        }
-        for (i, (m, c)) in self.terms.iter().rev().enumerate() {
-            match (i, *c < 0) {
-                (0, true) => f.write_str("-")?,
-                (0, false) => {}
-                (_, true) => f.write_str(" - ")?,
-                (_, false) => f.write_str(" + ")?,
-            }
-            let mut factors: Vec<String> = Vec::new();
-            if c.unsigned_abs() != 1 || *m == ONE {
-                factors.push(c.unsigned_abs().to_string());
-            }
-            for (v, &power) in m.iter().enumerate() {
-                factors.extend((0..power).map(|_| format!("v{v}")));
-            }
-            f.write_str(&factors.join("*"))?;
-        }
-        Ok(())
+        f.write_str(&self.named(&["v0", "v1", "v2", "v3"]))
     }
 }
 

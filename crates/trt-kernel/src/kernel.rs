@@ -5,6 +5,7 @@
 
 use crate::{Arg, Body, DType, Dim, Inst, View};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Everything the back ends can run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -200,15 +201,12 @@ impl Left {
             Left::Stored(a) => return vec![a.arg],
             Left::Computed { body, .. } => body,
         };
-        let mut args = Vec::new();
-        for inst in &body.insts {
-            if let Inst::Load(a, _) = inst
-                && !args.contains(a)
-            {
-                args.push(*a);
-            }
-        }
-        args
+        let mut seen = BTreeSet::new();
+        let loaded = body.insts.iter().filter_map(|inst| match inst {
+            Inst::Load(a, _) => Some(*a),
+            _ => None,
+        });
+        loaded.filter(|a| seen.insert(*a)).collect()
     }
 
     /// Whether another one is the same, given the same arguments in order of first use.

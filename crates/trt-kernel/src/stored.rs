@@ -15,6 +15,9 @@ type Terms = Vec<([u8; Var::MAX], i64)>;
 /// and low enough that products of a shape cannot overflow theirs.
 const HIGHEST: u8 = 8;
 
+/// The most terms of a stored size. Four affine sizes in four runtime integers have 70 together.
+const TERMS: usize = 256;
+
 impl From<Dim> for Terms {
     fn from(dim: Dim) -> Terms {
         dim.terms().to_vec()
@@ -26,6 +29,9 @@ impl TryFrom<Terms> for Dim {
 
     fn try_from(terms: Terms) -> Result<Dim, &'static str> {
         let sorted = terms.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if terms.len() > TERMS {
+            return Err("a size has too many terms");
+        }
         let low = |powers: &[u8; Var::MAX]| powers.iter().all(|p| *p <= HIGHEST);
         match sorted && terms.iter().all(|(powers, c)| *c != 0 && low(powers)) {
             // In normal form already, so this adds nothing up.

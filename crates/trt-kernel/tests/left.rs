@@ -94,15 +94,18 @@ fn ranges_of_rows_glue_to_the_whole_launch_bit_for_bit() {
         let mut out = given[2].bytes.clone();
         for rows in ranges {
             let weight = rows.start * 576 * 2..rows.end * 576 * 2;
-            let spans = [
+            let mut spans = [
                 Span::from_slice(&given[0].bytes),
                 Span::from_slice(&given[1].bytes[weight]),
                 Span::from_mut(&mut out),
             ];
             let rows = Some(rows.clone());
-            prepared
-                .run(&Env::default(), rows, &spans, &Team::new(2))
-                .unwrap();
+            // SAFETY: each element of a product or an attention is written once, and nowhere read.
+            unsafe {
+                prepared
+                    .run(&Env::default(), rows, &mut spans, &Team::new(2))
+                    .unwrap()
+            };
         }
         out
     };

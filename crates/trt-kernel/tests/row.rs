@@ -223,8 +223,21 @@ fn a_row_kernel_works_in_place() {
     let mut apart = args.to_vec();
     host(&kernel, &Env::default(), None, &mut apart).unwrap();
     let mut shared: Vec<u8> = args[0].bytes.clone();
-    let span = host::Span::from_mut(&mut shared);
-    host::run_on_slices(&kernel, &Env::default(), None, &mut [span, span]).unwrap();
+    let (start, len) = (shared.as_mut_ptr(), shared.len());
+    // SAFETY: the bytes outlive the launch, which is the only one to use them.
+    let span = |writable| unsafe { host::Span::from_raw(start, len, writable) };
+    let mut spans = [span(false), span(true)];
+    // SAFETY: a row is read before it is written, by the thread that writes it.
+    unsafe {
+        host::run_with(
+            &kernel,
+            &Env::default(),
+            None,
+            &mut spans,
+            &host::Team::new(2),
+        )
+        .unwrap()
+    };
     assert_eq!(shared, apart[1].bytes);
 }
 

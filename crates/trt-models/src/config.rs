@@ -2,9 +2,24 @@
 //!
 //! The four families differ in a handful of facts (biases, q/k norms, windows, an explicit head width).
 //! This file turns the family name and its defaults into those facts, so that the model code only ever
-//! asks about facts. A [`Config`] that exists is consistent: every division in the model is exact.
+//! asks about facts. A [`Config`] that [`Config::validate`] accepts is consistent: every division in the model is
+//! exact, and no number is beyond its stated maximum. Reading a file ends with it, and so begins loading a model.
+//!
+//! Files are other people's: what they say in a way that transformers understands is understood (`config/fields.rs`),
+//! each field that would change a result and that no family here has is refused by name (`config/refused.rs`), and a
+//! model with vision is read as the text model inside it (`config/family.rs`).
 
 mod check;
+mod family;
+mod fields;
+mod read;
+mod refused;
+mod rope;
+mod validate;
+
+pub use family::Family;
+pub use rope::RopeScaling;
+pub use validate::MAX_POSITIONS;
 
 use std::path::Path;
 
@@ -12,18 +27,32 @@ use std::path::Path;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {reason}")]
     Read {
         /// The file asked for.
         path: String,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said. It is in the message, so it is no source that would be told again.
+        reason: std::io::Error,
+    },
+    /// A folder, a pipe or a device in place of a file.
+    #[error("cannot read {path}: it is {found}, not a regular file")]
+    NotAFile {
+        /// The path asked for.
+        path: String,
+        /// What is there.
+        found: &'static str,
+    },
+    /// More text than any configuration has.
+    #[error("config.json is larger than {most} bytes")]
+    TooLong {
+        /// Bytes that are read at most.
+        most: usize,
     },
     /// The text is not the JSON of a model configuration.
     #[error("config.json does not parse: {0}")]
-    Parse(#[from] serde_json::Error),
+    Parse(serde_json::Error),
     /// Neither `model_type` nor `architectures` names a supported family.
-    #[error("model family {found} is not supported (supported: llama, mistral, qwen2, qwen3)")]
+    #[error("model family {found} is not one of llama, mistral, qwen2, qwen3")]
     Family {
         /// `model_type`, or the architecture name where that is missing.
         found: String,
@@ -32,70 +61,38 @@ pub enum ConfigError {
     #[error("config.json: {field} = {value} is not supported ({supported})")]
     Unsupported {
         /// The field's name.
-        field: &'static str,
+        field: String,
         /// What it says.
         value: String,
         /// What would be.
         supported: &'static str,
+    },
+    /// A field is there, but is no value of its kind.
+    #[error("config.json: {field} = {value} is not {expected}")]
+    Wrong {
+        /// The field's name.
+        field: String,
+        /// What it says.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A number beyond its stated maximum.
+    #[error("config.json: {field} = {value} is more than {most}, the largest that is supported")]
+    TooLarge {
+        /// The field, or the product of fields.
+        field: &'static str,
+        /// What it says.
+        value: u64,
+        /// The maximum.
+        most: u64,
     },
     /// A field is missing or its number contradicts another one.
     #[error("config.json: {0}")]
     Inconsistent(String),
 }
 
-/// The families that share this model code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// Llama 2 and 3, SmolLM2, and everything saved as `LlamaForCausalLM`.
-    Llama,
-    /// Mistral: a sliding window over every layer.
-    Mistral,
-    /// Qwen2 and Qwen2.5: biases on q, k and v.
-    Qwen2,
-    /// Qwen3: an RMS norm over each head of q and k.
-    Qwen3,
-}
-
-impl Family {
-    fn from_model_type(name: &str) -> Option<Self> {
-        match name {
-            "llama" => Some(Family::Llama),
-            "mistral" => Some(Family::Mistral),
-            "qwen2" => Some(Family::Qwen2),
-            "qwen3" => Some(Family::Qwen3),
-            _ => None,
-        }
-    }
-
-    fn from_architecture(name: &str) -> Option<Self> {
-        Self::from_model_type(&name.strip_suffix("ForCausalLM")?.to_lowercase())
-    }
-}
-
-/// How rope's frequencies are stretched for contexts longer than the training context.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum RopeScaling {
-    /// Frequencies as they are.
-    None,
-    /// Every frequency divided by `factor`.
-    Linear {
-        /// The divisor.
-        factor: f32,
-    },
-    /// Llama 3.1: long wavelengths divided by `factor`, short ones kept, a smooth step between.
-    Llama3 {
-        /// The divisor of long wavelengths.
-        factor: f32,
-        /// Wavelengths above `original_max_positions / low_freq_factor` are long.
-        low_freq_factor: f32,
-        /// Wavelengths below `original_max_positions / high_freq_factor` are short.
-        high_freq_factor: f32,
-        /// The context length of pre-training.
-        original_max_positions: usize,
-    },
-}
-
-/// A checked model configuration.
+/// A model configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Which family it was saved as.
@@ -116,16 +113,17 @@ pub struct Config {
     pub head_dim: usize,
     /// Added to the mean square in every RMS norm.
     pub rms_norm_eps: f64,
-    /// Base of the rope frequencies.
+    /// Base of the rope frequencies, 1 or more.
     pub rope_theta: f32,
     /// How they are stretched.
     pub rope_scaling: RopeScaling,
-    /// Longest context the model was made for.
+    /// Longest context that the file states. Stretched rope may reach further: [`Config::max_positions`].
     pub max_position_embeddings: usize,
     /// Per layer: query `i` sees key `j` only where `i - j < window`; `None` sees everything before it.
     pub layer_windows: Vec<Option<usize>>,
-    /// The output head is the embedding table.
-    pub tie_word_embeddings: bool,
+    /// Whether the output head is the embedding table; `None` where the file does not say. What the weights hold
+    /// decides first: see [`Llama::load`](crate::Llama::load).
+    pub tie_word_embeddings: Option<bool>,
     /// Biases on the q, k and v projections.
     pub qkv_bias: bool,
     /// A bias on the attention's output projection.
@@ -141,24 +139,54 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads and checks a `config.json`.
+    /// Reads and checks a `config.json` of at most 4 MiB.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be read or is no regular file, and as [`Config::from_json`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.display().to_string(),
-            source,
-        })?;
-        Self::from_json(&text)
+        Self::from_json(&read::text(path.as_ref())?)
     }
 
     /// Checks the text of a `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// Text that is no configuration of a supported family, with the field and what it says.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        Self::check(serde_json::from_str(text)?)
+        let value = fields::parse(text)?;
+        let config = check::config(&value)?;
+        config.validate()?;
+        Ok(config)
     }
 
-    /// Query heads that share one key and value head.
+    /// Query heads that share one key and value head; 0 in a configuration without such heads, which
+    /// [`Config::validate`] refuses.
     pub fn heads_per_kv_head(&self) -> usize {
-        self.num_attention_heads / self.num_key_value_heads
+        self.num_attention_heads
+            .checked_div(self.num_key_value_heads)
+            .unwrap_or(0)
+    }
+
+    /// The longest context that the model is made for: `max_position_embeddings`, or what its rope is stretched to
+    /// where that is more (files of stretched models state either).
+    pub fn max_positions(&self) -> usize {
+        let stated = self.max_position_embeddings;
+        let stretched = |factor: f64, original: usize| (factor * original as f64).floor() as usize;
+        let reached = match self.rope_scaling {
+            RopeScaling::None | RopeScaling::Llama3 { .. } => stated,
+            RopeScaling::Linear { factor } => stretched(f64::from(factor), stated),
+            RopeScaling::Dynamic {
+                factor,
+                original_max_positions,
+            } => stretched(f64::from(factor), original_max_positions),
+            RopeScaling::Yarn {
+                factor,
+                original_max_positions,
+                ..
+            } => stretched(factor, original_max_positions),
+        };
+        reached.max(stated).min(MAX_POSITIONS)
     }
 }
 

@@ -24,7 +24,9 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+mod checkpoint;
 pub mod config;
+pub mod frequencies;
 pub mod llama;
 pub mod rope;
 mod step;
@@ -34,5 +36,5 @@ mod backend {
     pub(crate) use trt_graph::{candle, candle_nn};
 }
 
-pub use config::{Config, ConfigError, Family, RopeScaling};
+pub use config::{Config, ConfigError, Family, MAX_POSITIONS, RopeScaling};
 pub use llama::{Llama, LoadOptions};

@@ -5,18 +5,17 @@
 
 use super::backend::{candle, candle_nn};
 use super::cache::{KvCache, attention_mask};
+use super::checkpoint::{self, Names};
 use super::config::Config;
-use super::rope::RotaryEmbedding;
-use candle::{DType, Device, IndexOp, Module, Result, Tensor};
-use candle_nn::{
-    Embedding, Linear, RmsNorm, VarBuilder, embedding, linear, linear_no_bias, rms_norm,
-};
+use super::rope::{RotaryEmbedding, RotaryRows};
+use candle::{DType, Device, IndexOp, Module, Result, Tensor, bail};
+use candle_nn::{Embedding, Linear, RmsNorm, VarBuilder, linear, linear_no_bias, rms_norm};
 
 /// Choices that are not the model's but the caller's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Rows of the rope tables: the longest context that will be used. `None` means the model's own
-    /// `max_position_embeddings`, which is often far more than a run needs.
+    /// Positions that may be used: calls beyond are errors. `None` means [`Config::max_positions`]. What a compiled
+    /// model takes does not depend on it: rows that no call of the profile reaches are never made.
     pub max_positions: Option<usize>,
 }
 
@@ -154,9 +153,8 @@ impl Attention {
     fn forward(
         &self,
         x: &Tensor,
-        index_pos: usize,
         mask: Option<&Tensor>,
-        rotary: &RotaryEmbedding,
+        rotary: &RotaryRows,
         cache: &mut KvCache,
     ) -> Result<Tensor> {
         let (batch, seq_len, _hidden) = x.dims3()?;
@@ -166,8 +164,8 @@ impl Attention {
             .split(x, &self.v_proj, None, self.kv_heads)?
             .contiguous()?;
 
-        let q = rotary.apply(&q, index_pos)?;
-        let k = rotary.apply(&k, index_pos)?;
+        let q = rotary.apply(&q)?;
+        let k = rotary.apply(&k)?;
         let (k, v) = cache.append(k, v)?;
         let k = repeat_kv(k, self.copies)?;
         let v = repeat_kv(v, self.copies)?;
@@ -245,17 +243,13 @@ impl Block {
     fn forward(
         &self,
         x: &Tensor,
-        index_pos: usize,
         masks: &Masks,
-        rotary: &RotaryEmbedding,
+        rotary: &RotaryRows,
         cache: &mut KvCache,
     ) -> Result<Tensor> {
         let normed = self.attention_norm.forward(x)?;
-        let x =
-            (self
-                .attention
-                .forward(&normed, index_pos, masks.of(self.window), rotary, cache)?
-                + x)?;
+        let mask = masks.of(self.window);
+        let x = (self.attention.forward(&normed, mask, rotary, cache)? + x)?;
         let normed = self.mlp_norm.forward(&x)?;
         self.mlp.forward(&normed)? + x
     }
@@ -275,39 +269,41 @@ pub struct Llama {
 
 impl Llama {
     /// Makes the model from tensors named as Hugging Face names them, for contexts as long as the model allows.
+    ///
+    /// The text model inside a model with vision is found by its names. The output head is `lm_head.weight` where there
+    /// is one. Where there is none it is the embedding table, unless the configuration says that the two are not tied.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that [`Config::validate`] refuses, and tensors that are missing or of another shape.
     pub fn load(vb: VarBuilder, config: &Config) -> Result<Self> {
         Self::load_with(vb, config, &LoadOptions::default())
     }
 
     /// As [`Llama::load`], with the caller's choices.
+    ///
+    /// # Errors
+    ///
+    /// As [`Llama::load`], and [`LoadOptions::max_positions`] beyond what is supported.
     pub fn load_with(vb: VarBuilder, config: &Config, options: &LoadOptions) -> Result<Self> {
-        let model = vb.pp("model");
+        config.validate().map_err(candle::Error::wrap)?;
+        let names = Names::find(&vb);
+        let model = vb.pp(names.model);
         let layers = model.pp("layers");
-        let embed_tokens = embedding(
-            config.vocab_size,
-            config.hidden_size,
-            model.pp("embed_tokens"),
-        )?;
-        let lm_head = if config.tie_word_embeddings {
-            Linear::new(embed_tokens.embeddings().clone(), None)
-        } else {
-            linear_no_bias(config.hidden_size, config.vocab_size, vb.pp("lm_head"))?
-        };
+        let (embed_tokens, lm_head) = checkpoint::ends(&vb, names, config)?;
         let blocks = config
             .layer_windows
             .iter()
             .enumerate()
             .map(|(i, window)| Block::load(layers.pp(i), config, *window))
             .collect::<Result<Vec<_>>>()?;
-        let max_positions = options
-            .max_positions
-            .unwrap_or(config.max_position_embeddings);
+        let positions = options.max_positions.unwrap_or(config.max_positions());
         Ok(Self {
             embed_tokens,
             blocks,
             norm: rms_norm(config.hidden_size, config.rms_norm_eps, model.pp("norm"))?,
             lm_head,
-            rotary: RotaryEmbedding::new(config, max_positions, vb.dtype(), vb.device())?,
+            rotary: RotaryEmbedding::new(config, positions, vb.dtype(), vb.device())?,
             caches: vec![KvCache::default(); config.num_hidden_layers],
             windows: config.layer_windows.clone(),
         })
@@ -315,16 +311,30 @@ impl Llama {
 
     /// Runs `(batch, seq)` token ids whose first position is `index_pos` and returns the `(batch, vocab)` f32
     /// logits of the last one. Positions before `index_pos` are those of the calls since the last clear.
+    ///
+    /// # Errors
+    ///
+    /// No token, and positions beyond those that the model was made for.
     pub fn forward(&mut self, input_ids: &Tensor, index_pos: usize) -> Result<Tensor> {
         let (_batch, seq_len) = input_ids.dims2()?;
+        if seq_len == 0 {
+            bail!("a call needs at least one token");
+        }
+        let rotary = self.rotary.rows(index_pos, seq_len)?;
         let masks = Masks::new(&self.windows, seq_len, index_pos, input_ids.device())?;
         let mut x = self.embed_tokens.forward(input_ids)?;
         for (block, cache) in self.blocks.iter().zip(&mut self.caches) {
-            x = block.forward(&x, index_pos, &masks, &self.rotary, cache)?;
+            x = block.forward(&x, &masks, &rotary, cache)?;
         }
         let x = x.i((.., seq_len - 1, ..))?.contiguous()?;
         let x = self.norm.forward(&x)?;
         self.lm_head.forward(&x)?.to_dtype(DType::F32)
+    }
+
+    /// The length beyond which the frequencies of rope depend on the length of the text, if there is one: see
+    /// [`RopeScaling::Dynamic`](crate::RopeScaling::Dynamic).
+    pub fn dynamic_beyond(&self) -> Option<usize> {
+        self.rotary.dynamic_beyond()
     }
 
     /// Forgets every position: the next call starts at 0.

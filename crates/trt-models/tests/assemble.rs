@@ -44,12 +44,13 @@ const LARGE: Sizes = Sizes {
 };
 
 /// Each family, and each fact of a configuration that changes what is computed.
-const FAMILIES: [&str; 5] = [
+const FAMILIES: [&str; 6] = [
     r#""llama""#,
     r#""llama", "attention_bias": true, "mlp_bias": true"#,
     r#""mistral", "sliding_window": 1000"#,
     r#""qwen2""#,
     r#""qwen3""#,
+    r#""llama", "rope_scaling": {"type": "dynamic", "factor": 2.0}"#,
 ];
 
 /// Weights of these sizes, by the ends of their names.

@@ -58,11 +58,16 @@ pub struct ParseRequestError {
     pub reason: &'static str,
 }
 
-const FORMS: &str = "use bytes, a size such as 64MiB, 1.5GiB or 512KB, a share such as 25%, \
+const FORMS: &str = "use bytes, a size such as 64MiB, 64M, 1.5GiB or 512KB, a share such as 25%, \
                      or auto, full or min";
 
-const UNITS: [(&str, u64); 9] = [
+/// A letter alone is a binary unit, as tools of the system and of containers read it.
+const UNITS: [(&str, u64); 13] = [
     ("b", 1),
+    ("k", 1 << 10),
+    ("m", 1 << 20),
+    ("g", 1 << 30),
+    ("t", 1 << 40),
     ("kib", 1 << 10),
     ("mib", 1 << 20),
     ("gib", 1 << 30),
@@ -85,23 +90,32 @@ impl FromStr for Request {
 }
 
 fn parse(text: &str) -> Result<Request, &'static str> {
-    match text {
+    let text = text.to_ascii_lowercase();
+    match text.as_str() {
         "" => return Err("it is empty"),
         "auto" => return Ok(Request::Automatic),
         "full" => return Ok(Request::Full),
         "min" => return Ok(Request::Minimum),
         _ => {}
     }
-    if text.contains(char::is_whitespace) {
-        return Err("it contains blanks");
+    if text.starts_with('-') {
+        return Err("it is negative");
     }
-    if text.starts_with(['-', '+']) {
+    if text.starts_with('+') {
         return Err("it has a sign");
     }
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
+    // One blank may stand between a number and its unit, and none elsewhere.
+    let unit = match unit.strip_prefix(' ') {
+        Some(unit) if !number.is_empty() && !unit.is_empty() => unit,
+        _ => unit,
+    };
+    if text.starts_with(char::is_whitespace) || unit.contains(char::is_whitespace) {
+        return Err("it contains blanks");
+    }
     if unit == "%" {
         return scaled(number, 10_000).map(|m| Request::Percent(Percent::from_millionths(m)));
     }
@@ -111,7 +125,6 @@ fn parse(text: &str) -> Result<Request, &'static str> {
             false => scaled(number, 1).map(Request::Bytes),
         };
     }
-    let unit = unit.to_ascii_lowercase();
     match UNITS.iter().find(|(name, _)| *name == unit) {
         Some((_, bytes)) => scaled(number, *bytes).map(Request::Bytes),
         None => Err(FORMS),

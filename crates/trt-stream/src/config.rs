@@ -4,7 +4,7 @@ use crate::{Demand, Error, Layout, Limits, Request, Sheet, TileTarget, Tiling, W
 use std::collections::HashSet;
 use std::sync::Arc;
 use trt_alloc::Pool;
-use trt_device::{Residency, Stream};
+use trt_device::Stream;
 
 /// A program, by its position in [`Config::programs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,29 +133,16 @@ pub(crate) fn sheets(weights: &Weights, lists: &[Vec<WeightId>], whole: &[Weight
         .collect()
 }
 
-/// Checks that every weight exists, can be read where it lies, and is not both pinned and
-/// streamed.
+/// Checks that every weight exists, and is not both pinned and streamed. Where in its file a weight
+/// starts does not matter: devices that read it in place do so at any address, or bring it to one.
 pub(crate) fn check_roles(config: &Config) -> Result<(), Error> {
     let streamed: HashSet<WeightId> = config.programs.iter().flatten().copied().collect();
-    let in_place = config.pool.device().info().residency == Residency::InPlace;
-    let mapped: HashSet<WeightId> = config.mapped.iter().copied().collect();
-    let all = streamed.iter().chain(&config.pinned).chain(&mapped);
-    let read_in_mapping =
-        |id: &WeightId| mapped.contains(id) || (in_place && streamed.contains(id));
+    let all = streamed.iter().chain(&config.pinned).chain(&config.mapped);
     for &id in all {
-        let info = config.weights.get(id).ok_or(Error::UnknownWeight {
+        config.weights.get(id).ok_or(Error::UnknownWeight {
             id,
             count: config.weights.len(),
         })?;
-        let align = info.dtype.size();
-        if read_in_mapping(&id) && info.range.start % align != 0 {
-            return Err(Error::Misaligned {
-                file: config.weights.files()[info.file.0 as usize].path.clone(),
-                tensor: info.name.clone(),
-                offset: info.range.start,
-                align,
-            });
-        }
     }
     match config.pinned.iter().find(|id| streamed.contains(id)) {
         Some(&id) => Err(Error::TwoRoles {

@@ -326,21 +326,6 @@ pub enum Error {
         /// The role asked for: pinned or mapped.
         role: &'static str,
     },
-    /// A weight that kernels would read in the mapping starts between two elements.
-    #[error(
-        "{file}: tensor '{}' starts at byte {offset}, no multiple of {align}",
-        Shown(tensor)
-    )]
-    Misaligned {
-        /// The file.
-        file: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// Its first byte.
-        offset: usize,
-        /// Bytes of an element.
-        align: usize,
-    },
     /// No such program.
     #[error("program {} does not exist: there are {count}", program.0)]
     UnknownProgram {

@@ -44,6 +44,9 @@ pub struct Streamer {
     pub(crate) requested: Request,
     /// `None` while the device has no memory for any budget.
     pub(crate) applied: Option<Applied>,
+    /// Whether the pinned weights are to be loaded before the next pass: an error may have been
+    /// that of their load.
+    pinned_due: bool,
     fence: Event,
 }
 
@@ -71,6 +74,7 @@ impl Streamer {
             found: vec![None; lists.len()],
             requested: config.request,
             applied: None,
+            pinned_due: false,
             cycles: Vec::new(),
             cursor: Cursor::default(),
             total: Traffic::default(),
@@ -84,19 +88,30 @@ impl Streamer {
             lists,
             list_of,
         };
+        // Reading the headers has made more than them resident.
+        streamer.discard_files()?;
         streamer.load_pinned()?;
         streamer.set_budget(config.request, config.free)?;
         Ok(streamer)
     }
 
     fn load_pinned(&mut self) -> Result<(), Error> {
-        // Reading the headers has made more than them resident.
-        self.discard_files()?;
         for (id, place) in self.places.pinned_places() {
             let src = self.places.mapping(&self.weights, id)?;
             // On the compute stream, so that launches need not wait for an event.
             let work = Work::Upload { dst: place, src };
             self.device.submit(self.compute, work)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a call finds its weights: that no file was cut since it was opened, and that
+    /// pinned weights are there, again if an error left that open.
+    fn ready(&mut self) -> Result<(), Error> {
+        self.places.intact()?;
+        if self.pinned_due {
+            self.load_pinned()?;
+            self.pinned_due = false;
         }
         Ok(())
     }
@@ -144,6 +159,7 @@ impl Streamer {
         errors.extend(self.device.synchronize(self.compute).err().map(Error::from));
         errors.extend(self.synchronize_copy().err());
         self.cursor = Cursor::default();
+        self.pinned_due = true;
         errors
     }
 
@@ -199,9 +215,11 @@ impl Streamer {
 
     /// A number that stands for where the weights of a program lie, if all of them are on the
     /// device, copied, and will stay there until the budget changes: launches made for it can
-    /// be made again while the number is the same.
+    /// be made again while the number is the same. An error if a file was cut, since tables are
+    /// read through the mapping.
     pub fn settled(&mut self, program: ProgramId) -> Result<Option<u64>, Error> {
         let list = self.list(program)?;
+        self.ready()?;
         let generation = Some(self.generation);
         if self.found[list] == generation {
             return Ok(generation);
@@ -217,10 +235,12 @@ impl Streamer {
     }
 
     /// Starts a pass over a program. Programs with equal lists of uses continue each other's
-    /// prefetching; after a program with another list the ring starts over.
+    /// prefetching; after a program with another list the ring starts over. An error if a file was
+    /// cut: nothing has changed then, and the next pass works once the file is whole again.
     pub fn begin(&mut self, program: ProgramId) -> Result<Pass<'_>, Error> {
         let list = self.list(program)?;
         self.applied()?;
+        self.ready()?;
         Pass::begin(self, program, list)
     }
 

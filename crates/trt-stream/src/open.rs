@@ -39,8 +39,26 @@ impl Weights {
     /// regular one, shards have [plain names](crate::plain_name) below the directory, and headers
     /// are checked before anything is used. Memory and time are bounded by the headers' length.
     ///
-    /// The files must not be changed or truncated while they are open: they are mapped, so a
-    /// truncated file ends the process with a bus error on the next access.
+    /// # What the caller vouches for
+    ///
+    /// The files are mapped, not read, for as long as these weights or an engine of them live. As
+    /// long as that no one may change their bytes: it would not be noticed, and what comes out then
+    /// means nothing. Nor may anyone cut them, or take away what they are stored on. Where that
+    /// happens all the same:
+    ///
+    /// - Before every pass over the weights, every fetch and every kernel that reads a mapping the
+    ///   file is asked for its length, and pages are asked for rather than touched. A file that was
+    ///   cut before that is an error with its name, the bytes that it had and those that it has
+    ///   ([`trt_device::Error::FileCut`]); one that the system cannot read, such as a disk that
+    ///   fails, is [`trt_device::Error::FileRead`]. The call fails, the session stays where it was,
+    ///   budgets stay as they are, and calls work again when the file is whole again.
+    /// - A file that is cut in the moment between the question and the access, or while a kernel
+    ///   reads it in place, cannot be caught: the system ends the process with a bus error. So does a
+    ///   page that was given back under pressure and cannot be read again. Only the host device
+    ///   reads weights in place ([`trt_device::Host::unified`]); others read tables of embeddings
+    ///   so, and copy the rest. [`Weights::bytes`] asks nothing.
+    ///
+    /// Weights that must stand whatever happens to files can be copied: [`crate::Copies`].
     ///
     /// # Errors
     ///

@@ -92,12 +92,12 @@ impl Places {
         let files = weights
             .files()
             .iter()
-            .map(|f| device.map(f.file.clone(), f.map.clone(), Paging::Exact))
+            .map(|f| device.map(&f.path, f.file.clone(), f.map.clone(), Paging::Exact))
             .collect::<Result<Vec<_>, _>>()?;
         let passing = weights
             .files()
             .iter()
-            .map(|f| device.map(f.file.clone(), f.passing.clone(), Paging::Coarse))
+            .map(|f| device.map(&f.path, f.file.clone(), f.passing.clone(), Paging::Coarse))
             .collect::<Result<Vec<_>, _>>()?;
         let residency = device.info().residency;
         let kept = match residency {
@@ -203,6 +203,12 @@ impl Places {
             Some(lease) => Some(lease.whole().slice(0..bytes)?),
             None => None,
         })
+    }
+
+    /// Whether every file is as long as when it was opened.
+    pub fn intact(&self) -> Result<(), Error> {
+        // Both mappings of a file are of the same file.
+        Ok(self.files.iter().try_for_each(Memory::intact)?)
     }
 
     /// The mapped files.

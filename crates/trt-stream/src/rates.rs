@@ -124,7 +124,12 @@ fn pieces(
     for id in ids {
         let info = weights.info(id);
         let file = &weights.files()[info.file.0 as usize];
-        let map = device.map(file.file.clone(), file.passing.clone(), Paging::Coarse)?;
+        let map = device.map(
+            &file.path,
+            file.file.clone(),
+            file.passing.clone(),
+            Paging::Coarse,
+        )?;
         let whole = map.whole().slice(info.range.clone())?;
         for start in (0..whole.len()).step_by(piece) {
             let end = (start + piece).min(whole.len());

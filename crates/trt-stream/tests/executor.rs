@@ -302,3 +302,27 @@ fn everything_is_given_back_at_the_end() {
         assert_eq!(bench.pool.in_use(), 0);
     });
 }
+
+#[test]
+fn pinned_weights_whose_load_failed_are_loaded_again_when_the_file_is_whole() {
+    use std::os::unix::fs::FileExt;
+    both(|bench| {
+        let path = &bench.weights.files()[0].path;
+        let whole = std::fs::read(path).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_len(100).unwrap();
+        let mut streamer = bench.streamer(Request::Minimum);
+        let error = streamer.begin(ProgramId(0)).unwrap_err().to_string();
+        let parts = ["w.safetensors".into(), whole.len().to_string()];
+        assert!(parts.iter().all(|p| error.contains(p)), "{error}");
+        // That of the load, which nobody waited for.
+        assert!(!streamer.reset().is_empty());
+        file.write_all_at(&whole, 0).unwrap();
+        bench.pass(&mut streamer, 0, &STREAMED);
+        let pinned = streamer.pinned(bench.id("norm")).unwrap();
+        let mut found = vec![0; pinned.len()];
+        let compute = bench.compute;
+        bench.device.read(compute, &pinned, &mut found).unwrap();
+        assert_eq!(found, bench.weights.bytes(bench.id("norm")).unwrap());
+    });
+}

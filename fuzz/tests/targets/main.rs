@@ -1,9 +1,13 @@
 //! Every parser of files and texts that others made, a module each.
 
 mod budget;
+mod cgroup;
+mod config;
 mod files;
+mod gguf;
 mod header;
 mod index;
+mod program;
 mod saved;
 mod template;
 mod tokenizer;

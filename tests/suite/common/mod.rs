@@ -2,6 +2,8 @@
 //! `trt-models` compiled a second time against candle itself.
 
 pub mod hooked;
+#[allow(dead_code, reason = "the tests on a GPU use more of it")]
+pub mod mapped;
 pub mod matrix;
 pub mod on_candle;
 pub mod random;

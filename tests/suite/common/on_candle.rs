@@ -9,11 +9,13 @@ pub mod backend {
 
 #[path = "../../../crates/trt-models/src/cache.rs"]
 pub mod cache;
+#[path = "../../../crates/trt-models/src/checkpoint.rs"]
+mod checkpoint;
 #[path = "../../../crates/trt-models/src/llama.rs"]
 pub mod llama;
 #[path = "../../../crates/trt-models/src/rope.rs"]
 pub mod rope;
 
-pub use trt_models::config;
+pub use trt_models::{config, frequencies};
 
 pub use llama::{Llama, LoadOptions};

@@ -9,6 +9,7 @@ use candle_trt::kernel::Kernel;
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Error, Profile, TileTarget, Weights};
 use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -181,11 +182,12 @@ impl Device for Stingy {
 
     fn map(
         &self,
+        name: &Path,
         file: Arc<File>,
         map: Arc<memmap2::Mmap>,
         paging: Paging,
     ) -> Result<Memory, DeviceError> {
-        self.inner.map(file, map, paging)
+        self.inner.map(name, file, map, paging)
     }
 
     fn load(&self, kernel: &Kernel) -> Result<Executable, DeviceError> {

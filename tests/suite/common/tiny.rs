@@ -25,6 +25,8 @@ pub fn all() -> Vec<Tiny> {
         llama(),
         llama3(),
         linear_rope(),
+        yarn(),
+        dynamic(),
         mistral(),
         qwen2(),
         qwen3(),
@@ -71,6 +73,26 @@ pub fn linear_rope() -> Tiny {
         "llama",
         json!({"num_key_value_heads": 6, "rope_scaling": {"type": "linear", "factor": 4.0},
                "attention_bias": true, "mlp_bias": true}),
+    )
+}
+
+/// As a Llama stretched by YaRN from 64 positions.
+pub fn yarn() -> Tiny {
+    with(
+        "llama-yarn",
+        "llama",
+        json!({"head_dim": 16, "rope_scaling": {
+            "type": "yarn", "rope_type": "yarn", "factor": 10.0, "original_max_position_embeddings": 64,
+        }}),
+    )
+}
+
+/// As a Llama whose rope is stretched once a text is longer than 640 positions.
+pub fn dynamic() -> Tiny {
+    with(
+        "llama-dynamic",
+        "llama",
+        json!({"head_dim": 16, "rope_scaling": {"type": "dynamic", "factor": 2.0}}),
     )
 }
 
@@ -176,7 +198,7 @@ pub fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
         ),
         ("model.norm.weight".to_string(), vec![hidden]),
     ];
-    if !config.tie_word_embeddings {
+    if config.tie_word_embeddings != Some(true) {
         shapes.push((
             "lm_head.weight".to_string(),
             vec![config.vocab_size, hidden],

@@ -2,14 +2,16 @@
 //!
 //! Kernels take every address for a multiple of [`WIDEST`] and access as many bytes at once where
 //! offsets and strides allow. An access that turns out not to be aligned ends the context for the
-//! whole process, so addresses are looked at before each launch.
+//! whole process, so addresses are looked at before each launch. Weights are brought to where they
+//! are aligned, wherever their file has them: tiles and pinned weights by copying, rows that are read
+//! in place by [`Files::in_place`](super::files::Files::in_place), which is told what is needed.
 
 use crate::Error;
 use trt_kernel::Kernel;
 use trt_kernel::ptx::TilesParam;
 
 /// The widest access of a kernel, in bytes.
-const WIDEST: u64 = 16;
+pub(super) const WIDEST: u64 = 16;
 
 /// The kernel whose addresses are looked at.
 #[derive(Debug)]
@@ -38,10 +40,16 @@ impl Alignment {
         }
     }
 
+    /// What the address of an argument must be a multiple of.
+    pub fn of(&self, arg: usize) -> u64 {
+        self.args.get(arg).copied().unwrap_or(WIDEST)
+    }
+
     /// The address of an argument; `first` is the launch's number of the kernel's first.
     pub fn arg(&self, first: usize, arg: usize, address: u64) -> Result<u64, Error> {
-        let align = self.args.get(arg).copied().unwrap_or(WIDEST);
-        self.check(address, align, || format!("argument a{}", first + arg))
+        self.check(address, self.of(arg), || {
+            format!("argument a{}", first + arg)
+        })
     }
 
     /// The addresses of a weight's tiles; those without rows are 0.

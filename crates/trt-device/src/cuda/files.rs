@@ -8,6 +8,11 @@
 //! in a cycle, so putting one chunk out for another could only lose. What kernels read in place
 //! has no other way, so it comes before uploads.
 //!
+//! Kernels read rows only where their elements are aligned. Rows that a file has elsewhere, after a
+//! header that was not padded, say, are read in a page-locked copy, which counts in the budget too.
+//! Before anything is used of a file it is asked for its length: registered pages outlive a cut of
+//! their file, but hold what the file does not have any more.
+//!
 //! Mappings of one file share one entry: their pages are the same.
 
 use super::ahead::Ahead;
@@ -16,11 +21,10 @@ use super::driver::{Bound, Context, Pinned, RawStream, Registration};
 use super::pull::Pull;
 use super::registry::{Chunk, State, unknown};
 use super::ring::Ring;
+use crate::mapping::MappedFile;
 use crate::{Error, Memory, Paging, Slice};
 use memmap2::Mmap;
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -36,7 +40,7 @@ pub struct Transfers {
     /// Bytes of mapped files that are registered, and so page-locked, now.
     pub registered: u64,
     /// Bytes of anonymous page-locked memory that hold rows for kernels to read, where the driver
-    /// cannot register a file, now.
+    /// cannot register a file or the file does not align them, now.
     pub copied: u64,
 }
 
@@ -81,20 +85,20 @@ impl Files {
     }
 
     /// Makes a mapping of a whole file known.
-    pub fn map(self: &Arc<Files>, file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Memory {
-        let memory = Memory::mapping(file.clone(), map.clone(), paging);
-        if map.is_empty() {
+    pub fn map(self: &Arc<Files>, file: MappedFile, paging: Paging) -> Memory {
+        let memory = Memory::mapping(file.clone(), paging);
+        if file.map.is_empty() {
             return memory;
         }
-        let base = map.as_ptr() as usize;
+        let base = file.map.as_ptr() as usize;
         let mut state = self.lock();
-        let id = state.entry_of(&file, &map);
+        let id = state.entry_of(&file);
         state.add_user(base, id);
         drop(state);
         memory.tie(Unmap {
             files: self.clone(),
             base,
-            _map: map,
+            _map: file.map,
         });
         memory
     }
@@ -113,6 +117,7 @@ impl Files {
         if src.is_empty() {
             return Ok(());
         }
+        src.memory().intact()?;
         let offset = src.offset();
         let mut others = Vec::new();
         let mut state = self.lock();
@@ -127,7 +132,7 @@ impl Files {
                 others.push((to, part));
                 continue;
             }
-            let from = entry.map.as_ptr().wrapping_add(part.start);
+            let from = entry.file.map.as_ptr().wrapping_add(part.start);
             let pull = self.pull.as_ref();
             match pull.filter(|pull| pull.wanted(to, from, part.len())) {
                 None => {
@@ -155,39 +160,44 @@ impl Files {
         Ok(())
     }
 
-    /// Where kernels can read a slice of a mapping, for as long as its memory lives.
-    pub fn in_place(&self, bound: &Bound<'_>, src: &Slice) -> Result<u64, Error> {
+    /// Where kernels can read a slice of a mapping, for as long as its memory lives: an address that
+    /// is a multiple of `align`, a power of two of at most a page.
+    pub fn in_place(&self, bound: &Bound<'_>, src: &Slice, align: u64) -> Result<u64, Error> {
         if src.is_empty() {
-            return Ok(src.address());
+            return Ok(src.address().next_multiple_of(align));
         }
+        src.memory().intact()?;
         let range = src.offset()..src.offset() + src.len();
         let mut state = self.lock();
         let id = state.find(src)?;
         let facts = self.context.facts();
-        if facts.registers_read_only && facts.same_addresses {
-            self.make_room(bound, &mut state, id, &range)?;
+        // Mappings begin with a page.
+        let aligned = (range.start as u64).is_multiple_of(align);
+        if aligned && facts.registers_read_only && facts.same_addresses {
+            let missing = state.missing(id, &range);
+            self.make_room(bound, &mut state, (id, &range), missing)?;
             if chunks::touched(&range).all(|c| self.register_in_place(&mut state, id, c)) {
                 let entry = state.entries.get(&id).ok_or_else(unknown)?;
-                return Ok(entry.map.as_ptr().wrapping_add(range.start) as u64);
+                return Ok(entry.file.map.as_ptr().wrapping_add(range.start) as u64);
             }
         }
-        self.copied(&mut state, id, range)
+        self.copied(bound, &mut state, id, range, align)
     }
 
-    /// Lets go of chunks that only uploads use until the missing ones of `range` fit.
+    /// Lets go of chunks that only uploads use until `missing` bytes more fit; those that a range
+    /// of a file touches stay.
     fn make_room(
         &self,
         bound: &Bound<'_>,
         state: &mut State,
-        id: u64,
-        range: &Range<usize>,
+        (id, stay): (u64, &Range<usize>),
+        missing: u64,
     ) -> Result<(), Error> {
-        let missing = state.missing(id, range);
         let excess = (state.registered + state.copied + missing).saturating_sub(self.budget);
         if missing == 0 || excess == 0 {
             return Ok(());
         }
-        let victims = state.upload_only(id, range);
+        let victims = state.upload_only(id, stay);
         if victims.iter().map(|(.., bytes)| bytes).sum::<u64>() < excess {
             return Err(Error::HostBudget {
                 bytes: state.in_place() + state.copied + missing,
@@ -225,7 +235,7 @@ impl Files {
         let Some(entry) = state.entries.get_mut(&id) else {
             return;
         };
-        let range = chunks::bytes(index, entry.map.len());
+        let range = chunks::bytes(index, entry.file.map.len());
         let bytes = range.len() as u64;
         let Some(chunk) = entry.chunks.get_mut(index) else {
             return;
@@ -237,8 +247,8 @@ impl Files {
             *chunk = Chunk::Refused;
             return;
         }
-        self.bring_ahead(&mut entry.asked, &entry.map, index, room);
-        match Registration::new(&self.context, &entry.map, range) {
+        self.bring_ahead(&mut entry.asked, &entry.file.map, index, room);
+        match Registration::new(&self.context, &entry.file.map, range) {
             Ok(_registration) => {
                 *chunk = Chunk::Registered {
                     _registration,
@@ -246,11 +256,13 @@ impl Files {
                 };
                 state.registered += bytes;
             }
+            // A file that was cut may be whole again when it is next needed.
+            Err(_) if entry.file.intact().is_err() => {}
             Err(error) => {
                 *chunk = Chunk::Refused;
                 // What the driver refuses once it mostly refuses for all of a file.
                 if !std::mem::replace(&mut entry.said, true) {
-                    let (chunk, file) = (bytes, entry.map.len());
+                    let (chunk, file) = (bytes, entry.file.map.len());
                     tracing::warn!(%error, chunk, file, "mapped pages come through the ring");
                 }
             }
@@ -274,27 +286,26 @@ impl Files {
     }
 
     /// The address of a page-locked copy of a range.
-    fn copied(&self, state: &mut State, id: u64, range: Range<usize>) -> Result<u64, Error> {
-        let (registered, before) = (state.registered, state.copied);
-        let entry = state.entries.get_mut(&id).ok_or_else(unknown)?;
-        let holds = |r: &Range<usize>| r.start <= range.start && range.end <= r.end;
-        if let Some((whole, pinned)) = entry.copies.iter().find(|(r, _)| holds(r)) {
-            return Ok(pinned.address() + (range.start - whole.start) as u64);
+    fn copied(
+        &self,
+        bound: &Bound<'_>,
+        state: &mut State,
+        id: u64,
+        range: Range<usize>,
+        align: u64,
+    ) -> Result<u64, Error> {
+        let entry = state.entries.get(&id).ok_or_else(unknown)?;
+        let copies = entry.copies.iter().map(|(r, pinned)| (r, pinned.address()));
+        if let Some(address) = held(copies, &range, align) {
+            return Ok(address);
         }
         let bytes = range.len() as u64;
-        if registered + before + bytes > self.budget {
-            return Err(Error::HostBudget {
-                bytes: registered + before + bytes,
-                budget: self.budget,
-            });
-        }
+        self.make_room(bound, state, (id, &(0..0)), bytes)?;
+        let entry = state.entries.get_mut(&id).ok_or_else(unknown)?;
         let mut pinned = Pinned::new(&self.context, range.len())?;
         // SAFETY: nothing knows of the memory yet.
         let target = unsafe { pinned.bytes_mut() };
-        entry
-            .file
-            .read_exact_at(target, range.start as u64)
-            .map_err(|e| Error::os(format!("reading {range:?} of a mapped file"), &e))?;
+        entry.file.read(range.start, target)?;
         let address = pinned.address();
         entry.copies.push((range, pinned));
         state.copied += bytes;
@@ -314,10 +325,43 @@ impl Files {
     }
 }
 
+/// Where a range is in one of the copies, each at an address, if at a multiple of `align`.
+fn held<'a>(
+    copies: impl Iterator<Item = (&'a Range<usize>, u64)>,
+    range: &Range<usize>,
+    align: u64,
+) -> Option<u64> {
+    copies
+        .filter(|(whole, _)| whole.start <= range.start && range.end <= whole.end)
+        .map(|(whole, address)| address + (range.start - whole.start) as u64)
+        .find(|address| address.is_multiple_of(align))
+}
+
 impl Drop for Unmap {
     fn drop(&mut self) {
         let entry = self.files.lock().unmap(self.base);
         // Unregistering takes a while, which others need not wait for.
         drop(entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_serves_the_ranges_in_it_that_it_aligns() {
+        let copies = [(10..50, 0x1000), (14..40, 0x2000)];
+        let found = |range: Range<usize>, align| {
+            let all = copies.iter().map(|(r, address)| (r, *address));
+            held(all, &range, align)
+        };
+        assert_eq!(found(10..50, 16), Some(0x1000));
+        assert_eq!(found(12..20, 2), Some(0x1002));
+        // The first copy has it, but not where it could be read.
+        assert_eq!(found(14..20, 16), Some(0x2000));
+        assert_eq!(found(13..20, 4), None);
+        assert_eq!(found(9..20, 1), None);
+        assert_eq!(found(30..51, 1), None);
     }
 }

@@ -53,12 +53,13 @@ struct Plan {
 }
 
 impl CudaGraph {
-    /// Records works. `locate` gives the address of a slice, or refuses it.
+    /// Records works. `locate` gives the address of a slice, one that
+    /// kernels take for a multiple of the number given where it can choose, or refuses it.
     pub fn record(
         context: &Arc<Context>,
         slot: Slot,
         works: Vec<Work>,
-        mut locate: impl FnMut(&Slice) -> Result<u64, Error>,
+        mut locate: impl FnMut(&Slice, u64) -> Result<u64, Error>,
     ) -> Result<CudaGraph, Error> {
         let around = slot.surroundings();
         // Everything that may register, allocate or fail comes before the capture.
@@ -150,7 +151,7 @@ impl Plan {
         &mut self,
         work: &Work,
         around: Surroundings,
-        locate: &mut impl FnMut(&Slice) -> Result<u64, Error>,
+        locate: &mut impl FnMut(&Slice, u64) -> Result<u64, Error>,
     ) -> Result<(), Error> {
         match work {
             Work::Launch {
@@ -183,8 +184,8 @@ impl Plan {
             }
             Work::Copy { dst, src } if !src.is_mapping() => {
                 self.steps.push(Step::Copy {
-                    dst: locate(dst)?,
-                    src: locate(src)?,
+                    dst: locate(dst, 1)?,
+                    src: locate(src, 1)?,
                     len: src.len().min(dst.len()),
                 });
                 self.needs.memory(work);

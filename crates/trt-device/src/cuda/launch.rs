@@ -123,7 +123,7 @@ impl CudaExecutable {
         call: Call<'_>,
         around: Surroundings,
         ready: &mut Ready,
-        mut locate: impl FnMut(&Slice) -> Result<u64, Error>,
+        mut locate: impl FnMut(&Slice, u64) -> Result<u64, Error>,
     ) -> Result<(), Error> {
         self.check(call)?;
         ready.words.clear();

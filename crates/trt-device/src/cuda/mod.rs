@@ -40,6 +40,8 @@ pub(crate) use stream::CudaEvent;
 
 use crate::by_host::ByHost;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
+use crate::mapping::MappedFile;
+use crate::memory::lock;
 use crate::owned::Idle;
 use crate::{
     Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream, Work,
@@ -53,6 +55,7 @@ use pull::Pull;
 use slots::Slots;
 use std::fmt;
 use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use stream::{CudaStream, Kept};
 use trt_kernel::Kernel;
@@ -159,10 +162,8 @@ impl Cuda {
     /// measured to be no faster with it. Without effect where the device or the driver has no
     /// such thing. A launch whose operands no map can show is fed as without this.
     pub fn with_tensor_maps(mut self) -> Result<Self, Error> {
-        let (maps, target) = (
-            Driver::get()?.maps(),
-            modules::target(self.context.facts())?,
-        );
+        let maps = Driver::get()?.maps();
+        let target = modules::target(self.context.facts())?;
         if maps.is_some() {
             self.modules = Modules::new(self.context.clone(), target.with_maps(), maps);
         }
@@ -260,8 +261,14 @@ impl Device for Cuda {
         })
     }
 
-    fn map(&self, file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Result<Memory, Error> {
-        Ok(self.files.map(file, map, paging))
+    fn map(
+        &self,
+        name: &Path,
+        file: Arc<File>,
+        map: Arc<Mmap>,
+        paging: Paging,
+    ) -> Result<Memory, Error> {
+        Ok(self.files.map(MappedFile::new(name, file, map), paging))
     }
 
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error> {
@@ -285,11 +292,7 @@ impl Device for Cuda {
     }
 
     fn stream(&self, name: &str) -> Result<Stream, Error> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let idle = lock(&self.idle).take();
         if let Some(stream) = idle {
             // Errors of its last owner's work are nobody's any more, unless they end the device:
             // then the next call returns them too.
@@ -306,8 +309,7 @@ impl Device for Cuda {
 
     fn retire(&self, stream: Stream) {
         if self.on(stream).is_ok() {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.put(stream);
+            lock(&self.idle).put(stream);
         }
     }
 
@@ -327,7 +329,7 @@ impl Device for Cuda {
         }
         let bound = self.context.bind()?;
         let slot = self.slots.take(&self.context)?;
-        let locate = |slice: &Slice| self.locate(&bound, slice);
+        let locate = |slice: &Slice, align| self.locate(&bound, slice, align);
         let graph = CudaGraph::record(&self.context, slot, works, locate)?;
         Ok(Graph(GraphOf::Cuda(Arc::new(graph))))
     }
@@ -364,11 +366,10 @@ impl Device for Cuda {
                 dst: dst.len(),
             });
         }
-        match src.mapped() {
-            Some(bytes) => {
+        match src.memory().as_mapping() {
+            Some(mapping) => {
                 on.synchronize(&bound, &self.all())?;
-                dst.copy_from_slice(bytes);
-                Ok(())
+                mapping.file().read(src.offset(), dst)
             }
             None => on.read(&bound, self.own(src)?, dst, &self.all()),
         }

@@ -5,7 +5,7 @@
 //! the order of the parameters. Nothing is launched that reaches outside its arguments, finds them
 //! where kernels cannot, or breaks the row-range law.
 
-use super::aligned::Alignment;
+use super::aligned::{Alignment, WIDEST};
 use super::bounds::Bounds;
 use super::driver::{Function, Grid, Module};
 use super::fed::Fed;
@@ -151,7 +151,7 @@ impl Part {
         tiles: &[Tiles],
         around: Surroundings,
         ready: &mut Ready,
-        locate: &mut impl FnMut(&Slice) -> Result<u64, Error>,
+        locate: &mut impl FnMut(&Slice, u64) -> Result<u64, Error>,
     ) -> Result<(), Error> {
         let args = call.args.get(self.args.clone()).unwrap_or(&[]);
         let failed = |source| Error::Launch {
@@ -180,12 +180,12 @@ impl Part {
             Some(_) | None => Vec::new(),
         };
         let scratch = match self.working_memory(call)? {
-            Some(slice) => self.alignment.scratch(locate(slice)?)?,
+            Some(slice) => self.alignment.scratch(locate(slice, WIDEST)?)?,
             None => 0,
         };
         let address = |arg: usize| match args.get(arg) {
             Some(slice) if used(arg) => {
-                let address = locate(slice)?;
+                let address = locate(slice, self.alignment.of(arg))?;
                 self.alignment.arg(self.args.start, arg, address)
             }
             // Not read: what tiles stand for.
@@ -220,7 +220,7 @@ impl Part {
         args: &[Slice],
         tiles: &[Tiles],
         failed: impl Fn(HostError) -> Error + Copy,
-        locate: &mut impl FnMut(&Slice) -> Result<u64, Error>,
+        locate: &mut impl FnMut(&Slice, u64) -> Result<u64, Error>,
     ) -> Result<Vec<TilesParam>, Error> {
         let mut tables = Vec::with_capacity(self.weights.len());
         for (i, weight) in self.weights.iter().enumerate() {
@@ -253,12 +253,12 @@ impl Part {
         args: &[Slice],
         tiles: &[Tiles],
         tables: &[TilesParam],
-        locate: &mut impl FnMut(&Slice) -> Result<u64, Error>,
+        locate: &mut impl FnMut(&Slice, u64) -> Result<u64, Error>,
     ) -> Result<Places<'a>, Error> {
         let weight = |arg| self.weights.iter().any(|w| w.arg == arg);
         let address = |(arg, slice): (usize, &Slice)| match weight(arg) || slice.is_mapping() {
             true => Ok(None),
-            false => locate(slice).map(Some),
+            false => locate(slice, WIDEST).map(Some),
         };
         let each = self.weights.iter().zip(tables).enumerate();
         let table = each.map(|(i, (weight, table))| {
@@ -335,13 +335,13 @@ impl Weight {
         env: &Env,
         slice: &Slice,
         failed: impl Fn(HostError) -> Error,
-        locate: &mut impl FnMut(&Slice) -> Result<u64, Error>,
+        locate: &mut impl FnMut(&Slice, u64) -> Result<u64, Error>,
     ) -> Result<TilesParam, Error> {
         let n = self.rows.size(env);
         let mut param = NO_ROWS;
         param.end = number(n, &(0..n), n).map_err(failed)?;
         param.step = param.end.max(1);
-        param.address[0] = locate(slice)?;
+        param.address[0] = locate(slice, WIDEST)?;
         Ok(param)
     }
 
@@ -351,7 +351,7 @@ impl Weight {
         env: &Env,
         tiles: &Tiles,
         failed: impl Fn(HostError) -> Error,
-        locate: &mut impl FnMut(&Slice) -> Result<u64, Error>,
+        locate: &mut impl FnMut(&Slice, u64) -> Result<u64, Error>,
     ) -> Result<TilesParam, Error> {
         tiles.check()?;
         if tiles.rows.is_empty() {
@@ -373,7 +373,7 @@ impl Weight {
                     dst: needed,
                 });
             }
-            *address = locate(place)?;
+            *address = locate(place, WIDEST)?;
         }
         Ok(param)
     }

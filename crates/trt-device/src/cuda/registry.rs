@@ -6,13 +6,11 @@
 
 use super::chunks;
 use super::driver::{Pinned, Registration};
+use crate::mapping::MappedFile;
 use crate::{Error, Slice};
-use memmap2::Mmap;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -37,8 +35,7 @@ pub(super) struct Entry {
     pub said: bool,
     /// Rows that kernels read where the file cannot be registered.
     pub copies: Vec<(Range<usize>, Pinned)>,
-    pub file: Arc<File>,
-    pub map: Arc<Mmap>,
+    pub file: MappedFile,
 }
 
 #[derive(Debug)]
@@ -66,8 +63,8 @@ pub(super) fn unknown() -> Error {
 
 impl State {
     /// The entry of a file that is being mapped, made if it is new.
-    pub fn entry_of(&mut self, file: &Arc<File>, map: &Arc<Mmap>) -> u64 {
-        let meta = file.metadata().ok();
+    pub fn entry_of(&mut self, file: &MappedFile) -> u64 {
+        let (meta, map) = (file.file.metadata().ok(), &file.map);
         let identity = meta.map(|m| (m.dev(), m.ino(), map.len() as u64));
         let known = |e: &Entry| identity.is_some() && e.identity == identity;
         if let Some((id, _)) = self.entries.iter().find(|(_, e)| known(e)) {
@@ -83,7 +80,6 @@ impl State {
             said: false,
             copies: Vec::new(),
             file: file.clone(),
-            map: map.clone(),
         };
         self.entries.insert(id, entry);
         id
@@ -109,7 +105,7 @@ impl State {
         };
         chunks::touched(range)
             .filter(|c| matches!(entry.chunks.get(*c), Some(Chunk::Untouched)))
-            .map(|c| chunks::bytes(c, entry.map.len()).len() as u64)
+            .map(|c| chunks::bytes(c, entry.file.map.len()).len() as u64)
             .sum()
     }
 
@@ -137,7 +133,7 @@ impl State {
             let chunks = entry.chunks.iter().enumerate();
             chunks.filter_map(|(index, chunk)| match chunk {
                 Chunk::Registered { in_place, .. } => {
-                    let bytes = chunks::bytes(index, entry.map.len()).len() as u64;
+                    let bytes = chunks::bytes(index, entry.file.map.len()).len() as u64;
                     Some((*id, index, bytes, *in_place))
                 }
                 Chunk::Untouched | Chunk::Refused => None,
@@ -181,29 +177,32 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use memmap2::Mmap;
     use std::io::Write;
+    use std::path::Path;
+    use std::sync::Arc;
 
-    fn file(len: usize) -> (Arc<File>, [Arc<Mmap>; 2]) {
+    /// Two mappings of one file.
+    fn file(len: usize) -> [MappedFile; 2] {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&vec![1; len]).unwrap();
+        let file = Arc::new(file);
         // SAFETY: nobody changes the temporary file while it is mapped.
-        let map = || Arc::new(unsafe { Mmap::map(&file) }.unwrap());
-        let maps = [map(), map()];
-        (Arc::new(file), maps)
+        let map = || Arc::new(unsafe { Mmap::map(&*file) }.unwrap());
+        [map(), map()].map(|map| MappedFile::new(Path::new("w.bin"), file.clone(), map))
     }
 
     #[test]
     fn mappings_of_one_file_share_an_entry_until_the_last_is_gone() {
         let mut state = State::default();
-        let (file, maps) = file(100);
-        let (other, [elsewhere, _]) = self::file(100);
-        let base = |map: &Arc<Mmap>| map.as_ptr() as usize;
-        for map in [&maps[0], &maps[1], &maps[0]] {
-            let id = state.entry_of(&file, map);
+        let (maps, [other, _]) = (file(100), file(100));
+        let base = |file: &MappedFile| file.map.as_ptr() as usize;
+        for file in [&maps[0], &maps[1], &maps[0]] {
+            let id = state.entry_of(file);
             assert_eq!(id, 0);
-            state.add_user(base(map), id);
+            state.add_user(base(file), id);
         }
-        assert_eq!(state.entry_of(&other, &elsewhere), 1);
+        assert_eq!(state.entry_of(&other), 1);
         assert!(state.unmap(base(&maps[0])).is_none());
         assert!(state.unmap(base(&maps[0])).is_none());
         // The entry's own pages are those of the first mapping, which it still holds.
@@ -214,8 +213,8 @@ mod tests {
     #[test]
     fn chunks_that_were_not_tried_are_missing_and_refused_ones_are_not() {
         let mut state = State::default();
-        let (file, [map, _]) = file(100);
-        let id = state.entry_of(&file, &map);
+        let [file, _] = file(100);
+        let id = state.entry_of(&file);
         assert_eq!(state.missing(id, &(0..10)), 100);
         assert_eq!(state.missing(id, &(7..7)), 0);
         state.set(id, 0, Chunk::Refused);

@@ -6,9 +6,8 @@
 
 use super::driver::{Bound, Context, Pinned, RawEvent, RawStream};
 use crate::Error;
-use std::fs::File;
+use crate::mapping::MappedFile;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use trt_kernel::host::Team;
@@ -70,7 +69,7 @@ impl Ring {
         bound: &Bound<'_>,
         stream: &RawStream,
         dst: u64,
-        file: &File,
+        file: &MappedFile,
         range: Range<usize>,
     ) -> Result<(), Error> {
         let mut ring = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +113,7 @@ impl Buffers {
         bound: &Bound<'_>,
         stream: &RawStream,
         dst: u64,
-        file: &File,
+        file: &MappedFile,
         piece: &Range<usize>,
     ) -> Result<(), Error> {
         let buffer = &mut self.all[self.next];
@@ -132,34 +131,36 @@ impl Buffers {
 }
 
 /// Reads the file's bytes from `offset` on, by parts on all readers.
-fn fill(readers: &Team, file: &File, offset: usize, target: &mut [u8]) -> Result<(), Error> {
+fn fill(readers: &Team, file: &MappedFile, offset: usize, target: &mut [u8]) -> Result<(), Error> {
     let len = target.len();
     let parts: Vec<Mutex<&mut [u8]>> = target.chunks_mut(PART).map(Mutex::new).collect();
     let failure = Mutex::new(None);
     let read = |i: usize| {
         let mut part = parts[i].lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = file.read_exact_at(&mut part, (offset + i * PART) as u64) {
+        if let Err(error) = file.read(offset + i * PART, &mut part) {
             *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         }
     };
-    let call = || format!("reading {len} bytes at {offset} of a mapped file");
     readers.run(parts.len(), read).map_err(|e| Error::Os {
-        call: call(),
+        call: format!("reading {len} bytes at {offset} of a mapped file"),
         reason: e.to_string(),
     })?;
     let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
-    failure.map_or(Ok(()), |error| Err(Error::os(call(), &error)))
+    failure.map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::path::Path;
 
-    fn file(bytes: &[u8]) -> File {
+    fn file(bytes: &[u8]) -> MappedFile {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        file
+        // SAFETY: no byte of the mapping is touched in these tests.
+        let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+        MappedFile::new(Path::new("w.bin"), Arc::new(file), Arc::new(map))
     }
 
     #[test]
@@ -171,8 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_ends_early_is_an_error_with_the_numbers() {
-        let error = fill(&Team::new(2), &file(&[1; 10]), 4, &mut [0; 7]).unwrap_err();
-        assert!(error.to_string().contains("7 bytes at 4"), "{error}");
+    fn a_file_that_was_cut_is_an_error_with_its_name_and_the_numbers() {
+        let file = file(&[1; 11]);
+        file.file.set_len(10).unwrap();
+        let error = fill(&Team::new(2), &file, 4, &mut [0; 7]).unwrap_err();
+        let Error::FileCut { needed, found, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!((needed, found), (11, 10));
     }
 }

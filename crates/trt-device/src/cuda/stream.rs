@@ -129,7 +129,7 @@ impl CudaStream {
         bound: &Bound<'_>,
         executable: &CudaExecutable,
         call: Call<'_>,
-        locate: impl FnMut(&Slice) -> Result<u64, Error>,
+        locate: impl FnMut(&Slice, u64) -> Result<u64, Error>,
     ) -> Result<(), Error> {
         let mut state = self.lock();
         let around = self.slot.surroundings();

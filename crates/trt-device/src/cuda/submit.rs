@@ -8,9 +8,9 @@ use super::stream::{CudaEvent, CudaStream};
 use super::{Cuda, DeviceMemory};
 use crate::by_host::OverStream;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
-use crate::{Error, Event, Executable, Graph, Memory, Slice, Stream, Work};
+use crate::memory::intact;
+use crate::{Error, Event, Executable, Graph, Memory, Slice, Stream, Work, host};
 use std::sync::Arc;
-use trt_kernel::host::Team;
 
 impl Cuda {
     fn wrong(&self, what: &'static str) -> Error {
@@ -35,10 +35,16 @@ impl Cuda {
         Ok(slice.address())
     }
 
-    /// The address of a slice that kernels use: device memory, or rows of a mapping in place.
-    pub(super) fn locate(&self, bound: &Bound<'_>, slice: &Slice) -> Result<u64, Error> {
+    /// The address of a slice that kernels use, if a multiple of `align`: device memory, or rows of
+    /// a mapping in place, or a copy of them where the file has them elsewhere.
+    pub(super) fn locate(
+        &self,
+        bound: &Bound<'_>,
+        slice: &Slice,
+        align: u64,
+    ) -> Result<u64, Error> {
         match slice.is_mapping() {
-            true => self.files.in_place(bound, slice),
+            true => self.files.in_place(bound, slice, align),
             false => self.own(slice),
         }
     }
@@ -91,7 +97,9 @@ impl Cuda {
         };
         let device = self;
         let ferry = OverStream { device, stream };
-        Some(own.run(env, args, tiles, Team::global(), &name, &ferry))
+        let launched = intact(work.slices())
+            .and_then(|()| own.run(env, args, tiles, host::team(), &name, &ferry));
+        Some(launched)
     }
 
     /// Hands work to the driver.
@@ -121,7 +129,7 @@ impl Cuda {
                     scratch: scratch.as_ref(),
                     stream: &on.name,
                 };
-                let locate = |slice: &Slice| self.locate(bound, slice);
+                let locate = |slice: &Slice, align| self.locate(bound, slice, align);
                 // SAFETY: the work keeps executable and slices.
                 unsafe { on.launch(bound, executable, call, locate) }
             }

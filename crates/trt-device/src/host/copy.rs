@@ -5,13 +5,12 @@
 
 use crate::by_host::Ferry;
 use crate::{Error, Slice};
-use std::os::unix::fs::FileExt;
 
 /// Copies a slice of a mapping to device memory of equal length by reading its file: no page is
 /// mapped for it, whatever pages the cache holds it in, and what was just read is still in the
 /// processor's cache when a kernel needs it.
 pub(super) fn upload(dst: &Slice, src: &Slice) -> Result<(), Error> {
-    let Some(file) = src.memory().file() else {
+    let Some(mapping) = src.memory().as_mapping() else {
         return Err(Error::NotMapping { work: "upload" });
     };
     debug_assert!(!dst.is_mapping());
@@ -19,13 +18,7 @@ pub(super) fn upload(dst: &Slice, src: &Slice) -> Result<(), Error> {
     // SAFETY: the destination is alive for `len` bytes and no mapping, so it is writable; nobody
     // else touches it meanwhile, by the submitter's rule.
     let target = unsafe { std::slice::from_raw_parts_mut(dst.pointer(), len) };
-    file.read_exact_at(target, src.offset() as u64)
-        .map_err(|e| {
-            Error::os(
-                format!("reading {len} bytes at {} of a mapped file", src.offset()),
-                &e,
-            )
-        })
+    mapping.file().read(src.offset(), target)
 }
 
 /// Copies between slices of equal length, which may overlap.
@@ -48,12 +41,16 @@ pub(super) fn write(dst: &Slice, bytes: &[u8]) {
 }
 
 /// Copies a slice to the caller.
-pub(super) fn read(dst: &mut [u8], src: &Slice) {
+pub(super) fn read(dst: &mut [u8], src: &Slice) -> Result<(), Error> {
+    if let Some(mapping) = src.memory().as_mapping() {
+        return mapping.file().read(src.offset(), dst);
+    }
     // SAFETY: as for `write`.
     unsafe {
         let len = dst.len().min(src.len());
         std::ptr::copy_nonoverlapping(src.pointer(), dst.as_mut_ptr(), len);
     }
+    Ok(())
 }
 
 /// The way from the host's device memory to the host.
@@ -61,8 +58,7 @@ pub(super) struct Here;
 
 impl Ferry for Here {
     fn bring(&self, dst: &mut [u8], src: &Slice) -> Result<(), Error> {
-        read(dst, src);
-        Ok(())
+        read(dst, src)
     }
 
     fn take(&self, dst: &Slice, src: &[u8]) -> Result<(), Error> {

@@ -121,7 +121,10 @@ impl Timeline {
 
     /// Keeps the error of item `item`, unless there is one already.
     pub(super) fn fail(&self, item: u64, error: Error) {
-        lock(&self.error).get_or_insert((item, error));
+        let mut slot = lock(&self.error);
+        slot.get_or_insert((item, error));
+        // Under the lock, so that the mark stands exactly as long as an error does: one that
+        // outlived its error would have everything skipped, and nobody told.
         self.failed.store(true, Ordering::Release);
     }
 
@@ -174,5 +177,28 @@ impl HostEvent {
 
     pub(super) fn get(&self) -> Option<Point> {
         lock(&self.0).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_marked_as_failed_exactly_while_it_has_an_error() {
+        const ERRORS: u64 = 20_000;
+        let timeline = Arc::new(Timeline::new("s"));
+        let theirs = timeline.clone();
+        let failing = std::thread::spawn(move || {
+            for item in 1..=ERRORS {
+                theirs.fail(item, Error::NotReserved);
+            }
+        });
+        while !failing.is_finished() {
+            timeline.take_error();
+        }
+        failing.join().unwrap();
+        timeline.take_error();
+        assert!(!timeline.failed() && timeline.take_error().is_none());
     }
 }

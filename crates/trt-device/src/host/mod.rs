@@ -15,6 +15,8 @@ mod worker;
 
 use crate::by_host::ByHost;
 use crate::device::{EventOf, ExecutableOf, GraphOf};
+use crate::groups::ControlGroups;
+use crate::mapping::MappedFile;
 use crate::owned::Idle;
 use crate::room::Room;
 use crate::{
@@ -25,12 +27,13 @@ pub(crate) use event::HostEvent;
 use event::Timeline;
 pub(crate) use launch::{Failure, HostExecutable, Part};
 use memmap2::Mmap;
-pub(crate) use pages::{fault_in, total_memory};
+pub(crate) use pages::fault_in;
 use queue::Queue;
 pub(crate) use reserved::Reserved;
 use std::fmt;
 use std::fs::File;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use trt_kernel::Kernel;
 use trt_kernel::host::Team;
@@ -44,7 +47,8 @@ pub enum HostMode {
     Discrete,
 }
 
-/// The host device. Dropping it works through everything that is still queued.
+/// The host device. Dropping it works through everything that is still queued. (If its own work
+/// drops it, which holds the last reference then, the rest is done after that.)
 pub struct Host {
     info: Info,
     /// Shared by all streams; the team of all processors if none was asked for.
@@ -61,14 +65,36 @@ struct Worker {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Bytes of memory that this process may count on: those of the machine, or of the tightest of its
+/// control groups if that has fewer; 0 if the system does not tell.
+pub(crate) fn total_memory() -> u64 {
+    let root = Path::new("/");
+    let machine = pages::machine_memory();
+    let limit = ControlGroups::of_this_process(root).memory(root);
+    limit.map_or(machine, |limit| limit.min(machine))
+}
+
+/// The threads that all devices share which were not given their own, started at first use.
+pub(crate) fn team() -> &'static Team {
+    static TEAM: OnceLock<Team> = OnceLock::new();
+    TEAM.get_or_init(|| {
+        let root = Path::new("/");
+        let may = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let quota = ControlGroups::of_this_process(root).processors(root);
+        Team::new(quota.map_or(may, |quota| quota.min(may)))
+    })
+}
+
 impl Host {
-    /// A host device of either mode, with as many threads for kernels as there are processors.
+    /// A host device of either mode, with as many threads for kernels as there are processors that
+    /// this process may use: those that it may run on, and no more than the quotas of its control
+    /// groups pay for. Where the system refuses threads there are fewer.
     pub fn new(mode: HostMode) -> Self {
         let (name, residency) = match mode {
             HostMode::Unified => ("host (unified)", Residency::InPlace),
             HostMode::Discrete => ("host (discrete)", Residency::Copied),
         };
-        let total_memory = pages::total_memory();
+        let total_memory = total_memory();
         Host {
             room: Room::new(name, total_memory, false),
             info: Info {
@@ -93,8 +119,8 @@ impl Host {
         Host::new(HostMode::Discrete)
     }
 
-    /// The same device with `threads` threads for kernels, at least one; for streams made from
-    /// now on.
+    /// The same device with `threads` threads for kernels, at least one, or as many of them as the
+    /// system gives; for streams made from now on.
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.team = Some(Arc::new(Team::new(threads.max(1))));
         self
@@ -164,8 +190,14 @@ impl Device for Host {
         self.room.claim(bytes)
     }
 
-    fn map(&self, file: Arc<File>, map: Arc<Mmap>, paging: Paging) -> Result<Memory, Error> {
-        let memory = Memory::mapping(file, map, paging);
+    fn map(
+        &self,
+        name: &Path,
+        file: Arc<File>,
+        map: Arc<Mmap>,
+        paging: Paging,
+    ) -> Result<Memory, Error> {
+        let memory = Memory::mapping(MappedFile::new(name, file, map), paging);
         if self.info.residency == Residency::InPlace {
             pages::advise_paging(&memory, paging);
         }
@@ -195,7 +227,7 @@ impl Device for Host {
         let (theirs, team) = (queue.clone(), self.team.clone());
         let thread = std::thread::Builder::new()
             .name(name.chars().filter(|c| *c != '\0').collect())
-            .spawn(move || worker::run(&theirs, team.as_deref().unwrap_or_else(|| Team::global())))
+            .spawn(move || worker::run(&theirs, team.as_deref().unwrap_or_else(|| self::team())))
             .map_err(|e| Error::os(format!("starting the thread of stream '{name}'"), &e))?;
         workers.push(Worker {
             queue,
@@ -238,8 +270,7 @@ impl Device for Host {
         same_length("read", src.len(), dst.len())?;
         own(src)?;
         self.synchronize(stream)?;
-        copy::read(dst, src);
-        Ok(())
+        copy::read(dst, src)
     }
 }
 
@@ -331,13 +362,16 @@ impl Drop for Host {
         for worker in workers.iter() {
             worker.queue.close();
         }
+        let threads: Vec<_> = workers.iter_mut().filter_map(|w| w.thread.take()).collect();
         let this = std::thread::current().id();
-        for thread in workers.iter_mut().filter_map(|w| w.thread.take()) {
-            // Work may have held the last reference to the device: a thread cannot join itself.
-            if thread.thread().id() != this {
-                // Panics of work are caught, so there is no other outcome to report.
-                let _ = thread.join();
-            }
+        // Work may have held the last reference to the device. A thread cannot join itself, nor
+        // others, who may wait for what is queued behind this: all of them end by themselves.
+        if threads.iter().any(|t| t.thread().id() == this) {
+            return;
+        }
+        for thread in threads {
+            // Panics of work are caught, so there is no other outcome to report.
+            let _ = thread.join();
         }
     }
 }

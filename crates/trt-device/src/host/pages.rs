@@ -6,15 +6,17 @@
 //! huge page; so that a budget for resident pages means what it says, a mapping knows which
 //! ranges are wanted, and what came along with them is let go again at once.
 //!
-//! A file that is truncated while it is mapped ends the process with SIGBUS at the next access;
-//! whoever maps files vouches for them.
+//! A page that its file does not have any more, or that cannot be read, ends the process when it is
+//! touched. So pages are asked for, by `madvise`, which fails instead. Only where the system has no
+//! such call (Linux before 5.14) they are touched, after a look at the file's length.
 
-use super::event::lock;
+use crate::mapping::Mapping;
 use crate::{Error, Memory, Paging, Slice};
+use std::io;
 use std::sync::OnceLock;
 
 /// A fault on a cached page also maps its cached neighbours in the aligned window of this size
-/// (the kernel's `fault_around_bytes`, by default), so one touch a window is enough.
+/// (the kernel's `fault_around_bytes`, by default), so one page a window is enough.
 const WINDOW: usize = 64 << 10;
 
 /// What a fault maps at most, aligned: a huge page of the cache.
@@ -32,72 +34,66 @@ fn page_size() -> usize {
     })
 }
 
-/// Bytes of memory that this process may count on: those of the machine, or of the container if
-/// it has fewer; 0 if the system does not tell.
-pub(crate) fn total_memory() -> u64 {
+/// Bytes of memory that the machine has; 0 if the system does not tell.
+pub(super) fn machine_memory() -> u64 {
     // SAFETY: sysconf has no preconditions.
     let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
-    let machine = u64::try_from(pages).unwrap_or(0) * page_size() as u64;
-    let told = LIMITS.map(|path| std::fs::read_to_string(path).ok());
-    let limits = told.iter().flatten().filter_map(|text| limit(text));
-    limits.fold(machine, u64::min)
-}
-
-/// Where a container finds the limit of its memory: in the second and in the first version of
-/// control groups.
-const LIMITS: [&str; 2] = [
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-];
-
-/// Bytes of a limit; none where there is none, which the second version tells by a word and the
-/// first by more than any machine has.
-fn limit(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
+    u64::try_from(pages).unwrap_or(0) * page_size() as u64
 }
 
 /// Maps the pages of a slice of a mapping. What is in the page cache costs about 20 µs a MiB;
-/// what is not is read from the file, all of it ahead rather than page by page.
+/// what is not is read from the file, all of it ahead rather than page by page. After an error
+/// none of it is wanted.
 pub(super) fn populate(slice: &Slice) -> Result<(), Error> {
-    let Some(bytes) = slice.mapped() else {
+    let Some(mapping) = slice.memory().as_mapping() else {
         return Err(Error::NotMapping { work: "populate" });
     };
-    if bytes.is_empty() {
+    if slice.is_empty() {
         return Ok(());
     }
-    bring(slice, bytes);
-    match slice.memory().paging() {
-        Some(Paging::Coarse) => Ok(()),
-        Some(Paging::Exact) | None => trim(slice),
+    mapping.file().intact()?;
+    mapping.wanted().add(slice.offset(), slice.len());
+    if let Err(error) = bring(slice, mapping) {
+        discard(slice)?;
+        let range = slice.offset()..slice.offset() + slice.len();
+        return Err(mapping.file().unreadable(range, &error));
+    }
+    match mapping.paging() {
+        Paging::Coarse => Ok(()),
+        Paging::Exact => trim(slice),
     }
 }
 
-/// Marks the slice as wanted and faults its pages in.
-fn bring(slice: &Slice, bytes: &[u8]) {
-    if let Some(wanted) = slice.memory().wanted() {
-        lock(wanted).add(slice.offset(), slice.len());
-    }
+/// Faults the slice's pages in.
+fn bring(slice: &Slice, mapping: &Mapping) -> io::Result<()> {
+    let (start, len) = (slice.address() as usize, slice.len());
     if !probably_cached(slice) {
-        if slice.memory().paging() == Some(Paging::Exact) {
-            // A hint; the touches below do the same, only slower. It reads into small pages,
+        if mapping.paging() == Paging::Exact {
+            // A hint: what follows does the same, only slower. It reads into small pages,
             // which is right only where pages come and go one by one.
-            let _ = advise(slice.address() as usize, slice.len(), libc::MADV_WILLNEED);
+            let _ = advise(start, len, libc::MADV_WILLNEED);
         }
-        if read_whole(slice) {
-            return;
-        }
+        // This waits for pages that are still on their way from the disk, which fault-around skips.
+        return ask_for(start, len);
     }
-    touch(bytes);
+    let first = std::iter::once(start);
+    let rest = (start.next_multiple_of(WINDOW)..start + len).step_by(WINDOW);
+    first.chain(rest).try_for_each(|at| ask_for(at, 1))
 }
 
-/// Reads one byte in each fault-around window.
-fn touch(bytes: &[u8]) {
-    let to_boundary = WINDOW - (bytes.as_ptr() as usize) % WINDOW;
-    let starts = std::iter::once(0).chain((to_boundary..bytes.len()).step_by(WINDOW));
-    for at in starts {
-        // SAFETY: a byte of a slice can be read. Volatile, since the read is the purpose.
-        unsafe { std::ptr::read_volatile(&raw const bytes[at]) };
+/// Reads and maps the pages of `len` bytes of a mapping. A page that cannot be had is an error.
+fn ask_for(start: usize, len: usize) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match advise(start, len, libc::MADV_POPULATE_READ) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+        answer => return answer,
     }
+    for at in (start..start + len).step_by(page_size()) {
+        // SAFETY: a byte of a slice of a mapping, whose file was just seen to have it, can be
+        // read. Volatile, since the read is the purpose.
+        unsafe { std::ptr::read_volatile(at as *const u8) };
+    }
+    Ok(())
 }
 
 /// Whether all of a sample of the slice's pages is in the page cache. Systems that do not say
@@ -131,26 +127,11 @@ pub(crate) fn fault_in(bytes: &[u8]) {
     let _ = advise(start, len, libc::MADV_WILLNEED);
 }
 
-/// Reads and maps every page, where the system can. It waits for the pages that are still on
-/// their way from the disk, which fault-around skips.
-fn read_whole(slice: &Slice) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        let (start, len) = (slice.address() as usize, slice.len());
-        advise(start, len, libc::MADV_POPULATE_READ).is_ok()
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = slice;
-        false
-    }
-}
-
 /// Lets the pages of a slice of a mapping go, and what came along with them, but for what others
 /// want. Pages that two neighbours share go with the second of them.
 pub(super) fn discard(slice: &Slice) -> Result<(), Error> {
-    if let Some(wanted) = slice.memory().wanted() {
-        lock(wanted).remove(slice.offset(), slice.len());
+    if let Some(mapping) = slice.memory().as_mapping() {
+        mapping.wanted().remove(slice.offset(), slice.len());
     }
     trim(slice)
 }
@@ -158,7 +139,7 @@ pub(super) fn discard(slice: &Slice) -> Result<(), Error> {
 /// Lets go of everything unwanted that a fault inside the slice may have mapped: all of the huge
 /// pages that it touches, also beyond the next range that is wanted.
 pub(super) fn trim(slice: &Slice) -> Result<(), Error> {
-    let Some(wanted) = slice.memory().wanted() else {
+    let Some(mapping) = slice.memory().as_mapping() else {
         return Err(Error::NotMapping { work: "discard" });
     };
     if slice.is_empty() {
@@ -170,12 +151,12 @@ pub(super) fn trim(slice: &Slice) -> Result<(), Error> {
     let start = (base + slice.offset()) / HUGE * HUGE;
     let end = (base + slice.offset() + slice.len()).next_multiple_of(HUGE);
     let window = start.max(base) - base..end.min(last) - base;
-    let unit = match slice.memory().paging() {
-        Some(Paging::Coarse) => HUGE,
-        Some(Paging::Exact) | None => page,
+    let unit = match mapping.paging() {
+        Paging::Coarse => HUGE,
+        Paging::Exact => page,
     };
     // Held until the pages are gone, so that nobody starts to want one in between.
-    let wanted = lock(wanted);
+    let wanted = mapping.wanted();
     for gap in wanted.gaps(window) {
         let start = match base + gap.start {
             start if start == base => start,
@@ -186,7 +167,9 @@ pub(super) fn trim(slice: &Slice) -> Result<(), Error> {
             end => end / unit * unit,
         };
         if start < end {
-            advise(start, end - start, libc::MADV_DONTNEED)?;
+            let len = end - start;
+            advise(start, len, libc::MADV_DONTNEED)
+                .map_err(|e| Error::os(format!("letting go of {len} mapped bytes"), &e))?;
         }
     }
     Ok(())
@@ -210,26 +193,13 @@ pub(super) fn advise_paging(map: &Memory, paging: Paging) {
 }
 
 /// `madvise` on the pages of a mapping that `len` bytes from `start` touch.
-fn advise(start: usize, len: usize, advice: libc::c_int) -> Result<(), Error> {
+fn advise(start: usize, len: usize, advice: libc::c_int) -> io::Result<()> {
     let first = start / page_size() * page_size();
     let len = start + len - first;
     // SAFETY: the pages belong to a live read-only mapping of a file (callers take the range
     // from a slice of one), so advice on them can only change what is resident, never a byte.
     match unsafe { libc::madvise(first as *mut libc::c_void, len, advice) } {
         0 => Ok(()),
-        _ => Err(Error::last_os(format!("madvise of {len} bytes"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_limit_is_a_number_or_there_is_none() {
-        assert_eq!(limit("8589934592\n"), Some(8 << 30));
-        assert_eq!(limit("max\n"), None);
-        assert_eq!(limit("9223372036854771712\n"), Some((1 << 63) - 4096));
-        assert_eq!(limit(""), None);
+        _ => Err(io::Error::last_os_error()),
     }
 }

@@ -3,16 +3,17 @@
 //! Work is dropped before it is marked as done, so memory that only it held is free by the time
 //! a caller has synchronised. After an error everything that computes or copies is skipped
 //! until the error is taken, but waits, records and page releases still happen: nobody hangs
-//! and nothing stays resident because of a failure.
+//! and nothing stays resident because of a failure. Whatever panics, the work, what is dropped
+//! with it, or who listens to logs, the item is marked as done and the thread goes on.
 
 use super::event::{Point, Timeline};
 use super::queue::{Item, Queue};
 use super::{copy, pages};
 use crate::device::{ExecutableOf, GraphOf};
+use crate::memory::intact;
 use crate::{Error, Work};
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use trt_kernel::host::Team;
+use trt_kernel::host::{Team, contain};
 
 /// Works through a stream until it is closed.
 pub(super) fn run(queue: &Queue, team: &Team) {
@@ -22,38 +23,53 @@ pub(super) fn run(queue: &Queue, team: &Team) {
     while queue.take(&mut items, done) {
         while let Some(item) = items.pop_front() {
             done += 1;
-            if let Err(error) = step(item, team, timeline) {
-                tracing::warn!(stream = timeline.name, item = done, %error, "work failed");
+            let work = name(&item);
+            let panicked = |message| Error::Panicked {
+                work,
+                stream: timeline.name.clone(),
+                message,
+            };
+            // What a panic leaves half-done is only the bytes of device memory, and the error
+            // says that they mean nothing.
+            let result =
+                contain(|| step(&item, team, timeline)).unwrap_or_else(|m| Err(panicked(m)));
+            // By itself, since what is dropped while a panic is under way must not panic too.
+            let dropped = contain(|| drop(item)).map_err(panicked);
+            if let Err(error) = result.and(dropped) {
+                let text = error.to_string();
                 timeline.fail(done, error);
+                let _ = contain(|| {
+                    tracing::warn!(
+                        stream = timeline.name,
+                        item = done,
+                        error = text,
+                        "work failed"
+                    );
+                });
             }
             timeline.advance(done);
         }
     }
 }
 
-/// Does one item and drops it.
-fn step(item: Item, team: &Team, timeline: &Timeline) -> Result<(), Error> {
+fn name(item: &Item) -> &'static str {
+    match item {
+        Item::Work(work) => work.name(),
+        Item::Wait(_) => "wait",
+    }
+}
+
+/// Does one item.
+fn step(item: &Item, team: &Team, timeline: &Timeline) -> Result<(), Error> {
     match item {
         Item::Wait(None) => Ok(()),
-        Item::Wait(Some(point)) => wait(&point, timeline),
+        Item::Wait(Some(point)) => wait(point, timeline),
         Item::Work(work)
             if timeline.failed() && !matches!(work, Work::Discard(_) | Work::Trim(_)) =>
         {
             Ok(())
         }
-        Item::Work(work) => {
-            // What a panic leaves half-done is only the bytes of device memory, and the error
-            // says that they mean nothing.
-            catch_unwind(AssertUnwindSafe(|| execute(&work, team, timeline))).unwrap_or_else(
-                |panic| {
-                    Err(Error::Panicked {
-                        work: work.name(),
-                        stream: timeline.name.clone(),
-                        message: message(&*panic),
-                    })
-                },
-            )
-        }
+        Item::Work(work) => execute(work, team, timeline),
     }
 }
 
@@ -74,19 +90,23 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
             args,
             tiles,
             scratch: _,
-        } => match &executable.0 {
-            ExecutableOf::Host(own) => own.run(env, args, tiles, team, timeline),
-            ExecutableOf::ByHost(own) => {
-                own.run(env, args, tiles, team, &timeline.name, &copy::Here)
+        } => {
+            intact(work.slices())?;
+            match &executable.0 {
+                ExecutableOf::Host(own) => own.run(env, args, tiles, team, timeline),
+                ExecutableOf::ByHost(own) => {
+                    own.run(env, args, tiles, team, &timeline.name, &copy::Here)
+                }
+                ExecutableOf::Cuda(_) => Err(super::wrong("an executable")),
             }
-            ExecutableOf::Cuda(_) => Err(super::wrong("an executable")),
-        },
+        }
         Work::Replay { graph, env } => match &graph.0 {
             GraphOf::Host(works) => works
                 .iter()
                 .try_for_each(|w| execute(&w.with_env(*env), team, timeline)),
             GraphOf::Cuda(_) => Err(super::wrong("a graph")),
         },
+        Work::Copy { dst, src } if src.is_mapping() => copy::upload(dst, src),
         Work::Copy { dst, src } => {
             copy::copy(dst, src);
             Ok(())
@@ -101,10 +121,4 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
         Work::Trim(slice) => pages::trim(slice),
         Work::Record(_) | Work::Wait(_) => Ok(()),
     }
-}
-
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".into())
 }

@@ -7,6 +7,7 @@ mod refused;
 
 use kernels::{COLS, ENTRIES, K, N, gate, pick, project};
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trt_device::{
@@ -55,7 +56,12 @@ fn mapped(device: &dyn Device, bytes: &[u8]) -> Memory {
     // SAFETY: nobody changes the temporary file while it is mapped.
     let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
     device
-        .map(Arc::new(file), Arc::new(map), Paging::Exact)
+        .map(
+            Path::new("a test"),
+            Arc::new(file),
+            Arc::new(map),
+            Paging::Exact,
+        )
         .unwrap()
 }
 

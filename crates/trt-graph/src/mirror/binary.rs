@@ -54,12 +54,12 @@ impl Tensor {
     fn binary(&self, rhs: &Tensor, f: Binary) -> Result<Tensor> {
         self.agree(rhs, &format!("{f:?}").to_lowercase())?;
         let operands = vec![self.clone(), rhs.clone()];
-        Ok(Tensor::make(
+        Tensor::make(
             Op::Binary(f),
             operands,
             self.shape().clone(),
             self.kernel_dtype(),
-        ))
+        )
     }
 
     fn agree(&self, rhs: &Tensor, op: &str) -> Result<()> {
@@ -78,19 +78,19 @@ impl Tensor {
     pub(super) fn with_scalar(&self, value: f64, f: Binary) -> Result<Tensor> {
         match f {
             // candle divides by a number as a product with its inverse, also integers.
-            Binary::Div => self.binary(&self.like(1.0 / value), Binary::Mul),
-            _ => self.binary(&self.like(value), f),
+            Binary::Div => self.binary(&self.like(1.0 / value)?, Binary::Mul),
+            _ => self.binary(&self.like(value)?, f),
         }
     }
 
     fn comparison(&self, rhs: &Tensor, f: Compare) -> Result<Tensor> {
         self.agree(rhs, &format!("{f:?}").to_lowercase())?;
-        Ok(Tensor::make(
+        Tensor::make(
             Op::Compare(f),
             vec![self.clone(), rhs.clone()],
             self.shape().clone(),
             DType::U8,
-        ))
+        )
     }
 
     fn compare<T: TensorOrScalar>(&self, rhs: T, f: Compare) -> Result<Tensor> {
@@ -101,7 +101,7 @@ impl Tensor {
     fn operand<T: TensorOrScalar>(&self, rhs: T) -> Result<Tensor> {
         Ok(match rhs.to_tensor_scalar()? {
             TensorScalar::Tensor(t) => t,
-            TensorScalar::Scalar(v) => self.like(v),
+            TensorScalar::Scalar(v) => self.like(v)?,
         })
     }
 
@@ -112,12 +112,12 @@ impl Tensor {
             bail!("where_cond: condition {self:?} does not fit {on_true:?}");
         }
         let operands = vec![self.clone(), on_true.clone(), on_false.clone()];
-        Ok(Tensor::make(
+        Tensor::make(
             Op::Where,
             operands,
             on_true.shape().clone(),
             on_true.kernel_dtype(),
-        ))
+        )
     }
 
     /// Elements limited to `min..=max`.
@@ -173,12 +173,12 @@ impl Tensor {
         let mut dims = self.dims().to_vec();
         let last = dims.len() - 1;
         dims[last] = rhs.dims()[rhs.rank() - 1];
-        Ok(Tensor::make(
+        Tensor::make(
             Op::Matmul,
             vec![self.clone(), rhs.clone()],
             dims,
             self.kernel_dtype(),
-        ))
+        )
     }
 
     /// A product with leading axes broadcast.
@@ -347,7 +347,7 @@ macro_rules! operators {
 }
 operators! {
     Add add Binary::Add, |t, v| t.with_scalar(v, Binary::Add);
-    Sub sub Binary::Sub, |t, v| t.like(v).binary(Borrow::<Tensor>::borrow(&t), Binary::Sub);
+    Sub sub Binary::Sub, |t, v| t.like(v)?.binary(Borrow::<Tensor>::borrow(&t), Binary::Sub);
     Mul mul Binary::Mul, |t, v| t.with_scalar(v, Binary::Mul);
-    Div div Binary::Div, |t, v| t.like(v).binary(Borrow::<Tensor>::borrow(&t), Binary::Div);
+    Div div Binary::Div, |t, v| t.like(v)?.binary(Borrow::<Tensor>::borrow(&t), Binary::Div);
 }

@@ -1,5 +1,6 @@
 //! Constructors: tensors from data, fills and ranges.
 
+use super::size;
 use super::tensor::{Tensor, kernel_dtype};
 use crate::graph::Op;
 use candle_core::shape::ShapeWithOneHole;
@@ -29,7 +30,7 @@ impl Tensor {
     pub fn new<A: NdArray>(array: A, _device: &Device) -> Result<Tensor> {
         let shape = array.shape()?;
         let (bytes, dtype) = bytes(&array.to_cpu_storage())?;
-        Ok(Tensor::literal(bytes, shape, dtype))
+        Tensor::literal(bytes, shape, dtype)
     }
 
     /// A tensor from row-major elements.
@@ -38,9 +39,9 @@ impl Tensor {
         shape: S,
         _device: &Device,
     ) -> Result<Tensor> {
-        let shape = shape.into_shape(data.len())?;
+        let shape = size::shape(shape, data.len())?;
         let (bytes, dtype) = bytes(&D::to_cpu_storage_owned(data))?;
-        Ok(Tensor::literal(bytes, shape, dtype))
+        Tensor::literal(bytes, shape, dtype)
     }
 
     /// A tensor from row-major elements.
@@ -57,8 +58,12 @@ impl Tensor {
         iter: impl IntoIterator<Item = D>,
         device: &Device,
     ) -> Result<Tensor> {
-        let data: Vec<D> = iter.into_iter().collect();
+        let most = size::CONSTANT / size_of::<D>().max(1);
+        let data: Vec<D> = iter.into_iter().take(most + 1).collect();
         let len = data.len();
+        if len > most {
+            bail!("from_iter: more than {most} elements");
+        }
         Tensor::from_vec(data, len, device)
     }
 
@@ -68,11 +73,7 @@ impl Tensor {
         shape: S,
         _device: &Device,
     ) -> Result<Tensor> {
-        Ok(Tensor::filled(
-            value.to_f64(),
-            shape.into(),
-            kernel_dtype(D::DTYPE)?,
-        ))
+        Tensor::filled(value.to_f64(), shape.into(), kernel_dtype(D::DTYPE)?)
     }
 
     /// Zeros.
@@ -81,7 +82,7 @@ impl Tensor {
         dtype: candle_core::DType,
         _device: &Device,
     ) -> Result<Tensor> {
-        Ok(Tensor::filled(0.0, shape.into(), kernel_dtype(dtype)?))
+        Tensor::filled(0.0, shape.into(), kernel_dtype(dtype)?)
     }
 
     /// Ones.
@@ -90,17 +91,17 @@ impl Tensor {
         dtype: candle_core::DType,
         _device: &Device,
     ) -> Result<Tensor> {
-        Ok(Tensor::filled(1.0, shape.into(), kernel_dtype(dtype)?))
+        Tensor::filled(1.0, shape.into(), kernel_dtype(dtype)?)
     }
 
     /// Zeros of this shape and dtype.
     pub fn zeros_like(&self) -> Result<Tensor> {
-        Ok(self.like(0.0))
+        self.like(0.0)
     }
 
     /// Ones of this shape and dtype.
     pub fn ones_like(&self) -> Result<Tensor> {
-        Ok(self.like(1.0))
+        self.like(1.0)
     }
 
     /// `start, start + 1, …` below `end`.
@@ -115,28 +116,34 @@ impl Tensor {
             bail!("arange: the step is 0");
         }
         let len = ((last - first) / by).ceil().max(0.0) as usize;
-        if first.fract() == 0.0 && by.fract() == 0.0 {
+        // Beyond this, neighbouring integers are the same number.
+        let exact = |v: f64| v.fract() == 0.0 && v.abs() <= (1u64 << 53) as f64;
+        if exact(first) && exact(by) && exact(last.trunc()) {
             let op = Op::Arange {
                 start: Dim::from(first as i64),
                 step: by as i64,
             };
-            return Ok(Tensor::make(op, vec![], len, kernel_dtype(D::DTYPE)?));
+            return Tensor::make(op, vec![], len, kernel_dtype(D::DTYPE)?);
         }
-        let data: Vec<D> = (0..len)
-            .map(|i| D::from_f64(first + by * i as f64))
-            .collect();
+        let mut data: Vec<D> = size::room(len, "arange")?;
+        data.extend((0..len).map(|i| D::from_f64(first + by * i as f64)));
         Tensor::from_vec(data, len, device)
     }
 
     /// Ones on and below the diagonal of an `n x n` matrix.
     pub fn tril2(n: usize, dtype: candle_core::DType, device: &Device) -> Result<Tensor> {
-        let data: Vec<u8> = (0..n * n).map(|i| u8::from(i % n <= i / n)).collect();
-        Tensor::from_vec(data, (n, n), device)?.to_dtype(dtype)
+        Tensor::triangle(n, |row, col| col <= row, device)?.to_dtype(dtype)
     }
 
     /// Ones on and above the diagonal of an `n x n` matrix.
     pub fn triu2(n: usize, dtype: candle_core::DType, device: &Device) -> Result<Tensor> {
-        let data: Vec<u8> = (0..n * n).map(|i| u8::from(i % n >= i / n)).collect();
-        Tensor::from_vec(data, (n, n), device)?.to_dtype(dtype)
+        Tensor::triangle(n, |row, col| col >= row, device)?.to_dtype(dtype)
+    }
+
+    fn triangle(n: usize, one: fn(usize, usize) -> bool, device: &Device) -> Result<Tensor> {
+        let count = size::checked(&[n, n])?;
+        let mut data: Vec<u8> = size::room(count, "a triangle")?;
+        data.extend((0..count).map(|i| u8::from(one(i / n, i % n))));
+        Tensor::from_vec(data, (n, n), device)
     }
 }

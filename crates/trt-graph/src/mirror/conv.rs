@@ -37,7 +37,7 @@ impl Tensor {
     ) -> Result<Self> {
         let (_, c_in_k, _) = kernel.dims3()?;
         let (_, c_in, _) = self.dims3()?;
-        if c_in != c_in_k * groups {
+        if c_in_k.checked_mul(groups) != Some(c_in) {
             Err(Error::Conv1dInvalidArgs {
                 inp_shape: self.shape().clone(),
                 k_shape: kernel.shape().clone(),
@@ -80,7 +80,7 @@ impl Tensor {
     ) -> Result<Self> {
         let (_, c_in, _, _) = self.dims4()?;
         let (_, c_in_k, _, _) = kernel.dims4()?;
-        if c_in != c_in_k * groups {
+        if c_in_k.checked_mul(groups) != Some(c_in) {
             bail!(
                 "in_channel mismatch between input ({c_in}, groups {groups}) and kernel ({c_in_k})"
             )
@@ -126,7 +126,7 @@ impl Tensor {
         let places = self.places(window, p, name)?;
         let x = match p.padding {
             0 => self.clone(),
-            n => self.padded(&vec![(n, 0, n); window.len()]),
+            n => self.padded(&vec![(n, 0, n); window.len()])?,
         };
         let taps: usize = window.iter().product();
         if p.groups > 1 && kernel.dims()[1] == 1 && taps <= UNROLLED {
@@ -144,9 +144,11 @@ impl Tensor {
                 p.dilation
             );
         }
-        let along = |(n, k): (&usize, &usize)| match (n + 2 * p.padding, k) {
+        let reach = |k: &usize| p.dilation.saturating_mul(k - 1).saturating_add(1);
+        let around = p.padding.saturating_mul(2);
+        let along = |(n, k): (&usize, &usize)| match (n.saturating_add(around), k) {
             (_, 0) => bail!("{name}: a kernel of shape {window:?} has no elements"),
-            (n, k) => match n.checked_sub(p.dilation * (k - 1) + 1) {
+            (n, k) => match n.checked_sub(reach(k)) {
                 Some(rest) => Ok(rest / p.stride + 1),
                 None => bail!(
                     "{name}: a kernel of {k} elements {} apart does not fit into {n}, padding \
@@ -160,15 +162,18 @@ impl Tensor {
     }
 
     /// Zeros before, between and after the elements of the axes behind the first two.
-    pub(super) fn padded(&self, zeros: &[(usize, usize, usize)]) -> Self {
+    pub(super) fn padded(&self, zeros: &[(usize, usize, usize)]) -> Result<Self> {
         let mut margins = vec![Margin::default(); 2];
         margins.extend(zeros.iter().map(|(before, between, after)| Margin {
             before: *before,
             between: *between,
             after: *after,
         }));
-        let size =
-            |(n, m): (&usize, &Margin)| n + m.before + m.after + n.saturating_sub(1) * m.between;
+        let size = |(n, m): (&usize, &Margin)| {
+            let gaps = n.saturating_sub(1).saturating_mul(m.between);
+            let sizes = [*n, m.before, m.after, gaps];
+            sizes.into_iter().fold(0, usize::saturating_add)
+        };
         let dims: Vec<usize> = self.dims().iter().zip(&margins).map(size).collect();
         let operands = vec![self.clone()];
         Tensor::make(Op::Pad(margins), operands, dims, self.kernel_dtype())
@@ -181,7 +186,7 @@ impl Tensor {
         k: usize,
         n: usize,
         (step, dilation): (usize, usize),
-    ) -> Self {
+    ) -> Result<Self> {
         let mut dims = self.dims().to_vec();
         dims[axis] = n;
         dims.insert(axis + 1, k);
@@ -199,9 +204,9 @@ impl Tensor {
         window: &[usize],
         places: &[usize],
         (step, dilation): (usize, usize),
-    ) -> Self {
-        let axes = window.iter().zip(places).enumerate();
-        axes.fold(self.clone(), |x, (i, (k, n))| {
+    ) -> Result<Self> {
+        let mut axes = window.iter().zip(places).enumerate();
+        axes.try_fold(self.clone(), |x, (i, (k, n))| {
             x.unfolded(2 + 2 * i, *k, *n, (step, dilation))
         })
     }
@@ -212,7 +217,7 @@ impl Tensor {
         let m = b * places.iter().product::<usize>();
         let k = kernel.dims()[1..].iter().product::<usize>();
         // Axes of places and of the window alternate behind the channels.
-        let windows = self.windows(window, places, (p.stride, p.dilation));
+        let windows = self.windows(window, places, (p.stride, p.dilation))?;
         let odd = |from: usize| (0..d).map(move |i| from + 2 * i);
         if groups == 1 {
             let order: Vec<usize> = [0]
@@ -253,7 +258,7 @@ impl Tensor {
     fn depthwise(&self, kernel: &Self, places: &[usize], p: Params) -> Result<Self> {
         let (b, groups, c_out) = (self.dims()[0], p.groups, kernel.dims()[0]);
         let window = kernel.dims()[2..].to_vec();
-        let windows = self.windows(&window, places, (p.stride, p.dilation));
+        let windows = self.windows(&window, places, (p.stride, p.dilation))?;
         let of_input = [&[b, groups, 1], places].concat();
         let ones = vec![1; places.len()];
         let of_kernel = [&[1, groups, c_out / groups], ones.as_slice()].concat();

@@ -78,11 +78,11 @@ impl Tensor {
                     let size = out.dims()[axis];
                     let start = match start {
                         Bound::Included(n) => *n,
-                        Bound::Excluded(n) => n + 1,
+                        Bound::Excluded(n) => n.saturating_add(1),
                         Bound::Unbounded => 0,
                     };
                     let end = match end {
-                        Bound::Included(n) => n + 1,
+                        Bound::Included(n) => n.saturating_add(1),
                         Bound::Excluded(n) => *n,
                         Bound::Unbounded => size,
                     };

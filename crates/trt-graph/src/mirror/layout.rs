@@ -1,23 +1,29 @@
 //! Shapes: reshape, transpose, narrow, cat and their relatives.
 
+use super::size;
 use super::tensor::Tensor;
 use crate::graph::Op;
 use candle_core::shape::{Dim as AsDim, Dims, ShapeWithOneHole};
 use candle_core::{D, Result, Shape, bail};
 use trt_kernel::Dim;
 
+/// Repeats up to this many are joined one by one.
+const JOINED: usize = 64;
+
 impl Tensor {
-    fn reshaped(&self, dims: Vec<usize>) -> Tensor {
-        match dims == self.dims() {
-            true => self.clone(),
-            false => Tensor::make(Op::Reshape, vec![self.clone()], dims, self.kernel_dtype()),
+    /// The same elements under another shape. One that it has already stays a node, as everything
+    /// does that is without effect at some sizes only: calls of other sizes make the same list.
+    fn reshaped(&self, dims: Vec<usize>) -> Result<Tensor> {
+        if size::checked(&dims)? != self.elem_count() {
+            bail!("reshape: {:?} cannot be {dims:?}", self.shape());
         }
+        Tensor::make(Op::Reshape, vec![self.clone()], dims, self.kernel_dtype())
     }
 
     /// The same elements under another shape; one size may be `()`.
     pub fn reshape<S: ShapeWithOneHole>(&self, s: S) -> Result<Tensor> {
-        let shape = s.into_shape(self.elem_count())?;
-        Ok(self.reshaped(shape.into_dims()))
+        let shape = size::shape(s, self.elem_count())?;
+        self.reshaped(shape.into_dims())
     }
 
     /// Joins the axes from `start_dim` to `end_dim` inclusive.
@@ -34,7 +40,7 @@ impl Tensor {
         let mut out = dims[..start].to_vec();
         out.push(dims[start..=end].iter().product());
         out.extend(&dims[end + 1..]);
-        Ok(self.reshaped(out))
+        self.reshaped(out)
     }
 
     /// Joins the axes up to `end_dim` inclusive.
@@ -59,7 +65,7 @@ impl Tensor {
         if dims[dim] == 1 {
             dims.remove(dim);
         }
-        Ok(self.reshaped(dims))
+        self.reshaped(dims)
     }
 
     /// Inserts an axis of size 1.
@@ -67,7 +73,7 @@ impl Tensor {
         let dim = dim.to_index_plus_one(self.shape(), "unsqueeze")?;
         let mut dims = self.dims().to_vec();
         dims.insert(dim, 1);
-        Ok(self.reshaped(dims))
+        self.reshaped(dims)
     }
 
     /// Swaps the last two axes.
@@ -88,12 +94,12 @@ impl Tensor {
         let dim2 = dim2.to_index(self.shape(), "transpose")?;
         let mut perm: Vec<usize> = (0..self.rank()).collect();
         perm.swap(dim1, dim2);
-        Ok(self.permuted(perm))
+        self.permuted(perm)
     }
 
-    fn permuted(&self, perm: Vec<usize>) -> Tensor {
+    fn permuted(&self, perm: Vec<usize>) -> Result<Tensor> {
         if perm.iter().copied().eq(0..self.rank()) {
-            return self.clone();
+            return Ok(self.clone());
         }
         let dims: Vec<usize> = perm.iter().map(|p| self.dims()[*p]).collect();
         Tensor::make(
@@ -114,7 +120,7 @@ impl Tensor {
                 self.shape()
             );
         }
-        Ok(self.permuted(perm))
+        self.permuted(perm)
     }
 
     /// `len` indices of an axis from `start`.
@@ -135,12 +141,7 @@ impl Tensor {
             axis,
             start: Dim::from(start),
         };
-        Ok(Tensor::make(
-            op,
-            vec![self.clone()],
-            dims,
-            self.kernel_dtype(),
-        ))
+        Tensor::make(op, vec![self.clone()], dims, self.kernel_dtype())
     }
 
     /// Parts of an axis, all but the last of equal size.
@@ -150,6 +151,7 @@ impl Tensor {
             bail!("chunk: 0 chunks");
         }
         let size = self.dims()[axis];
+        size::parts(chunks.min(size), "chunk")?;
         if size < chunks {
             return (0..size).map(|i| self.narrow(axis, i, 1)).collect();
         }
@@ -196,15 +198,10 @@ impl Tensor {
             if !fits {
                 bail!("cat: {arg:?} does not fit {first:?} along axis {axis}");
             }
-            dims[axis] += arg.dims()[axis];
+            dims[axis] = dims[axis].saturating_add(arg.dims()[axis]);
         }
         let operands = args.iter().map(|a| a.as_ref().clone()).collect();
-        Ok(Tensor::make(
-            Op::Cat(axis),
-            operands,
-            dims,
-            first.kernel_dtype(),
-        ))
+        Tensor::make(Op::Cat(axis), operands, dims, first.kernel_dtype())
     }
 
     /// Joins tensors along a new axis.
@@ -229,24 +226,36 @@ impl Tensor {
             n => {
                 let mut dims = vec![1; n];
                 dims.extend(self.dims());
-                self.reshaped(dims)
+                self.reshaped(dims)?
             }
         };
         for (axis, n) in repeats.iter().enumerate() {
-            if *n > 1 {
-                out = Tensor::cat(&vec![&out; *n], axis)?;
-            }
+            out = match *n {
+                0 => out.narrow(axis, 0, 0)?,
+                1 => out,
+                n if n <= JOINED => Tensor::cat(&vec![&out; n], axis)?,
+                n => out.tiled(axis, n)?,
+            };
         }
         Ok(out)
+    }
+
+    /// Repeats an axis as a view of a new one.
+    fn tiled(&self, axis: usize, n: usize) -> Result<Tensor> {
+        let mut dims = self.dims().to_vec();
+        dims.insert(axis, 1);
+        let point = self.reshaped(dims.clone())?;
+        dims[axis] = n;
+        let all = point.broadcast_as(dims.as_slice())?;
+        dims.remove(axis);
+        dims[axis] = dims[axis].saturating_mul(n);
+        all.reshaped(dims)
     }
 
     /// Repeats axes of size 1, and adds leading axes, up to a shape.
     pub fn broadcast_as<S: Into<Shape>>(&self, shape: S) -> Result<Tensor> {
         let shape = shape.into();
         let target = shape.dims();
-        if target == self.dims() {
-            return Ok(self.clone());
-        }
         let mut dims = vec![1; target.len().saturating_sub(self.rank())];
         dims.extend(self.dims());
         let fits =
@@ -254,15 +263,13 @@ impl Tensor {
         if !fits {
             bail!("cannot broadcast {:?} to {:?}", self.shape(), shape);
         }
-        let point = self.reshaped(dims);
-        match point.dims() == target {
+        let point = match dims.len() == self.rank() {
+            true => self.clone(),
+            false => self.reshaped(dims)?,
+        };
+        match target.is_empty() {
             true => Ok(point),
-            false => Ok(Tensor::make(
-                Op::Broadcast,
-                vec![point],
-                shape,
-                self.kernel_dtype(),
-            )),
+            false => Tensor::make(Op::Broadcast, vec![point], shape, self.kernel_dtype()),
         }
     }
 
@@ -288,11 +295,11 @@ impl Tensor {
         };
         let mut parts = Vec::new();
         if left > 0 {
-            parts.push(zeros(left));
+            parts.push(zeros(left)?);
         }
         parts.push(self.clone());
         if right > 0 {
-            parts.push(zeros(right));
+            parts.push(zeros(right)?);
         }
         Tensor::cat(&parts, axis)
     }
@@ -319,20 +326,20 @@ impl Tensor {
         // One op serves all: the axis comes first, the others are joined behind it.
         let mut perm: Vec<usize> = (0..self.rank()).filter(|a| *a != axis).collect();
         perm.insert(0, axis);
-        let front = self.permuted(perm.clone());
+        let front = self.permuted(perm.clone())?;
         let entries = front.dims()[0];
         let cols = front.elem_count().checked_div(entries).unwrap_or(0);
-        let table = front.reshaped(vec![entries, cols]);
+        let table = front.reshaped(vec![entries, cols])?;
         let picked = Tensor::make(
             Op::IndexSelect,
             vec![table, ids.clone()],
             (n, cols),
             self.kernel_dtype(),
-        );
+        )?;
         let mut dims = front.dims().to_vec();
         dims[0] = n;
         let mut back = vec![0; perm.len()];
         perm.iter().enumerate().for_each(|(i, p)| back[*p] = i);
-        Ok(picked.reshaped(dims).permuted(back))
+        picked.reshaped(dims)?.permuted(back)
     }
 }

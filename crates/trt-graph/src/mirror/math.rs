@@ -12,12 +12,12 @@ impl Tensor {
         if !self.kernel_dtype().is_float() && !integer {
             bail!("{f:?} of a tensor of dtype {:?}", self.dtype());
         }
-        Ok(Tensor::make(
+        Tensor::make(
             Op::Unary(f),
             vec![self.clone()],
             self.shape().clone(),
             self.kernel_dtype(),
-        ))
+        )
     }
 
     fn reduce(&self, f: Reduce, axis: usize) -> Result<Tensor> {
@@ -29,12 +29,12 @@ impl Tensor {
         }
         let mut dims = self.dims().to_vec();
         dims[axis] = 1;
-        Ok(Tensor::make(
+        Tensor::make(
             Op::Reduce(f, axis),
             vec![self.clone()],
             dims,
             self.kernel_dtype(),
-        ))
+        )
     }
 
     fn squeezed(&self, axes: &[usize]) -> Result<Tensor> {
@@ -102,7 +102,7 @@ impl Tensor {
     /// `self / count`, as a product with the inverse. The count is an integer of the graph: it
     /// may be a runtime size.
     fn divided_by_count(&self, count: usize) -> Result<Tensor> {
-        let count = Tensor::make(Op::Int(Dim::from(count)), vec![], (), DType::I64);
+        let count = Tensor::make(Op::Int(Dim::from(count)), vec![], (), DType::I64)?;
         let inverse = count
             .to_dtype(candle_core::DType::F32)?
             .recip()?

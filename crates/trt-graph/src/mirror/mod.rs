@@ -12,6 +12,7 @@ mod index;
 mod layout;
 mod math;
 mod resize;
+pub mod size;
 mod tensor;
 mod values;
 

@@ -1,9 +1,13 @@
 //! Pooling, upsampling and transposed convolutions: windows read, or zeros put in between.
 
 use super::conv::{Params, UNROLLED, taps};
+use super::size;
 use super::tensor::Tensor;
 use candle_core::{Result, ToUsize2, bail};
 use trt_kernel::Binary;
+
+/// The longest axis that is made of nearest elements.
+const NEAREST: usize = 1 << 24;
 
 /// What a pool makes of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +50,8 @@ impl Tensor {
         }
         let places = [(h - kernel.0) / stride.0 + 1, (w - kernel.1) / stride.1 + 1];
         // Each axis has a step of its own.
-        let rows = self.unfolded(2, kernel.0, places[0], (stride.0, 1));
-        let windows = rows.unfolded(4, kernel.1, places[1], (stride.1, 1));
+        let rows = self.unfolded(2, kernel.0, places[0], (stride.0, 1))?;
+        let windows = rows.unfolded(4, kernel.1, places[1], (stride.1, 1))?;
         let out = (b, c, places[0], places[1]);
         if count > UNROLLED {
             let windows = windows.permute((0, 1, 2, 4, 3, 5))?;
@@ -88,6 +92,8 @@ impl Tensor {
     /// Nearest elements of `[b, c, h, w]` at another size.
     pub fn interpolate2d(&self, target_h: usize, target_w: usize) -> Result<Self> {
         self.dims4()?;
+        places(target_h)?;
+        places(target_w)?;
         let factors = [
             repeats(self.dims()[2], target_h),
             repeats(self.dims()[3], target_w),
@@ -112,6 +118,7 @@ impl Tensor {
 
     fn nearest(&self, axis: usize, target: usize) -> Result<Self> {
         let size = self.dims()[axis];
+        places(target)?;
         let mut dims = self.dims().to_vec();
         if let Some(factor) = repeats(size, target) {
             dims.insert(axis + 1, 1);
@@ -125,9 +132,8 @@ impl Tensor {
         if size == 0 {
             bail!("nearest: axis {axis} of {:?} has no elements", self.shape());
         }
-        let ids: Vec<u32> = (0..target)
-            .map(|i| nearest(size, target, i) as u32)
-            .collect();
+        let mut ids: Vec<u32> = size::room(target, "nearest")?;
+        ids.extend((0..target).map(|i| nearest(size, target, i) as u32));
         let ids = Tensor::from_vec(ids, target, self.device())?;
         self.index_select(&ids, axis)
     }
@@ -193,15 +199,19 @@ impl Tensor {
                 p.dilation
             );
         }
-        let reach = |k: &usize| p.dilation * (k - 1);
-        let zeros = |k: &usize| (reach(k), p.stride - 1, reach(k) + output_padding);
-        let mut x = self.padded(&window.iter().map(zeros).collect::<Vec<_>>());
+        for k in &window {
+            size::parts(*k, "a transposed convolution's window")?;
+        }
+        let reach = |k: &usize| p.dilation.saturating_mul(k - 1);
+        let after = |k: &usize| reach(k).saturating_add(output_padding);
+        let zeros = |k: &usize| (reach(k), p.stride - 1, after(k));
+        let mut x = self.padded(&window.iter().map(zeros).collect::<Vec<_>>())?;
         // Padding takes away what the window reaches beyond the input.
         for (i, k) in window.iter().enumerate() {
             let axis = i + 2;
             let len = x.dims()[axis];
             let kept = len
-                .checked_sub(2 * p.padding)
+                .checked_sub(p.padding.saturating_mul(2))
                 .filter(|kept| *kept > reach(k));
             let Some(kept) = kept else {
                 bail!(
@@ -237,6 +247,14 @@ impl Tensor {
     }
 }
 
+/// Whether an axis may become so long: each place is looked at while the model is traced.
+fn places(target: usize) -> Result<()> {
+    match target <= NEAREST {
+        true => Ok(()),
+        false => bail!("nearest: an axis of {target} elements is too long: more than {NEAREST}"),
+    }
+}
+
 /// Which element is nearest, as candle counts it.
 fn nearest(size: usize, target: usize, i: usize) -> usize {
     let scale = size as f64 / target as f64;
@@ -247,7 +265,7 @@ fn nearest(size: usize, target: usize, i: usize) -> usize {
 fn repeats(size: usize, target: usize) -> Option<usize> {
     let factor = target
         .checked_div(size)
-        .filter(|f| f * size == target && *f > 0)?;
+        .filter(|f| *f > 0 && f * size == target)?;
     (0..target)
         .all(|i| nearest(size, target, i) == i / factor)
         .then_some(factor)

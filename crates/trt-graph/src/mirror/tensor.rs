@@ -1,11 +1,12 @@
 //! The symbolic tensor: an operation with its operands, shape and dtype.
 
+use super::size;
 use crate::graph::{Literal, Op};
 use crate::trace;
 use candle_core::{Device, Result, Shape, bail};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use trt_kernel::{DType, Dim};
 
 /// A tensor whose elements are not known while a model is traced, with candle's methods.
@@ -18,6 +19,8 @@ struct Inner {
     op: Op,
     operands: Vec<Tensor>,
     shape: Shape,
+    /// The shape that the next call sees, where a trace sets the length of what is kept.
+    resized: OnceLock<Shape>,
     dtype: DType,
 }
 
@@ -91,33 +94,32 @@ impl Tensor {
         operands: Vec<Tensor>,
         shape: impl Into<Shape>,
         dtype: DType,
-    ) -> Tensor {
+    ) -> Result<Tensor> {
+        let shape = shape.into();
+        size::checked(shape.dims())?;
         let tensor = Tensor(Arc::new(Inner {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             epoch: trace::current_epoch(),
             op,
             operands,
-            shape: shape.into(),
+            shape,
+            resized: OnceLock::new(),
             dtype,
         }));
         trace::record(&tensor);
-        tensor
+        Ok(tensor)
     }
 
     pub(crate) fn input(index: u32, shape: Shape, dtype: candle_core::DType) -> Result<Tensor> {
-        Ok(Tensor::make(
-            Op::Input(index),
-            vec![],
-            shape,
-            kernel_dtype(dtype)?,
-        ))
+        Tensor::make(Op::Input(index), vec![], shape, kernel_dtype(dtype)?)
     }
 
-    pub(crate) fn weight(name: &str, shape: Shape, dtype: DType) -> Tensor {
+    pub(crate) fn weight(name: &str, shape: Shape, dtype: DType) -> Result<Tensor> {
         Tensor::make(Op::Weight(name.into()), vec![], shape, dtype)
     }
 
-    pub(crate) fn literal(bytes: Vec<u8>, shape: Shape, dtype: DType) -> Tensor {
+    /// A constant from the bytes of its elements.
+    pub(crate) fn literal(bytes: Vec<u8>, shape: Shape, dtype: DType) -> Result<Tensor> {
         Tensor::make(Op::Const(Literal::new(bytes)), vec![], shape, dtype)
     }
 
@@ -141,25 +143,36 @@ impl Tensor {
         self.0.dtype
     }
 
+    /// How many hold this tensor.
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
+    /// Gives it another shape once, as if its call had been another; see [`crate::trace`].
+    pub(crate) fn resize(&self, dims: Vec<usize>) {
+        let shape = Shape::from(dims);
+        if shape != self.0.shape {
+            // A second time would mean that an older call's tensor was taken for the last one's.
+            let _ = self.0.resized.set(shape);
+        }
+    }
+
     /// A scalar of this dtype repeated over this shape.
-    pub(crate) fn like(&self, value: f64) -> Tensor {
+    pub(crate) fn like(&self, value: f64) -> Result<Tensor> {
         Tensor::filled(value, self.shape().clone(), self.0.dtype)
     }
 
-    pub(crate) fn filled(value: f64, shape: Shape, dtype: DType) -> Tensor {
+    pub(crate) fn filled(value: f64, shape: Shape, dtype: DType) -> Result<Tensor> {
         let op = match dtype.is_float() {
             true => Op::Float(value as f32),
             false => Op::Int(Dim::from(value as i64)),
         };
-        let scalar = Tensor::make(op, vec![], (), dtype);
+        let scalar = Tensor::make(op, vec![], (), dtype)?;
         if shape.rank() == 0 {
-            return scalar;
+            return Ok(scalar);
         }
-        let point = Tensor::make(Op::Reshape, vec![scalar], vec![1usize; shape.rank()], dtype);
-        match point.shape() == &shape {
-            true => point,
-            false => Tensor::make(Op::Broadcast, vec![point], shape, dtype),
-        }
+        let point = Tensor::make(Op::Reshape, vec![scalar], vec![1usize; shape.rank()], dtype)?;
+        Tensor::make(Op::Broadcast, vec![point], shape, dtype)
     }
 
     /// The element type.
@@ -174,12 +187,12 @@ impl Tensor {
 
     /// The shape.
     pub fn shape(&self) -> &Shape {
-        &self.0.shape
+        self.0.resized.get().unwrap_or(&self.0.shape)
     }
 
     /// The sizes of the axes.
     pub fn dims(&self) -> &[usize] {
-        self.0.shape.dims()
+        self.shape().dims()
     }
 
     /// The size of one axis.
@@ -264,12 +277,7 @@ impl Tensor {
         if dtype == self.0.dtype {
             return Ok(self.clone());
         }
-        Ok(Tensor::make(
-            Op::Cast,
-            vec![self.clone()],
-            self.shape().clone(),
-            dtype,
-        ))
+        Tensor::make(Op::Cast, vec![self.clone()], self.shape().clone(), dtype)
     }
 
     /// Runs a layer on this tensor.

@@ -1,5 +1,6 @@
 //! Reading elements while a model is traced: possible where they depend on constants only.
 
+use super::size::COMPUTED;
 use super::tensor::{Tensor, kernel_dtype};
 use crate::graph::{Graph, Node, NodeId, Op};
 use crate::reference::{self, Leaves};
@@ -71,6 +72,7 @@ impl Tensor {
 fn constant_graph(root: &Tensor) -> Result<Graph> {
     let mut graph = Graph::default();
     let mut ids: HashMap<u64, NodeId> = HashMap::new();
+    let mut computed = 0usize;
     let mut stack = vec![(root.clone(), false)];
     while let Some((t, ready)) = stack.pop() {
         if ids.contains_key(&t.id()) {
@@ -87,6 +89,10 @@ fn constant_graph(root: &Tensor) -> Result<Graph> {
             stack.push((t.clone(), true));
             stack.extend(t.operands().iter().map(|o| (o.clone(), false)));
             continue;
+        }
+        computed = computed.saturating_add(t.elem_count());
+        if computed > COMPUTED {
+            bail!("reading elements of {root:?} computes more than {COMPUTED} elements");
         }
         let node = Node {
             op: t.op().clone(),

@@ -108,6 +108,11 @@ fn evaluate(graph: &Graph, constant: &[bool], wanted: &[bool]) -> Vec<Option<Arr
         states: &[],
         weight: &|_| None,
     };
+    let mut last_use: Vec<usize> = (0..graph.nodes.len()).collect();
+    for id in graph.ids().filter(|id| needed[id.index()]) {
+        let inputs = graph.node(id).inputs.iter();
+        inputs.for_each(|i| last_use[i.index()] = id.index());
+    }
     let mut values: Vec<Array> = vec![Array::default(); graph.nodes.len()];
     let mut computed = vec![None; graph.nodes.len()];
     for id in graph.ids().filter(|id| needed[id.index()]) {
@@ -115,10 +120,18 @@ fn evaluate(graph: &Graph, constant: &[bool], wanted: &[bool]) -> Vec<Option<Arr
         let Ok(value) = reference::evaluate(graph, id, &values, &leaves) else {
             return vec![None; graph.nodes.len()];
         };
-        if targets[id.index()] {
-            computed[id.index()] = Some(value.clone());
-        }
         values[id.index()] = value;
+        // Tables may be large: nothing is held that no later node reads.
+        let read = graph.node(id).inputs.iter().chain([&id]);
+        for i in read
+            .map(|i| i.index())
+            .filter(|i| last_use[*i] == id.index())
+        {
+            let value = std::mem::take(&mut values[i]);
+            if targets[i] && computed[i].is_none() {
+                computed[i] = Some(value);
+            }
+        }
     }
     computed
 }

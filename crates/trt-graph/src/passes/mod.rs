@@ -30,6 +30,7 @@ pub const PASSES: &[Pass] = &[
     ("rope", rope::run),
     ("softmax", softmax::run),
     ("attention", attention::run),
+    ("trim", trim::run),
     ("fold", fold::run),
     ("expand", expand::run),
     ("trim", trim::run),

@@ -4,6 +4,9 @@
 //! after [`Program::verify`] every id exists, every size fits, operands have the dtype that
 //! their kernel expects, nothing is read before it is written, and what weights are said to be
 //! used for is what they are used for.
+//!
+//! Checking ends soon whatever the program says: it takes time and memory in proportion to the
+//! program's own size, but for what is counted and bounded here.
 
 use super::{Buffer, BufferId, BufferKind, Launch, Program, Source};
 use crate::Error;
@@ -16,8 +19,14 @@ use trt_kernel::{Arg, DType, Dim, Inst, Interval, Kernel, Order, Var};
 const LARGEST: i64 = 1 << 48;
 /// The most axes of a tensor.
 const AXES: usize = 16;
-/// The most arguments of a launch.
+/// The most arguments of a launch, and the most pairs of buffers that may share memory in it.
 const ARGUMENTS: usize = 1 << 10;
+/// The most kernels in one launch.
+const PARTS: usize = 1 << 8;
+/// The most terms that multiplying a shape's sizes goes through.
+const TERMS: usize = 1 << 12;
+/// The most instructions that are looked at to tell that parts of one launch do not meet.
+const LOOKS: usize = 1 << 22;
 
 type Checked = Result<(), String>;
 
@@ -107,6 +116,10 @@ impl Program {
     }
 
     fn check_launch(&self, launch: &Launch, ranges: &[Interval]) -> Checked {
+        let parts = launch.kernel.parts().len();
+        ensure(parts <= PARTS, || format!("{parts} kernels in one launch"))?;
+        let pairs = launch.in_place.len();
+        ensure(pairs <= ARGUMENTS, || format!("{pairs} in place"))?;
         let dtypes = launch.kernel.args();
         let fits = launch.args.len() == dtypes.len() && dtypes.len() <= ARGUMENTS;
         ensure(fits, || {
@@ -213,6 +226,7 @@ pub(crate) fn apart(kernel: &Kernel, args: &[Source]) -> Checked {
         _ => return Ok(()),
     };
     let source = |first: u16, i: usize| args.get(first as usize + i);
+    let looks = std::cell::Cell::new(0usize);
     for (first, part) in kernel.numbered_parts() {
         for written in part.written() {
             let out = source(first, written.0 as usize);
@@ -221,7 +235,11 @@ pub(crate) fn apart(kernel: &Kernel, args: &[Source]) -> Checked {
                 let uses = |i: &usize| out.is_some() && source(f, *i) == out;
                 let chain = group.order == Order::Chain && f > first;
                 let mut shared = (0..other.args().len()).filter(uses);
-                let fits = |i| chain && follows(part, written, other, Arg(i as u16));
+                let fits = |i| {
+                    looks.set(looks.get() + instructions(part) + instructions(other));
+                    let few = looks.get() <= LOOKS;
+                    few && chain && follows(part, written, other, Arg(i as u16))
+                };
                 ensure(shared.all(fits), || {
                     let out = out.map_or_else(String::new, Source::to_string);
                     format!("one part writes {out}, which another uses")
@@ -232,6 +250,14 @@ pub(crate) fn apart(kernel: &Kernel, args: &[Source]) -> Checked {
     match group.order {
         Order::Side => Ok(()),
         Order::Chain => one_left(kernel, args),
+    }
+}
+
+/// How many instructions telling whether one product follows another looks at.
+fn instructions(kernel: &Kernel) -> usize {
+    match kernel {
+        Kernel::Matmul(k) => k.bodies().map(|b| b.insts.len()).sum(),
+        _ => 0,
     }
 }
 
@@ -303,6 +329,9 @@ fn count(shape: &[Dim], ranges: &[Interval]) -> Result<Dim, String> {
     ensure(total <= LARGEST, || {
         format!("[{}] has too many elements", elements().join(", "))
     })?;
+    let terms = shape.iter().map(|d| d.terms().len().max(1));
+    let terms = terms.fold(1, usize::saturating_mul);
+    ensure(terms <= TERMS, || format!("a product of {terms} terms"))?;
     Ok(Dim::product(shape))
 }
 

@@ -8,6 +8,7 @@ mod ops;
 mod values;
 
 pub use ops::{binary, compare, hidden, unary};
+pub(crate) use values::element;
 pub use values::{Array, decode, encode, round};
 
 use crate::Error;

@@ -69,24 +69,28 @@ pub fn round(value: f64, dtype: DType) -> f64 {
 
 /// Elements of little-endian bytes.
 pub fn decode(bytes: &[u8], dtype: DType) -> Vec<f64> {
-    let chunk = |c: &[u8]| -> [u8; 8] {
-        let mut b = [0; 8];
-        b[..c.len()].copy_from_slice(c);
-        b
-    };
-    bytes
-        .chunks_exact(dtype.size())
-        .map(|c| {
-            let bits = u64::from_le_bytes(chunk(c));
-            match dtype {
-                DType::U8 | DType::U32 => bits as f64,
-                DType::I64 => bits as i64 as f64,
-                DType::BF16 => bf16::from_bits(bits as u16).to_f64(),
-                DType::F16 => f16::from_bits(bits as u16).to_f64(),
-                DType::F32 => f64::from(f32::from_bits(bits as u32)),
-            }
-        })
-        .collect()
+    let each = bytes.chunks_exact(dtype.size());
+    each.map(|c| one(c, dtype)).collect()
+}
+
+/// One element of little-endian bytes, if they reach that far.
+pub(crate) fn element(bytes: &[u8], i: usize, dtype: DType) -> Option<f64> {
+    let at = i.checked_mul(dtype.size())?;
+    let chunk = bytes.get(at..at.checked_add(dtype.size())?)?;
+    Some(one(chunk, dtype))
+}
+
+fn one(chunk: &[u8], dtype: DType) -> f64 {
+    let mut word = [0; 8];
+    word[..chunk.len()].copy_from_slice(chunk);
+    let bits = u64::from_le_bytes(word);
+    match dtype {
+        DType::U8 | DType::U32 => bits as f64,
+        DType::I64 => bits as i64 as f64,
+        DType::BF16 => bf16::from_bits(bits as u16).to_f64(),
+        DType::F16 => f16::from_bits(bits as u16).to_f64(),
+        DType::F32 => f64::from(f32::from_bits(bits as u32)),
+    }
 }
 
 /// Little-endian bytes of elements.

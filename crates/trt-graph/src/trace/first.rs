@@ -87,16 +87,90 @@ fn at(op: &Op, env: &Env) -> Op {
     }
 }
 
+/// Whether two constants have the same elements. Masks of long calls have many, so elements are
+/// made one at a time where that can be.
 fn by_value(general: &Graph, a: NodeId, first: &Graph, b: NodeId, env: &Env) -> bool {
-    match (
-        reference::constant(general, a, env),
-        reference::constant(first, b, env),
-    ) {
-        (Some(x), Some(y)) => x
-            .data
-            .iter()
-            .zip(&y.data)
-            .all(|(x, y)| x.to_bits() == y.to_bits()),
-        _ => false,
+    let Op::Const(literal) = &first.node(b).op else {
+        return false;
+    };
+    let dtype = first.node(b).dtype;
+    let given = |i: usize| reference::element(&literal.bytes, i, dtype);
+    let n = literal.bytes.len() / dtype.size();
+    if let Some(of) = Elements::of(general, a, env) {
+        let same = |i: usize| {
+            let (x, y) = (reference::round(of.at(i), dtype), given(i));
+            y.is_some_and(|y| x.to_bits() == y.to_bits())
+        };
+        return (0..n).all(same);
+    }
+    let computed = reference::constant(general, a, env);
+    computed.is_some_and(|x| {
+        let same = |(i, x): (usize, &f64)| given(i).is_some_and(|y| x.to_bits() == y.to_bits());
+        x.data.len() == n && x.data.iter().enumerate().all(same)
+    })
+}
+
+/// The elements of what recognised constants are made of.
+enum Elements {
+    Fill(f64),
+    Range {
+        start: i64,
+        step: i64,
+    },
+    Hidden {
+        keys: usize,
+        offset: i64,
+        window: Option<usize>,
+    },
+    Choice(Box<[Elements; 3]>),
+}
+
+impl Elements {
+    fn of(g: &Graph, id: NodeId, env: &Env) -> Option<Elements> {
+        let node = g.node(id);
+        let input = |i: usize| Elements::of(g, *node.inputs.get(i)?, env);
+        Some(match &node.op {
+            Op::Float(v) => Elements::Fill(f64::from(*v)),
+            Op::Int(d) => Elements::Fill(d.checked_eval(env)? as f64),
+            Op::Arange { start, step } => Elements::Range {
+                start: start.checked_eval(env)?,
+                step: *step,
+            },
+            Op::Causal { offset, window } => Elements::Hidden {
+                keys: node.shape.get(1)?.size(env).max(1),
+                offset: offset.checked_eval(env)?,
+                window: *window,
+            },
+            Op::Where => Elements::Choice(Box::new([input(0)?, input(1)?, input(2)?])),
+            Op::Reshape => input(0)?,
+            Op::Broadcast => match input(0)? {
+                Elements::Fill(v) => Elements::Fill(v),
+                Elements::Range { .. } | Elements::Hidden { .. } | Elements::Choice(_) => {
+                    return None;
+                }
+            },
+            _ => return None,
+        })
+    }
+
+    fn at(&self, i: usize) -> f64 {
+        match self {
+            Elements::Fill(v) => *v,
+            Elements::Range { start, step } => (start + step * i as i64) as f64,
+            Elements::Hidden {
+                keys,
+                offset,
+                window,
+            } => f64::from(u8::from(reference::hidden(
+                i / keys,
+                i % keys,
+                *offset,
+                *window,
+            ))),
+            Elements::Choice(parts) => match parts[0].at(i) != 0.0 {
+                true => parts[1].at(i),
+                false => parts[2].at(i),
+            },
+        }
     }
 }

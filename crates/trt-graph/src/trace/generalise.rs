@@ -12,14 +12,52 @@ use crate::Error;
 use crate::graph::{Graph, InputDecl, Node, NodeId, Op, StateDecl};
 use trt_kernel::{DType, Dim};
 
-pub(super) fn generalise(class: &Class, samples: Vec<Sample>) -> Result<Graph, Error> {
+pub(super) fn generalise(class: &Class, samples: &[Sample]) -> Result<Graph, Error> {
     let g = Generaliser {
         class,
         points: samples.iter().map(|s| s.values.clone()).collect(),
-        samples: &samples,
+        samples,
     };
-    g.same_structure()?;
+    for other in samples.iter().skip(1) {
+        same_structure(class, &samples[0], other)?;
+    }
     g.run()
+}
+
+/// Two samples have the same nodes, up to integers and constants.
+pub(super) fn same_structure(class: &Class, first: &Sample, other: &Sample) -> Result<(), Error> {
+    let (a, b) = (&first.graph, &other.graph);
+    let differs = |node: usize, left: String, right: String| Error::ControlFlow {
+        a: class.describe(&first.values),
+        b: class.describe(&other.values),
+        node,
+        left,
+        right,
+    };
+    for (i, (x, y)) in a.nodes.iter().zip(&b.nodes).enumerate() {
+        let same = shape_free(&x.op) == shape_free(&y.op)
+            && x.inputs == y.inputs
+            && x.dtype == y.dtype
+            && x.shape.len() == y.shape.len();
+        if !same {
+            return Err(differs(i, describe(x), describe(y)));
+        }
+    }
+    if a.nodes.len() != b.nodes.len() {
+        return Err(differs(
+            a.nodes.len().min(b.nodes.len()),
+            format!("{} nodes", a.nodes.len()),
+            format!("{} nodes", b.nodes.len()),
+        ));
+    }
+    if a.outputs != b.outputs || a.states.len() != b.states.len() {
+        return Err(differs(
+            0,
+            format!("{} states", a.states.len()),
+            format!("{} states", b.states.len()),
+        ));
+    }
+    Ok(())
 }
 
 struct Generaliser<'a> {
@@ -29,45 +67,6 @@ struct Generaliser<'a> {
 }
 
 impl Generaliser<'_> {
-    /// Every sample has the nodes of the first, up to integers and constants.
-    fn same_structure(&self) -> Result<(), Error> {
-        let first = &self.samples[0];
-        for other in &self.samples[1..] {
-            let (a, b) = (&first.graph, &other.graph);
-            let differs = |node: usize, left: String, right: String| Error::ControlFlow {
-                a: self.class.describe(&first.values),
-                b: self.class.describe(&other.values),
-                node,
-                left,
-                right,
-            };
-            for (i, (x, y)) in a.nodes.iter().zip(&b.nodes).enumerate() {
-                let same = shape_free(&x.op) == shape_free(&y.op)
-                    && x.inputs == y.inputs
-                    && x.dtype == y.dtype
-                    && x.shape.len() == y.shape.len();
-                if !same {
-                    return Err(differs(i, describe(x), describe(y)));
-                }
-            }
-            if a.nodes.len() != b.nodes.len() {
-                return Err(differs(
-                    a.nodes.len().min(b.nodes.len()),
-                    format!("{} nodes", a.nodes.len()),
-                    format!("{} nodes", b.nodes.len()),
-                ));
-            }
-            if a.outputs != b.outputs || a.states.len() != b.states.len() {
-                return Err(differs(
-                    0,
-                    format!("{} states", a.states.len()),
-                    format!("{} states", b.states.len()),
-                ));
-            }
-        }
-        Ok(())
-    }
-
     fn run(&self) -> Result<Graph, Error> {
         let first = &self.samples[0].graph;
         let mut out = Graph {

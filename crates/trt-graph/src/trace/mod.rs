@@ -9,7 +9,9 @@ mod first;
 mod fit;
 mod generalise;
 mod literal;
+mod points;
 mod profile;
+mod reach;
 mod recorder;
 mod sample;
 
@@ -19,27 +21,213 @@ pub(crate) use recorder::{current_epoch, record};
 use crate::graph::Graph;
 use crate::mirror::candle_nn::VarBuilder;
 use crate::{Error, verify};
+use reach::Way;
+use sample::Sample;
 use trt_kernel::Env;
+
+/// Bytes of constants that one traced call may make.
+const CONSTANTS: u128 = 1 << 30;
 
 /// Traces a model for one class of calls and generalises it over the class's ranges.
 ///
 /// `load` builds a fresh model; it runs once for each sample point. The returned graph holds for
 /// every call in `class`; states that the model keeps are found and declared.
+///
+/// The model is traced at every corner of the profile, so whatever it does differently from some
+/// value of a runtime integer on, be it a window of its masks, a branch or a table, is in the
+/// graph or an error. What begins and ends between two sample points
+/// ([`Class::sample_points`]) is not seen.
+///
+/// # Errors
+///
+/// [`Error::Load`] and [`Error::Model`] with what the model's code returned; [`Error::Profile`],
+/// [`Error::TooFar`] and [`Error::TooLarge`] for a profile that cannot be traced to its ends;
+/// the rest for what does not generalise.
 pub fn trace<S: Step>(
     load: &mut dyn FnMut(VarBuilder) -> candle_core::Result<S>,
     vb: &VarBuilder,
     class: &Class,
 ) -> Result<Graph, Error> {
-    let points = class.sample_points()?;
-    let mut samples = Vec::with_capacity(points.len());
-    for point in points {
-        samples.push(sample::sample(load, vb, class, &point)?);
+    let mut tracer = Tracer {
+        load,
+        vb,
+        class,
+        samples: Vec::new(),
+    };
+    let (way, least) = tracer.way()?;
+    let points = class.points(least)?;
+    for point in &points.near {
+        tracer.add(point, way)?;
     }
-    let graph = generalise::generalise(class, samples)?;
+    // What does not grow evenly is told before its size elsewhere is asked for.
+    generalise::generalise(class, &tracer.samples)?;
+    let near = tracer.samples.len();
+    for point in &points.far {
+        affordable(class, &tracer.samples[..near], point)?;
+        match tracer.add(point, tracer.far(way, point)) {
+            Err(error @ Error::State { .. }) => {
+                return Err(tracer.narrowed(way, point.clone(), error));
+            }
+            other => other?,
+        }
+    }
+    let firsts = class.first_calls();
+    for point in &firsts {
+        affordable(class, &tracer.samples[..near], point)?;
+    }
+    let graph = match generalise::generalise(class, &tracer.samples) {
+        Err(error @ Error::ControlFlow { .. }) => {
+            let base = &tracer.samples[0];
+            let differs = |s: &&Sample| generalise::same_structure(class, base, s).is_err();
+            let bad = tracer
+                .samples
+                .iter()
+                .find(differs)
+                .map(|s| s.values.clone());
+            return Err(match bad {
+                Some(bad) => tracer.narrowed(way, bad, error),
+                None => error,
+            });
+        }
+        other => other?,
+    };
     verify(&graph, "trace")?;
-    if let Some(point) = class.first_call() {
-        let first = sample::sample(load, vb, class, &point)?;
-        first::check(&graph, &first.graph, &Env::new(&point), class)?;
+    for point in &firsts {
+        let first = sample::sample(tracer.load, vb, class, point, Way::Alone)?;
+        first::check(&graph, &first.graph, &Env::new(point), class)?;
     }
     Ok(graph)
+}
+
+struct Tracer<'a, S> {
+    load: &'a mut dyn FnMut(VarBuilder) -> candle_core::Result<S>,
+    vb: &'a VarBuilder,
+    class: &'a Class,
+    samples: Vec<Sample>,
+}
+
+impl<S: Step> Tracer<'_, S> {
+    fn sample(&mut self, point: &[i64], way: Way) -> Result<Sample, Error> {
+        sample::sample(self.load, self.vb, self.class, point, way)
+    }
+
+    fn add(&mut self, point: &[i64], way: Way) -> Result<(), Error> {
+        if self.samples.iter().all(|s| s.values != point) {
+            let sample = match self.sample(point, way) {
+                // A model may refuse the long calls on the way, which need not be those of any class.
+                Err(Error::Model { .. }) if way == Way::Both => self.sample(point, Way::Set)?,
+                other => other?,
+            };
+            self.samples.push(sample);
+        }
+        Ok(())
+    }
+
+    /// How points are come to, and the least number of cached positions at which that can be.
+    fn way(&mut self) -> Result<(Way, i64), Error> {
+        let (Some(past), Some(seq)) = (self.class.past(), self.class.seq()) else {
+            return Ok((Way::Alone, 0));
+        };
+        if self.class.ints[past].range.max == 0 {
+            return Ok((Way::Alone, 0));
+        }
+        let Some(trial) = self.class.trial() else {
+            return Ok((Way::Set, 1));
+        };
+        let reached = self.sample(&trial, Way::Reached)?;
+        let same = match self.sample(&trial, Way::Set) {
+            Ok(set) => set.graph == reached.graph,
+            Err(_) => false,
+        };
+        self.samples.push(reached);
+        match same {
+            true => Ok((Way::Set, 1)),
+            false => Ok((Way::Reached, self.class.ints[seq].range.min + 1)),
+        }
+    }
+
+    /// Control flow that differs at a point: between which two neighbouring calls it changes, so
+    /// that the error says where to split the profile.
+    fn narrowed(&mut self, way: Way, mut bad: Vec<i64>, mut error: Error) -> Error {
+        let class = self.class;
+        let Some(base) = self.samples.first() else {
+            return error;
+        };
+        let mut good = base.values.clone();
+        while let Some(middle) = between(&good, &bad) {
+            let sample = sample::sample(self.load, self.vb, class, &middle, way);
+            let same = sample.and_then(|s| generalise::same_structure(class, &self.samples[0], &s));
+            match same {
+                Ok(()) => good = middle,
+                Err(e @ (Error::ControlFlow { .. } | Error::State { .. })) => {
+                    (bad, error) = (middle, e);
+                }
+                Err(_) => break,
+            }
+        }
+        let good = class.describe(&good);
+        match &mut error {
+            Error::ControlFlow { a, .. } => *a = good,
+            Error::State { what, .. } => what.push_str(&format!(" (not so at {good})")),
+            _ => {}
+        }
+        error
+    }
+
+    /// The end of the cached positions is reached as far as that is cheap: there a model that
+    /// counts calls or positions by itself, and heeds that only from some number on, shows.
+    fn far(&self, way: Way, point: &[i64]) -> Way {
+        let (Some(past), Some(seq)) = (self.class.past(), self.class.seq()) else {
+            return way;
+        };
+        let shortest = self.class.ints[seq].range.min;
+        let end = point[seq] == shortest && point[past] > 2 * shortest;
+        match way {
+            Way::Set if end => Way::Both,
+            other => other,
+        }
+    }
+}
+
+/// A call half-way between two, if there is one.
+fn between(a: &[i64], b: &[i64]) -> Option<Vec<i64>> {
+    let half: Vec<i64> = a.iter().zip(b).map(|(a, b)| a + (b - a) / 2).collect();
+    (half != a).then_some(half)
+}
+
+/// Whether the constants that a call makes itself are not too large at a point, as they grow
+/// between the near samples.
+fn affordable(class: &Class, near: &[Sample], point: &[i64]) -> Result<(), Error> {
+    let points: Vec<Vec<i64>> = near.iter().map(|s| s.values.clone()).collect();
+    let Some(first) = near.first() else {
+        return Ok(());
+    };
+    let alike = |s: &Sample| {
+        let ranks = |s: &Sample| s.constants.iter().map(|c| c.0.len()).collect::<Vec<_>>();
+        ranks(s) == ranks(first)
+    };
+    if !near.iter().all(alike) {
+        return Ok(());
+    }
+    let env = Env::new(point);
+    let size = |i: usize, axis: usize| {
+        let sizes = near.iter().map(|s| s.constants[i].0[axis] as i64);
+        let size = fit::affine(&points, &sizes.collect::<Vec<_>>())?;
+        u128::try_from(size.checked_eval(&env)?).ok()
+    };
+    let mut bytes: u128 = 0;
+    for (i, (dims, width)) in first.constants.iter().enumerate() {
+        let mut sizes = (0..dims.len()).map(|axis| size(i, axis));
+        let elements = sizes.try_fold(1u128, |n, size| Some(n.saturating_mul(size?)));
+        // Only constants that nothing uses can have sizes that do not grow evenly.
+        bytes = bytes.saturating_add(elements.unwrap_or(0).saturating_mul(*width as u128));
+    }
+    match bytes > CONSTANTS {
+        true => Err(Error::TooLarge {
+            point: class.describe(point),
+            bytes,
+            most: CONSTANTS,
+        }),
+        false => Ok(()),
+    }
 }

@@ -27,20 +27,28 @@ pub struct Profile {
     pub classes: Vec<Class>,
 }
 
-/// The largest `past` at which models are sampled; what holds up to here is taken to hold up to
-/// the end of the profile.
-const SAMPLED_PAST: i64 = 4608;
-/// The longest sequence of one call while a sample point's state is built up.
-pub(crate) const WARM_UP: i64 = 512;
+/// The largest value of a runtime integer: sizes made of several still fit 64 bits.
+const LARGEST: i64 = 1 << 48;
+/// The least `max_context` with a class for several tokens at once: tracing it takes two calls of
+/// two tokens.
+const LEAST_PREFILL: usize = 4;
 
 impl Profile {
     /// Calls of a decoder with a cache: `past` tokens are cached, `seq` are new. One class serves
-    /// single tokens, another 2 to `max_seq`; `past + seq` stays within `max_context`.
+    /// single tokens, another 2 to `max_seq`; `past + seq` stays within `max_context`, and so does
+    /// `max_seq`. Any two sizes from 1 on will do; tables of `max_context` rows are enough for
+    /// everything that is traced. Without room for two calls of two tokens (`max_seq` of 1 or
+    /// `max_context` below 4) there are only single tokens, in which prompts then run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Profile`] if a size is 0 or above 2^48.
     pub fn decoder(max_context: usize, max_seq: usize) -> Result<Profile, Error> {
-        if max_seq < 2 || max_context < max_seq + 4 {
+        let fits = |n: usize| n > 0 && i64::try_from(n).is_ok_and(|n| n <= LARGEST);
+        if !fits(max_seq) || !fits(max_context) {
             return Err(Error::Profile(format!(
-                "a decoder needs max_seq of 2 or more (is {max_seq}) and max_context of at least \
-                 max_seq + 4 (is {max_context})"
+                "a decoder needs max_seq (is {max_seq}) and max_context (is {max_context}) from 1 \
+                 to {LARGEST}"
             )));
         }
         let int = |name: &str, min: usize, max: usize| IntVar {
@@ -55,28 +63,22 @@ impl Profile {
             ints: vec![int("past", 0, past), int("seq", low, high)],
             max_context: Some(max_context as i64),
         };
-        Ok(Profile {
-            classes: vec![
-                class("decode", max_context - 1, 1, 1),
-                class("prefill", max_context - 2, 2, max_seq),
-            ],
-        })
+        let mut classes = vec![class("decode", max_context - 1, 1, 1)];
+        let max_seq = max_seq.min(max_context);
+        if max_seq >= 2 && max_context >= LEAST_PREFILL {
+            classes.push(class("prefill", max_context - 2, 2, max_seq));
+        }
+        Ok(Profile { classes })
     }
 
-    /// Calls without cache: each integer has a name and an inclusive range.
+    /// Calls without cache: each integer has a name and an inclusive range. An integer that no
+    /// input's shape shows is given with each call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Profile`] if there are more than [`Var::MAX`] integers, two of one name, or a range
+    /// that is empty, negative or above 2^48.
     pub fn single(ints: &[(&str, i64, i64)]) -> Result<Profile, Error> {
-        if ints.len() > Var::MAX {
-            return Err(Error::Profile(format!(
-                "{} runtime integers; at most {} are supported",
-                ints.len(),
-                Var::MAX
-            )));
-        }
-        if let Some((name, min, max)) = ints.iter().find(|(_, min, max)| *min < 0 || min > max) {
-            return Err(Error::Profile(format!(
-                "range {min}..={max} of {name} is empty or negative"
-            )));
-        }
         let ints = ints
             .iter()
             .map(|(name, min, max)| IntVar {
@@ -87,17 +89,47 @@ impl Profile {
                 },
             })
             .collect();
+        let class = Class {
+            name: "call".into(),
+            ints,
+            max_context: None,
+        };
+        class.check()?;
         Ok(Profile {
-            classes: vec![Class {
-                name: "call".into(),
-                ints,
-                max_context: None,
-            }],
+            classes: vec![class],
         })
     }
 }
 
 impl Class {
+    /// Whether its integers can be those of a program.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let refused = |what: String| Err(Error::Profile(what));
+        if self.ints.len() > Var::MAX {
+            let (n, most) = (self.ints.len(), Var::MAX);
+            return refused(format!(
+                "{n} runtime integers; at most {most} are supported"
+            ));
+        }
+        for (i, int) in self.ints.iter().enumerate() {
+            let (name, Interval { min, max }) = (&int.name, int.range);
+            if min < 0 || min > max || max > LARGEST {
+                return refused(format!(
+                    "range {min}..={max} of {name} is empty, negative or above {LARGEST}"
+                ));
+            }
+            if self.ints[..i].iter().any(|o| o.name == *name) {
+                return refused(format!("two runtime integers are called {name}"));
+            }
+        }
+        match self.max_context {
+            Some(n) if !(1..=LARGEST).contains(&n) => {
+                refused(format!("a context of {n} is not from 1 to {LARGEST}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The index of `past`, the number of cached positions, if calls have one.
     pub(crate) fn past(&self) -> Option<usize> {
         self.ints.iter().position(|i| i.name == "past")
@@ -114,7 +146,11 @@ impl Class {
             .past()
             .zip(self.seq())
             .map(|(p, s)| values.get(p).zip(values.get(s)));
-        let fits = |limit: i64| total.flatten().is_none_or(|(p, s)| p + s <= limit);
+        let fits = |limit: i64| {
+            total
+                .flatten()
+                .is_none_or(|(p, s)| p.saturating_add(*s) <= limit)
+        };
         values.len() == self.ints.len()
             && self.max_context.is_none_or(fits)
             && self
@@ -122,60 +158,6 @@ impl Class {
                 .iter()
                 .zip(values)
                 .all(|(i, v)| (i.range.min..=i.range.max).contains(v))
-    }
-
-    /// The calls at which a model is traced: points that determine every affine function of the
-    /// varying integers, one more that verifies it, and the corners of the profile where bounds
-    /// and windows show.
-    pub fn sample_points(&self) -> Result<Vec<Vec<i64>>, Error> {
-        let past = self.past();
-        let seq_min = self.seq().map_or(0, |s| self.ints[s].range.min);
-        // A state is only visible if an earlier call of the same class made it.
-        let low = |i: usize| {
-            let r = self.ints[i].range;
-            match past == Some(i) {
-                true => (r.min.max(seq_min + 1), r.max.min(SAMPLED_PAST)),
-                false => (r.min, r.max),
-            }
-        };
-        let base: Vec<i64> = (0..self.ints.len()).map(|i| low(i).0).collect();
-        let mut points = vec![base.clone()];
-        for i in 0..self.ints.len() {
-            let (min, max) = low(i);
-            for step in [1, 3] {
-                if min + step <= max {
-                    let mut p = base.clone();
-                    p[i] = min + step;
-                    points.push(p);
-                }
-            }
-            if max > min + 3 {
-                let mut p = base.clone();
-                p[i] = max;
-                points.push(p);
-            }
-            if min > max {
-                return Err(Error::Profile(format!(
-                    "{} has no value to sample in {min}..={max}",
-                    self.ints[i].name
-                )));
-            }
-        }
-        let joint: Vec<i64> = (0..self.ints.len())
-            .map(|i| (low(i).0 + 2).min(low(i).1))
-            .collect();
-        points.push(joint);
-        points.sort();
-        points.dedup();
-        Ok(points)
-    }
-
-    /// A call without anything cached, if the class has such calls.
-    pub(crate) fn first_call(&self) -> Option<Vec<i64>> {
-        let past = self.past().filter(|p| self.ints[*p].range.min == 0)?;
-        let mut values: Vec<i64> = self.ints.iter().map(|i| i.range.min).collect();
-        values[past] = 0;
-        self.seq().map(|_| values)
     }
 
     /// A call's integers by name: `past=5 seq=2`.

@@ -1,10 +1,11 @@
 //! One sample point: run the model up to it and take the last call as a graph.
 //!
-//! With a cache, the point `(past, seq)` is reached by warm-up calls, then one call of the same
-//! class that ends at `past`, then the call itself. What the last call takes from the one before
-//! it is a state; the tensor at the same place in the last call's own list is its next value.
+//! With a cache, a point `(past, seq)` is reached by calls that end at `past`, the last of them of
+//! the same class, then the call itself. What that takes from the call before it is a state; the
+//! tensor at the same place in its own list is the state's next value.
 
-use super::profile::{Call, Class, Step, WARM_UP};
+use super::profile::{Call, Class, Step};
+use super::reach::{Stage, Way};
 use super::recorder::{Recording, Scope};
 use crate::Error;
 use crate::graph::{Graph, InputDecl, Node, NodeId, Op, StateDecl};
@@ -17,6 +18,8 @@ use trt_kernel::Dim;
 pub(super) struct Sample {
     pub values: Vec<i64>,
     pub graph: Graph,
+    /// Shape and bytes of an element of each constant that the call made.
+    pub constants: Vec<(Vec<usize>, usize)>,
 }
 
 pub(super) fn sample<S: Step>(
@@ -24,55 +27,42 @@ pub(super) fn sample<S: Step>(
     vb: &VarBuilder,
     class: &Class,
     point: &[i64],
+    way: Way,
 ) -> Result<Sample, Error> {
-    let failed = |values: &[i64]| {
-        let point = class.describe(values);
-        move |source| Error::Model { point, source }
-    };
     let scope = Scope::start();
-    let mut model = load(vb.clone()).map_err(failed(point))?;
+    let mut model = load(vb.clone()).map_err(|source| Error::Load { source })?;
+    let mut journey = way.to(class, point);
     let mut last = None;
-    for values in calls_up_to(class, point) {
-        scope.next_call();
-        let call = Call::new(class, values.clone());
-        let outputs = model.step(&call).map_err(failed(&values))?;
-        last = Some((outputs, call.inputs.into_inner()));
+    while let Some(stage) = journey.next(&scope.made())? {
+        // What a call returned is not what the model keeps.
+        drop(last.take());
+        match stage {
+            Stage::Call(values) => {
+                scope.next_call();
+                let call = Call::new(class, values.clone());
+                let outputs = model.step(&call).map_err(|source| Error::Model {
+                    point: class.describe(&values),
+                    source,
+                })?;
+                last = Some((outputs, call.inputs.into_inner()));
+            }
+            Stage::Resize { by, seq } => scope.resize_kept(by, seq),
+        }
     }
     drop(model);
     let recording = scope.finish();
     let (outputs, inputs) = last.unwrap_or_default();
-    let graph = extract(&recording, &outputs, &inputs)?;
+    let graph = extract(&recording, &outputs, &inputs, &class.describe(point))?;
+    let constant = |t: &Tensor| match t.op() {
+        Op::Const(_) => Some((t.dims().to_vec(), t.kernel_dtype().size())),
+        _ => None,
+    };
+    let call = recording.calls.last();
     Ok(Sample {
         values: point.to_vec(),
         graph,
+        constants: call.map_or_else(Vec::new, |c| c.iter().filter_map(constant).collect()),
     })
-}
-
-/// The calls that lead to a point, the point's own call last.
-fn calls_up_to(class: &Class, point: &[i64]) -> Vec<Vec<i64>> {
-    let (Some(past), Some(seq)) = (class.past(), class.seq()) else {
-        return vec![point.to_vec()];
-    };
-    let at = |p: i64, s: i64| {
-        let mut values = point.to_vec();
-        values[past] = p;
-        values[seq] = s;
-        values
-    };
-    if point[past] == 0 {
-        return vec![point.to_vec()];
-    }
-    let same_class = class.ints[seq].range.min;
-    let mut calls = Vec::new();
-    let mut reached = 0;
-    while reached < point[past] - same_class {
-        let step = (point[past] - same_class - reached).min(WARM_UP);
-        calls.push(at(reached, step));
-        reached += step;
-    }
-    calls.push(at(reached, same_class));
-    calls.push(point.to_vec());
-    calls
 }
 
 /// Tensors that the last call took from the one before it.
@@ -85,6 +75,7 @@ fn extract(
     rec: &Recording,
     outputs: &[Tensor],
     inputs: &[(String, Tensor)],
+    point: &str,
 ) -> Result<Graph, Error> {
     let epoch = rec.calls.len().saturating_sub(1);
     let empty = Vec::new();
@@ -124,7 +115,9 @@ fn extract(
         let missing = || Error::State {
             state,
             what: format!(
-                "the calls before and at the sample point make {} and {} tensors",
+                "the call before {point} makes {} tensors and that call {}, so what one keeps is not \
+                 found in the other: the model's control flow differs between them; split the profile \
+                 where it changes",
                 before.len(),
                 call.len()
             ),

@@ -2,11 +2,13 @@
 
 mod before;
 mod conv;
+mod ends;
 mod fused;
 mod mirror;
 mod passes;
 mod programs;
 mod random;
+mod sizes;
 mod stored;
 mod support;
 mod text;

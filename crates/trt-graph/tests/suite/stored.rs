@@ -98,6 +98,60 @@ fn a_program_that_breaks_an_invariant_is_refused_and_named() {
     }
 }
 
+/// A size of so many terms.
+fn terms(n: usize) -> Dim {
+    let powers = |i: usize| [(i % 9) as u8, (i / 9 % 9) as u8, (i / 81 % 9) as u8, 0];
+    Dim::from_terms((0..n).map(|i| (powers(i), 1)).collect())
+}
+
+#[test]
+fn sizes_of_many_terms_are_refused_before_they_are_multiplied() {
+    let mut program = program();
+    // Each integer is 1, so each size is no more than its terms are.
+    let one = IntVar {
+        name: "n".into(),
+        range: k::Interval { min: 1, max: 1 },
+    };
+    program.ints = ["a", "b", "c", "d"]
+        .map(|name| IntVar {
+            name: name.into(),
+            ..one.clone()
+        })
+        .to_vec();
+    program.outputs[0].0 = vec![terms(8); 16];
+    let start = std::time::Instant::now();
+    let error = program.verify().unwrap_err().to_string();
+    assert!(
+        error.contains("a product of 281474976710656 terms"),
+        "{error}"
+    );
+    assert!(start.elapsed().as_secs() < 2);
+    let stored = postcard::to_allocvec(&terms(700)).unwrap();
+    let error = postcard::from_bytes::<Dim>(&stored);
+    assert!(error.is_err(), "{error:?}");
+    let most = postcard::to_allocvec(&terms(256)).unwrap();
+    assert_eq!(postcard::from_bytes::<Dim>(&most).unwrap(), terms(256));
+}
+
+#[test]
+fn launches_of_very_many_kernels_are_refused_at_once() {
+    let mut program = grouped();
+    let group = program
+        .launches
+        .iter_mut()
+        .find_map(|l| match &mut l.kernel {
+            Kernel::Group(group) => Some(group),
+            _ => None,
+        });
+    let group = group.unwrap();
+    let part = group.parts[0].clone();
+    group.parts.resize(200_000, part);
+    let start = std::time::Instant::now();
+    let error = program.verify().unwrap_err().to_string();
+    assert!(error.contains("200000 kernels in one launch"), "{error}");
+    assert!(start.elapsed().as_secs() < 2);
+}
+
 /// The first row kernel.
 fn row(p: &mut Program) -> &mut k::Row {
     let row = p.launches.iter_mut().find_map(|l| match &mut l.kernel {

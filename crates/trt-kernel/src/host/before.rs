@@ -6,7 +6,7 @@ use super::attention;
 use super::program::Program;
 use super::row;
 use super::scratch;
-use super::span::{Args, Span};
+use super::span::{Args, Raw};
 use super::team::Team;
 use crate::{Attention, BodyError, Env, Row};
 
@@ -46,7 +46,7 @@ impl Before {
     ) -> Result<(), HostError> {
         scratch::with(self.floats, |queries| {
             let mut spans = args.spans.to_vec();
-            spans.push(Span::from_mut(queries));
+            spans.push(Raw::from_mut(queries));
             let args = Args {
                 spans: &spans,
                 dtypes: &self.attention.args,

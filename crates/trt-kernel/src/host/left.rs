@@ -10,7 +10,7 @@ use super::matmul;
 use super::program::Program;
 use super::row;
 use super::scratch;
-use super::span::{Args, Span};
+use super::span::{Args, Raw};
 use super::team::Team;
 use crate::{BodyError, DType, Env, Matmul, Row};
 use std::ops::Range;
@@ -42,11 +42,12 @@ impl Split {
         args: Args,
         team: &Team,
     ) -> Result<(), HostError> {
-        let elements: usize = self.row.space.iter().map(|d| d.size(env)).product();
-        let size = self.product.left_dtype().size();
-        scratch::with((elements * size).div_ceil(size_of::<f32>()), |left| {
+        let sizes = self.row.space.iter().map(|d| d.size(env));
+        let elements = sizes.fold(1, usize::saturating_mul);
+        let bytes = elements.saturating_mul(self.product.left_dtype().size());
+        scratch::with(bytes.div_ceil(size_of::<f32>()), |left| {
             let mut spans = args.spans.to_vec();
-            spans.push(Span::from_mut(left));
+            spans.push(Raw::from_mut(left));
             let dtypes: &[DType] = &self.product.args;
             let args = Args {
                 spans: &spans,

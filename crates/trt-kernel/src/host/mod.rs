@@ -17,6 +17,7 @@ mod left;
 mod math;
 mod matmul;
 mod moves;
+mod panics;
 mod pieces;
 mod program;
 mod row;
@@ -35,6 +36,7 @@ mod tile;
 #[allow(unsafe_code)]
 mod x86;
 
+pub use panics::contain;
 pub use span::Span;
 pub use team::Team;
 
@@ -44,7 +46,6 @@ use left::Split;
 use program::Program;
 use span::Args;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a launch can fail with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +104,12 @@ pub enum HostError {
         row: usize,
         /// Rows of the table.
         entries: usize,
+    },
+    /// There is no memory for what a launch holds meanwhile.
+    #[error("no {bytes} bytes of working memory")]
+    Memory {
+        /// Bytes that it needs.
+        bytes: usize,
     },
     /// A part of a run panicked: a defect of this crate.
     #[error("a kernel part panicked: {message}")]
@@ -169,11 +176,22 @@ impl Prepared {
     /// these output columns; its weight span then starts at row `rows.start`, and both ends are
     /// multiples of [`crate::ROW_PANEL`] or `n`. Spans may coincide for in-place pointwise work.
     /// After an error the written arguments hold anything.
-    pub fn run(
+    ///
+    /// # Safety
+    /// With a team of several threads, no byte that one output element of the kernel writes may be
+    /// read or written on behalf of another: neither by views of one argument that meet there (a
+    /// store of stride 0, say), nor through two spans that share it. What
+    /// [`Kernel::check`] sees is not enough for that, since strides and sizes are those of a call.
+    /// With one thread nothing is asked: see [`run_on_slices`].
+    #[allow(
+        unsafe_code,
+        reason = "what a kernel is told to write cannot be checked here"
+    )]
+    pub unsafe fn run(
         &self,
         env: &Env,
         rows: Option<Range<usize>>,
-        spans: &[Span<'_>],
+        spans: &mut [Span<'_>],
         team: &Team,
     ) -> Result<(), HostError> {
         if spans.len() != self.dtypes.len() {
@@ -183,7 +201,7 @@ impl Prepared {
             });
         }
         let args = Args {
-            spans,
+            spans: Span::raw(spans),
             dtypes: &self.dtypes,
         };
         if let Some(range) = &rows
@@ -197,13 +215,8 @@ impl Prepared {
             });
         }
         // Views with absurd numbers may overflow before they are found to be outside.
-        catch_unwind(AssertUnwindSafe(|| self.launch(env, rows, args, team))).unwrap_or_else(
-            |panic| {
-                Err(HostError::Panicked {
-                    message: team::message(panic),
-                })
-            },
-        )
+        contain(|| self.launch(env, rows, args, team))
+            .unwrap_or_else(|message| Err(HostError::Panicked { message }))
     }
 
     fn launch(
@@ -285,12 +298,30 @@ fn limits(kernel: &Kernel) -> Result<(), KernelError> {
     }
 }
 
-/// Prepares and runs a kernel once with the global team; the parts of a group one by one.
+/// Prepares a kernel and runs it once, on the calling thread alone; the parts of a group one by one.
+#[allow(unsafe_code, reason = "one thread cannot race with itself")]
 pub fn run_on_slices(
     kernel: &Kernel,
     env: &Env,
     rows: Option<Range<usize>>,
     spans: &mut [Span<'_>],
+) -> Result<(), HostError> {
+    // SAFETY: a team of one is the calling thread, which does one element after another, and it
+    // holds the spans.
+    unsafe { run_with(kernel, env, rows, spans, &Team::new(1)) }
+}
+
+/// As [`run_on_slices`], with the threads of a team.
+///
+/// # Safety
+/// As for [`Prepared::run`], for each part of a group.
+#[allow(unsafe_code, reason = "passes the contract of `Prepared::run` on")]
+pub unsafe fn run_with(
+    kernel: &Kernel,
+    env: &Env,
+    rows: Option<Range<usize>>,
+    spans: &mut [Span<'_>],
+    team: &Team,
 ) -> Result<(), HostError> {
     kernel.check()?;
     let (expected, found) = (kernel.args().len(), spans.len());
@@ -299,7 +330,8 @@ pub fn run_on_slices(
     }
     for (first, part) in kernel.numbered_parts() {
         let own = first as usize..first as usize + part.args().len();
-        Prepared::new(part)?.run(env, rows.clone(), &spans[own], Team::global())?;
+        // SAFETY: the caller's promise.
+        unsafe { Prepared::new(part)?.run(env, rows.clone(), &mut spans[own], team)? };
     }
     Ok(())
 }

@@ -13,71 +13,102 @@ use half::f16;
 use std::marker::PhantomData;
 
 /// A memory range that a launch may read or write: start address and length in bytes.
-#[derive(Clone, Copy, Debug)]
+///
+/// A span has one owner: it is neither copied nor cloned, and a launch borrows its spans mutably.
+/// So two launches that run at once cannot write the same bytes unless somebody promised in
+/// [`Span::from_raw`] that they may.
+///
+/// ```compile_fail,E0382
+/// use trt_kernel::host::Span;
+/// let mut bytes = [0u8; 4];
+/// let span = Span::from_mut(&mut bytes);
+/// let mut twice = [span, span];
+/// ```
+#[derive(Debug)]
+#[repr(transparent)]
 pub struct Span<'a> {
-    ptr: *mut u8,
-    len: usize,
-    writable: bool,
+    raw: Raw,
     life: PhantomData<&'a mut [u8]>,
 }
 
-// SAFETY: a span is an address range; whoever makes one promises (by the borrow, or in
-// `from_raw`) that the range stays valid, and launches order conflicting accesses themselves.
-unsafe impl Send for Span<'_> {}
+/// A span without its owner: what the parts of one launch share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Raw {
+    ptr: *mut u8,
+    len: usize,
+    writable: bool,
+}
+
+// SAFETY: an address range is no access. All accesses go through [`Args`], which exists only while
+// a launch holds the spans mutably; that the parts of a launch do not race is the contract of
+// `Prepared::run`.
+unsafe impl Send for Raw {}
 // SAFETY: as above.
-unsafe impl Sync for Span<'_> {}
+unsafe impl Sync for Raw {}
 
 impl<'a> Span<'a> {
     /// A range that may only be read.
     pub fn from_slice<T: bytemuck::Pod>(slice: &'a [T]) -> Self {
-        Span {
+        Span::new(Raw {
             ptr: slice.as_ptr() as *mut u8,
             len: std::mem::size_of_val(slice),
             writable: false,
-            life: PhantomData,
-        }
+        })
     }
 
     /// A range that may be read and written.
     pub fn from_mut<T: bytemuck::Pod>(slice: &'a mut [T]) -> Self {
-        Span {
-            ptr: slice.as_mut_ptr() as *mut u8,
-            len: std::mem::size_of_val(slice),
-            writable: true,
-            life: PhantomData,
-        }
+        Span::new(Raw::from_mut(slice))
     }
 
     /// A range by address.
     ///
     /// # Safety
     /// `ptr..ptr + len` must be valid for reads (and for writes if `writable`) for as long as
-    /// the span or a copy of it is used, and nobody may access a byte of it while a launch
-    /// writes that byte.
+    /// the span is used, and nobody may access a byte of it while a launch writes that byte. Of
+    /// other spans of the same launch that share bytes with it, see [`super::Prepared::run`].
     pub unsafe fn from_raw(ptr: *mut u8, len: usize, writable: bool) -> Span<'static> {
-        Span {
-            ptr,
-            len,
-            writable,
-            life: PhantomData,
-        }
+        Span::new(Raw { ptr, len, writable })
+    }
+
+    fn new(raw: Raw) -> Self {
+        let life = PhantomData;
+        Span { raw, life }
     }
 
     /// Length in bytes.
     pub fn len(&self) -> usize {
-        self.len
+        self.raw.len
     }
 
     /// Whether the range is empty.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.raw.len == 0
+    }
+
+    /// The ranges of a launch's spans, for as long as it holds them.
+    pub(super) fn raw<'b>(spans: &'b mut [Span<'_>]) -> &'b [Raw] {
+        let (start, count) = (spans.as_ptr().cast::<Raw>(), spans.len());
+        // SAFETY: a span is laid out as its one field that has a size, and the borrow goes on.
+        unsafe { std::slice::from_raw_parts(start, count) }
+    }
+}
+
+impl Raw {
+    /// Memory of the launch itself, which must outlive what is made of this.
+    pub fn from_mut<T: bytemuck::Pod>(slice: &mut [T]) -> Raw {
+        Raw {
+            ptr: slice.as_mut_ptr() as *mut u8,
+            len: std::mem::size_of_val(slice),
+            writable: true,
+        }
     }
 }
 
 /// The arguments of one launch.
 #[derive(Clone, Copy)]
 pub(super) struct Args<'a> {
-    pub spans: &'a [Span<'a>],
+    pub spans: &'a [Raw],
     pub dtypes: &'a [DType],
 }
 

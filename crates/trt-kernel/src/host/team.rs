@@ -6,14 +6,13 @@
 //! enters only by adding one to `entered` while that epoch is open; the caller closes it when
 //! no part is left to claim and waits until `entered` is zero. Invariant: the job is written
 //! only while the word is closed with nobody inside, so a worker that comes late never sees a
-//! job that is gone, and the caller never waits for one that sleeps.
+//! job that is gone, and the caller never waits for one that sleeps. Neither depends on what parts
+//! do: the two who leave, the caller and a worker, do so by dropping a guard, also when they unwind.
 
-use super::HostError;
-use std::any::Any;
+use super::{HostError, contain};
 use std::cell::UnsafeCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -60,7 +59,7 @@ impl std::fmt::Debug for Team {
 
 impl Team {
     /// A team of `threads` threads, the caller of each run counted as one of them. Threads that
-    /// the system refuses to start are done without.
+    /// the system refuses to start are done without: [`Team::threads`] says how many there are.
     pub fn new(threads: usize) -> Team {
         let shared = Arc::new(Shared {
             word: AtomicU64::new(0),
@@ -89,13 +88,6 @@ impl Team {
         }
     }
 
-    /// The team of all cores, started at first use.
-    pub fn global() -> &'static Team {
-        static GLOBAL: OnceLock<Team> = OnceLock::new();
-        GLOBAL
-            .get_or_init(|| Team::new(std::thread::available_parallelism().map_or(1, |n| n.get())))
-    }
-
     /// How many threads work, the caller counted.
     pub fn threads(&self) -> usize {
         self.threads
@@ -115,7 +107,7 @@ impl Team {
         f: impl Fn(usize) -> Result<(), HostError> + Sync,
     ) -> Result<(), HostError> {
         if parts == 1 {
-            return f(0);
+            return contain(|| f(0)).unwrap_or_else(|message| Err(HostError::Panicked { message }));
         }
         let first: Mutex<Option<(usize, HostError)>> = Mutex::new(None);
         self.run(parts, |part| {
@@ -133,42 +125,71 @@ impl Team {
     }
 
     fn run_dyn(&self, parts: usize, f: &(dyn Fn(usize) + Sync)) -> Result<(), HostError> {
-        let guard = match parts > 1 && self.threads > 1 {
-            true => self.running.try_lock().ok(),
+        let turn = match parts > 1 && self.threads > 1 {
+            true => self.turn(),
             false => None,
         };
-        if guard.is_none() {
+        if turn.is_none() {
             let mut failure = None;
             for part in 0..parts {
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| f(part))) {
-                    failure.get_or_insert(message(panic));
+                if let Err(message) = contain(|| f(part)) {
+                    failure.get_or_insert(message);
                 }
             }
             return finish(failure);
         }
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes. The pointer is used by threads that entered this
-        // epoch, and this function returns only after all of them left it.
+        // epoch, and the guard below does not let go of this frame before all of them left it.
         let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(f) };
         // SAFETY: the word is closed with nobody inside (the end of the previous run), and the
         // run lock keeps other callers out.
         unsafe { *shared.job.get() = Some((job, parts)) };
         shared.next.store(0, Ordering::Relaxed);
         let epoch = (shared.word.load(Ordering::Relaxed) & !(EPOCH - 1)).wrapping_add(EPOCH);
+        let open = Opened(shared);
         shared.word.store(epoch | OPEN, Ordering::SeqCst);
         if shared.sleeping.load(Ordering::SeqCst) > 0 {
             drop(lock(&shared.door));
             shared.bell.notify_all();
         }
         shared.claim(f, parts);
-        shared.word.fetch_and(!OPEN, Ordering::AcqRel);
+        drop(open);
+        let failure = lock(&shared.failure).take();
+        drop(turn);
+        finish(failure)
+    }
+
+    /// The right to run, unless somebody has it.
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.running.try_lock() {
+            Ok(turn) => Some(turn),
+            // Who had it left by its guard, so the word is closed.
+            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// An epoch that is open: closed, and waited for, when this is dropped.
+struct Opened<'a>(&'a Shared);
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.0.word.fetch_and(!OPEN, Ordering::AcqRel);
         let mut turns = 0u32;
-        while shared.word.load(Ordering::Acquire) & ENTERED != 0 {
+        while self.0.word.load(Ordering::Acquire) & ENTERED != 0 {
             pause(&mut turns);
         }
-        let failure = lock(&shared.failure).take();
-        drop(guard);
-        finish(failure)
+    }
+}
+
+/// A worker inside an epoch: it leaves when this is dropped.
+struct Entered<'a>(&'a Shared);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.word.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -192,8 +213,8 @@ impl Shared {
             if part >= parts {
                 return;
             }
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| f(part))) {
-                lock(&self.failure).get_or_insert(message(panic));
+            if let Err(message) = contain(|| f(part)) {
+                lock(&self.failure).get_or_insert(message);
             }
         }
     }
@@ -214,12 +235,13 @@ impl Shared {
                 seen = seen.wrapping_sub(EPOCH);
                 continue;
             }
+            let inside = Entered(self);
             // SAFETY: entered while open, so the job stays in place until this thread leaves.
             if let Some((job, parts)) = unsafe { *self.job.get() } {
                 // SAFETY: as above; the closure outlives the epoch.
                 self.claim(unsafe { &*job }, parts);
             }
-            self.word.fetch_sub(1, Ordering::AcqRel);
+            drop(inside);
         }
     }
 
@@ -261,7 +283,7 @@ fn pause(turns: &mut u32) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -272,90 +294,5 @@ fn finish(failure: Option<String>) -> Result<(), HostError> {
     }
 }
 
-/// What a panic said.
-pub(super) fn message(panic: Box<dyn Any + Send>) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".to_owned())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_part_runs_once() {
-        let team = Team::new(3);
-        for parts in [0, 1, 2, 7, 100] {
-            for _ in 0..200 {
-                let counts: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
-                team.run(parts, |p| {
-                    counts[p].fetch_add(1, Ordering::Relaxed);
-                })
-                .unwrap();
-                assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
-            }
-        }
-    }
-
-    #[test]
-    fn runs_work_after_the_workers_slept() {
-        let team = Team::new(2);
-        for _ in 0..5 {
-            std::thread::sleep(Duration::from_millis(2));
-            let sum = AtomicUsize::new(0);
-            team.run(10, |p| {
-                sum.fetch_add(p, Ordering::Relaxed);
-            })
-            .unwrap();
-            assert_eq!(sum.into_inner(), 45);
-        }
-    }
-
-    #[test]
-    fn a_panic_in_a_part_is_an_error_and_the_team_lives_on() {
-        let team = Team::new(2);
-        let done = AtomicUsize::new(0);
-        let result = team.run(8, |p| {
-            assert_ne!(p, 3, "part three");
-            done.fetch_add(1, Ordering::Relaxed);
-        });
-        assert!(
-            matches!(result, Err(HostError::Panicked { message }) if message.contains("part three"))
-        );
-        assert_eq!(done.into_inner(), 7);
-        team.run(8, |_| {}).unwrap();
-    }
-
-    #[test]
-    fn nested_and_concurrent_runs_complete() {
-        let team = Team::new(2);
-        let sum = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
-                    for _ in 0..50 {
-                        team.run(4, |_| {
-                            team.run(4, |_| {
-                                sum.fetch_add(1, Ordering::Relaxed);
-                            })
-                            .unwrap();
-                        })
-                        .unwrap();
-                    }
-                });
-            }
-        });
-        assert_eq!(sum.into_inner(), 3 * 50 * 16);
-    }
-
-    #[test]
-    fn the_error_of_the_lowest_part_is_returned() {
-        let team = Team::new(2);
-        let result = team.try_run(20, |p| match p % 7 {
-            6 => Err(HostError::ReadOnly { arg: p as u16 }),
-            _ => Ok(()),
-        });
-        assert_eq!(result, Err(HostError::ReadOnly { arg: 6 }));
-    }
-}
+mod tests;

@@ -289,8 +289,9 @@ mod tests {
         let b: Vec<f32> = (0..cols * k).map(|i| i as f32).collect();
         for isa in Isa::available() {
             let mut out = vec![-1f32; k * PANEL];
+            let mut spans = [Span::from_slice(&b)];
             let args = Args {
-                spans: &[Span::from_slice(&b)],
+                spans: Span::raw(&mut spans),
                 dtypes: &[DType::F32],
             };
             let pack = Pack {

@@ -2,6 +2,11 @@
 
 use super::*;
 
+mod fields;
+mod hostile;
+mod rope;
+mod wrapped;
+
 /// A small valid file with `extra` keys added or replaced.
 fn json(extra: serde_json::Value) -> String {
     let mut base = serde_json::json!({
@@ -39,6 +44,14 @@ fn an_unknown_family_is_named_in_the_refusal() {
         said.contains("\"gemma2\"") && said.contains("mistral"),
         "{said}"
     );
+    // Its fields have other names: the family is looked at first.
+    let gpt2 = r#"{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 768, "vocab_size": "x"}"#;
+    let said = Config::from_json(gpt2)
+        .expect_err("another family")
+        .to_string();
+    assert!(said.contains("\"gpt2\" is not one of llama"), "{said}");
+    let said = Config::from_json("{}").expect_err("no family").to_string();
+    assert!(said.contains("no model_type"), "{said}");
 }
 
 #[test]
@@ -92,8 +105,12 @@ fn rope_scaling_is_read_from_old_and_new_keys() {
 
 #[test]
 fn an_unsupported_rope_type_is_named() {
-    let said = refusal(serde_json::json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}));
-    assert!(said.contains("yarn") && said.contains("llama3"), "{said}");
+    for name in ["longrope", "su", "mrope", "proportional"] {
+        for key in ["rope_type", "type"] {
+            let said = refusal(serde_json::json!({"rope_scaling": {key: name, "factor": 4.0}}));
+            assert!(said.contains(name) && said.contains("yarn"), "{said}");
+        }
+    }
 }
 
 #[test]
@@ -131,5 +148,30 @@ fn eos_is_one_number_or_several() {
         read(serde_json::json!({"eos_token_id": [2, 7]})).eos_token_ids,
         vec![2, 7]
     );
-    assert!(read(serde_json::json!({})).eos_token_ids.is_empty());
+    for none in [
+        serde_json::json!({}),
+        serde_json::json!({"eos_token_id": null, "bos_token_id": null}),
+        serde_json::json!({"eos_token_id": -1, "bos_token_id": -1}),
+        serde_json::json!({"eos_token_id": [-1, null]}),
+        serde_json::json!({"eos_token_id": []}),
+    ] {
+        let config = read(none);
+        assert!(config.eos_token_ids.is_empty() && config.bos_token_id.is_none());
+    }
+    let config = read(serde_json::json!({"eos_token_id": [2.0, -1, 7], "bos_token_id": 1.0}));
+    assert_eq!(
+        (config.bos_token_id, config.eos_token_ids),
+        (Some(1), vec![2, 7])
+    );
+    for bad in [
+        serde_json::json!("2"),
+        serde_json::json!(1u64 << 32),
+        serde_json::json!(2.5),
+    ] {
+        let said = refusal(serde_json::json!({"eos_token_id": bad}));
+        assert!(
+            said.contains("eos_token_id") && said.contains("token id"),
+            "{said}"
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! A device whose memory another party takes at a moment of the test's choice.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use trt_device::{Claim, Device, Error, Event, Executable, Graph, Host, Info, Memory, Paging};
@@ -81,11 +82,12 @@ impl Device for Thief {
 
     fn map(
         &self,
+        name: &Path,
         file: Arc<File>,
         map: Arc<memmap2::Mmap>,
         paging: Paging,
     ) -> Result<Memory, Error> {
-        self.inner.map(file, map, paging)
+        self.inner.map(name, file, map, paging)
     }
 
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error> {

@@ -12,12 +12,7 @@ pub fn rope(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
         _ => bail!("rope: table {t:?} for an input {xs:?}",),
     };
     let operands = vec![xs.clone(), table(cos)?, table(sin)?];
-    Ok(Tensor::make(
-        Op::Rope,
-        operands,
-        xs.shape().clone(),
-        xs.kernel_dtype(),
-    ))
+    Tensor::make(Op::Rope, operands, xs.shape().clone(), xs.kernel_dtype())
 }
 
 /// [`rope`] spelled in tensor operations; tables may have their halves repeated.

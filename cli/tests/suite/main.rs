@@ -1,0 +1,10 @@
+//! The program as users and hostile others meet it: each test starts the binary.
+
+mod broken;
+mod folders;
+mod hub;
+mod hubs;
+mod lines;
+mod models;
+mod pip;
+mod program;

@@ -1,0 +1,218 @@
+//! Files that are mapped, which may be cut or fail while they are.
+//!
+//! A page beyond the end of its file, or one that cannot be read, ends the process when it is
+//! touched. So nothing here or in a device touches a page of a mapping without having asked first
+//! whether the file is as long as it was ([`MappedFile::intact`]), and where bytes are only to be
+//! copied the file is read, which fails with an error ([`MappedFile::read`]). What is left is a
+//! file that is cut in the microseconds between the question and the touch.
+
+use crate::memory::lock;
+use crate::{Error, Paging};
+use memmap2::Mmap;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// A file with a read-only mapping of all of it.
+#[derive(Clone, Debug)]
+pub(crate) struct MappedFile {
+    /// What errors call it.
+    name: Arc<PathBuf>,
+    pub file: Arc<File>,
+    pub map: Arc<Mmap>,
+}
+
+/// A read-only mapping of a whole file, and what of it should be resident.
+pub(crate) struct Mapping {
+    file: MappedFile,
+    paging: Paging,
+    wanted: Mutex<Wanted>,
+}
+
+impl MappedFile {
+    pub fn new(name: &Path, file: Arc<File>, map: Arc<Mmap>) -> MappedFile {
+        MappedFile {
+            name: Arc::new(name.into()),
+            file,
+            map,
+        }
+    }
+
+    /// Whether the file is as long as its mapping.
+    pub fn intact(&self) -> Result<(), Error> {
+        let needed = self.map.len() as u64;
+        match self.file.metadata() {
+            Ok(meta) if meta.len() < needed => Err(Error::FileCut {
+                file: self.name.to_path_buf(),
+                needed,
+                found: meta.len(),
+            }),
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failed(0..self.map.len(), &error)),
+        }
+    }
+
+    /// Reads bytes of the file without touching the mapping. Of a file that was cut nothing is
+    /// read, not even what is left.
+    pub fn read(&self, offset: usize, target: &mut [u8]) -> Result<(), Error> {
+        self.intact()?;
+        let range = offset..offset.saturating_add(target.len());
+        self.file
+            .read_exact_at(target, offset as u64)
+            .map_err(|error| self.unreadable(range, &error))
+    }
+
+    /// Why a range could not be read: the file was cut, or what the system says.
+    pub fn unreadable(&self, range: Range<usize>, error: &io::Error) -> Error {
+        match self.intact() {
+            Err(cut) => cut,
+            // It has grown again since.
+            Ok(()) if error.kind() == ErrorKind::UnexpectedEof => Error::FileCut {
+                file: self.name.to_path_buf(),
+                needed: range.end as u64,
+                found: range.start as u64,
+            },
+            Ok(()) => self.failed(range, error),
+        }
+    }
+
+    fn failed(&self, range: Range<usize>, error: &io::Error) -> Error {
+        Error::FileRead {
+            file: self.name.to_path_buf(),
+            offset: range.start as u64,
+            bytes: range.len() as u64,
+            reason: error.to_string(),
+        }
+    }
+}
+
+impl Mapping {
+    pub fn new(file: MappedFile, paging: Paging) -> Mapping {
+        Mapping {
+            file,
+            paging,
+            wanted: Mutex::default(),
+        }
+    }
+
+    pub fn file(&self) -> &MappedFile {
+        &self.file
+    }
+
+    /// How its pages come and go.
+    pub fn paging(&self) -> Paging {
+        self.paging
+    }
+
+    /// What is wanted of it.
+    pub fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        lock(&self.wanted)
+    }
+}
+
+/// The ranges of a mapping that somebody wants resident: end by start, in bytes from its start.
+/// They never overlap.
+#[derive(Default)]
+pub(crate) struct Wanted(BTreeMap<usize, usize>);
+
+impl Wanted {
+    pub(crate) fn add(&mut self, start: usize, len: usize) {
+        self.remove(start, len);
+        self.0.insert(start, start + len);
+    }
+
+    /// Forgets a range, and the parts of others that it covers.
+    pub(crate) fn remove(&mut self, start: usize, len: usize) {
+        let end = start + len;
+        while let Some((&s, &e)) = self.0.range(..end).next_back() {
+            if e <= start {
+                return;
+            }
+            self.0.remove(&s);
+            if e > end {
+                self.0.insert(end, e);
+            }
+            if s < start {
+                self.0.insert(s, start);
+            }
+        }
+    }
+
+    /// The parts of a range that are not wanted, in order.
+    pub(crate) fn gaps(&self, range: Range<usize>) -> Vec<Range<usize>> {
+        let before = self.0.range(..range.start).next_back();
+        let mut start = before.map_or(range.start, |(_, &end)| end.max(range.start));
+        let mut gaps = Vec::new();
+        for (&next, &end) in self.0.range(range.clone()) {
+            gaps.push(start..next);
+            start = end;
+        }
+        gaps.push(start..range.end);
+        gaps.retain(|gap| gap.start < gap.end);
+        gaps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn wanted_ranges_are_found_and_forgotten() {
+        let mut wanted = Wanted::default();
+        for (start, len) in [(0, 10), (10, 5), (20, 10), (40, 1)] {
+            wanted.add(start, len);
+        }
+        assert_eq!(wanted.gaps(0..50), [15..20, 30..40, 41..50]);
+        assert_eq!(wanted.gaps(5..32), [15..20, 30..32]);
+        assert_eq!(wanted.gaps(2..8), []);
+        wanted.remove(10, 20);
+        assert_eq!(wanted.gaps(0..50), [10..40, 41..50]);
+        wanted.add(0, 100);
+        wanted.remove(20, 10);
+        assert_eq!(wanted.gaps(0..110), [20..30, 100..110]);
+    }
+
+    fn file(bytes: &[u8]) -> (MappedFile, File) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        // SAFETY: no byte of the mapping is touched in these tests.
+        let map = unsafe { Mmap::map(&file) }.unwrap();
+        let other = file.try_clone().unwrap();
+        let mapped = MappedFile::new(Path::new("w.bin"), Arc::new(file), Arc::new(map));
+        (mapped, other)
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_an_error_with_its_name_and_both_lengths() {
+        let (mapped, other) = file(&[7; 100]);
+        mapped.intact().unwrap();
+        let mut bytes = [0; 20];
+        mapped.read(80, &mut bytes).unwrap();
+        assert_eq!(bytes, [7; 20]);
+        other.set_len(90).unwrap();
+        for error in [mapped.intact(), mapped.read(80, &mut bytes)] {
+            let text = error.unwrap_err().to_string();
+            let parts = ["w.bin", "100", "90"];
+            assert!(parts.iter().all(|p| text.contains(p)), "{text}");
+        }
+        other.set_len(100).unwrap();
+        mapped.intact().unwrap();
+        other.set_len(200).unwrap();
+        mapped.intact().unwrap();
+    }
+
+    #[test]
+    fn a_read_that_the_system_refuses_names_file_and_range() {
+        let (mapped, _) = file(&[7; 100]);
+        let error = mapped.unreadable(10..30, &io::Error::from_raw_os_error(libc::EIO));
+        let text = error.to_string();
+        let parts = ["w.bin", "20 bytes at 10"];
+        assert!(parts.iter().all(|p| text.contains(p)), "{text}");
+    }
+}

@@ -1,0 +1,137 @@
+//! The calls at which a class is traced.
+//!
+//! *Near* points determine every affine function of the runtime integers, and verify it. *Far*
+//! points are the corners of the profile, where bounds, windows and branches of the model's own
+//! code show, and the middle of long ranges. All are calls that the class accepts.
+//!
+//! What that guarantees: whatever begins at some value of an integer and holds from there to the
+//! end of its range is there at a corner, so it is traced or refused. What begins *and* ends
+//! between two points is not seen.
+
+use super::profile::Class;
+use crate::Error;
+
+/// Ranges of more values than this have their middle sampled.
+const LONG: i64 = 1000;
+
+/// The calls at which a class is traced, without repeats.
+pub(super) struct Points {
+    pub near: Vec<Vec<i64>>,
+    pub far: Vec<Vec<i64>>,
+}
+
+impl Class {
+    /// The calls at which a model is traced, each of which the class accepts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Profile`] if the class accepts no call.
+    pub fn sample_points(&self) -> Result<Vec<Vec<i64>>, Error> {
+        let points = self.points(1)?;
+        Ok([points.near, points.far].concat())
+    }
+
+    /// The points at which a state is visible; it takes `least` cached positions for that.
+    pub(super) fn points(&self, least: i64) -> Result<Points, Error> {
+        self.check()?;
+        let ranges: Vec<(i64, i64)> = (0..self.ints.len()).map(|i| self.range(i, least)).collect();
+        if let Some(i) = ranges.iter().position(|(min, max)| min > max) {
+            let (min, max) = ranges[i];
+            return Err(Error::Profile(format!(
+                "{} has no value to sample in {min}..={max}",
+                self.ints[i].name
+            )));
+        }
+        let base: Vec<i64> = ranges.iter().map(|r| r.0).collect();
+        let with = |i: usize, value: i64| {
+            let mut point = base.clone();
+            point[i] = value;
+            point
+        };
+        let mut near = vec![base.clone()];
+        let mut far = Vec::new();
+        for (i, (min, max)) in ranges.iter().enumerate() {
+            let steps = [1, 3].into_iter().map(|step| min + step);
+            near.extend(steps.filter(|v| v <= max).map(|v| with(i, v)));
+            if max - min > LONG {
+                far.push(with(i, min + (max - min) / 2));
+            }
+        }
+        near.push(
+            ranges
+                .iter()
+                .map(|(min, max)| (min + 2).min(*max))
+                .collect(),
+        );
+        for corner in 0..1usize << ranges.len() {
+            let end = |(i, r): (usize, &(i64, i64))| if corner >> i & 1 == 1 { r.1 } else { r.0 };
+            far.push(ranges.iter().enumerate().map(end).collect());
+        }
+        let mut points = Points { near, far };
+        for list in [&mut points.near, &mut points.far] {
+            list.iter_mut().for_each(|p| self.put_within(p, least));
+            list.retain(|p| self.accepts(p));
+            list.sort();
+            list.dedup();
+        }
+        points.far.retain(|p| !points.near.contains(p));
+        match points.near.is_empty() {
+            true => Err(Error::Profile(format!("class {} has no call", self.name))),
+            false => Ok(points),
+        }
+    }
+
+    /// The values of one integer between which points are taken.
+    fn range(&self, i: usize, least: i64) -> (i64, i64) {
+        let r = self.ints[i].range;
+        let (Some(past), Some(seq)) = (self.past(), self.seq()) else {
+            return (r.min, r.max);
+        };
+        let shortest = self.ints[seq].range.min;
+        let most = |other: i64| self.max_context.map_or(r.max, |c| r.max.min(c - other));
+        if i == seq {
+            return (r.min, most(self.ints[past].range.min));
+        }
+        if i != past {
+            return (r.min, r.max);
+        }
+        let max = most(shortest);
+        // Room for the steps of near points, else what there is. One value alone says nothing of
+        // what grows, so where only one has a state, a state of no positions is the other.
+        let min = (shortest + 1).min(max - 3).max(least).max(r.min);
+        match min >= max && max > 0 {
+            true => (r.min.max(max - 1), max),
+            false => (min.min(max), max),
+        }
+    }
+
+    /// Brings a point within the context: as many new positions as it has, fewer cached ones.
+    fn put_within(&self, point: &mut [i64], least: i64) {
+        let (Some(past), Some(seq), Some(max)) = (self.past(), self.seq(), self.max_context) else {
+            return;
+        };
+        if point[past].saturating_add(point[seq]) > max {
+            let lowest = least.max(self.ints[past].range.min).min(point[past]);
+            point[past] = (max - point[seq]).max(lowest);
+            point[seq] = point[seq].min(max - point[past]);
+        }
+    }
+
+    /// Calls without anything cached, if the class has them: the shortest and the longest.
+    pub(super) fn first_calls(&self) -> Vec<Vec<i64>> {
+        let (Some(past), Some(seq)) = (self.past(), self.seq()) else {
+            return Vec::new();
+        };
+        if self.ints[past].range.min != 0 {
+            return Vec::new();
+        }
+        let mut shortest: Vec<i64> = self.ints.iter().map(|i| i.range.min).collect();
+        shortest[past] = 0;
+        let mut longest: Vec<i64> = self.ints.iter().map(|i| i.range.max).collect();
+        longest[past] = 0;
+        longest[seq] = longest[seq].min(self.max_context.unwrap_or(i64::MAX));
+        let mut calls = vec![shortest, longest];
+        calls.dedup();
+        calls
+    }
+}
