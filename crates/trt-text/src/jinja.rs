@@ -29,6 +29,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error as Fault, ErrorKind, State, Value};
 
 use crate::Error;
+use crate::contained::contained;
 
 /// Fuel that every template has: a million instructions, or 64 MB of text.
 const FUEL: u64 = 1 << 20;
@@ -41,6 +42,12 @@ type Made<T> = Result<T, Fault>;
 
 /// Renders a template with variables.
 pub(crate) fn render(source: &str, variables: &[(String, Value)]) -> Result<String, Error> {
+    // The interpreter trusts that what it compiled fits together.
+    contained(|| run(source, variables))
+        .unwrap_or_else(|why| Err(Error::Template { line: None, why }))
+}
+
+fn run(source: &str, variables: &[(String, Value)]) -> Result<String, Error> {
     let source = source::prepared(source).map_err(failed)?;
     let given: u64 = variables.iter().map(|(_, v)| size(v, 0)).sum();
     let jinja = environment(FUEL + FUEL_A_BYTE * (given + source.len() as u64));

@@ -22,6 +22,7 @@ pub(crate) fn prepared(source: &str) -> Made<String> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len());
     let mut rest = source.as_str();
+    let mut scopes = Vec::new();
     while let Some(at) = rest.find('{') {
         out += &rest[..at];
         rest = &rest[at..];
@@ -33,7 +34,7 @@ pub(crate) fn prepared(source: &str) -> Made<String> {
                 end
             }
             Some(b'%') => {
-                rest = tag(rest, &mut out)?;
+                rest = tag(rest, &mut out, &mut scopes)?;
                 continue;
             }
             _ => 1,
@@ -111,7 +112,7 @@ fn repeated(text: &str) -> Made<()> {
 }
 
 /// Copies a tag; what follows it.
-fn tag<'a>(text: &'a str, out: &mut String) -> Made<&'a str> {
+fn tag<'a>(text: &'a str, out: &mut String, scopes: &mut Vec<&'a str>) -> Made<&'a str> {
     let end = end_of(text, "%}");
     let (whole, rest) = text.split_at(end);
     limited(whole)?;
@@ -121,6 +122,13 @@ fn tag<'a>(text: &'a str, out: &mut String) -> Made<&'a str> {
     let name = &inside[..length.unwrap_or(inside.len())];
     let (before, after) = whole.split_at(whole.len() - inside.len());
     let after = &after[name.len()..];
+    match name {
+        "set" if assigns(after) => {}
+        "for" | "with" | "filter" | "set" | "generation" | "macro" | "call" => scopes.push(name),
+        "break" | "continue" => inside_of_loop(name, scopes)?,
+        _ if name.strip_prefix("end") == scopes.last().copied() => drop(scopes.pop()),
+        _ => {}
+    }
     match name {
         "generation" => *out += &format!("{before}with{after}"),
         // Their bodies have scopes of their own, too.
@@ -151,6 +159,17 @@ fn tag<'a>(text: &'a str, out: &mut String) -> Made<&'a str> {
         _ => *out += whole,
     }
     Ok(rest)
+}
+
+/// Leaving a loop from inside of another scope would leave that scope open.
+fn inside_of_loop(name: &str, scopes: &[&str]) -> Made<()> {
+    match scopes.last() {
+        Some(&"for") => Ok(()),
+        Some(scope) => Err(fault(format!(
+            "`{name}` inside of `{scope}` is not supported"
+        ))),
+        None => Err(fault(format!("`{name}` is outside of a loop"))),
+    }
 }
 
 /// A tag, and one behind it that opens a scope. No white space comes between them.

@@ -383,6 +383,11 @@ add(
 {% for x in l if x > 1 %}{{ x }}{{ loop.index }}{{ loop.length }}{% endfor %} {% for x in l if x > 9 %}x{% else %}none{% endfor %}
 {% for x in range(10) %}{% if x == 2 %}{% continue %}{% endif %}{% if x == 5 %}{% break %}{% endif %}{{ x }}{% endfor %}
 {% break %}
+{% for x in l %}{% with y = x %}{% if y == 1 %}{% break %}{% endif %}{{ y }}{% endwith %}{% endfor %}
+{% for x in l %}{% with y = x %}{% if y == 1 %}{% continue %}{% endif %}{{ y }}{% endwith %}{% endfor %}
+{% for x in l %}{% set y %}{% if x == 1 %}{% continue %}{% endif %}{{ x }}{% endset %}{{ y }}{% endfor %}
+{% for x in l %}{% generation %}{% if x == 1 %}{% break %}{% endif %}{{ x }}{% endgeneration %}{% endfor %}
+{% for x in l %}{% with y = x %}{% for z in l %}{% if z == 1 %}{% break %}{% endif %}{{ z }}{% endfor %}{% endwith %}{% if x == 1 %}{% continue %}{% endif %}{{ x }}{% endfor %}
 {% for x in l %}{% for y in l %}{% if y == 1 %}{% break %}{% endif %}{{ x }}{{ y }} {% endfor %}{% endfor %}
 {% for x in [1] %}{% break %}{% else %}else{% endfor %}|{% for x in [] %}{% break %}{% else %}else{% endfor %}
 {% for x in nested recursive %}{% if x is iterable %}[{{ loop(x) }}]{% else %}{{ x }}@{{ loop.depth }} {% endif %}{% endfor %}

@@ -2,6 +2,9 @@
 
 # Works in Jinja; here it is an error that says what is not supported.
 REFUSED = [
+    '{% for x in l %}{% with y = x %}{% if y == 1 %}{% break %}{% endif %}{{ y }}{% endwith %}{% endfor %}',
+    '{% for x in l %}{% with y = x %}{% if y == 1 %}{% continue %}{% endif %}{{ y }}{% endwith %}{% endfor %}',
+    '{% for x in l %}{% set y %}{% if x == 1 %}{% continue %}{% endif %}{{ x }}{% endset %}{{ y }}{% endfor %}',
     '{{ +n }}',
     '{{ -true }}',
     "{{ '%(a)s-%(b)d' % {'a': 'x', 'b': 4} }}",
