@@ -8,10 +8,11 @@ out=${1:-target/gpu}
 rm -rf "$out"
 mkdir -p "$out"
 
-# One build of everything, in the profile in which candle, which says what is right, is fast.
+# In the profile in which candle, which says what is right, is fast; all of the workspace, so that all is built once.
+programs=$(cargo build --profile bench --locked --workspace --message-format=json \
+    --bin candle-trt --example random_llama --example resource_management)
 built=$(cargo test --profile bench --locked --workspace --no-run --message-format=json \
-    --test gpu --test cuda --test cuda_kernels --bench budget_latency --bin candle-trt \
-    --example random_llama --example resource_management)
+    --test gpu --test cuda --test cuda_kernels --bench budget_latency)
 unit_tests=$(cargo test --profile bench --locked -p trt-device --lib --no-run --message-format=json)
 # The last artefact of this kind that is an executable of this name.
 executable() { # KIND NAME
@@ -26,9 +27,9 @@ cp "$(executable test cuda <<< "$built")" "$out/device-tests"
 cp "$(executable test cuda_kernels <<< "$built")" "$out/device-kernel-tests"
 cp "$(executable lib trt_device <<< "$unit_tests")" "$out/device-unit-tests"
 cp "$(executable bench budget_latency <<< "$built")" "$out/budget-latency"
-cp "$(executable bin candle-trt <<< "$built")" "$out/"
+cp "$(executable bin candle-trt <<< "$programs")" "$out/candle-trt"
 for example in random_llama resource_management; do
-    cp "$(executable example "$example" <<< "$built")" "$out/$example"
+    cp "$(executable example "$example" <<< "$programs")" "$out/$example"
 done
 strip "$out"/*
 cp scripts/gpu-run.sh "$out/run.sh"

@@ -320,21 +320,24 @@ fn a_memory_report_has_the_budget_and_the_limit_in_force() {
 fn sizes_and_shares_are_read_exactly_and_junk_is_refused() {
     for (text, bytes) in [
         ("64MiB", 64u64 << 20),
+        ("64 MiB", 64 << 20),
+        ("64M", 64 << 20),
+        ("64MB", 64_000_000),
         ("16777215TiB", 16_777_215 << 40),
         ("18446744073709551615", u64::MAX),
     ] {
         assert_eq!(parse(text), Request::Bytes(bytes));
     }
+    assert_eq!(parse("25 %"), parse("25%"));
+    assert_eq!(parse("Full"), Request::Full);
     for text in [
         "",
         " ",
         "\t",
         "-5%",
         "+0",
-        "25 %",
         " auto",
         "full\n",
-        "64 MiB",
         "64Mi B",
         "%",
         "MiB",
@@ -347,7 +350,6 @@ fn sizes_and_shares_are_read_exactly_and_junk_is_refused() {
         "1e3",
         "5%MiB",
         "MiB64",
-        "Full",
         "64MiB64",
         "18446744073709551616",
         "16777216TiB",
