@@ -291,6 +291,15 @@ pub enum Error {
         /// Its value in the call.
         asked: i64,
     },
+    /// Recorded work reads rows of a file where they are no more: the file was changed, and the driver
+    /// gave its pages another place.
+    #[error("recorded work reads rows at {recorded:#x}, but they are at {now:#x} now")]
+    Moved {
+        /// Their address when the work was recorded.
+        recorded: u64,
+        /// Their address now.
+        now: u64,
+    },
     /// A copy whose source and destination share bytes.
     #[error("a copy of {bytes} bytes overlaps itself: its ends are {distance} bytes apart")]
     Overlap {

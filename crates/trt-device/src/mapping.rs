@@ -5,6 +5,10 @@
 //! whether the file is as long as it was ([`MappedFile::intact`]), and where bytes are only to be
 //! copied the file is read, which fails with an error ([`MappedFile::read`]). What is left is a
 //! file that is cut in the microseconds between the question and the touch.
+//!
+//! Pages that a device has locked stay when their file loses them, and are not the file's when it is
+//! whole again. So whoever keeps pages or copies asks when the file was changed
+//! ([`MappedFile::changed`]) and how often it was found cut ([`MappedFile::cuts`]).
 
 use crate::memory::lock;
 use crate::{Error, Paging};
@@ -13,8 +17,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A file with a read-only mapping of all of it.
@@ -24,7 +29,12 @@ pub(crate) struct MappedFile {
     name: Arc<PathBuf>,
     pub file: Arc<File>,
     pub map: Arc<Mmap>,
+    cuts: Arc<AtomicU64>,
 }
+
+/// When a file was last changed, in seconds and nanoseconds: its status and its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Changed([(i64, i64); 2]);
 
 /// A read-only mapping of a whole file, and what of it should be resident.
 pub(crate) struct Mapping {
@@ -39,21 +49,39 @@ impl MappedFile {
             name: Arc::new(name.into()),
             file,
             map,
+            cuts: Arc::default(),
         }
     }
 
     /// Whether the file is as long as its mapping.
     pub fn intact(&self) -> Result<(), Error> {
+        self.changed().map(drop)
+    }
+
+    /// When the file was last changed, if it is as long as its mapping.
+    pub fn changed(&self) -> Result<Changed, Error> {
         let needed = self.map.len() as u64;
         match self.file.metadata() {
-            Ok(meta) if meta.len() < needed => Err(Error::FileCut {
-                file: self.name.to_path_buf(),
-                needed,
-                found: meta.len(),
-            }),
-            Ok(_) => Ok(()),
+            Ok(meta) if meta.len() < needed => {
+                self.cuts.fetch_add(1, Ordering::Relaxed);
+                Err(Error::FileCut {
+                    file: self.name.to_path_buf(),
+                    needed,
+                    found: meta.len(),
+                })
+            }
+            Ok(meta) => Ok(Changed([
+                (meta.ctime(), meta.ctime_nsec()),
+                (meta.mtime(), meta.mtime_nsec()),
+            ])),
             Err(error) => Err(self.failed(0..self.map.len(), &error)),
         }
+    }
+
+    /// How often the file was found cut through this mapping, by whoever asked: times of changes are
+    /// only as fine as the clock that the system takes them from.
+    pub fn cuts(&self) -> Arc<AtomicU64> {
+        self.cuts.clone()
     }
 
     /// Reads bytes of the file without touching the mapping. Of a file that was cut nothing is

@@ -106,6 +106,8 @@ fn attempt(
             .reset()
             .iter()
             .for_each(|e| tracing::debug!("while recovering: {e}"));
+        // What was recorded may read rows where they were before the error.
+        run.recorded.forget(None);
     }
     result
 }
@@ -148,6 +150,8 @@ fn submit(
     if outputs.is_empty() {
         inner.device.synchronize(inner.compute.id())?;
     }
+    // What is left of a file that was cut meanwhile may have been read with zeros after it.
+    run.streamer.intact()?;
     Ok(outputs)
 }
 

@@ -105,6 +105,15 @@ impl Streamer {
         Ok(())
     }
 
+    /// Whether every weight file is as long as when it was opened: a call during which one was cut
+    /// may have read what was not the file's.
+    ///
+    /// # Errors
+    /// The first file that was cut, with its lengths.
+    pub fn intact(&self) -> Result<(), Error> {
+        self.places.intact()
+    }
+
     /// Makes sure that a call finds its weights: that no file was cut since it was opened, and that
     /// pinned weights are there, again if an error left that open.
     fn ready(&mut self) -> Result<(), Error> {

@@ -10,8 +10,7 @@
 //!
 //! Kernels read rows only where their elements are aligned. Rows that a file has elsewhere, after a
 //! header that was not padded, say, are read in a page-locked copy, which counts in the budget too.
-//! Before anything is used of a file it is asked for its length: registered pages outlive a cut of
-//! their file, but hold what the file does not have any more.
+//! Files are settled before anything of them is used (`settle.rs`).
 //!
 //! Mappings of one file share one entry: their pages are the same.
 
@@ -26,7 +25,7 @@ use crate::{Error, Memory, Paging, Slice};
 use memmap2::Mmap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// How bytes of mapped files reached the device, since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +49,9 @@ pub(super) struct Files {
     context: Arc<Context>,
     budget: u64,
     state: Mutex<State>,
+    /// Held by who puts work that reads pages, and alone by who lets go of pages that such work may
+    /// read.
+    pub(super) pages: RwLock<()>,
     ring: Ring,
     ahead: Ahead,
     pull: Option<Pull>,
@@ -74,13 +76,14 @@ impl Files {
             context,
             budget,
             state: Mutex::default(),
+            pages: RwLock::default(),
             pull,
             direct: AtomicU64::new(0),
             pulled: AtomicU64::new(0),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -93,7 +96,7 @@ impl Files {
         let base = file.map.as_ptr() as usize;
         let mut state = self.lock();
         let id = state.entry_of(&file);
-        state.add_user(base, id);
+        state.add_user(&file, id);
         drop(state);
         memory.tie(Unmap {
             files: self.clone(),
@@ -103,7 +106,7 @@ impl Files {
         memory
     }
 
-    /// Copies a slice of a mapping to device memory of equal length.
+    /// Copies a slice of a mapping, of a file that is settled, to device memory of equal length.
     ///
     /// # Safety
     /// The destination is device memory, and the slice is kept, until the stream has come here.
@@ -117,7 +120,6 @@ impl Files {
         if src.is_empty() {
             return Ok(());
         }
-        src.memory().intact()?;
         let offset = src.offset();
         let mut others = Vec::new();
         let mut state = self.lock();
@@ -160,13 +162,12 @@ impl Files {
         Ok(())
     }
 
-    /// Where kernels can read a slice of a mapping, for as long as its memory lives: an address that
+    /// Where kernels can read a slice of a mapping, of a file that is settled, for as long as its memory lives: an address that
     /// is a multiple of `align`, a power of two of at most a page.
     pub fn in_place(&self, bound: &Bound<'_>, src: &Slice, align: u64) -> Result<u64, Error> {
         if src.is_empty() {
             return Ok(src.address().next_multiple_of(align));
         }
-        src.memory().intact()?;
         let range = src.offset()..src.offset() + src.len();
         let mut state = self.lock();
         let id = state.find(src)?;

@@ -33,8 +33,19 @@ pub(crate) struct CudaGraph {
     needs: Needs,
     /// Rows of the table of each gather.
     tables: Vec<usize>,
+    /// Rows of files that its kernels read in place.
+    rows: Vec<Rows>,
     /// Keeps memory and executables.
     _works: Vec<Work>,
+}
+
+/// Rows of a file, where a kernel reads them.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub slice: Slice,
+    /// What the kernel takes the address for a multiple of.
+    pub align: u64,
+    pub address: u64,
 }
 
 /// Recorded work with everything decided.
@@ -62,6 +73,19 @@ impl CudaGraph {
         mut locate: impl FnMut(&Slice, u64) -> Result<u64, Error>,
     ) -> Result<CudaGraph, Error> {
         let around = slot.surroundings();
+        let mut rows = Vec::new();
+        let mut locate = |slice: &Slice, align: u64| {
+            let address = locate(slice, align)?;
+            if slice.is_mapping() && !slice.is_empty() {
+                let slice = slice.clone();
+                rows.push(Rows {
+                    slice,
+                    align,
+                    address,
+                });
+            }
+            Ok(address)
+        };
         // Everything that may register, allocate or fail comes before the capture.
         let mut plan = Plan::default();
         for work in &works {
@@ -79,8 +103,14 @@ impl CudaGraph {
             fixed: plan.fixed,
             needs: plan.needs,
             tables: plan.tables,
+            rows,
             _works: works,
         })
+    }
+
+    /// Rows of files that its kernels read in place, which must be there when it is replayed.
+    pub(super) fn rows(&self) -> &[Rows] {
+        &self.rows
     }
 
     /// Whether it belongs to this context.

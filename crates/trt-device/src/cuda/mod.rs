@@ -28,6 +28,7 @@ mod pull;
 mod registry;
 mod retire;
 mod ring;
+mod settle;
 mod slots;
 mod stream;
 mod submit;
@@ -328,10 +329,12 @@ impl Device for Cuda {
             }
         }
         let bound = self.context.bind()?;
+        let slices = works.iter().flat_map(Work::slices);
+        let _settled = self.files.settle(&bound, slices)?;
         let slot = self.slots.take(&self.context)?;
         let locate = |slice: &Slice, align| self.locate(&bound, slice, align);
-        let graph = CudaGraph::record(&self.context, slot, works, locate)?;
-        Ok(Graph(GraphOf::Cuda(Arc::new(graph))))
+        let graph = CudaGraph::record(&self.context, slot, works, locate).map(Arc::new)?;
+        Ok(Graph(GraphOf::Cuda(graph)))
     }
 
     fn submit(&self, stream: Stream, work: Work) -> Result<(), Error> {

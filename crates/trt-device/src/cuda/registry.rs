@@ -6,11 +6,13 @@
 
 use super::chunks;
 use super::driver::{Pinned, Registration};
-use crate::mapping::MappedFile;
+use crate::mapping::{Changed, MappedFile};
 use crate::{Error, Slice};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -36,6 +38,33 @@ pub(super) struct Entry {
     /// Rows that kernels read where the file cannot be registered.
     pub copies: Vec<(Range<usize>, Pinned)>,
     pub file: MappedFile,
+    /// How often each mapping of the file found it cut.
+    cuts: Vec<Arc<AtomicU64>>,
+    /// The state of the file that what is registered and copied is of.
+    seen: Option<Seen>,
+}
+
+/// When a file was last changed, and how often it was found cut.
+pub(super) type Seen = (Changed, u64);
+
+impl Entry {
+    /// The state of the file that was changed then, if what is registered and copied may be of
+    /// another one.
+    pub fn stale(&self, changed: Changed) -> Option<Seen> {
+        let cuts = self.cuts.iter().map(|c| c.load(Ordering::Relaxed)).sum();
+        Some((changed, cuts)).filter(|now| self.seen.as_ref() != Some(now))
+    }
+
+    /// What is registered and copied is of this state of the file.
+    pub fn is_of(&mut self, seen: Seen) {
+        self.seen = Some(seen);
+    }
+
+    /// Whether anything of the file is registered or copied.
+    pub fn holds(&self) -> bool {
+        let registered = |c: &Chunk| matches!(c, Chunk::Registered { .. });
+        !self.copies.is_empty() || self.chunks.iter().any(registered)
+    }
 }
 
 #[derive(Debug)]
@@ -80,6 +109,8 @@ impl State {
             said: false,
             copies: Vec::new(),
             file: file.clone(),
+            cuts: Vec::new(),
+            seen: None,
         };
         self.entries.insert(id, entry);
         id
@@ -141,11 +172,26 @@ impl State {
         })
     }
 
-    /// Counts one more memory over the mapping at `base`.
-    pub fn add_user(&mut self, base: usize, id: u64) {
+    /// Counts one more memory over a mapping.
+    pub fn add_user(&mut self, file: &MappedFile, id: u64) {
+        let base = file.map.as_ptr() as usize;
         self.mappings.entry(base).or_insert((id, 0)).1 += 1;
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.users += 1;
+            entry.cuts.push(file.cuts());
+        }
+    }
+
+    /// Lets go of all registered chunks of a file.
+    pub fn unregister(&mut self, id: u64) {
+        let of_file = self.registered_chunks().filter(|(entry, ..)| *entry == id);
+        let chunks: Vec<_> = of_file.map(|(_, chunk, bytes, _)| (chunk, bytes)).collect();
+        for (chunk, bytes) in chunks {
+            self.set(id, chunk, Chunk::Untouched);
+            self.registered -= bytes;
+        }
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.asked.fill(false);
         }
     }
 
@@ -200,7 +246,7 @@ mod tests {
         for file in [&maps[0], &maps[1], &maps[0]] {
             let id = state.entry_of(file);
             assert_eq!(id, 0);
-            state.add_user(base(file), id);
+            state.add_user(file, id);
         }
         assert_eq!(state.entry_of(&other), 1);
         assert!(state.unmap(base(&maps[0])).is_none());
@@ -208,6 +254,28 @@ mod tests {
         // The entry's own pages are those of the first mapping, which it still holds.
         assert!(state.unmap(base(&maps[1])).is_some());
         assert!(state.unmap(base(&maps[1])).is_none());
+    }
+
+    #[test]
+    fn what_is_held_of_a_file_is_stale_once_any_mapping_found_it_cut() {
+        let mut state = State::default();
+        let [one, other] = file(100);
+        let id = state.entry_of(&one);
+        state.add_user(&one, id);
+        state.add_user(&other, id);
+        let changed = one.changed().unwrap();
+        let entry = state.entries.get_mut(&id).unwrap();
+        let seen = entry.stale(changed).expect("nothing was seen of it");
+        entry.is_of(seen);
+        assert!(entry.stale(changed).is_none());
+        one.file.set_len(50).unwrap();
+        assert!(other.changed().is_err());
+        one.file.set_len(100).unwrap();
+        let entry = state.entries.get_mut(&id).unwrap();
+        assert!(entry.stale(changed).is_some(), "whatever the clock says");
+        let seen = entry.stale(one.changed().unwrap()).unwrap();
+        entry.is_of(seen);
+        assert!(entry.stale(one.changed().unwrap()).is_none());
     }
 
     #[test]

@@ -113,6 +113,7 @@ impl Cuda {
         id: u32,
         work: &Work,
     ) -> Result<(), Error> {
+        let _settled = self.files.settle(bound, work.slices())?;
         match work {
             Work::Launch {
                 executable,
@@ -135,6 +136,9 @@ impl Cuda {
             }
             Work::Replay { graph, env } => {
                 let graph = self.graph_of(graph)?;
+                let rows = graph.rows().iter().map(|r| &r.slice);
+                let _settled = self.files.settle(bound, rows)?;
+                self.in_place(bound, graph)?;
                 // SAFETY: the work keeps the graph.
                 unsafe { on.replay(bound, graph, *env) }
             }
@@ -180,6 +184,21 @@ impl Cuda {
                 }
             }
         }
+    }
+
+    /// Makes sure that the rows of files that a graph reads are still where they were when it was
+    /// recorded.
+    fn in_place(&self, bound: &Bound<'_>, graph: &CudaGraph) -> Result<(), Error> {
+        graph.rows().iter().try_for_each(|rows| {
+            let now = self.locate(bound, &rows.slice, rows.align)?;
+            match now == rows.address {
+                true => Ok(()),
+                false => Err(Error::Moved {
+                    recorded: rows.address,
+                    now,
+                }),
+            }
+        })
     }
 
     pub(super) fn executable_of<'a>(
