@@ -93,11 +93,7 @@ fn a_saved_engine_of_any_bytes_is_loaded_or_refused() {
     };
     load(&good).expect("it loads as it was saved");
     let bodies = [body.to_vec()];
-    let target = Target {
-        // Some load, and start streams and plan memory.
-        cases: 20_000,
-        ..Target::new("saved", &bodies)
-    };
+    let target = Target::new("saved", &bodies);
     // What loads can be called: it may compute something else, and no more.
     let ids = Tensor::new(&[1u32, 2, 3], &Cpu::Cpu).expect("ids");
     target.run(|bytes| {

@@ -94,8 +94,6 @@ fn a_template_renders_or_is_refused_in_bounded_time_and_memory() {
     let target = Target {
         words: &WORDS,
         bytes: 256 << 20,
-        // A case compiles and runs a template; most of the corpus is long.
-        cases: 20_000,
         ..Target::new("template", &corpus)
     };
     target.run(|bytes| {

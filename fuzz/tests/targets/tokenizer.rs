@@ -79,8 +79,6 @@ fn a_tokenizer_is_loaded_and_used_or_refused() {
     let target = Target {
         words: &PARTS,
         bytes: 512 << 20,
-        // Regular expressions are compiled in most cases.
-        cases: 20_000,
         ..Target::new("tokenizer", &corpus)
     };
     target.run(|bytes| {
