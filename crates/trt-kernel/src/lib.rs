@@ -45,6 +45,7 @@ mod body;
 mod check;
 mod dim;
 mod dtype;
+mod encoding;
 pub mod host;
 mod kernel;
 pub mod ptx;
@@ -58,6 +59,7 @@ pub use body::{
 pub use check::KernelError;
 pub use dim::{Dim, Env, Interval, Var};
 pub use dtype::DType;
+pub use encoding::{BlockType, Encoding};
 pub use kernel::{
     Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Order, Row,
 };
