@@ -135,7 +135,7 @@ fn entries(kernel: &Kernel, target: Target, env: &Env) -> Vec<String> {
 /// Bytes of a kernel's arguments in a call.
 fn bytes(kernel: &Kernel, env: &Env) -> usize {
     let lengths = extent::lengths(kernel, env);
-    let sizes = kernel.args().into_iter().map(|d| d.size());
+    let sizes = kernel.args().into_iter().map(|e| e.dtype().size());
     lengths.iter().zip(sizes).map(|(n, s)| n * s).sum()
 }
 
@@ -214,7 +214,7 @@ pub fn arguments(case: &Case, seed: u64) -> Vec<Vec<u8>> {
     let lengths = extent::lengths(&case.kernel, &case.env);
     let filled = lengths.iter().zip(case.kernel.args()).enumerate();
     let mut args: Vec<Vec<u8>> = filled
-        .map(|(i, (n, d))| fill(d, *n, seed + i as u64, below))
+        .map(|(i, (n, d))| fill(d.dtype(), *n, seed + i as u64, below))
         .collect();
     for (one, other) in shared_lefts(&case.kernel) {
         args[other] = args[one].clone();

@@ -5,7 +5,9 @@ use crate::tiny::{self, tokens};
 use crate::{cuda, cuda_alone};
 use candle_core::Tensor;
 use candle_trt::device::{self, Device, Work};
-use candle_trt::kernel::{Arg, BodyBuilder, DType, Dim, Env, Gather, Inst, Kernel, Operand, View};
+use candle_trt::kernel::{
+    Arg, BodyBuilder, DType, Dim, Encoding, Env, Gather, Inst, Kernel, Operand, View,
+};
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{Compiler, Error, FromTensors, Profile, Weights};
 use std::collections::HashMap;
@@ -99,7 +101,7 @@ fn gather(entries: usize) -> Kernel {
         rows: Dim::from(3),
         cols: 4,
         entries,
-        args: vec![DType::U32, DType::F32, DType::F32],
+        args: Encoding::plain([DType::U32, DType::F32, DType::F32]),
         ids: Operand {
             arg: Arg(0),
             view: View::contiguous(&[Dim::from(3)]),

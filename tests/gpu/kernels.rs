@@ -108,7 +108,7 @@ impl<'a> OnDevice<'a> {
             unreachable!("only products are cut")
         };
         let weight = &self.args[m.b.arg.0 as usize];
-        let row = m.k.size(&self.case.env) * m.args[m.b.arg.0 as usize].size();
+        let row = m.k.size(&self.case.env) * m.right().dtype().size();
         let place = |start: usize| {
             let end = (start + step).min(rows.end);
             let src = weight.slice(start * row..end * row)?;
@@ -162,7 +162,7 @@ fn follows_the_host(kind: &str) {
         };
         let written = case.kernel.written().into_iter();
         for (Arg(a), (want, got)) in written.zip(want.iter().zip(&got)) {
-            let dtype = case.kernel.args()[a as usize];
+            let dtype = case.kernel.args()[a as usize].dtype();
             if let Err(e) = numbers::close(dtype, want, got) {
                 failures.push(format!("{} a{a}: {e}", case.name));
             }

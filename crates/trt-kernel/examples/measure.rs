@@ -49,7 +49,7 @@ fn linear(m: usize, n: usize, k: usize, weight: DType, other: DType) -> Kernel {
         m: Dim::from(m),
         n: Dim::from(n),
         k: Dim::from(k),
-        args: vec![other, weight, other],
+        args: Encoding::plain([other, weight, other]),
         a: Operand {
             arg: Arg(0),
             view: view(&[0, k, 1]),
@@ -136,7 +136,7 @@ fn attention(queries: usize, keys: usize, dtype: DType) -> Kernel {
 fn run(kernel: &Kernel, lens: &[usize], team: &Team) -> impl FnMut() {
     let prepared = Prepared::new(kernel).expect("the kernel is right");
     let mut buffers: Vec<Vec<u8>> = (kernel.args().iter().zip(lens))
-        .map(|(d, n)| vec![0x3c; n * d.size()])
+        .map(|(d, n)| vec![0x3c; n * d.bytes() / d.values()])
         .collect();
     move || {
         let mut spans: Vec<Span> = Vec::with_capacity(5);

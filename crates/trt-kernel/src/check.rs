@@ -2,7 +2,8 @@
 
 use crate::sizes;
 use crate::{
-    Attention, Body, BodyError, DType, Dim, Inst, Kernel, Left, Operand, Order, Row, View,
+    Arg, Attention, Body, BodyError, DType, Dim, Encoding, Inst, Kernel, Left, Operand, Order, Row,
+    View,
 };
 
 /// What [`Kernel::check`] can find wrong.
@@ -38,14 +39,31 @@ impl Kernel {
             true => Ok(()),
             false => Err(KernelError::Shape { kernel, what }),
         };
-        let operand = |o: &Operand, args: &[DType], axes: usize| {
+        let operand = |o: &Operand, args: usize, axes: usize| {
             ensure(
-                (o.arg.0 as usize) < args.len() && o.view.strides.len() == axes,
+                (o.arg.0 as usize) < args && o.view.strides.len() == axes,
                 format!(
-                    "operand a{} {} does not fit {} args, {axes} axes",
-                    o.arg.0,
-                    o.view,
-                    args.len()
+                    "operand a{} {} does not fit {args} args, {axes} axes",
+                    o.arg.0, o.view,
+                ),
+            )
+        };
+        // Rows of all arguments but one are read value by value.
+        let plain = |args: &[Encoding], but: Arg| {
+            let mut others = args.iter().enumerate();
+            match others.find(|(i, e)| *i != but.0 as usize && e.as_plain().is_none()) {
+                Some((i, e)) => ensure(false, format!("a{i} is {e}, which only a{} may be", but.0)),
+                None => Ok(()),
+            }
+        };
+        // Rows that are not plain are so many bytes long.
+        let whole = |encoding: Encoding, columns: Option<usize>| {
+            let bytes = columns.and_then(|columns| encoding.row_bytes(columns));
+            ensure(
+                encoding.as_plain().is_some() || bytes.is_some(),
+                format!(
+                    "rows of {columns:?} values in {encoding}, which has {} together",
+                    encoding.values()
                 ),
             )
         };
@@ -56,18 +74,25 @@ impl Kernel {
                 body(&k.body, &k.args, k.space.len(), true, false)
             }
             Kernel::Matmul(k) => {
+                let dtypes = k.dtypes();
                 match &k.a {
-                    Left::Stored(a) => operand(a, &k.args, 3)?,
+                    Left::Stored(a) => operand(a, dtypes.len(), 3)?,
                     Left::Computed { dtype, body: left } => {
                         let stores = !left.stores().is_empty();
                         let fits = left.yielded().is_some() && !stores && dtype.is_float();
                         let what =
                             format!("a left operand of {dtype} that stores or yields nothing");
                         ensure(fits, what)?;
-                        body(left, &k.args, 3, true, false)?;
+                        body(left, &dtypes, 3, true, false)?;
                     }
                 }
-                operand(&k.b, &k.args, 3)?;
+                operand(&k.b, dtypes.len(), 3)?;
+                plain(&k.args, k.b.arg)?;
+                whole(k.right(), k.k.constant_size())?;
+                ensure(
+                    k.right().as_plain().is_some() || k.ranged,
+                    format!("rows of {} that are not a weight's", k.right()),
+                )?;
                 if k.ranged {
                     let s = &k.b.view.strides;
                     ensure(
@@ -85,7 +110,7 @@ impl Kernel {
                     let moved = k.bodies().any(|b| b.touches(k.b.arg));
                     ensure(!moved, format!("a{} is also used otherwise", k.b.arg.0))?;
                 }
-                body(&k.epilogue, &k.args, 3, false, true)
+                body(&k.epilogue, &dtypes, 3, false, true)
             }
             Kernel::Attention(k) => {
                 if let Some((rows, attention)) = k.split() {
@@ -93,7 +118,7 @@ impl Kernel {
                     return Kernel::Attention(attention).check();
                 }
                 for o in [&k.q, &k.k, &k.v, &k.out] {
-                    operand(o, &k.args, 4)?;
+                    operand(o, k.args.len(), 4)?;
                 }
                 ensure(
                     k.heads % k.kv_heads == 0,
@@ -109,12 +134,18 @@ impl Kernel {
                 body(&k.score, &k.args, 4, false, true)
             }
             Kernel::Gather(k) => {
-                operand(&k.ids, &k.args, 1)?;
+                operand(&k.ids, k.args.len(), 1)?;
                 ensure(
                     (k.table.0 as usize) < k.args.len(),
                     format!("no table argument a{}", k.table.0),
                 )?;
-                body(&k.body, &k.args, 2, false, true)
+                plain(&k.args, k.table)?;
+                whole(k.table(), Some(k.cols))?;
+                ensure(
+                    k.table().as_plain().is_some() || !k.body.touches(k.table),
+                    format!("a{} is also used otherwise", k.table.0),
+                )?;
+                body(&k.body, &k.dtypes(), 2, false, true)
             }
             Kernel::Move(k) => ensure(
                 k.src.strides.len() == k.space.len()

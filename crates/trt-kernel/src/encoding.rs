@@ -60,6 +60,22 @@ impl BlockType {
             BlockType::Q8_0 => "q8_0",
         }
     }
+
+    /// Writes the values of a block: what its bytes mean. As many are written as there are bytes
+    /// and places for.
+    pub fn decode(self, block: &[u8], values: &mut [f32]) {
+        match self {
+            BlockType::Q8_0 => {
+                let Some((scale, quants)) = block.split_first_chunk::<2>() else {
+                    return;
+                };
+                let scale = half::f16::from_le_bytes(*scale).to_f32();
+                for (value, quant) in values.iter_mut().zip(quants) {
+                    *value = scale * f32::from(*quant as i8);
+                }
+            }
+        }
+    }
 }
 
 impl Encoding {

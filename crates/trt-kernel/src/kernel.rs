@@ -3,7 +3,7 @@
 //! A kernel is plain data: argument dtypes, symbolic sizes, views, and a body. Arguments are
 //! pointers given at launch, in the order of `args`; views are in elements from the pointer.
 
-use crate::{Arg, Body, DType, Dim, Inst, View};
+use crate::{Arg, Body, DType, Dim, Encoding, Inst, View};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -94,11 +94,12 @@ pub struct Matmul {
     pub n: Dim,
     /// The contracted size.
     pub k: Dim,
-    /// Dtypes of the arguments.
-    pub args: Vec<DType>,
+    /// Encodings of the arguments: all but that of `b` are plain.
+    pub args: Vec<Encoding>,
     /// Left operand.
     pub a: Left,
-    /// Right operand over axes `[batch, n, k]`.
+    /// Right operand over axes `[batch, n, k]`. Its view counts values; unless it is plain, it is
+    /// ranged, so that whole rows lie one after another.
     pub b: Operand,
     /// Whether `b` is a weight that may be launched by row ranges: then its view is row-major
     /// over `[n, k]` without batch, and a launch on rows `r0..r1` gets a pointer to row `r0`.
@@ -165,8 +166,8 @@ pub struct Gather {
     pub cols: usize,
     /// Rows of the table.
     pub entries: usize,
-    /// Dtypes of the arguments.
-    pub args: Vec<DType>,
+    /// Encodings of the arguments: all but that of the table are plain.
+    pub args: Vec<Encoding>,
     /// Integer ids over axis `[rows]`.
     pub ids: Operand,
     /// The table's argument.
@@ -186,6 +187,11 @@ pub struct Move {
     pub src: View,
     /// Destination view; argument 1.
     pub dst: View,
+}
+
+/// The dtypes of the arguments' values.
+fn dtypes(args: &[Encoding]) -> Vec<DType> {
+    args.iter().map(|e| e.dtype()).collect()
 }
 
 impl From<Operand> for Left {
@@ -251,9 +257,19 @@ impl Matmul {
     /// The dtype in which elements of `a` are multiplied.
     pub fn left_dtype(&self) -> DType {
         match &self.a {
-            Left::Stored(a) => self.args[a.arg.0 as usize],
+            Left::Stored(a) => self.args[a.arg.0 as usize].dtype(),
             Left::Computed { dtype, .. } => *dtype,
         }
+    }
+
+    /// The dtypes of the arguments' values.
+    pub fn dtypes(&self) -> Vec<DType> {
+        dtypes(&self.args)
+    }
+
+    /// How `b` is written down.
+    pub fn right(&self) -> Encoding {
+        self.args[self.b.arg.0 as usize]
     }
 
     /// The bodies that it runs: of the left operand, if that has one, and the epilogue.
@@ -273,7 +289,7 @@ impl Matmul {
         };
         let mut args = self.args.clone();
         let arg = Arg(args.len() as u16);
-        args.push(*dtype);
+        args.push(Encoding::Plain(*dtype));
         let space = vec![self.batch.clone(), self.m.clone(), self.k.clone()];
         let view = View::contiguous(&space);
         let insts = body.insts.iter().map(|inst| match inst {
@@ -284,7 +300,7 @@ impl Matmul {
             body: Body {
                 insts: insts.collect(),
             },
-            args: args.clone(),
+            args: dtypes(&args),
             space,
         };
         let product = Matmul {
@@ -293,6 +309,18 @@ impl Matmul {
             ..self.clone()
         };
         Some((row, product))
+    }
+}
+
+impl Gather {
+    /// The dtypes of the arguments' values.
+    pub fn dtypes(&self) -> Vec<DType> {
+        dtypes(&self.args)
+    }
+
+    /// How the table is written down.
+    pub fn table(&self) -> Encoding {
+        self.args[self.table.0 as usize]
     }
 }
 
@@ -343,14 +371,15 @@ impl Kernel {
         }
     }
 
-    /// Dtypes of the arguments, in launch order.
-    pub fn args(&self) -> Vec<DType> {
+    /// Encodings of the arguments, in launch order.
+    pub fn args(&self) -> Vec<Encoding> {
+        let plain = |dtypes: &[DType]| Encoding::plain(dtypes.iter().copied());
         match self {
-            Kernel::Row(k) => k.args.clone(),
+            Kernel::Row(k) => plain(&k.args),
             Kernel::Matmul(k) => k.args.clone(),
-            Kernel::Attention(k) => k.args.clone(),
+            Kernel::Attention(k) => plain(&k.args),
             Kernel::Gather(k) => k.args.clone(),
-            Kernel::Move(k) => vec![k.dtype; 2],
+            Kernel::Move(k) => plain(&[k.dtype; 2]),
             Kernel::Group(k) => k.parts.iter().flat_map(Kernel::args).collect(),
         }
     }

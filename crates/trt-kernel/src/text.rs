@@ -1,6 +1,6 @@
 //! Kernels as text: one line an instruction, as golden files and errors show them.
 
-use crate::{Body, DType, Dim, Inst, Kernel, Left, Operand, Order, View};
+use crate::{Body, Dim, Encoding, Inst, Kernel, Left, Operand, Order, View};
 use std::fmt;
 
 impl fmt::Display for View {
@@ -55,8 +55,8 @@ fn list(dims: &[Dim]) -> String {
         .join(", ")
 }
 
-fn dtypes(args: &[DType]) -> String {
-    args.iter().map(|d| d.name()).collect::<Vec<_>>().join(", ")
+fn encodings(args: &[Encoding]) -> String {
+    args.iter().map(|e| e.name()).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Operand {
@@ -67,9 +67,10 @@ impl fmt::Display for Operand {
 
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let args = self.args();
         match self {
             Kernel::Row(k) => {
-                writeln!(f, "row [{}] ({})", list(&k.space), dtypes(&k.args))?;
+                writeln!(f, "row [{}] ({})", list(&k.space), encodings(&args))?;
                 write!(f, "{}", k.body)
             }
             Kernel::Matmul(k) => {
@@ -81,7 +82,7 @@ impl fmt::Display for Kernel {
                     k.m,
                     k.n,
                     k.k,
-                    dtypes(&k.args)
+                    encodings(&args)
                 )?;
                 match &k.a {
                     Left::Stored(a) => writeln!(f, "    a = {a}")?,
@@ -101,7 +102,7 @@ impl fmt::Display for Kernel {
                     k.keys,
                     k.head_dim,
                     k.value_dim,
-                    dtypes(&k.args)
+                    encodings(&args)
                 )?;
                 for row in &k.before {
                     write!(f, "  before it [{}]\n{}", list(&row.space), row.body)?;
@@ -124,7 +125,7 @@ impl fmt::Display for Kernel {
                     k.entries,
                     k.ids,
                     k.table.0,
-                    dtypes(&k.args)
+                    encodings(&args)
                 )?;
                 write!(f, "{}", k.body)
             }

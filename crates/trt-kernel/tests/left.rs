@@ -30,7 +30,7 @@ fn normed([m, n, k]: [usize; 3], dtype: DType) -> Matmul {
         m: Dim::from(m),
         n: Dim::from(n),
         k: Dim::from(k),
-        args: vec![DType::F32, dtype, DType::F32],
+        args: Encoding::plain([DType::F32, dtype, DType::F32]),
         a: Left::Computed {
             dtype,
             body: b.finish(),

@@ -24,7 +24,7 @@ fn gather(rows: usize, cols: usize, entries: usize, args: [DType; 3]) -> Kernel 
         rows: Dim::from(rows),
         cols,
         entries,
-        args: args.to_vec(),
+        args: Encoding::plain(args.iter().copied()),
         ids: Operand {
             arg: Arg(0),
             view: view(1, &[2]),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use trt_alloc::{Pool, Purpose};
 use trt_device::{Device, OwnedStream, Paging, Residency, Slice, Stream, Work};
 use trt_kernel::{
-    Arg, BodyBuilder, DType, Dim, Env, Inst, Kernel, Matmul, Operand, Reduce, Row, View,
+    Arg, BodyBuilder, DType, Dim, Encoding, Env, Inst, Kernel, Matmul, Operand, Reduce, Row, View,
 };
 
 /// Measured rates of a device, in bytes a second.
@@ -222,7 +222,7 @@ fn product(rows: usize) -> Kernel {
         m: Dim::from(1),
         n: Dim::from(rows),
         k: Dim::from(COLUMNS),
-        args: vec![DType::F32; 3],
+        args: Encoding::plain([DType::F32; 3]),
         a: operand(0).into(),
         b: operand(1),
         ranged: true,

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use support::write_f32;
 use trt_alloc::Pool;
 use trt_device::{Device, Host, HostMode, Work};
-use trt_kernel::{Arg, BodyBuilder, DType, Dim, Env, Inst, Kernel, Matmul, Operand, View};
+use trt_kernel::{
+    Arg, BodyBuilder, DType, Dim, Encoding, Env, Inst, Kernel, Matmul, Operand, View,
+};
 use trt_stream::{Config, Error, ProgramId, Request, Streamer, TileTarget, Weights};
 
 /// `out[m, n] = Σ_k a[m, k] * w[n, k]`.
@@ -26,7 +28,7 @@ fn product(m: usize, n: usize, k: usize) -> Kernel {
         m: dim(m),
         n: dim(n),
         k: dim(k),
-        args: vec![DType::F32; 3],
+        args: Encoding::plain([DType::F32; 3]),
         a: Operand {
             arg: Arg(0),
             view: view([0, k, 1]),

@@ -29,9 +29,8 @@ impl Alignment {
             if let Kernel::Gather(k) = part
                 && !k.body.touches(k.table)
                 && let Some(align) = args.get_mut(usize::from(first + k.table.0))
-                && let Some(dtype) = k.args.get(usize::from(k.table.0))
             {
-                *align = dtype.size() as u64;
+                *align = k.table().alignment() as u64;
             }
         }
         Alignment {

@@ -33,7 +33,7 @@ pub(super) struct Access {
 impl Bounds {
     pub fn new(kernel: &Kernel) -> Bounds {
         Bounds {
-            dtypes: kernel.args(),
+            dtypes: kernel.args().iter().map(|e| e.dtype()).collect(),
             accesses: accesses(kernel),
             latest: Mutex::default(),
         }

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use trt_kernel::host::HostError;
 use trt_kernel::ptx::{Emitted, Launch, Param, TilesParam, within};
-use trt_kernel::{Dim, Env, Kernel, Order, Var};
+use trt_kernel::{Dim, Encoding, Env, Kernel, Order, Var};
 
 /// A part of an executable.
 #[derive(Debug)]
@@ -60,10 +60,9 @@ struct Weight {
     /// Its argument among those of the part.
     arg: usize,
     rows: Dim,
-    /// Elements of a row.
+    /// Values of a row.
     columns: Dim,
-    /// Bytes of an element.
-    size: usize,
+    encoding: Encoding,
 }
 
 impl Part {
@@ -321,7 +320,7 @@ fn weights(kernel: &Kernel) -> Vec<Weight> {
             arg: (first + k.b.arg.0) as usize,
             rows: k.n.clone(),
             columns: k.k.clone(),
-            size: k.args.get(k.b.arg.0 as usize).map_or(0, |d| d.size()),
+            encoding: k.right(),
         }),
         _ => None,
     });
@@ -363,7 +362,9 @@ impl Weight {
         param.first = number(rows.start, rows, n).map_err(&failed)?;
         param.end = number(rows.end, rows, n).map_err(&failed)?;
         param.step = number(tiles.step, rows, n).map_err(&failed)?;
-        let row_bytes = self.columns.size(env).saturating_mul(self.size);
+        // What a `usize` does not hold is inside of no tile.
+        let row_bytes = self.encoding.row_bytes(self.columns.size(env));
+        let row_bytes = row_bytes.unwrap_or(usize::MAX);
         for ((rows, place), address) in tiles.each().zip(&mut param.address) {
             let needed = rows.len().saturating_mul(row_bytes);
             if place.len() < needed {

@@ -119,7 +119,7 @@ fn fused(
         .flat_map(|l| l.args.iter().zip(l.kernel.args()))
     {
         if *source != Source::Buffer(queries) {
-            args.number(*source, dtype);
+            args.number(*source, dtype.dtype());
         }
     }
     let own = Arg(args.sources.len() as u16);

@@ -7,8 +7,8 @@ use super::writer::{Fault, Writer};
 use crate::Error;
 use crate::graph::{AttentionOp, Graph, NodeId, Op};
 use trt_kernel::{
-    Arg, Attention, Binary, BodyBuilder, Causal, Dim, Gather, Inst, Kernel, Matmul, Move, Operand,
-    Row, Unary, View,
+    Arg, Attention, Binary, BodyBuilder, Causal, Dim, Encoding, Gather, Inst, Kernel, Matmul, Move,
+    Operand, Row, Unary, View,
 };
 
 fn operand(arg: Arg, offset: &Dim, strides: Vec<Dim>) -> Operand {
@@ -164,7 +164,7 @@ pub(super) fn matmul(
         m,
         n,
         k,
-        args: args.dtypes.clone(),
+        args: Encoding::plain(args.dtypes.clone()),
         a: a_op.into(),
         b: b_op,
         ranged: weight.is_some(),
@@ -245,7 +245,7 @@ pub(super) fn gather(w: &mut Writer<'_>, id: NodeId) -> Result<(), Fault> {
         rows,
         cols,
         entries,
-        args: args.dtypes.clone(),
+        args: Encoding::plain(args.dtypes.clone()),
         ids: operand(ids_arg, &ids.offset, ids.strides),
         table: table_arg,
         body: e.body.finish(),

@@ -13,7 +13,7 @@
 use super::KernelNote;
 use super::side::touched;
 use crate::program::{BufferId, BufferKind, Launch, Program, Source};
-use trt_kernel::{Arg, Body, DType, Dim, Inst, Kernel, Left, Matmul, View, ptx};
+use trt_kernel::{Arg, Body, DType, Dim, Encoding, Inst, Kernel, Left, Matmul, View, ptx};
 
 /// A launch with its level.
 pub(super) type Leveled = (usize, Launch, KernelNote);
@@ -154,7 +154,7 @@ impl<'a> Rows<'a> {
     /// The launch with the arguments of the rows in place of its left operand: the place of that
     /// goes to the last argument of the rows, and the others come at the end.
     fn fused(&self, launch: &Launch, product: &Matmul, a: Arg) -> Launch {
-        let (mut args, mut dtypes) = (launch.args.clone(), product.args.clone());
+        let (mut args, mut encodings) = (launch.args.clone(), product.args.clone());
         let mut numbers: Vec<Option<Arg>> = vec![None; self.args.len()];
         let mut place = Some(a);
         for (i, (source, dtype)) in self.args.iter().zip(&self.dtypes).enumerate() {
@@ -162,11 +162,12 @@ impl<'a> Rows<'a> {
                 continue;
             }
             let arg = place.take().unwrap_or(Arg(args.len() as u16));
+            let encoding = Encoding::Plain(*dtype);
             match args.get_mut(arg.0 as usize) {
-                Some(slot) => (*slot, dtypes[arg.0 as usize]) = (*source, *dtype),
+                Some(slot) => (*slot, encodings[arg.0 as usize]) = (*source, encoding),
                 None => {
                     args.push(*source);
-                    dtypes.push(*dtype);
+                    encodings.push(encoding);
                 }
             }
             numbers[i] = Some(arg);
@@ -182,7 +183,7 @@ impl<'a> Rows<'a> {
             label: launch.label.clone(),
             in_place: in_place.collect(),
             kernel: Kernel::Matmul(Matmul {
-                args: dtypes,
+                args: encodings,
                 a: left,
                 ..product.clone()
             }),

@@ -120,22 +120,22 @@ impl Program {
         ensure(parts <= PARTS, || format!("{parts} kernels in one launch"))?;
         let pairs = launch.in_place.len();
         ensure(pairs <= ARGUMENTS, || format!("{pairs} in place"))?;
-        let dtypes = launch.kernel.args();
-        let fits = launch.args.len() == dtypes.len() && dtypes.len() <= ARGUMENTS;
+        let encodings = launch.kernel.args();
+        let fits = launch.args.len() == encodings.len() && encodings.len() <= ARGUMENTS;
         ensure(fits, || {
-            format!("{} arguments for {}", launch.args.len(), dtypes.len())
+            format!("{} arguments for {}", launch.args.len(), encodings.len())
         })?;
         launch.kernel.check().map_err(|e| e.to_string())?;
         for dim in launch.kernel.dims() {
             small(dim, ranges)?;
         }
-        for (i, (source, dtype)) in launch.args.iter().zip(&dtypes).enumerate() {
+        for (i, (source, encoding)) in launch.args.iter().zip(&encodings).enumerate() {
             let found = match source {
                 Source::Buffer(b) => self.buffers.get(b.0 as usize).map(|b| b.dtype),
                 Source::Weight(w) => self.weights.get(w.0 as usize).map(|w| w.dtype),
             };
-            ensure(found == Some(*dtype), || {
-                format!("argument a{i} is {source} of {found:?}, not {dtype}")
+            ensure(found == encoding.as_plain() && found.is_some(), || {
+                format!("argument a{i} is {source} of {found:?}, not {encoding}")
             })?;
         }
         let written = written(launch);

@@ -8,7 +8,7 @@ use super::row;
 use super::scratch;
 use super::span::{Args, Raw};
 use super::team::Team;
-use crate::{Attention, BodyError, Env, Row};
+use crate::{Attention, BodyError, Encoding, Env, Row};
 
 /// The kernels that such an attention is.
 #[derive(Debug)]
@@ -47,9 +47,10 @@ impl Before {
         scratch::with(self.floats, |queries| {
             let mut spans = args.spans.to_vec();
             spans.push(Raw::from_mut(queries));
+            let encodings = Encoding::plain(self.attention.args.iter().copied());
             let args = Args {
                 spans: &spans,
-                dtypes: &self.attention.args,
+                encodings: &encodings,
             };
             for (row, body) in &self.rows {
                 row::run(row, body, env, args, team)?;

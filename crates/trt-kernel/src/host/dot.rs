@@ -67,6 +67,29 @@ pub(super) fn dot(
     Ok(())
 }
 
+/// The same with rows of `k > 0` values that lie one after another.
+pub(super) fn dot_unpacked(w: &[f32], k: usize, x: &[f32], (out, pitch): (&mut [f32], usize)) {
+    let (rows, m) = (w.len() / k.max(1), x.len() / padded(k).max(1));
+    if rows == 0 || m == 0 {
+        return;
+    }
+    assert!(
+        out.len() >= (m - 1) * pitch + rows,
+        "sums have room for every row"
+    );
+    simd::run(Dots {
+        w: w.as_ptr().cast(),
+        stride: size_of_val(&w[..k]) as isize,
+        dtype: DType::F32,
+        rows,
+        k,
+        x,
+        m,
+        out,
+        pitch,
+    });
+}
+
 /// The checked form of a [`dot`] call: all addresses are inside their memory.
 struct Dots<'a> {
     w: *const u8,

@@ -12,7 +12,7 @@ use super::row;
 use super::scratch;
 use super::span::{Args, Raw};
 use super::team::Team;
-use crate::{BodyError, DType, Env, Matmul, Row};
+use crate::{BodyError, Env, Matmul, Row};
 use std::ops::Range;
 
 /// The two kernels that such a product is.
@@ -48,10 +48,9 @@ impl Split {
         scratch::with(bytes.div_ceil(size_of::<f32>()), |left| {
             let mut spans = args.spans.to_vec();
             spans.push(Raw::from_mut(left));
-            let dtypes: &[DType] = &self.product.args;
             let args = Args {
                 spans: &spans,
-                dtypes,
+                encodings: &self.product.args,
             };
             row::run(&self.row, &self.body, env, args, team)?;
             matmul::run(&self.product, epilogue, env, rows, args, team)

@@ -12,12 +12,13 @@ use super::exec::{Call, Frame, Index, MAX_AXES, Place, SAME_AXES, places};
 use super::pieces::Pieces;
 use super::program::Program;
 use super::row::cut;
+use super::runs::Load;
 use super::scratch;
 use super::simd::{self, Job, Simd};
 use super::span::{Args, Run};
 use super::team::Team;
 use super::tile::{self, BLOCK, PANEL, Panel};
-use crate::{Arg, DType, Env, Matmul};
+use crate::{Arg, DType, Encoding, Env, Matmul};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -122,7 +123,12 @@ impl Launch<'_> {
                 self.activations(batch, 0, x, pad)?;
             }
             let x = &*x;
-            let row_bytes = k * self.call.args.dtype(self.kernel.b.arg).size();
+            // As much as a `usize` holds is inside of memory anyway.
+            let row_bytes = self
+                .kernel
+                .right()
+                .row_bytes(k)
+                .unwrap_or(usize::MAX / (n * self.batch));
             let bytes = self.batch * n * row_bytes;
             // An even number of parts for each thread, of whole groups of weight rows.
             let rounds = bytes.div_ceil(PART * team.threads());
@@ -159,6 +165,8 @@ impl Launch<'_> {
                 let args = &self.call.args;
                 if self.k == 0 {
                     sums.fill(0.0);
+                } else if self.kernel.right().as_plain().is_none() {
+                    self.few_encoded((offset, column), count, x, sums)?;
                 } else if along == 1 || self.k == 1 {
                     let rows = Rows {
                         arg: self.kernel.b.arg,
@@ -170,6 +178,33 @@ impl Launch<'_> {
                     self.few_strided((offset, column, along), count, x, sums)?;
                 }
                 self.epilogue(batch, 0..self.m, from..from + count, sums, count)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Rows of a weight that is not plain: unpacked some at a time, then as those of f32.
+    fn few_encoded(
+        &self,
+        (offset, column): (i64, i64),
+        count: usize,
+        x: &[f32],
+        sums: &mut [f32],
+    ) -> Result<(), HostError> {
+        let (k, args) = (self.k, &self.call.args);
+        scratch::with(PANEL * k, |unpacked| {
+            for first in (0..count).step_by(PANEL) {
+                let rows = PANEL.min(count - first);
+                for (r, row) in unpacked.chunks_exact_mut(k).take(rows).enumerate() {
+                    let run = Run {
+                        offset: offset + (first + r) as i64 * column,
+                        stride: 1,
+                        count: k,
+                    };
+                    simd::run(Load(args, self.kernel.b.arg, run, row))?;
+                }
+                let rows = &unpacked[..rows * k];
+                dot::dot_unpacked(rows, k, x, (&mut sums[first..], count));
             }
             Ok(())
         })
@@ -212,7 +247,7 @@ impl Launch<'_> {
 
     /// Whether both sides are bfloat16 pairs that the CPU multiplies as such.
     fn pairs(&self) -> bool {
-        let bf16 = |arg: Arg| self.call.args.dtype(arg) == DType::BF16;
+        let bf16 = |arg: Arg| self.call.args.encoding(arg) == Encoding::Plain(DType::BF16);
         simd::has_pairs()
             && bf16(self.left)
             && bf16(self.kernel.b.arg)

@@ -40,7 +40,7 @@ pub use panics::contain;
 pub use span::Span;
 pub use team::Team;
 
-use crate::{Arg, Body, DType, Env, Kernel, KernelError};
+use crate::{Arg, Body, DType, Encoding, Env, Kernel, KernelError};
 use before::Before;
 use left::Split;
 use program::Program;
@@ -123,7 +123,7 @@ pub enum HostError {
 #[derive(Debug)]
 pub struct Prepared {
     kernel: Kernel,
-    dtypes: Vec<DType>,
+    encodings: Vec<Encoding>,
     /// The body, epilogue or score; a move has none.
     program: Program,
     /// How a product runs that computes its left operand.
@@ -137,7 +137,8 @@ impl Prepared {
     pub fn new(kernel: &Kernel) -> Result<Prepared, KernelError> {
         kernel.check()?;
         limits(kernel)?;
-        let dtypes = kernel.args();
+        let encodings = kernel.args();
+        let dtypes: Vec<DType> = encodings.iter().map(|e| e.dtype()).collect();
         let empty = Body::default();
         let body = match kernel {
             Kernel::Row(k) => &k.body,
@@ -161,7 +162,7 @@ impl Prepared {
         Ok(Prepared {
             program: Program::new(body, &dtypes).map_err(wrong)?,
             kernel: kernel.clone(),
-            dtypes,
+            encodings,
             split,
             before,
         })
@@ -194,15 +195,15 @@ impl Prepared {
         spans: &mut [Span<'_>],
         team: &Team,
     ) -> Result<(), HostError> {
-        if spans.len() != self.dtypes.len() {
+        if spans.len() != self.encodings.len() {
             return Err(HostError::Arguments {
-                expected: self.dtypes.len(),
+                expected: self.encodings.len(),
                 found: spans.len(),
             });
         }
         let args = Args {
             spans: Span::raw(spans),
-            dtypes: &self.dtypes,
+            encodings: &self.encodings,
         };
         if let Some(range) = &rows
             && !matches!(self.kernel, Kernel::Matmul(_))
@@ -282,14 +283,17 @@ fn limits(kernel: &Kernel) -> Result<(), KernelError> {
         }
         Kernel::Attention(k) => vec![k.q.arg, k.k.arg, k.v.arg, k.out.arg],
         Kernel::Gather(k) => {
-            let ids = args[k.ids.arg.0 as usize];
+            let ids = args[k.ids.arg.0 as usize].dtype();
             if ids.is_float() {
                 return refuse(format!("ids are {ids}, not integers"));
             }
             vec![k.table]
         }
     };
-    match floats.iter().find(|a| !args[a.0 as usize].is_float()) {
+    match floats
+        .iter()
+        .find(|a| !args[a.0 as usize].dtype().is_float())
+    {
         Some(a) => refuse(format!(
             "operand a{} is {}, not a float",
             a.0, args[a.0 as usize]

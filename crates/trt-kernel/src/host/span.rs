@@ -8,7 +8,7 @@
 
 use super::HostError;
 use super::simd::Simd;
-use crate::{Arg, DType};
+use crate::{Arg, BlockType, DType, Encoding};
 use half::f16;
 use std::marker::PhantomData;
 
@@ -109,8 +109,11 @@ impl Raw {
 #[derive(Clone, Copy)]
 pub(super) struct Args<'a> {
     pub spans: &'a [Raw],
-    pub dtypes: &'a [DType],
+    pub encodings: &'a [Encoding],
 }
+
+/// Values of the largest block.
+const MOST_VALUES: usize = 256;
 
 /// `count` elements from `offset` on, `stride` elements apart.
 #[derive(Clone, Copy)]
@@ -121,17 +124,27 @@ pub(super) struct Run {
 }
 
 impl<'a> Args<'a> {
-    /// The dtype of an argument.
+    /// How an argument is written down.
     #[inline(always)]
-    pub fn dtype(&self, arg: Arg) -> DType {
-        self.dtypes[arg.0 as usize]
+    pub fn encoding(&self, arg: Arg) -> Encoding {
+        self.encodings[arg.0 as usize]
     }
 
-    /// The address of a run's first element, once all of the run is known to be inside.
+    /// The dtype of an argument's values.
+    #[inline(always)]
+    pub fn dtype(&self, arg: Arg) -> DType {
+        self.encoding(arg).dtype()
+    }
+
+    /// The address of a run's first element, once all of the run is known to be inside. Of a plain
+    /// argument.
     #[inline(always)]
     pub fn address(&self, arg: Arg, run: Run, write: bool) -> Result<*mut u8, HostError> {
         let span = &self.spans[arg.0 as usize];
-        let size = self.dtype(arg).size() as i64;
+        let Some(dtype) = self.encoding(arg).as_plain() else {
+            return Err(self.outside(arg, run.offset, run.offset));
+        };
+        let size = dtype.size() as i64;
         let reach = run.stride.saturating_mul(run.count.max(1) as i64 - 1);
         let (low, high) = (
             run.offset.saturating_add(reach.min(0)),
@@ -166,6 +179,9 @@ impl<'a> Args<'a> {
     #[inline(always)]
     pub fn load_f32<S: Simd>(&self, arg: Arg, run: Run, out: &mut [f32]) -> Result<(), HostError> {
         let out = &mut out[..run.count];
+        if let Encoding::Blocks(block) = self.encoding(arg) {
+            return self.load_blocks(arg, block, run, out);
+        }
         let p = self.address(arg, run, false)? as *const u8;
         // SAFETY: `address` checked the run; the pointers below stay within it.
         unsafe {
@@ -184,6 +200,44 @@ impl<'a> Args<'a> {
                 (DType::U32, s) => strided(p, s, out, |x: u32| x as f32),
                 (DType::I64, s) => strided(p, s, out, |x: i64| x as f32),
             }
+        }
+        Ok(())
+    }
+
+    /// Reads neighbouring values of blocks; rows are whole blocks, so values are counted through all
+    /// of them.
+    fn load_blocks(
+        &self,
+        arg: Arg,
+        block: BlockType,
+        run: Run,
+        out: &mut [f32],
+    ) -> Result<(), HostError> {
+        let (values, size) = (block.values(), block.bytes());
+        let last = run.offset.saturating_add(run.count.max(1) as i64 - 1);
+        let span = &self.spans[arg.0 as usize];
+        let first = usize::try_from(run.offset).ok();
+        let end = usize::try_from(last).ok().and_then(|last| {
+            let end = (last / values + 1).checked_mul(size)?;
+            (end <= span.len && run.stride == 1).then_some(end)
+        });
+        let (Some(first), Some(end)) = (first, end) else {
+            return Err(self.outside(arg, run.offset, last));
+        };
+        let start = first / values * size;
+        // SAFETY: `start <= end <= len`, and the span is readable.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(span.ptr.add(start).cast_const(), end - start) };
+        let mut decoded = [0f32; MOST_VALUES];
+        let mut skip = first % values;
+        let mut out = out;
+        for bytes in bytes.chunks_exact(size) {
+            let decoded = &mut decoded[..values];
+            block.decode(bytes, decoded);
+            let count = (values - skip).min(out.len());
+            let (now, rest) = out.split_at_mut(count);
+            now.copy_from_slice(&decoded[skip..skip + count]);
+            (out, skip) = (rest, 0);
         }
         Ok(())
     }

@@ -249,6 +249,7 @@ impl Job for Pack<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Encoding;
     use crate::host::simd::{Isa, run_on};
 
     #[test]
@@ -292,7 +293,7 @@ mod tests {
             let mut spans = [Span::from_slice(&b)];
             let args = Args {
                 spans: Span::raw(&mut spans),
-                dtypes: &[DType::F32],
+                encodings: &[Encoding::Plain(DType::F32)],
             };
             let pack = Pack {
                 args: &args,

@@ -12,10 +12,11 @@ use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
 use super::divide;
 use super::emitted::{Emitted, Extent, Target};
+use super::encoded;
 use super::lanes::{self, Point};
 use super::scope::Scope;
 use super::space;
-use crate::{Dim, Gather, View};
+use crate::{DType, Dim, Encoding, Gather, View};
 
 /// The most threads of a block.
 const BLOCK: usize = 128;
@@ -45,6 +46,7 @@ pub(super) fn emit(kernel: &Gather, target: Target) -> Result<Emitted, PtxError>
     let (row, part) = divide::div_rem(&mut asm, block, parts as u32);
     let mut job = Job {
         kernel,
+        types: kernel.dtypes(),
         scope: &scope,
         lanes,
         each,
@@ -82,8 +84,12 @@ pub(super) struct Cut {
 pub(super) fn cut(kernel: &Gather) -> Cut {
     let along = View::contiguous(&[Dim::from(1), Dim::from(kernel.cols)]);
     let rows = [(&along, arg(kernel, kernel.table.0).size())];
-    let accesses = space::accesses(&kernel.body, &kernel.args).chain(rows);
-    let lanes = access::lanes(&Dim::from(kernel.cols), accesses);
+    let dtypes = kernel.dtypes();
+    let accesses = space::accesses(&kernel.body, &dtypes).chain(rows);
+    let lanes = match kernel.table() {
+        Encoding::Plain(_) => access::lanes(&Dim::from(kernel.cols), accesses),
+        Encoding::Blocks(_) => 1,
+    };
     let each = lanes.max(COLUMNS);
     let threads = (kernel.cols.div_ceil(each).next_multiple_of(32)).clamp(32, BLOCK);
     Cut {
@@ -94,12 +100,14 @@ pub(super) fn cut(kernel: &Gather) -> Cut {
     }
 }
 
-fn arg(kernel: &Gather, arg: u16) -> crate::DType {
-    kernel.args[arg as usize]
+fn arg(kernel: &Gather, arg: u16) -> DType {
+    kernel.args[arg as usize].dtype()
 }
 
 struct Job<'a> {
     kernel: &'a Gather,
+    /// The dtypes of the arguments' values.
+    types: Vec<DType>,
     scope: &'a Scope,
     /// Columns of a wide access.
     lanes: usize,
@@ -130,8 +138,8 @@ impl Job<'_> {
 
     /// Finds the table's row, or reports the id.
     fn check(&mut self, asm: &mut Asm, id: R, part: R) {
-        let size = arg(self.kernel, self.kernel.table.0).size();
-        let bytes = self.kernel.cols * size;
+        // Checked with the kernel: rows are whole blocks.
+        let bytes = self.kernel.table().row_bytes(self.kernel.cols).unwrap_or(0);
         // A negative id is a large unsigned one.
         self.valid = asm.op("setp.lt.u64", Class::Pred, &[&id, &self.kernel.entries]);
         let table = self.scope.arg(self.kernel.table);
@@ -183,29 +191,50 @@ impl Job<'_> {
         self.points(asm, &columns, 1);
     }
 
+    /// Reads neighbouring values from each column on: all are on their way before the first is
+    /// decoded.
+    fn read(&self, asm: &mut Asm, columns: &[R], values: &[Vec<R>]) {
+        let lanes = values.first().map_or(1, Vec::len);
+        // Columns beyond the end read what the last one does.
+        let last = self.kernel.cols - lanes;
+        let inside = |asm: &mut Asm, column: &R| asm.op("min.s32", Class::B32, &[column, &last]);
+        match self.kernel.table() {
+            Encoding::Plain(dtype) => {
+                let size = dtype.size();
+                let load = |asm: &mut Asm, column: &R| {
+                    let column = inside(asm, column);
+                    let at = asm.op("mad.wide.s32", Class::B64, &[&column, &size, &self.start]);
+                    access::load(asm, at, 0, lanes * size, size)
+                };
+                let bits: Vec<Vec<R>> = columns.iter().map(|c| load(asm, c)).collect();
+                for (bits, to) in bits.iter().zip(values) {
+                    let read = access::decode(asm, dtype, bits, lanes);
+                    for (to, x) in to.iter().zip(read) {
+                        asm.op_to("mov.f32", *to, &[&x]);
+                    }
+                }
+            }
+            Encoding::Blocks(block) => {
+                let load = |asm: &mut Asm, column: &R| {
+                    let column = inside(asm, column);
+                    encoded::load(asm, block, self.start, column, None)
+                };
+                let parts: Vec<encoded::Parts> = columns.iter().map(|c| load(asm, c)).collect();
+                for (parts, to) in parts.iter().zip(values.iter().flatten()) {
+                    let x = parts.value(asm);
+                    asm.op_to("mov.f32", *to, &[&x]);
+                }
+            }
+        }
+    }
+
     /// Reads all points, then runs the body at those inside of the row.
     fn points(&self, asm: &mut Asm, columns: &[R], lanes: usize) {
         let values: Vec<Vec<R>> = (columns.iter())
             .map(|_| (0..lanes).map(|_| asm.f32(0.0)).collect())
             .collect();
-        let dtype = arg(self.kernel, self.kernel.table.0);
-        let size = dtype.size();
         asm.when(self.valid, true, |asm| {
-            let bits: Vec<Vec<R>> = (columns.iter())
-                .map(|column| {
-                    // Columns beyond the end read what the last one does.
-                    let last = self.kernel.cols - lanes;
-                    let column = asm.op("min.s32", Class::B32, &[column, &last]);
-                    let at = asm.op("mad.wide.s32", Class::B64, &[&column, &size, &self.start]);
-                    access::load(asm, at, 0, lanes * size, size)
-                })
-                .collect();
-            for (bits, to) in bits.iter().zip(&values) {
-                let read = access::decode(asm, dtype, bits, lanes);
-                for (to, x) in to.iter().zip(read) {
-                    asm.op_to("mov.f32", *to, &[&x]);
-                }
-            }
+            self.read(asm, columns, &values);
         });
         for (column, input) in columns.iter().zip(&values) {
             let inside = asm.op("setp.lt.s32", Class::Pred, &[column, &self.kernel.cols]);
@@ -215,7 +244,7 @@ impl Job<'_> {
                     lanes,
                     input,
                 };
-                lanes::run(asm, self.scope, &self.kernel.body, &self.kernel.args, point);
+                lanes::run(asm, self.scope, &self.kernel.body, &self.types, point);
             });
         }
     }

@@ -112,7 +112,7 @@ fn renamed(name: &str, first: u16, tiles: &str) -> String {
 fn alike(kernel: &Group, blocks: &[Block]) -> Result<(), PtxError> {
     let cut = |b: &Block| (b.threads, b.grid.clone());
     let right = |part: &Kernel| match part {
-        Kernel::Matmul(k) => k.args.get(k.b.arg.0 as usize).copied(),
+        Kernel::Matmul(k) => Some(k.right()),
         _ => None,
     };
     let same = blocks.windows(2).all(|pair| cut(&pair[0]) == cut(&pair[1]));

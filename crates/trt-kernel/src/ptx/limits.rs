@@ -6,7 +6,7 @@
 
 use super::attention;
 use super::{PtxError, gather, moves, row};
-use crate::{Attention, DType, Dim, Env, Gather, Kernel, Matmul};
+use crate::{Attention, Dim, Env, Gather, Kernel, Matmul};
 
 /// The largest size that the text may count with 32 bits: what lies between it and 2^31 is more
 /// than a block goes beyond the end of an axis.
@@ -64,7 +64,12 @@ fn all(kernel: &Kernel) -> Vec<Dim> {
 
 fn of_product(k: &Matmul) -> Vec<Dim> {
     // Tiles are found by the bytes of a row, in 32 bits.
-    let widest = k.args.iter().map(|d: &DType| d.size()).max().unwrap_or(1);
+    let widest = k
+        .args
+        .iter()
+        .map(|e| e.bytes().div_ceil(e.values()))
+        .max()
+        .unwrap_or(1);
     let row = &k.k * &Dim::from(widest);
     vec![k.batch.clone(), k.m.clone(), k.n.clone(), row]
 }
@@ -95,7 +100,7 @@ fn of_gather(k: &Gather) -> Vec<Dim> {
 mod tests {
     use super::*;
     use crate::ptx::{Target, emit};
-    use crate::{Arg, BodyBuilder, Inst, Reduce, Row, Var, View};
+    use crate::{Arg, BodyBuilder, DType, Inst, Reduce, Row, Var, View};
 
     /// `a1 = a0` over some rows, or the sums of them.
     fn rows(space: Vec<Dim>, sums: bool) -> Kernel {

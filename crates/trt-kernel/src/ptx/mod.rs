@@ -18,6 +18,7 @@ mod attention;
 mod block;
 mod divide;
 mod emitted;
+mod encoded;
 mod fold;
 mod functions;
 mod gather;

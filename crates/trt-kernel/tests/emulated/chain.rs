@@ -49,7 +49,7 @@ fn product([m, n, k]: [usize; 3], dtype: DType, left: Left) -> Kernel {
         m: Dim::from(m),
         n: Dim::from(n),
         k: Dim::from(k),
-        args: vec![dtype; ARGS],
+        args: Encoding::plain([dtype; ARGS]),
         a: left,
         b: Operand {
             arg: Arg(2),

@@ -129,7 +129,10 @@ fn repeated(dtype: DType, len: usize, seed: u64) -> Buffer {
     let some = Buffer::random(dtype, len.min(65_521), seed);
     let bytes = some.bytes.iter().copied().cycle();
     let bytes = bytes.take(len * dtype.size()).collect();
-    Buffer { dtype, bytes }
+    Buffer {
+        encoding: dtype.into(),
+        bytes,
+    }
 }
 
 /// Arguments of a chain that are to be equal, since its parts have one left operand.
@@ -172,9 +175,14 @@ fn calls(kernel: &Kernel) -> Vec<(Kernel, Env)> {
 
 /// Runs one form of a kernel in a call and compares it with the host.
 fn compare(name: &str, kernel: &Kernel, form: &Emitted, env: &Env, seed: u64) {
-    let (dtypes, lens) = (kernel.args(), extents(kernel, env));
-    let random = |(i, (d, n)): (usize, (&DType, &usize))| repeated(*d, *n, i as u64 + 1);
-    let mut given: Vec<Buffer> = dtypes.iter().zip(&lens).enumerate().map(random).collect();
+    let (encodings, lens) = (kernel.args(), extents(kernel, env));
+    let random = |(i, (e, n)): (usize, (&Encoding, &usize))| repeated(e.dtype(), *n, i as u64 + 1);
+    let mut given: Vec<Buffer> = encodings
+        .iter()
+        .zip(&lens)
+        .enumerate()
+        .map(random)
+        .collect();
     for (one, other) in shared_lefts(kernel) {
         given[other] = given[one].clone();
     }
@@ -185,7 +193,7 @@ fn compare(name: &str, kernel: &Kernel, form: &Emitted, env: &Env, seed: u64) {
     launch(kernel, form, env, &[], seed, &mut ours);
     for arg in kernel.written() {
         let (a, b) = (&ours[arg.0 as usize], &exact[arg.0 as usize]);
-        let (d, most) = (a.distance(b), allowed(a.dtype));
+        let (d, most) = (a.distance(b), allowed(a.dtype()));
         assert!(d <= most, "{name} {} {env:?} a{}: {d}", form.target, arg.0);
     }
 }

@@ -23,7 +23,7 @@ fn product(m: usize, n: usize, k: usize, dtype: DType) -> Kernel {
         m: Dim::from(m),
         n: Dim::from(n),
         k: Dim::from(k),
-        args: vec![dtype, dtype, DType::F32, dtype],
+        args: Encoding::plain([dtype, dtype, DType::F32, dtype]),
         a: operand(0, &[0, k, 1]).into(),
         b: operand(1, &[0, k, 1]),
         ranged: true,
@@ -46,7 +46,7 @@ fn args(parts: &[Kernel]) -> Vec<Buffer> {
         let [m, n, k] = [&p.m, &p.n, &p.k].map(|d| d.size(&Env::default()));
         let lens = [m * k, n * k, n, m * n];
         let each = lens.iter().zip(&p.args).enumerate();
-        each.map(|(j, (len, d))| Buffer::random(*d, *len, (4 * i + j) as u64 + 1))
+        each.map(|(j, (len, e))| Buffer::random(e.dtype(), *len, (4 * i + j) as u64 + 1))
             .collect()
     };
     parts.iter().enumerate().flat_map(one).collect()

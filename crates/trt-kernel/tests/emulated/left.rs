@@ -52,7 +52,7 @@ fn product(what: What, [m, n, k]: [usize; 3], left: DType, weight: DType) -> Mat
         m: Dim::from(m),
         n: Dim::from(n),
         k: Dim::from(k),
-        args: vec![left, DType::F32, weight, left],
+        args: Encoding::plain([left, DType::F32, weight, left]),
         a: Left::Computed {
             dtype: left,
             body: b.finish(),

@@ -7,6 +7,7 @@ mod reference;
 
 mod attention;
 mod before;
+mod blocks;
 mod chain;
 mod corpus;
 mod cut;
@@ -60,14 +61,17 @@ fn body(e: &Emitted) -> String {
 
 /// The rows and bytes of a row of each ranged weight.
 fn weights(kernel: &Kernel, env: &Env) -> Vec<(Arg, usize, usize)> {
-    let dtypes = kernel.args();
+    let encodings = kernel.args();
     let sizes = kernel.parts().iter().filter_map(|part| match part {
         Kernel::Matmul(k) if k.ranged => Some((k.n.size(env), k.k.size(env))),
         _ => None,
     });
     let each = kernel.streamed().into_iter().zip(sizes);
-    each.map(|(arg, (n, k))| (arg, n, k * dtypes[arg.0 as usize].size()))
-        .collect()
+    each.map(|(arg, (n, k))| {
+        let row = encodings[arg.0 as usize].row_bytes(k);
+        (arg, n, row.expect("whole rows"))
+    })
+    .collect()
 }
 
 /// Launches a kernel, its ranged weights on some rows that lie in tiles of so many; all rows in

@@ -382,7 +382,7 @@ fn random_body(
         Buffer::zeros(DType::F32, n),
         Buffer::zeros(DType::F32, n),
     ];
-    let dtypes: Vec<DType> = args.iter().map(|a| a.dtype).collect();
+    let dtypes: Vec<DType> = args.iter().map(Buffer::dtype).collect();
     (row(space, &dtypes, b), args)
 }
 

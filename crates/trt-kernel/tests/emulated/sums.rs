@@ -3,8 +3,13 @@
 
 use super::*;
 
+const Q8: Encoding = Encoding::Blocks(BlockType::Q8_0);
+const BF16: Encoding = Encoding::Plain(DType::BF16);
+const F16: Encoding = Encoding::Plain(DType::F16);
+const F32: Encoding = Encoding::Plain(DType::F32);
+
 /// `out = a w^T` over `[m, k]` and `[n, k]`, sums as they are.
-fn product([m, n, k]: [usize; 3], left: DType, right: DType) -> Kernel {
+fn product([m, n, k]: [usize; 3], left: DType, right: Encoding) -> Kernel {
     let view = |strides: [usize; 3]| View {
         offset: Dim::from(0),
         strides: dims(&strides),
@@ -21,7 +26,7 @@ fn product([m, n, k]: [usize; 3], left: DType, right: DType) -> Kernel {
         m: Dim::from(m),
         n: Dim::from(n),
         k: Dim::from(k),
-        args: vec![left, right, DType::F32],
+        args: vec![left.into(), right, F32],
         a: operand(0).into(),
         b: operand(1),
         ranged: true,
@@ -29,7 +34,7 @@ fn product([m, n, k]: [usize; 3], left: DType, right: DType) -> Kernel {
     })
 }
 
-fn args([m, n, k]: [usize; 3], left: DType, right: DType) -> Vec<Buffer> {
+fn args([m, n, k]: [usize; 3], left: DType, right: Encoding) -> Vec<Buffer> {
     vec![
         Buffer::random(left, m * k, 1),
         Buffer::random(right, n * k, 2),
@@ -52,71 +57,74 @@ fn order(e: &Emitted) -> Option<SumOrder> {
 }
 
 /// Rows of few and of many pieces, ragged ones, with one segment and with several.
-const DEPTHS: [(usize, DType); 9] = [
-    (8, DType::BF16),
-    (576, DType::BF16),
-    (1000, DType::F16),
-    (1032, DType::BF16),
-    (1536, DType::BF16),
-    (2048, DType::BF16),
-    (4096, DType::F16),
-    (2048, DType::F32),
-    (7168, DType::BF16),
+const DEPTHS: [(usize, Encoding); 11] = [
+    (8, BF16),
+    (576, BF16),
+    (1000, F16),
+    (1032, BF16),
+    (1536, BF16),
+    (2048, BF16),
+    (4096, F16),
+    (2048, F32),
+    (7168, BF16),
+    (96, Q8),
+    (4096, Q8),
 ];
 
 #[test]
 fn a_launch_sums_in_the_order_that_it_says() {
-    for (k, dtype) in DEPTHS {
+    for (k, right) in DEPTHS {
         for m in [1, 2, 3, 8] {
             // So few rows that several warps share each where the order lets them.
-            let n = 11;
+            let shape = [m, 11, k];
             let (kernel, args) = (
-                product([m, n, k], DType::F32, dtype),
-                args([m, n, k], DType::F32, dtype),
+                product(shape, DType::F32, right),
+                args(shape, DType::F32, right),
             );
             for e in emitted(&kernel) {
                 let order = order(&e).expect("rows in whole pieces");
-                let sums = (0..m * n).map(|i| {
-                    let (row, column) = (i / n * k, i % n * k);
+                let sums = (0..m * 11).map(|i| {
+                    let (row, column) = (i / 11 * k, i % 11 * k);
                     let value = |b: &Buffer, i: usize| b.get(i as i64) as f32;
                     order.sum(|i| (value(&args[0], row + i), value(&args[1], column + i)))
                 });
                 let wanted: Vec<u8> = sums.flat_map(f32::to_le_bytes).collect();
                 let found = run(&kernel, &e, &args);
-                assert!(found == wanted, "m={m} k={k} {dtype} {}: {order}", e.target);
+                assert!(found == wanted, "m={m} k={k} {right} {}: {order}", e.target);
             }
         }
     }
 }
 
+/// The last `m` rows of the left operand and the last `n` of the right one, of 8 and 24.
+fn last([m, n, k]: [usize; 3], all: &[Buffer]) -> Vec<Buffer> {
+    let cut = |of: &Buffer, rows: usize, kept: usize| {
+        let row = of.encoding.row_bytes(k).expect("whole rows");
+        Buffer {
+            encoding: of.encoding,
+            bytes: of.bytes[(rows - kept) * row..].to_vec(),
+        }
+    };
+    let out = Buffer::zeros(DType::F32, m * n);
+    vec![cut(&all[0], 8, m), cut(&all[1], 24, n), out]
+}
+
 #[test]
 fn an_output_has_the_same_bits_for_any_number_of_rows_on_either_side() {
-    for (k, dtype) in DEPTHS {
-        let most = [8, 24, k];
-        let all = args(most, dtype, dtype);
-        let bytes = k * dtype.size();
-        let [rows, columns] = [0, 1].map(|i: usize| all[i].bytes.chunks(bytes).collect::<Vec<_>>());
-        let kernel = product(most, dtype, dtype);
+    for (k, right) in DEPTHS {
+        let left = right.as_plain().unwrap_or(DType::BF16);
+        let all = args([8, 24, k], left, right);
+        let kernel = product([8, 24, k], left, right);
         for (i, e) in emitted(&kernel).into_iter().enumerate() {
             let whole = run(&kernel, &e, &all);
             for (m, n) in [(1, 24), (2, 24), (4, 1), (5, 24), (1, 1), (7, 2)] {
-                let buffer = |dtype, bytes: Vec<u8>| Buffer { dtype, bytes };
-                // The last rows of both.
-                let given = [
-                    buffer(dtype, rows[8 - m..].concat()),
-                    buffer(dtype, columns[24 - n..].concat()),
-                    Buffer::zeros(DType::F32, m * n),
-                ];
-                let kernel = product([m, n, k], dtype, dtype);
+                let kernel = product([m, n, k], left, right);
                 let one = &emitted(&kernel)[i];
                 assert_eq!(order(one), order(&e));
                 let wanted = whole.chunks(24 * 4).skip(8 - m);
                 let wanted: Vec<u8> = wanted.flat_map(|r| r[(24 - n) * 4..].to_vec()).collect();
-                assert!(
-                    run(&kernel, one, &given) == wanted,
-                    "{m} x {n} of k={k} {dtype} {}",
-                    e.target
-                );
+                let found = run(&kernel, one, &last([m, n, k], &all));
+                assert!(found == wanted, "{m} x {n} of k={k} {right} {}", e.target);
             }
         }
     }
@@ -124,20 +132,16 @@ fn an_output_has_the_same_bits_for_any_number_of_rows_on_either_side() {
 
 #[test]
 fn a_row_that_no_piece_divides_is_summed_alike_for_any_number_of_rows() {
-    let (n, k) = (5, 77);
-    let all = args([8, n, k], DType::F32, DType::F32);
-    let kernel = product([8, n, k], DType::F32, DType::F32);
+    let (n, k) = (24, 77);
+    let all = args([8, n, k], DType::F32, F32);
+    let kernel = product([8, n, k], DType::F32, F32);
     for (i, e) in emitted(&kernel).into_iter().enumerate() {
         assert_eq!(order(&e), None);
         let whole = run(&kernel, &e, &all);
-        for (row, wanted) in all[0].bytes.chunks(k * 4).zip(whole.chunks(n * 4)) {
-            let row = Buffer {
-                dtype: DType::F32,
-                bytes: row.to_vec(),
-            };
-            let given = [row, all[1].clone(), Buffer::zeros(DType::F32, n)];
-            let kernel = product([1, n, k], DType::F32, DType::F32);
-            assert!(run(&kernel, &emitted(&kernel)[i], &given) == wanted);
+        for m in [1, 2, 5] {
+            let kernel = product([m, n, k], DType::F32, F32);
+            let found = run(&kernel, &emitted(&kernel)[i], &last([m, n, k], &all));
+            assert!(found == whole[(8 - m) * n * 4..], "{m}");
         }
     }
 }

@@ -23,7 +23,7 @@ pub fn product(m: usize, n: usize, k: usize, dtype: DType) -> Kernel {
         m: Dim::from(m),
         n: Dim::from(n),
         k: Dim::from(k),
-        args: vec![dtype, dtype, DType::F32],
+        args: Encoding::plain([dtype, dtype, DType::F32]),
         a: operand(0, [m * k, k, 1]).into(),
         b: operand(1, [0, k, 1]),
         ranged: true,

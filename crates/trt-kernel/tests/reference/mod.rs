@@ -5,18 +5,20 @@ use half::{bf16, f16};
 use trt_kernel::host::Span;
 use trt_kernel::*;
 
-/// A typed argument.
+/// An argument: values and how they are written down.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buffer {
-    pub dtype: DType,
+    pub encoding: Encoding,
     pub bytes: Vec<u8>,
 }
 
 impl Buffer {
-    pub fn zeros(dtype: DType, len: usize) -> Buffer {
+    pub fn zeros(encoding: impl Into<Encoding>, len: usize) -> Buffer {
+        let encoding = encoding.into();
+        let bytes = encoding.row_bytes(len).expect("whole blocks");
         Buffer {
-            dtype,
-            bytes: vec![0; len * dtype.size()],
+            encoding,
+            bytes: vec![0; bytes],
         }
     }
 
@@ -30,7 +32,7 @@ impl Buffer {
     }
 
     /// Deterministic values between -1 and 1 (integers: 0 to 9).
-    pub fn random(dtype: DType, len: usize, seed: u64) -> Buffer {
+    pub fn random(encoding: impl Into<Encoding>, len: usize, seed: u64) -> Buffer {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut next = move || {
             state ^= state << 13;
@@ -38,23 +40,47 @@ impl Buffer {
             state ^= state << 17;
             (state >> 11) as f64 / (1u64 << 53) as f64
         };
-        Buffer::new(
-            dtype,
-            (0..len).map(|_| match dtype.is_float() {
-                true => next() * 2.0 - 1.0,
-                false => (next() * 10.0).floor(),
-            }),
-        )
+        match encoding.into() {
+            Encoding::Plain(dtype) => Buffer::new(
+                dtype,
+                (0..len).map(|_| match dtype.is_float() {
+                    true => next() * 2.0 - 1.0,
+                    false => (next() * 10.0).floor(),
+                }),
+            ),
+            encoding @ Encoding::Blocks(BlockType::Q8_0) => {
+                let mut buffer = Buffer::zeros(encoding, len);
+                for block in buffer.bytes.chunks_exact_mut(34) {
+                    let scale = f16::from_f64(next() / 64.0);
+                    block[..2].copy_from_slice(&scale.to_le_bytes());
+                    block[2..].fill_with(|| (next() * 256.0) as u8);
+                }
+                buffer
+            }
+        }
+    }
+
+    /// The dtype of the values.
+    pub fn dtype(&self) -> DType {
+        self.encoding.dtype()
     }
 
     pub fn len(&self) -> usize {
-        self.bytes.len() / self.dtype.size()
+        self.bytes.len() / self.encoding.bytes() * self.encoding.values()
     }
 
     pub fn get(&self, i: i64) -> f64 {
-        let at = i as usize * self.dtype.size();
-        let b = &self.bytes[at..at + self.dtype.size()];
-        match self.dtype {
+        let dtype = match self.encoding {
+            Encoding::Plain(dtype) => dtype,
+            Encoding::Blocks(BlockType::Q8_0) => {
+                let block = &self.bytes[i as usize / 32 * 34..][..34];
+                let scale = f16::from_le_bytes([block[0], block[1]]).to_f64();
+                return scale * f64::from(block[2 + i as usize % 32] as i8);
+            }
+        };
+        let at = i as usize * dtype.size();
+        let b = &self.bytes[at..at + dtype.size()];
+        match dtype {
             DType::U8 => f64::from(b[0]),
             DType::U32 => f64::from(u32::from_le_bytes(b.try_into().unwrap())),
             DType::I64 => i64::from_le_bytes(b.try_into().unwrap()) as f64,
@@ -65,9 +91,10 @@ impl Buffer {
     }
 
     pub fn set(&mut self, i: i64, v: f64) {
-        let at = i as usize * self.dtype.size();
-        let b = &mut self.bytes[at..at + self.dtype.size()];
-        match self.dtype {
+        let dtype = self.encoding.as_plain().expect("no kernel writes blocks");
+        let at = i as usize * dtype.size();
+        let b = &mut self.bytes[at..at + dtype.size()];
+        match dtype {
             DType::U8 => b[0] = v as u8,
             DType::U32 => b.copy_from_slice(&(v as u32).to_le_bytes()),
             DType::I64 => b.copy_from_slice(&(v as i64).to_le_bytes()),
@@ -83,8 +110,8 @@ impl Buffer {
 
     /// The largest distance to another buffer, in units of what the dtype resolves near 1.
     pub fn distance(&self, other: &Buffer) -> f64 {
-        assert_eq!((self.dtype, self.len()), (other.dtype, other.len()));
-        let unit = match self.dtype {
+        assert_eq!((self.encoding, self.len()), (other.encoding, other.len()));
+        let unit = match self.dtype() {
             DType::BF16 => 1.0 / 128.0,
             DType::F16 => 1.0 / 1024.0,
             DType::F32 => 1e-6,
@@ -191,7 +218,7 @@ fn body(
     cols: std::ops::Range<usize>,
     input: &dyn Fn(usize) -> f64,
 ) -> Vec<f64> {
-    let dtypes: Vec<DType> = args.iter().map(|a| a.dtype).collect();
+    let dtypes: Vec<DType> = args.iter().map(Buffer::dtype).collect();
     let types = body.types(&dtypes).unwrap();
     let mut regs: Vec<Vec<f64>> = Vec::new();
     let mut yielded = Vec::new();

@@ -34,7 +34,7 @@ pub fn write_f32(path: &Path, tensors: &[(&str, &[usize])]) -> PathBuf {
 
 /// A gather whose id (taken from zeroed memory) lies outside its table of no rows.
 pub fn failing_kernel() -> trt_kernel::Kernel {
-    use trt_kernel::{Arg, BodyBuilder, DType, Dim, Gather, Kernel, Operand, View};
+    use trt_kernel::{Arg, BodyBuilder, DType, Dim, Encoding, Gather, Kernel, Operand, View};
     let space = [Dim::from(1), Dim::from(4)];
     let mut body = BodyBuilder::new();
     let element = body.push(trt_kernel::Inst::Input);
@@ -43,7 +43,7 @@ pub fn failing_kernel() -> trt_kernel::Kernel {
         rows: Dim::from(1),
         cols: 4,
         entries: 0,
-        args: vec![DType::U32, DType::F32, DType::F32],
+        args: Encoding::plain([DType::U32, DType::F32, DType::F32]),
         ids: Operand {
             arg: Arg(0),
             view: View::contiguous(&[Dim::from(1)]),

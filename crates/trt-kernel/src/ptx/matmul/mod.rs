@@ -30,7 +30,7 @@ use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
 use super::emitted::{Emitted, Extent, Launch, Param, Target, When};
 use super::scope::{self, Scope, Tiles};
-use crate::{Body, DType, Dim, Matmul, Operand, SumOrder, Var};
+use crate::{Body, DType, Dim, Encoding, Matmul, Operand, SumOrder, Var};
 
 /// One way to compute the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +183,7 @@ fn choose(kernel: &Matmul, target: Target) -> Vec<(Variant, Vec<When>)> {
     if let Some(order) = few::order(kernel) {
         list.extend([1, 2, 4, 8].map(|most| (Variant::Few(order, most), most as u32)));
     }
-    match mma::fits(kernel, target) {
+    match mma::fits(kernel, target) && kernel.right().as_plain().is_some() {
         true => list.extend(on_tensor_cores(kernel, target)),
         false => list.push((Variant::Tile, u32::MAX)),
     }
@@ -240,6 +240,8 @@ fn on_tensor_cores(kernel: &Matmul, target: Target) -> Vec<(Variant, u32)> {
 /// What every variant starts from, in registers.
 struct Frame<'a> {
     kernel: &'a Matmul,
+    /// The dtypes of the arguments' values.
+    types: Vec<DType>,
     scope: Scope,
     tiles: Option<Tiles>,
     /// Rows of `a`.
@@ -276,6 +278,7 @@ impl<'a> Frame<'a> {
         Frame {
             m: scope.size(asm, &kernel.m),
             tid: asm.op("mov.u32", Class::B32, &[&"%tid.x"]),
+            types: kernel.dtypes(),
             kernel,
             scope,
             tiles,
@@ -298,7 +301,7 @@ impl<'a> Frame<'a> {
             .address(asm, o.arg, &o.view, &[self.batch, m, k], size)
     }
 
-    /// The address of `b[batch, n, k]`, `n` in the range of the launch.
+    /// The address of `b[batch, n, k]`, `n` in the range of the launch, if `b` is plain.
     fn b_at(&self, asm: &mut Asm, n: R, k: Int) -> R {
         let o = &self.kernel.b;
         let size = right_dtype(self.kernel).size();
@@ -308,15 +311,36 @@ impl<'a> Frame<'a> {
                 self.scope.address(asm, o.arg, &o.view, &at, size)
             }
             Some(tiles) => {
-                let row = &self.kernel.k * &Dim::from(size);
-                let row = self.scope.size(asm, &row);
-                let row = tiles.row(asm, n, &row);
+                let row = self.tile_row(asm, tiles, n);
                 match k {
                     Int::Imm(0) => row,
                     Int::Imm(k) => asm.op("add.s64", Class::B64, &[&row, &(k * size as i64)]),
                     Int::Reg(k) => asm.op("mad.wide.s32", Class::B64, &[&k, &size, &row]),
                 }
             }
+        }
+    }
+
+    /// The address of a row of a weight.
+    fn tile_row(&self, asm: &mut Asm, tiles: &Tiles, n: R) -> R {
+        let kernel = self.kernel;
+        let bytes = match kernel.right() {
+            Encoding::Plain(dtype) => &kernel.k * &Dim::from(dtype.size()),
+            // Checked with the kernel: rows are whole blocks.
+            encoding @ Encoding::Blocks(_) => {
+                let bytes = kernel.k.constant_size().and_then(|k| encoding.row_bytes(k));
+                Dim::from(bytes.unwrap_or(0))
+            }
+        };
+        let bytes = self.scope.size(asm, &bytes);
+        tiles.row(asm, n, &bytes)
+    }
+
+    /// The address of a row of `b` in the range of the launch.
+    fn b_row(&self, asm: &mut Asm, n: R) -> R {
+        match &self.tiles {
+            Some(tiles) => self.tile_row(asm, tiles, n),
+            None => self.b_at(asm, n, Int::Imm(0)),
         }
     }
 
@@ -346,7 +370,7 @@ fn over(dim: &Dim, per: usize) -> Extent {
 }
 
 fn right_dtype(kernel: &Matmul) -> DType {
-    kernel.args[kernel.b.arg.0 as usize]
+    kernel.right().dtype()
 }
 
 /// The left operand of a product that does not compute it.
@@ -375,7 +399,7 @@ fn vars(kernel: &Matmul) -> Vec<Var> {
 
 /// Whether `k` is contiguous, and all rows start on multiples of `bytes`.
 fn aligned_rows(kernel: &Matmul, operand: &Operand, bytes: usize) -> bool {
-    let elements = bytes / kernel.args[operand.arg.0 as usize].size();
+    let elements = bytes / kernel.args[operand.arg.0 as usize].bytes();
     let view = &operand.view;
     let starts = [&view.offset, &view.strides[0], &view.strides[1]];
     view.strides[2].is(1) && starts.iter().all(|d| multiple(d, elements))

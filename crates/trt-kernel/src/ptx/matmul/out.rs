@@ -117,7 +117,7 @@ impl<'a> Ahead<'a> {
             let own = [&frame.tid, &groups as &dyn std::fmt::Display, &at.inside];
             at.inside = asm.op("setp.lt.and.s32", Class::Pred, &own);
         }
-        let mut values = Lanes::new(&frame.scope, &kernel.epilogue, &kernel.args);
+        let mut values = Lanes::new(&frame.scope, &kernel.epilogue, &frame.types);
         let point = Point {
             at: &at.index(),
             lanes,
@@ -141,7 +141,7 @@ pub(super) fn run(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, m: Int, n: R, t
     let work = (sums.rows * sums.cols / lanes) as i64;
     let each = |asm: &mut Asm, i: R| {
         let at = At::new(asm, frame, sums.cols, [m, Int::Reg(n)], i, lanes);
-        let values = Lanes::new(&frame.scope, &frame.kernel.epilogue, &frame.kernel.args);
+        let values = Lanes::new(&frame.scope, &frame.kernel.epilogue, &frame.types);
         let none = Ahead {
             at,
             values,

@@ -10,7 +10,8 @@ use super::{Frame, in_memory, over, over_rows};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
-use crate::{DType, Dim, Matmul};
+use crate::ptx::encoded;
+use crate::{DType, Dim, Encoding, Matmul};
 
 /// Outputs of a block along `m` and along `n`.
 const SIDE: usize = 64;
@@ -116,15 +117,15 @@ fn multiply(asm: &mut Asm, acc: &[R], a_at: R, b_at: R) {
 
 /// What a thread brings of one operand.
 struct Side {
-    dtype: DType,
+    encoding: Encoding,
     items: Vec<Item>,
-    /// Bytes to the element that is [`DEPTH`] further along `k`.
+    /// Bytes to the element that is [`DEPTH`] further along `k`, if elements are.
     step: Int,
 }
 
 /// One element that a thread brings, again and again, [`DEPTH`] further along `k`.
 struct Item {
-    /// Its address.
+    /// Its address; of what is not plain, that of its row.
     from: R,
     /// Its `k` in the block.
     k: R,
@@ -132,7 +133,7 @@ struct Item {
     row: R,
     /// Where it goes in shared memory.
     to: R,
-    /// Its bits on the way: of the class that its dtype loads to.
+    /// Its bits on the way, if it is plain: of the class that its dtype loads to.
     bits: R,
 }
 
@@ -140,7 +141,7 @@ impl Side {
     fn begin(asm: &mut Asm, frame: &Frame<'_>, is_a: bool, row0: R, base: R) -> Side {
         let kernel = frame.kernel;
         let operand = if is_a { in_memory(kernel) } else { &kernel.b };
-        let dtype = kernel.args[operand.arg.0 as usize];
+        let encoding = kernel.args[operand.arg.0 as usize];
         let along_k = operand.view.strides[2].is(1);
         let items = (0..EACH)
             .map(|i| {
@@ -154,13 +155,14 @@ impl Side {
                 let exists = asm.op("setp.lt.s32", Class::Pred, &[&row, &end]);
                 let last = asm.op("add.s32", Class::B32, &[&end, &-1]);
                 let row = asm.op("min.s32", Class::B32, &[&row, &last]);
-                let from = match is_a {
-                    true => frame.a_at(asm, Int::Reg(row), Int::Reg(k)),
-                    false => frame.b_at(asm, row, Int::Reg(k)),
+                let from = match (is_a, encoding) {
+                    (true, _) => frame.a_at(asm, Int::Reg(row), Int::Reg(k)),
+                    (false, Encoding::Plain(_)) => frame.b_at(asm, row, Int::Reg(k)),
+                    (false, Encoding::Blocks(_)) => frame.b_row(asm, row),
                 };
                 // The address is walked along; it must not be the register of the argument.
                 let from = asm.op("mov.b64", Class::B64, &[&from]);
-                let bits = asm.reg(match dtype.size() {
+                let bits = asm.reg(match encoding.bytes() {
                     2 => Class::B16,
                     _ => Class::B32,
                 });
@@ -173,9 +175,9 @@ impl Side {
                 }
             })
             .collect();
-        let step = &operand.view.strides[2] * &Dim::from(DEPTH * dtype.size());
+        let step = &operand.view.strides[2] * &Dim::from(DEPTH * encoding.dtype().size());
         Side {
-            dtype,
+            encoding,
             items,
             step: frame.scope.wide(asm, &step),
         }
@@ -187,17 +189,25 @@ impl Side {
             let k = asm.op("add.s32", Class::B32, &[&at, &item.k]);
             let p = asm.op("setp.lt.and.s32", Class::Pred, &[&k, &end, &item.row]);
             let (bits, from) = (item.bits, item.from);
-            let wide = 8 * self.dtype.size();
-            asm.put(format_args!("mov.b{wide} {bits}, 0"));
-            asm.put(format_args!("@{p} ld.global.b{wide} {bits}, [{from}]"));
-            asm.op_to("add.s64", from, &[&from, &self.step]);
+            match self.encoding {
+                Encoding::Plain(dtype) => {
+                    let wide = 8 * dtype.size();
+                    asm.put(format_args!("mov.b{wide} {bits}, 0"));
+                    asm.put(format_args!("@{p} ld.global.b{wide} {bits}, [{from}]"));
+                    asm.op_to("add.s64", from, &[&from, &self.step]);
+                }
+                Encoding::Blocks(block) => {
+                    let value = encoded::load(asm, block, from, k, Some(p)).value(asm);
+                    asm.put(format_args!("mov.b32 {bits}, {value}"));
+                }
+            }
         }
     }
 
     /// Writes the elements to shared memory as f32.
     fn put_down(&self, asm: &mut Asm) {
         for item in &self.items {
-            let value = match self.dtype {
+            let value = match self.encoding.dtype() {
                 DType::F16 => asm.op("cvt.f32.f16", Class::F32, &[&item.bits]),
                 DType::BF16 => {
                     let wide = asm.op("cvt.u32.u16", Class::B32, &[&item.bits]);

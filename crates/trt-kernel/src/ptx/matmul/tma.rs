@@ -74,7 +74,7 @@ fn pitch(kernel: &Matmul, operand: &Operand) -> Option<usize> {
 pub(super) fn maps(kernel: &Matmul) -> Vec<TensorMap> {
     let columns = kernel.k.constant_size().unwrap_or(0);
     let rows = |operand: &Operand, rows, box_rows: usize| {
-        let dtype = kernel.args[operand.arg.0 as usize];
+        let dtype = kernel.args[operand.arg.0 as usize].dtype();
         TensorMap {
             of: Mapped::Rows {
                 arg: operand.arg,

@@ -155,7 +155,7 @@ fn epilogue(m: Dim, n: i64, k: i64, a: View, out: View, dtype: DType) -> Kernel 
         m,
         n: Dim::from(n),
         k: Dim::from(k),
-        args: vec![dtype; 5],
+        args: Encoding::plain([dtype; 5]),
         a: Left::Stored(Operand {
             arg: Arg(0),
             view: a,
@@ -179,7 +179,7 @@ fn groups(groups: i64, m: i64, n: i64, k: i64, dtype: DType) -> Kernel {
         m: Dim::from(m),
         n: Dim::from(n),
         k: Dim::from(k),
-        args: vec![dtype; 3],
+        args: Encoding::plain([dtype; 3]),
         a: Left::Stored(Operand {
             arg: Arg(0),
             view: view(0, &[m * k, k, 1]),

@@ -102,7 +102,7 @@ pub fn normed(m: i64, n: i64, k: i64, d: DType) -> Kernel {
         m: Dim::from(m),
         n: Dim::from(n),
         k: Dim::from(k),
-        args: vec![d; 4],
+        args: Encoding::plain([d; 4]),
         a: left,
         b: Operand {
             arg: Arg(2),
@@ -128,7 +128,7 @@ fn normed_gate_up(m: i64, n: i64, k: i64, d: DType) -> Kernel {
     let y = e.binary(Binary::Mul, other, sum);
     e.store(Arg(3), out, y);
     up.epilogue = e.finish();
-    up.args.push(d);
+    up.args.push(d.into());
     Kernel::Group(Group {
         parts: vec![gate, Kernel::Matmul(up)],
         order: Order::Chain,
@@ -173,7 +173,7 @@ fn weighty(
         m,
         n: Dim::from(n),
         k: Dim::from(k),
-        args: args.to_vec(),
+        args: Encoding::plain(args.to_vec()),
         ranged: true,
         epilogue: b.finish(),
     })
@@ -232,7 +232,7 @@ fn scores(d: DType) -> Kernel {
         m,
         n,
         k: Dim::from(64),
-        args: vec![d; 3],
+        args: Encoding::plain([d; 3]),
         a: Operand {
             arg: Arg(0),
             view: heads.clone(),
@@ -269,7 +269,7 @@ fn weighted(d: DType) -> Kernel {
         m,
         n,
         k: keys,
-        args: vec![d; 3],
+        args: Encoding::plain([d; 3]),
         ranged: false,
         epilogue: b.finish(),
     })

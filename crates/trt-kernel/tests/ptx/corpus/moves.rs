@@ -69,7 +69,7 @@ fn gather(rows: Dim, cols: usize, entries: usize, args: [DType; 3]) -> Kernel {
         rows,
         cols,
         entries,
-        args: args.to_vec(),
+        args: Encoding::plain(args.to_vec()),
         ids: Operand {
             arg: Arg(0),
             view: view(1, &[2]),

@@ -4,15 +4,46 @@
 use crate::ptx::asm::{Asm, Class, R};
 use crate::{Matmul, SumOrder};
 
-/// Threads that keep enough bytes in flight for the memory of a large device, with few rows of
-/// `a`; with more, each has more in flight.
-const ENOUGH: usize = 1 << 17;
+/// Lanes of all rows of `b` below which there are too few threads to keep the memory of a large
+/// device busy as they are: each then takes one row, and has more of it in flight.
+const SMALL_WORK: usize = 1 << 15;
 /// Blocks that give each multiprocessor of a large device some.
 const BLOCKS: usize = 264;
 /// Up to this many threads, a block that computes `a` is small.
 const SMALL: usize = 64;
 /// Threads of a warp.
 pub(super) const WARP: usize = 32;
+
+/// How a thread goes about its work. Numbers are those that were fastest on a H200 over the products
+/// of Llama 8B and of SmolLM2.
+struct Shape {
+    /// Rows of `b` at once.
+    rows: usize,
+    /// Pieces of a row in flight.
+    ahead: usize,
+    /// Threads below which each warp takes a segment.
+    enough: usize,
+}
+
+impl Shape {
+    /// For `m` rows of `a`. `small` says that there are few rows of `b`, or short ones.
+    fn of(m: usize, small: bool) -> Shape {
+        let (rows, ahead, enough) = match (m, small) {
+            (..=1, false) => (1, 4, 1 << 17),
+            (2, false) => (2, 2, 1 << 17),
+            (3..=4, false) => (2, 2, 1 << 16),
+            (5.., false) => (4, 2, 1 << 14),
+            (..=2, true) => (1, 8, usize::MAX),
+            (3..=4, true) => (1, 4, usize::MAX),
+            (5.., true) => (1, 2, usize::MAX),
+        };
+        Shape {
+            rows,
+            ahead,
+            enough,
+        }
+    }
+}
 
 /// A function of whole sizes, never of a range.
 #[derive(Clone, Copy, Debug)]
@@ -28,11 +59,13 @@ pub(super) struct Cut {
     pub warps: usize,
     /// Threads of a block.
     pub threads: usize,
-    /// Pieces of a row that a thread has in flight; divides the rounds of a segment if there are
-    /// several.
+    /// Pieces of a row that a thread has in flight; divides the rounds of a segment if a thread goes
+    /// through several.
     pub ahead: usize,
-    /// Whether the block computes `a`.
-    computes: bool,
+    /// Whether registers matter more than how many threads there are: where small blocks compute
+    /// `a`, since there are few of them and registers keep what they compute, and where each thread
+    /// has much in flight.
+    roomy: bool,
 }
 
 /// A thread's place.
@@ -52,19 +85,17 @@ impl Cut {
     pub fn new(kernel: &Matmul, order: SumOrder, m: usize) -> Cut {
         let n = kernel.n.constant_size();
         let batch = kernel.batch.constant_size().unwrap_or(1);
-        let wanted: usize = match m {
-            1 => 1,
-            2 => 2,
-            _ => 4,
-        };
-        let rows = [4, 2, 1]
-            .into_iter()
-            .find(|r| *r <= wanted && n.is_some_and(|n| n % r == 0))
-            .unwrap_or(1);
-        let n = n.unwrap_or(1024);
-        let total = |team: usize| batch * n * team / rows;
-        // Several warps on each give few rows enough threads.
-        let enough = if m <= 2 { ENOUGH } else { ENOUGH / 2 };
+        let work = batch * n.unwrap_or(1024) * order.lanes;
+        let small = order.lanes < WARP || work < SMALL_WORK;
+        let Shape {
+            rows,
+            ahead,
+            enough,
+        } = Shape::of(m, small);
+        let fits = |rows: &usize| n.is_some_and(|n| n.is_multiple_of(*rows));
+        let rows = [rows, 2, 1].into_iter().find(fits).unwrap_or(1);
+        let total = |team: usize| batch * n.unwrap_or(1024) * team / rows;
+        // A segment for each warp gives few rows enough threads.
         let warps = match total(order.lanes) < enough {
             true => order.segments,
             false => 1,
@@ -84,12 +115,8 @@ impl Cut {
             order,
             warps,
             threads,
-            ahead: match m {
-                ..=2 => 4 / rows,
-                3..=4 => 2,
-                _ => 4 / rows,
-            },
-            computes: kernel.a.stored().is_none(),
+            ahead,
+            roomy: small || kernel.a.stored().is_none() && threads <= SMALL,
         }
     }
 
@@ -124,11 +151,10 @@ impl Cut {
     }
 
     /// Blocks that a multiprocessor should hold: 1024 threads, if the sums and the pieces of `a`
-    /// leave room for that, and fewer where small blocks compute `a`, since there are few of them
-    /// and registers keep what they compute; else what the text takes, which loads as early as it
-    /// says.
+    /// leave room for that, and fewer where they are roomy; else what the text takes, which loads
+    /// as early as it says.
     pub fn crowd(&self) -> u32 {
-        let threads = match self.computes && self.threads <= SMALL {
+        let threads = match self.roomy {
             true => 512,
             false => 1024,
         };

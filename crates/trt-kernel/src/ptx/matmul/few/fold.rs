@@ -115,13 +115,14 @@ fn segments(asm: &mut Asm, cut: Cut, acc: &[R], base: R, place: Place) {
 
 /// One output, whose segments are a warp apart from `at` on.
 fn one(asm: &mut Asm, cut: Cut, at: R, output: R, base: R, place: Place) {
-    let mut sum = asm.f32(0.0);
-    for segment in 0..cut.warps {
-        let part = asm.reg(Class::F32);
-        asm.put(format_args!(
-            "ld.shared.f32 {part}, [{at}+{}]",
-            segment * WARP * 4
-        ));
+    let part = |asm: &mut Asm, segment: usize| {
+        let (part, offset) = (asm.reg(Class::F32), segment * WARP * 4);
+        asm.put(format_args!("ld.shared.f32 {part}, [{at}+{offset}]"));
+        part
+    };
+    let mut sum = part(asm, 0);
+    for segment in 1..cut.warps {
+        let part = part(asm, segment);
         sum = asm.op("add.rn.f32", Class::F32, &[&sum, &part]);
     }
     let mut bit = WARP / 2;

@@ -14,6 +14,7 @@
 //! unpack and `m` to multiply, and `m / rows` of the loads and unpacking of `a`: 11 at 8 rows of
 //! `a` and 4 of `b`, where an H100 has time for 21 (bf16).
 
+mod blocks;
 mod cut;
 mod fold;
 mod left;
@@ -22,8 +23,8 @@ mod pieces;
 pub(in crate::ptx) use left::STAGED;
 
 use super::out::{self, Ahead, Sums};
-use super::{Frame, aligned_rows, over, over_rows, right_dtype};
-use crate::ptx::asm::{Asm, Class, Int};
+use super::{Frame, aligned_rows, over, over_rows};
+use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::{Extent, Target};
 use crate::{Encoding, Matmul, Operand, SumOrder};
@@ -33,8 +34,12 @@ use pieces::{PIECE, Reader};
 
 /// The order in which sums are taken, if rows of both operands can be read in pieces.
 pub(super) fn order(kernel: &Matmul) -> Option<SumOrder> {
-    let (a, b) = (kernel.left_dtype(), right_dtype(kernel));
-    let order = SumOrder::new(kernel.k.constant_size()?, Encoding::Plain(b))?;
+    let a = kernel.left_dtype();
+    let order = SumOrder::new(kernel.k.constant_size()?, kernel.right())?;
+    if kernel.right().as_plain().is_none() {
+        // Values are read one by one.
+        return Some(order);
+    }
     let aligned = |a: &Operand, bytes: usize| aligned_rows(kernel, a, bytes);
     let stored = kernel.a.stored();
     // Four rows are read at constant distances, which have 32 bits of bytes.
@@ -68,7 +73,10 @@ pub(super) fn prefetch(kernel: &Matmul, target: Target, order: SumOrder, m: usiz
     let frame = Frame::begin_early(&mut asm, kernel, target);
     let n0 = frame.block_row(&mut asm, "x", cut.block_rows());
     let place = cut.place(&mut asm, frame.tid);
-    pieces::prefetch(&mut asm, &frame, cut, n0, place);
+    match kernel.right() {
+        Encoding::Plain(_) => pieces::prefetch(&mut asm, &frame, cut, n0, place),
+        Encoding::Blocks(_) => {}
+    }
     asm
 }
 
@@ -99,16 +107,27 @@ fn assemble(kernel: &Matmul, target: Target, cut: Cut, chain: bool) -> Block {
 fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, chain: bool) {
     let n0 = frame.block_row(asm, "x", cut.block_rows());
     let place = cut.place(asm, frame.tid);
+    // Before what comes first, or the assembler finds a worse order of loads.
+    let zeros: Vec<R> = (0..cut.outputs()).map(|_| asm.f32(0.0)).collect();
     let prologue = Prologue::begin(asm, frame.kernel, (cut.threads as u32, cut.crowd()), chain);
     if let Some(prologue) = &prologue {
         prologue.prefetch(asm, frame);
     }
-    let reader = Reader::begin(asm, frame, cut, n0, place, prologue);
     let (mut ahead, outputs) = (None, [cut.m, cut.block_rows()]);
-    let sums = reader.multiply(asm, frame, place, |asm| {
+    let then = |asm: &mut Asm| {
         let (origin, threads) = ([Int::Imm(0), Int::Reg(n0)], cut.threads as u32);
         ahead = Ahead::load(asm, frame, outputs, origin, threads);
-    });
+    };
+    let sums = match frame.kernel.right() {
+        Encoding::Plain(_) => {
+            let reader = Reader::begin(asm, frame, cut, n0, place, prologue);
+            reader.multiply(asm, frame, place, zeros, then)
+        }
+        Encoding::Blocks(block) => {
+            let reader = blocks::Reader::begin(asm, frame, cut, block, n0, place, prologue);
+            reader.multiply(asm, frame, zeros, then)
+        }
+    };
 
     let array = asm.shared(cut.m * cut.block_rows() * 4, 16);
     let base = asm.op("mov.u32", Class::B32, &[&array]);

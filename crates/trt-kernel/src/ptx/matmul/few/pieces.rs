@@ -78,7 +78,8 @@ impl Reader {
         }
     }
 
-    /// Sums all products of the thread's pieces, for each row of `a` and each of `b`.
+    /// Sums all products of the thread's pieces, for each row of `a` and each of `b`; `sums` are
+    /// zeros.
     ///
     /// With many pieces, a register that has been multiplied is loaded again at once, so that
     /// always as many loads are in flight. The last round, the rest and a ragged piece, which
@@ -91,6 +92,7 @@ impl Reader {
         asm: &mut Asm,
         frame: &Frame<'_>,
         place: Place,
+        sums: Vec<R>,
         then: impl FnOnce(&mut Asm),
     ) -> Vec<R> {
         let (ahead, whole) = (self.cut.ahead, self.cut.whole());
@@ -107,7 +109,7 @@ impl Reader {
         if let Some(prologue) = &self.prologue {
             prologue.run(asm, frame);
         }
-        let running = Running::begin(asm, self.cut);
+        let running = Running::begin(asm, self.cut, sums);
         if looped {
             let rounds = whole / ahead - 1;
             let i = asm.op("mov.b32", Class::B32, &[&0]);
@@ -127,7 +129,7 @@ impl Reader {
         for f in &flying {
             self.meet(asm, &running.sums, f);
         }
-        running.end(asm, self.cut)
+        running.end(asm)
     }
 
     /// Starts the last piece, if some lanes have one more than others.
@@ -237,7 +239,7 @@ pub(super) fn prefetch(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place:
 /// The sums of a thread on its way through its segments.
 struct Running {
     /// Those of the segment that it is in: for each row of `a`, those of rows of `b`.
-    pub sums: Vec<R>,
+    sums: Vec<R>,
     /// Those of the segments before, if it goes through several.
     before: Vec<R>,
     /// Rounds of the loop in a segment.
@@ -247,16 +249,14 @@ struct Running {
 }
 
 impl Running {
-    pub fn begin(asm: &mut Asm, cut: Cut) -> Running {
-        let zeros = |asm: &mut Asm, n: usize| (0..n).map(|_| asm.f32(0.0)).collect();
+    fn begin(asm: &mut Asm, cut: Cut, sums: Vec<R>) -> Running {
         let several = cut.segments() > 1;
         let each = cut.order.segment_rounds() / cut.ahead;
+        // What is added to -0 stays as it is.
+        let before = sums.iter().filter(|_| several).map(|_| asm.f32(-0.0));
         Running {
-            sums: zeros(asm, cut.outputs()),
-            before: match several {
-                true => zeros(asm, cut.outputs()),
-                false => Vec::new(),
-            },
+            before: before.collect(),
+            sums,
             each,
             left: (several && !each.is_power_of_two())
                 .then(|| asm.op("mov.b32", Class::B32, &[&each])),
@@ -291,18 +291,10 @@ impl Running {
         }
     }
 
-    /// The thread's sums after its last piece. Segments of other warps are added later, to what
-    /// starts at +0 as well.
-    fn end(self, asm: &mut Asm, cut: Cut) -> Vec<R> {
-        if cut.warps > 1 {
-            return self.sums;
-        }
+    /// The thread's sums after its last piece.
+    fn end(self, asm: &mut Asm) -> Vec<R> {
         match self.before.is_empty() {
-            true => self
-                .sums
-                .iter()
-                .map(|sum| asm.op("add.rn.f32", Class::F32, &[sum, &imm(0.0)]))
-                .collect(),
+            true => self.sums,
             false => {
                 let each = self.sums.iter().zip(&self.before);
                 each.map(|(sum, before)| asm.op("add.rn.f32", Class::F32, &[before, sum]))
