@@ -92,45 +92,18 @@
 //! ```
 #![deny(unsafe_code)]
 
-mod budget;
-mod change;
-mod config;
-mod copies;
-mod error;
-mod executor;
-mod fnv;
-mod foreign;
-mod header;
-mod index;
-mod name;
-mod near;
-mod open;
-mod order;
-mod pass;
-mod places;
-mod rates;
-mod regular;
-mod schedule;
-mod shards;
-mod share;
-mod shown;
-mod simulate;
-mod stack;
-mod tile;
-mod timing;
+mod files;
+mod plan;
+mod run;
 
-pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};
-pub use config::{Config, ProgramId, Traffic, Uses};
-pub use copies::Copies;
-pub use error::{Error, WeightsError};
-pub use executor::Streamer;
-pub use index::{FileId, TensorInfo, WeightFile, WeightId, Weights};
-pub use name::{NameError, plain_name};
-pub use pass::Pass;
-pub use rates::Rates;
-pub use regular::{FileError, open_regular, read_regular};
-pub use schedule::{Cycle, Layout, MIN_SLOTS, Runs, Slot, Split, Step, UseIndex};
-pub use share::{BelowFloors, Demand, Gain, Shares, share};
-pub use simulate::{Account, Violation, simulate};
-pub use tile::{Sheet, Tile, TileId, TileTarget, Tiling};
-pub use timing::{Costs, Prediction, Timed};
+pub use files::{
+    Copies, FileError, FileId, NameError, TensorInfo, WeightFile, WeightId, Weights, WeightsError,
+    open_regular, plain_name, read_regular,
+};
+pub use plan::{
+    Account, Applied, BelowFloors, BudgetError, Costs, Cycle, Demand, Gain, Granted, Layout,
+    Limits, MIN_SLOTS, ParseRequestError, Percent, Prediction, Rates, Request, Runs, Shares, Sheet,
+    Slot, Split, Step, Tile, TileId, TileTarget, Tiling, Timed, UseIndex, Violation, Why, share,
+    simulate,
+};
+pub use run::{Config, Error, Pass, ProgramId, Streamer, Traffic, Uses};

@@ -5,13 +5,12 @@
 //! slot. The host only submits; it never waits inside a pass. The bits that kernels read are
 //! the same at every budget, since a budget only decides where they lie.
 
-use crate::config::{check_roles, distinct};
-use crate::pass::{Cursor, Pass};
-use crate::places::{Load, Places};
-use crate::{
-    Applied, Config, Cycle, Error, Layout, ProgramId, Request, Slot, Split, TileId, Traffic,
-    WeightId, Weights,
-};
+use super::config::{check_roles, distinct};
+use super::pass::{Cursor, Pass};
+use super::places::{Load, Places};
+use super::{Config, Error, ProgramId, Traffic};
+use crate::files::{WeightId, Weights};
+use crate::plan::{Applied, Cycle, Layout, Request, Slot, Split, TileId};
 use std::collections::HashSet;
 use std::sync::Arc;
 use trt_alloc::Pool;
@@ -20,30 +19,30 @@ use trt_device::{Device, Event, OwnedStream, Residency, Slice, Stream, Work};
 /// Streams weights of programs through a budget.
 #[derive(Debug)]
 pub struct Streamer {
-    pub(crate) device: Arc<dyn Device>,
-    pub(crate) weights: Arc<Weights>,
-    pub(crate) compute: Stream,
-    pub(crate) copy: OwnedStream,
-    pub(crate) places: Places,
-    pub(crate) layout: Layout,
+    pub(super) device: Arc<dyn Device>,
+    pub(super) weights: Arc<Weights>,
+    pub(super) compute: Stream,
+    pub(super) copy: OwnedStream,
+    pub(super) places: Places,
+    pub(super) layout: Layout,
     /// One cycle for each distinct list of uses.
-    pub(crate) cycles: Vec<Cycle>,
-    pub(crate) cursor: Cursor,
-    pub(crate) total: Traffic,
-    pub(crate) last: Traffic,
-    pub(crate) pool: Pool,
-    pub(crate) lists: Vec<Vec<WeightId>>,
+    pub(super) cycles: Vec<Cycle>,
+    pub(super) cursor: Cursor,
+    pub(super) total: Traffic,
+    pub(super) last: Traffic,
+    pub(super) pool: Pool,
+    pub(super) lists: Vec<Vec<WeightId>>,
     list_of: Vec<usize>,
     mapped: HashSet<WeightId>,
-    pub(crate) split: Split,
+    pub(super) split: Split,
     /// Counts changes of the split.
-    pub(crate) generation: u64,
+    pub(super) generation: u64,
     /// For each list, the generation in which all its tiles were found to be there.
-    pub(crate) found: Vec<Option<u64>>,
+    pub(super) found: Vec<Option<u64>>,
     /// The last request that was accepted.
-    pub(crate) requested: Request,
+    pub(super) requested: Request,
     /// `None` while the device has no memory for any budget.
-    pub(crate) applied: Option<Applied>,
+    pub(super) applied: Option<Applied>,
     /// Whether the pinned weights are to be loaded before the next pass: an error may have been
     /// that of their load.
     pinned_due: bool,
@@ -153,7 +152,7 @@ impl Streamer {
         }
     }
 
-    pub(crate) fn copy_after_compute(&self) -> Result<(), Error> {
+    pub(super) fn copy_after_compute(&self) -> Result<(), Error> {
         let fence = || self.fence.clone();
         self.device.submit(self.compute, Work::Record(fence()))?;
         self.device.submit(self.copy.id(), Work::Wait(fence()))?;
@@ -254,7 +253,7 @@ impl Streamer {
     }
 
     /// In place: lets go of the table rows that the launches so far have gathered.
-    pub(crate) fn discard_tables(&self) -> Result<(), Error> {
+    pub(super) fn discard_tables(&self) -> Result<(), Error> {
         if self.places.residency == Residency::Copied || self.mapped.is_empty() {
             return Ok(());
         }
@@ -275,7 +274,7 @@ impl Streamer {
     }
 
     /// Submits the fetch of a tile into a slot.
-    pub(crate) fn fetch(&mut self, tile: TileId, slot: Slot) -> Result<u64, Error> {
+    pub(super) fn fetch(&mut self, tile: TileId, slot: Slot) -> Result<u64, Error> {
         let what = self.layout.tiling().tile(tile);
         let bytes = what.bytes();
         let src = self.places.source(&self.weights, what)?;
@@ -302,7 +301,7 @@ impl Streamer {
     }
 
     /// Submits the load of a tile that is to be resident.
-    pub(crate) fn load(&mut self, tile: TileId) -> Result<u64, Error> {
+    pub(super) fn load(&mut self, tile: TileId) -> Result<u64, Error> {
         let what = self.layout.tiling().tile(tile);
         let bytes = what.bytes();
         let src = self.places.source(&self.weights, what)?;
@@ -331,7 +330,7 @@ impl Streamer {
     }
 
     /// In place: lets the pages of a tile go that is neither resident nor in the ring any more.
-    pub(crate) fn discard(&self, tile: TileId) -> Result<(), Error> {
+    pub(super) fn discard(&self, tile: TileId) -> Result<(), Error> {
         self.discard_passing(tile)?;
         if self.places.resident.contains_key(&tile) {
             return Ok(());

@@ -5,7 +5,8 @@
 //! the tiles before it, and a change of budget only moves the end of what is real: nothing is
 //! ever copied on the device, and no hole is left.
 
-use crate::{Error, Layout, Split, TileId, Tiling};
+use super::Error;
+use crate::plan::{Layout, Split, TileId, Tiling};
 use std::sync::Arc;
 use trt_alloc::{Pool, Purpose, Reservation};
 use trt_device::{Device, Memory, Slice};
@@ -15,7 +16,7 @@ const ALIGN: u64 = 256;
 
 /// Addresses for all tiles, of which a first part is memory.
 #[derive(Debug)]
-pub(crate) struct Stack {
+pub(super) struct Stack {
     device: Arc<dyn Device>,
     memory: Memory,
     /// The place of each tile by its number.

@@ -8,10 +8,10 @@
 //! use, and random-access advice would read a cold tile page by page. What becomes of its pages
 //! is the device's business.
 
-use crate::header;
-use crate::index::{File, Weights};
-use crate::shards::ShardIndex;
-use crate::{WeightsError, open_regular};
+use super::header;
+use super::index::{File, Weights};
+use super::shards::ShardIndex;
+use super::{WeightsError, open_regular};
 use memmap2::Mmap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

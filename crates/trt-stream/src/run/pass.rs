@@ -4,15 +4,17 @@
 //! every slot as released after the launches that were submitted, and the next pass fills the
 //! ring anew.
 
-use crate::places::Load;
-use crate::{Cycle, Error, ProgramId, Slot, Step, Streamer, TileId, Traffic, WeightId};
+use super::places::Load;
+use super::{Error, ProgramId, Streamer, Traffic};
+use crate::files::WeightId;
+use crate::plan::{Cycle, Slot, Step, TileId};
 use std::collections::VecDeque;
 use std::ops::Range;
 use trt_device::{Residency, Slice, Tiles, Work};
 
 /// Where the ring stands between passes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Cursor {
+pub(super) struct Cursor {
     /// The list whose next tiles the ring holds.
     list: Option<usize>,
     /// How far the next cycle's slots are moved.
@@ -37,7 +39,7 @@ pub struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(crate) fn begin(
+    pub(super) fn begin(
         streamer: &'a mut Streamer,
         program: ProgramId,
         list: usize,

@@ -9,7 +9,8 @@
 //! Within a [`Cycle`] the `i`-th fetched tile lies in slot `i % slots`. The next cycle goes on
 //! where this one ends, so its slots are those of this one moved by [`Cycle::rotation`].
 
-use crate::{Demand, Gain, Limits, TileId, Tiling, WeightId, order};
+use super::{Demand, Gain, Limits, TileId, Tiling, order};
+use crate::files::WeightId;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;

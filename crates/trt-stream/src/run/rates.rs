@@ -3,22 +3,15 @@
 //! Both are measured with the work that streaming itself submits: tiles of the weights that are
 //! fetched, and kernels that read device memory once. They bound what any budget can reach.
 
-use crate::{Error, WeightId, Weights};
+use super::Error;
+use crate::files::{WeightId, Weights};
+use crate::plan::Rates;
 use std::time::Instant;
 use trt_alloc::{Pool, Purpose};
 use trt_device::{Device, OwnedStream, Paging, Residency, Slice, Stream, Work};
 use trt_kernel::{
     Arg, BodyBuilder, DType, Dim, Env, Inst, Kernel, Matmul, Operand, Reduce, Row, View,
 };
-
-/// Measured rates of a device, in bytes a second.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
-    /// Weights that come to the device, from the page cache.
-    pub link: f64,
-    /// Device memory that a kernel reads.
-    pub memory: f64,
-}
 
 /// Most bytes of one fetch.
 const PIECE: usize = 16 << 20;

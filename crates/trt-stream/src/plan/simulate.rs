@@ -5,7 +5,8 @@
 //! row of every use is launched exactly once and in order, that a slot is filled only after
 //! its release, and that bytes on the device never exceed the budget.
 
-use crate::{Cycle, Split, Step, TileId, Tiling, WeightId};
+use super::{Cycle, Split, Step, TileId, Tiling};
+use crate::files::WeightId;
 use std::collections::HashSet;
 
 /// What a simulation counted.

@@ -6,11 +6,11 @@
 //! added. Borrowing the caller's memory instead would save the copy, but its pages could never be
 //! let go, and nothing would keep the caller from changing them.
 
-use crate::WeightsError;
-use crate::header::Entry;
-use crate::index::{File, Weights};
-use crate::near;
-use crate::open::map;
+use super::WeightsError;
+use super::header::Entry;
+use super::index::{File, Weights};
+use super::near;
+use super::open::map;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;

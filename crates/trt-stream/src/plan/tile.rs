@@ -5,7 +5,7 @@
 //! weight that a kernel needs in one piece is one tile. Tiles of a weight are numbered in row
 //! order and cover it exactly.
 
-use crate::WeightId;
+use crate::files::WeightId;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use trt_kernel::ROW_PANEL;

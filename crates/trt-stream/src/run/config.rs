@@ -1,6 +1,8 @@
 //! What a streamer is told, and the checks that need no device work.
 
-use crate::{Demand, Error, Layout, Limits, Request, Sheet, TileTarget, Tiling, WeightId, Weights};
+use super::Error;
+use crate::files::{WeightId, Weights};
+use crate::plan::{Demand, Layout, Limits, Request, Sheet, TileTarget, Tiling};
 use std::collections::HashSet;
 use std::sync::Arc;
 use trt_alloc::Pool;
@@ -76,7 +78,7 @@ impl Config {
     }
 
     /// Tiles and order of the streamed weights, given the distinct lists of uses.
-    pub(crate) fn layout(&self, lists: &[Vec<WeightId>]) -> Layout {
+    pub(super) fn layout(&self, lists: &[Vec<WeightId>]) -> Layout {
         self.uses().layout(lists)
     }
 
@@ -92,7 +94,7 @@ impl Config {
 }
 
 /// The distinct lists of uses, and which of them each program has.
-pub(crate) fn distinct(programs: &[Vec<WeightId>]) -> (Vec<Vec<WeightId>>, Vec<usize>) {
+pub(super) fn distinct(programs: &[Vec<WeightId>]) -> (Vec<Vec<WeightId>>, Vec<usize>) {
     let mut lists: Vec<Vec<WeightId>> = Vec::new();
     let mut list_of = Vec::with_capacity(programs.len());
     for program in programs {
@@ -117,7 +119,7 @@ pub struct Traffic {
 }
 
 /// What is to be cut: the weights of the programs, but for ids of other weights.
-pub(crate) fn sheets(weights: &Weights, lists: &[Vec<WeightId>], whole: &[WeightId]) -> Vec<Sheet> {
+pub(super) fn sheets(weights: &Weights, lists: &[Vec<WeightId>], whole: &[WeightId]) -> Vec<Sheet> {
     let whole: HashSet<WeightId> = whole.iter().copied().collect();
     let used: HashSet<WeightId> = lists.iter().flatten().copied().collect();
     used.into_iter()
@@ -135,7 +137,7 @@ pub(crate) fn sheets(weights: &Weights, lists: &[Vec<WeightId>], whole: &[Weight
 
 /// Checks that every weight exists, and is not both pinned and streamed. Where in its file a weight
 /// starts does not matter: devices that read it in place do so at any address, or bring it to one.
-pub(crate) fn check_roles(config: &Config) -> Result<(), Error> {
+pub(super) fn check_roles(config: &Config) -> Result<(), Error> {
     let streamed: HashSet<WeightId> = config.programs.iter().flatten().copied().collect();
     let all = streamed.iter().chain(&config.pinned).chain(&config.mapped);
     for &id in all {

@@ -6,8 +6,10 @@
 //! memory either way: they are small, and in the mapping they would share pages with what comes
 //! and goes.
 
-use crate::stack::Stack;
-use crate::{Error, Layout, Slot, Split, Tile, TileId, Tiling, WeightId, Weights};
+use super::Error;
+use super::stack::Stack;
+use crate::files::{WeightId, Weights};
+use crate::plan::{Layout, Slot, Split, Tile, TileId, Tiling};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -16,7 +18,7 @@ use trt_device::{Claim, Event, Memory, Paging, Residency, Slice};
 
 /// How far a resident tile's bytes have come.
 #[derive(Debug)]
-pub(crate) enum Load {
+pub(super) enum Load {
     /// Not asked for yet.
     Pending,
     /// On their way; the compute stream has not waited for them yet.
@@ -32,13 +34,13 @@ impl Load {
 }
 
 #[derive(Debug)]
-pub(crate) struct Resident {
+pub(super) struct Resident {
     pub load: Load,
 }
 
 /// A slot of the ring with the events that order its filling and reading.
 #[derive(Debug)]
-pub(crate) struct RingSlot {
+pub(super) struct RingSlot {
     /// What was fetched into it last.
     pub tile: Option<TileId>,
     /// Reached when the tile is there.
@@ -50,7 +52,7 @@ pub(crate) struct RingSlot {
 
 /// Memory of weights.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(super) struct Places {
     pub residency: Residency,
     /// The files as resident tiles and gathers read them.
     files: Vec<Memory>,
@@ -73,7 +75,7 @@ enum Kept {
 
 /// What a change of the split leaves behind.
 #[derive(Debug, Default)]
-pub(crate) struct Difference {
+pub(super) struct Difference {
     /// Tiles that are no longer resident.
     pub evicted: Vec<TileId>,
     /// Slots beyond the new ring.

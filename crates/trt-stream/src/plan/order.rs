@@ -7,7 +7,8 @@
 //! (0, 1/2, 1/4, 3/4, 1/8, …): every prefix is spread evenly, so the copies that remain are
 //! spread evenly over the computing that hides them.
 
-use crate::{TileId, Tiling, WeightId};
+use super::{TileId, Tiling};
+use crate::files::WeightId;
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
@@ -31,7 +32,7 @@ fn used(tiling: &Tiling, lists: &[Vec<WeightId>]) -> (Vec<u32>, Vec<TileId>) {
 
 /// All tiles in the order in which they become resident, given the programs' use lists, each with
 /// how often a cycle uses it.
-pub(crate) fn nested(tiling: &Tiling, lists: &[Vec<WeightId>]) -> Vec<(TileId, u32)> {
+pub(super) fn nested(tiling: &Tiling, lists: &[Vec<WeightId>]) -> Vec<(TileId, u32)> {
     let (uses, mut executed) = used(tiling, lists);
     executed.extend(tiling.ids().filter(|t| uses[t.0 as usize] == 0));
     let total = tiling.total();
@@ -67,7 +68,7 @@ fn first_point(start: u64, end: u64, total: u64) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Sheet, TileTarget};
+    use crate::plan::{Sheet, TileTarget};
 
     #[test]
     fn equal_parts_are_visited_in_bit_reversed_order() {

@@ -10,11 +10,21 @@
 //! rounding breaks it. Where copying and computing want the same thing (cores, memory), a
 //! fetch also takes a part of its time from computing: the contention.
 
-use crate::{Layout, Rates, WeightId};
+use super::Layout;
+use crate::files::WeightId;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+/// Measured rates of a device, in bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Weights that come to the device, from the page cache.
+    pub link: f64,
+    /// Device memory that a kernel reads.
+    pub memory: f64,
+}
 
 /// What calls of one kind cost on one device.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,9 +5,10 @@
 //! down to the floor. [`Request::Automatic`], [`Streamer::shrink`] and [`Streamer::regrow`] ask for
 //! what there is, so they settle for less.
 
-use crate::pass::Cursor;
-use crate::places::Load;
-use crate::{Applied, Error, Granted, Request, Runs, Split, Streamer, TileId, Why};
+use super::pass::Cursor;
+use super::places::Load;
+use super::{Error, Streamer};
+use crate::plan::{Applied, Granted, Request, Runs, Split, TileId, Why};
 use trt_device::Residency;
 
 /// A change that did not happen.
@@ -253,7 +254,7 @@ impl Streamer {
     }
 
     /// Waits for the copy stream. If it failed, what it should have brought did not come.
-    pub(crate) fn synchronize_copy(&mut self) -> Result<(), Error> {
+    pub(super) fn synchronize_copy(&mut self) -> Result<(), Error> {
         let result = self.device.synchronize(self.copy.id());
         if result.is_err() {
             self.cursor = Cursor::default();

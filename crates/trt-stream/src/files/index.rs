@@ -5,11 +5,11 @@
 //! use or promised by an index and not there, are kept aside: they are an error only when asked
 //! for.
 
-use crate::WeightsError;
-use crate::fnv::Fnv;
-use crate::header::Entry;
-use crate::near;
-use crate::shards::ShardIndex;
+use super::WeightsError;
+use super::fnv::Fnv;
+use super::header::Entry;
+use super::near;
+use super::shards::ShardIndex;
 use memmap2::Mmap;
 use std::collections::HashMap;
 use std::fmt;
