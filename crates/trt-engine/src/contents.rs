@@ -9,13 +9,14 @@ use std::sync::Arc;
 use trt_alloc::{Lease, Pool, Purpose};
 use trt_device::{Stream, Work};
 use trt_graph::program::BufferKind;
-use trt_stream::WeightId;
+use trt_kernel::Role;
+use trt_stream::TensorId;
 
 /// What the weights of all programs are used for.
 pub(crate) struct Roles {
-    pub streamed: BTreeSet<WeightId>,
-    pub pinned: BTreeSet<WeightId>,
-    pub mapped: BTreeSet<WeightId>,
+    pub streamed: BTreeSet<TensorId>,
+    pub pinned: BTreeSet<TensorId>,
+    pub mapped: BTreeSet<TensorId>,
 }
 
 impl Roles {
@@ -30,9 +31,9 @@ impl Roles {
             .flat_map(|p| p.program().weights.iter().zip(p.weights()))
         {
             let sets = [
-                (w.ranged, &mut roles.streamed),
-                (w.whole, &mut roles.pinned),
-                (w.rows, &mut roles.mapped),
+                (w.roles.has(Role::Rows), &mut roles.streamed),
+                (w.roles.has(Role::Whole), &mut roles.pinned),
+                (w.roles.has(Role::Table), &mut roles.mapped),
             ];
             sets.into_iter()
                 .filter(|(used, _)| *used)

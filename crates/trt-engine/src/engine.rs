@@ -21,21 +21,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use trt_alloc::{Lease, Pool, Purpose, Reservation};
 use trt_device::{Device, Executable, OwnedStream};
-use trt_graph::program::{BufferId, Program, WeightId as ProgramWeight};
-use trt_kernel::Var;
-use trt_stream::{Config, Demand, Rates, Streamer, WeightId};
+use trt_graph::program::{BufferId, ParamId, Program};
+use trt_kernel::{Role, Var};
+use trt_stream::{Config, Demand, Rates, Streamer, TensorId};
 
 /// How an argument of a launch is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WeightUse {
+pub(crate) enum ArgUse {
     /// A buffer.
     Buffer(BufferId),
-    /// The streamed weight of this launch.
-    Ranged,
-    /// A gather table, through the mapping.
-    Rows(ProgramWeight),
-    /// A pinned weight.
-    Whole(ProgramWeight),
+    /// A weight, where weights of this role are.
+    Weight(ParamId, Role),
 }
 
 /// The program of one class of calls, ready to run.
@@ -51,9 +47,9 @@ pub(crate) struct Compiled {
     /// The arena of the largest call.
     pub arena: Arc<ArenaLayout>,
     /// The program's weights in the weight index.
-    pub weights: Vec<WeightId>,
+    pub weights: Vec<TensorId>,
     /// For each launch, its arguments.
-    pub uses: Vec<Vec<WeightUse>>,
+    pub uses: Vec<Vec<ArgUse>>,
 }
 
 /// What a compiler hands over.
@@ -300,7 +296,7 @@ impl Inner {
 
 impl Compiled {
     /// The streamed weights in launch order.
-    pub fn streamed(&self) -> Vec<WeightId> {
+    pub fn streamed(&self) -> Vec<TensorId> {
         Uses::streamed(self)
     }
 }

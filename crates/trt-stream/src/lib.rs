@@ -20,10 +20,10 @@
 //! First the plan, which needs no device:
 //!
 //! ```
-//! use trt_stream::{Layout, Runs, Sheet, TileTarget, Tiling, WeightId, simulate};
+//! use trt_stream::{Layout, Runs, Sheet, TileTarget, Tiling, TensorId, simulate};
 //!
 //! // Two weights of 256 rows x 1 KiB, in tiles of 64 rows, used one after the other.
-//! let (up, down) = (WeightId(0), WeightId(1));
+//! let (up, down) = (TensorId(0), TensorId(1));
 //! let sheet = |weight| Sheet { weight, rows: 256, row_bytes: 1024, whole: false };
 //! let tiling = Tiling::cut(&[sheet(up), sheet(down)], TileTarget::Bytes(64 << 10));
 //! let uses = vec![up, down];
@@ -97,7 +97,7 @@ mod plan;
 mod run;
 
 pub use files::{
-    Copies, FileError, FileId, NameError, TensorInfo, WeightFile, WeightId, Weights, WeightsError,
+    Copies, FileError, FileId, NameError, TensorId, TensorInfo, WeightFile, Weights, WeightsError,
     open_regular, plain_name, read_regular,
 };
 pub use plan::{

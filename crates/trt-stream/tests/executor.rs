@@ -7,7 +7,7 @@ mod support;
 
 use bench::{Bench, Failure, STREAMED, both, budgets};
 use trt_device::{HostMode, Work};
-use trt_stream::{Error, ProgramId, Request, Streamer, WeightId};
+use trt_stream::{Error, ProgramId, Request, Streamer, TensorId};
 
 #[test]
 fn the_bits_are_the_same_at_every_budget() {
@@ -266,7 +266,7 @@ fn pinned_and_mapped_weights_are_where_they_should_be() {
         }
         let error = streamer.pinned(bench.id("table")).unwrap_err();
         assert_eq!(error.to_string(), "weight 'table' is not pinned");
-        let error = streamer.mapped(WeightId(99)).unwrap_err();
+        let error = streamer.mapped(TensorId(99)).unwrap_err();
         assert!(matches!(error, Error::UnknownWeight { count: 6, .. }));
     });
 }

@@ -1,13 +1,13 @@
 //! Schedules against the simulator, on random programs and budgets.
 
 use proptest::prelude::*;
-use trt_stream::{Layout, Runs, Sheet, Split, Step, TileTarget, Tiling, WeightId, simulate};
+use trt_stream::{Layout, Runs, Sheet, Split, Step, TensorId, TileTarget, Tiling, simulate};
 
 /// Weights of random sizes, used in a random order, some twice and some whole.
 #[derive(Clone, Debug)]
 struct Program {
     sheets: Vec<Sheet>,
-    uses: Vec<WeightId>,
+    uses: Vec<TensorId>,
     pinned: u64,
     target: u64,
 }
@@ -25,7 +25,7 @@ fn programs() -> impl Strategy<Value = Program> {
                 .into_iter()
                 .enumerate()
                 .map(|(i, (rows, row_bytes, whole))| Sheet {
-                    weight: WeightId(i as u32),
+                    weight: TensorId(i as u32),
                     rows,
                     row_bytes,
                     whole,
@@ -35,7 +35,7 @@ fn programs() -> impl Strategy<Value = Program> {
             let extra = prop::collection::vec(0..count as u32, 0..3);
             (every, extra).prop_map(move |(every, extra)| Program {
                 sheets: sheets.clone(),
-                uses: every.into_iter().chain(extra).map(WeightId).collect(),
+                uses: every.into_iter().chain(extra).map(TensorId).collect(),
                 pinned,
                 target,
             })
@@ -123,8 +123,8 @@ proptest! {
     }
 }
 
-fn uniform(weights: u32, rows: usize) -> (Layout, Vec<WeightId>) {
-    let uses: Vec<WeightId> = (0..weights).map(WeightId).collect();
+fn uniform(weights: u32, rows: usize) -> (Layout, Vec<TensorId>) {
+    let uses: Vec<TensorId> = (0..weights).map(TensorId).collect();
     let sheets: Vec<Sheet> = uses
         .iter()
         .map(|&weight| Sheet {

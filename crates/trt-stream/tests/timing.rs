@@ -2,18 +2,18 @@
 
 use proptest::prelude::*;
 use std::time::Duration;
-use trt_stream::{Costs, Layout, Rates, Sheet, TileTarget, Tiling, Timed, WeightId};
+use trt_stream::{Costs, Layout, Rates, Sheet, TensorId, TileTarget, Tiling, Timed};
 
 /// `count` weights of 1 MB in tiles of about 64 KB, used one after the other.
-fn layout(count: u32) -> (Layout, Vec<WeightId>) {
+fn layout(count: u32) -> (Layout, Vec<TensorId>) {
     let sheet = |i| Sheet {
-        weight: WeightId(i),
+        weight: TensorId(i),
         rows: 1024,
         row_bytes: 1000,
         whole: false,
     };
     let sheets: Vec<Sheet> = (0..count).map(sheet).collect();
-    let uses: Vec<WeightId> = sheets.iter().map(|s| s.weight).collect();
+    let uses: Vec<TensorId> = sheets.iter().map(|s| s.weight).collect();
     let tiling = Tiling::cut(&sheets, TileTarget::Bytes(64_000));
     (Layout::new(tiling, std::slice::from_ref(&uses), 0), uses)
 }
@@ -82,13 +82,13 @@ fn with_everything_there_nothing_is_copied() {
 fn two_slots_let_copying_and_computing_of_equal_length_overlap() {
     // One weight of three tiles through two slots; copying takes as long as computing.
     let sheet = Sheet {
-        weight: WeightId(0),
+        weight: TensorId(0),
         rows: 192,
         row_bytes: 1000,
         whole: false,
     };
     let tiling = Tiling::cut(&[sheet], TileTarget::Bytes(64_000));
-    let uses = vec![WeightId(0)];
+    let uses = vec![TensorId(0)];
     let layout = Layout::new(tiling, std::slice::from_ref(&uses), 0);
     let costs = Costs {
         link: 1e8,
@@ -275,7 +275,7 @@ fn costs() -> impl Strategy<Value = Costs> {
 }
 
 /// Weights of different sizes, some used twice.
-fn programs() -> impl Strategy<Value = (Layout, Vec<WeightId>)> {
+fn programs() -> impl Strategy<Value = (Layout, Vec<TensorId>)> {
     let sheets = prop::collection::vec((1usize..2000, 1usize..60), 1..10);
     let again = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
     (sheets, again, 500u64..30_000, 0u64..9000).prop_map(|(sheets, again, target, pinned)| {
@@ -283,13 +283,13 @@ fn programs() -> impl Strategy<Value = (Layout, Vec<WeightId>)> {
             .into_iter()
             .enumerate()
             .map(|(i, (rows, row_bytes))| Sheet {
-                weight: WeightId(i as u32),
+                weight: TensorId(i as u32),
                 rows,
                 row_bytes,
                 whole: false,
             })
             .collect();
-        let mut uses: Vec<WeightId> = sheets.iter().map(|s| s.weight).collect();
+        let mut uses: Vec<TensorId> = sheets.iter().map(|s| s.weight).collect();
         uses.extend(again.iter().map(|i| sheets[i.index(sheets.len())].weight));
         let tiling = Tiling::cut(&sheets, TileTarget::Bytes(target));
         (

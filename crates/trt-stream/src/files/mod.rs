@@ -18,7 +18,7 @@ mod shown;
 
 pub use copies::Copies;
 pub use error::WeightsError;
-pub use index::{FileId, TensorInfo, WeightFile, WeightId, Weights};
+pub use index::{FileId, TensorId, TensorInfo, WeightFile, Weights};
 pub use name::{NameError, plain_name};
 pub use regular::{FileError, open_regular, read_regular};
 pub(crate) use shown::Shown;

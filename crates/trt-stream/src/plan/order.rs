@@ -8,13 +8,13 @@
 //! spread evenly over the computing that hides them.
 
 use super::{TileId, Tiling};
-use crate::files::WeightId;
+use crate::files::TensorId;
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
 /// How often a cycle uses each tile, and the tiles in the order of first use. Programs with equal
 /// lists of uses count once.
-fn used(tiling: &Tiling, lists: &[Vec<WeightId>]) -> (Vec<u32>, Vec<TileId>) {
+fn used(tiling: &Tiling, lists: &[Vec<TensorId>]) -> (Vec<u32>, Vec<TileId>) {
     let mut uses = vec![0u32; tiling.len()];
     let mut executed = Vec::with_capacity(tiling.len());
     let mut distinct = HashSet::new();
@@ -32,7 +32,7 @@ fn used(tiling: &Tiling, lists: &[Vec<WeightId>]) -> (Vec<u32>, Vec<TileId>) {
 
 /// All tiles in the order in which they become resident, given the programs' use lists, each with
 /// how often a cycle uses it.
-pub(super) fn nested(tiling: &Tiling, lists: &[Vec<WeightId>]) -> Vec<(TileId, u32)> {
+pub(super) fn nested(tiling: &Tiling, lists: &[Vec<TensorId>]) -> Vec<(TileId, u32)> {
     let (uses, mut executed) = used(tiling, lists);
     executed.extend(tiling.ids().filter(|t| uses[t.0 as usize] == 0));
     let total = tiling.total();
@@ -80,7 +80,7 @@ mod tests {
     fn every_prefix_is_spread_evenly() {
         let sheets: Vec<_> = (0..100)
             .map(|w| Sheet {
-                weight: WeightId(w),
+                weight: TensorId(w),
                 rows: 64 + (w as usize * 37) % 64,
                 row_bytes: 10,
                 whole: true,
@@ -98,13 +98,13 @@ mod tests {
     #[test]
     fn tiles_used_twice_come_first() {
         let sheets = [0, 1, 2].map(|w| Sheet {
-            weight: WeightId(w),
+            weight: TensorId(w),
             rows: 1,
             row_bytes: 8,
             whole: true,
         });
         let tiling = Tiling::cut(&sheets, TileTarget::Automatic);
-        let list = [2, 0, 1, 0].map(WeightId).to_vec();
+        let list = [2, 0, 1, 0].map(TensorId).to_vec();
         let order = nested(&tiling, &[list]);
         assert_eq!(order, [(0, 2), (2, 1), (1, 1)].map(|(t, n)| (TileId(t), n)));
     }

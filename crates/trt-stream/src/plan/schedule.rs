@@ -10,7 +10,7 @@
 //! where this one ends, so its slots are those of this one moved by [`Cycle::rotation`].
 
 use super::{Demand, Gain, Limits, TileId, Tiling, order};
-use crate::files::WeightId;
+use crate::files::TensorId;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
@@ -101,7 +101,7 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cycle {
     /// The weight of each use.
-    pub uses: Vec<WeightId>,
+    pub uses: Vec<TensorId>,
     /// Streamed tiles in the order in which they are needed.
     pub fetches: Vec<TileId>,
     /// Slots of the ring.
@@ -114,7 +114,7 @@ pub struct Cycle {
 
 impl Layout {
     /// Orders the tiles for these programs; `pinned` bytes are always on the device.
-    pub fn new(tiling: Tiling, lists: &[Vec<WeightId>], pinned: u64) -> Layout {
+    pub fn new(tiling: Tiling, lists: &[Vec<TensorId>], pinned: u64) -> Layout {
         let (order, uses) = order::nested(&tiling, lists).into_iter().unzip();
         Layout {
             tiling,
@@ -192,7 +192,7 @@ impl Layout {
     }
 
     /// One cycle of a program under a split.
-    pub fn cycle(&self, split: &Split, uses: &[WeightId], runs: Runs) -> Cycle {
+    pub fn cycle(&self, split: &Split, uses: &[TensorId], runs: Runs) -> Cycle {
         let resident: HashSet<TileId> = split.resident.iter().copied().collect();
         let streamed = |tile: &TileId| !resident.contains(tile);
         let fetches: Vec<TileId> = uses
@@ -237,7 +237,7 @@ impl Layout {
     }
 
     /// Cuts a weight's tiles into launches.
-    fn runs(&self, weight: WeightId, streamed: impl Fn(&TileId) -> bool, most: Most) -> Vec<Run> {
+    fn runs(&self, weight: TensorId, streamed: impl Fn(&TileId) -> bool, most: Most) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         for id in self.tiling.of(weight) {
             let tile = self.tiling.tile(id);

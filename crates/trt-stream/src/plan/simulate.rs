@@ -6,7 +6,7 @@
 //! its release, and that bytes on the device never exceed the budget.
 
 use super::{Cycle, Split, Step, TileId, Tiling};
-use crate::files::WeightId;
+use crate::files::TensorId;
 use std::collections::HashSet;
 
 /// What a simulation counted.
@@ -54,7 +54,7 @@ struct Machine<'a> {
 /// Runs `cycles` cycles of a program whose uses are `uses`.
 pub fn simulate(
     tiling: &Tiling,
-    uses: &[WeightId],
+    uses: &[TensorId],
     pinned: u64,
     split: &Split,
     cycle: &Cycle,
@@ -111,7 +111,7 @@ type Expected<'a> =
     std::iter::Peekable<Box<dyn Iterator<Item = (usize, std::ops::Range<usize>)> + 'a>>;
 
 /// Every use with the rows of each of its tiles, in order.
-fn rows_in_order<'a>(tiling: &'a Tiling, uses: &'a [WeightId]) -> Expected<'a> {
+fn rows_in_order<'a>(tiling: &'a Tiling, uses: &'a [TensorId]) -> Expected<'a> {
     let all = uses.iter().enumerate().flat_map(move |(index, &weight)| {
         let tiles: Vec<_> = tiling.of(weight).collect();
         tiles

@@ -5,7 +5,7 @@
 //! weight that a kernel needs in one piece is one tile. Tiles of a weight are numbered in row
 //! order and cover it exactly.
 
-use crate::files::WeightId;
+use crate::files::TensorId;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use trt_kernel::ROW_PANEL;
@@ -39,7 +39,7 @@ pub struct TileId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sheet {
     /// The weight.
-    pub weight: WeightId,
+    pub weight: TensorId,
     /// Its rows.
     pub rows: usize,
     /// Bytes of a row.
@@ -52,7 +52,7 @@ pub struct Sheet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tile {
     /// The weight.
-    pub weight: WeightId,
+    pub weight: TensorId,
     /// Its rows.
     pub rows: Range<usize>,
     /// Its bytes, from the weight's first.
@@ -70,13 +70,13 @@ impl Tile {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tiling {
     tiles: Vec<Tile>,
-    by_weight: BTreeMap<WeightId, Range<u32>>,
+    by_weight: BTreeMap<TensorId, Range<u32>>,
 }
 
 impl Tiling {
     /// Cuts weights; a weight given twice is cut once, in one piece if either says so.
     pub fn cut(sheets: &[Sheet], target: TileTarget) -> Tiling {
-        let mut distinct: BTreeMap<WeightId, Sheet> = BTreeMap::new();
+        let mut distinct: BTreeMap<TensorId, Sheet> = BTreeMap::new();
         for sheet in sheets {
             let kept = distinct.entry(sheet.weight).or_insert(*sheet);
             kept.whole |= sheet.whole;
@@ -125,18 +125,18 @@ impl Tiling {
     }
 
     /// The tiles of a weight in row order; none for a weight that was not cut.
-    pub fn of(&self, weight: WeightId) -> impl Iterator<Item = TileId> + use<> {
+    pub fn of(&self, weight: TensorId) -> impl Iterator<Item = TileId> + use<> {
         let range = self.by_weight.get(&weight).cloned().unwrap_or(0..0);
         range.map(TileId)
     }
 
     /// The weights that were cut.
-    pub fn weights(&self) -> impl Iterator<Item = WeightId> + '_ {
+    pub fn weights(&self) -> impl Iterator<Item = TensorId> + '_ {
         self.by_weight.keys().copied()
     }
 
     /// Whether the weight was cut.
-    pub fn contains(&self, weight: WeightId) -> bool {
+    pub fn contains(&self, weight: TensorId) -> bool {
         self.by_weight.contains_key(&weight)
     }
 
@@ -167,7 +167,7 @@ mod tests {
 
     fn sheet(weight: u32, rows: usize, row_bytes: usize) -> Sheet {
         Sheet {
-            weight: WeightId(weight),
+            weight: TensorId(weight),
             rows,
             row_bytes,
             whole: false,
@@ -178,7 +178,7 @@ mod tests {
     fn tiles_cover_a_weight_and_cut_at_panels() {
         let tiling = Tiling::cut(&[sheet(3, 1000, 100)], TileTarget::Bytes(30_000));
         let mut next = 0;
-        for id in tiling.of(WeightId(3)) {
+        for id in tiling.of(TensorId(3)) {
             let tile = tiling.tile(id);
             assert_eq!(tile.rows.start, next);
             assert_eq!(tile.span, tile.rows.start * 100..tile.rows.end * 100);

@@ -11,7 +11,7 @@
 //! fetch also takes a part of its time from computing: the contention.
 
 use super::Layout;
-use crate::files::WeightId;
+use crate::files::TensorId;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -109,7 +109,7 @@ struct Script {
 }
 
 impl Script {
-    fn new(layout: &Layout, uses: &[WeightId], budget: u64) -> Script {
+    fn new(layout: &Layout, uses: &[TensorId], budget: u64) -> Script {
         let split = layout.split(budget);
         let resident: HashSet<_> = split.resident.iter().collect();
         let tiles = uses.iter().flat_map(|&w| layout.tiling().of(w));
@@ -169,7 +169,7 @@ fn picos(bytes: u64, seconds_each: f64) -> u64 {
 
 impl Layout {
     /// How long each of many calls in a row takes that use these weights, at a budget.
-    pub fn predict(&self, uses: &[WeightId], budget: u64, costs: &Costs) -> Prediction {
+    pub fn predict(&self, uses: &[TensorId], budget: u64, costs: &Costs) -> Prediction {
         let script = Script::new(self, uses, budget);
         let (link_bytes, read) = (script.streamed(), script.bytes());
         let memory_bytes = read + self.limits().pinned;
@@ -194,7 +194,7 @@ impl Layout {
     /// that, with more there are few fetches.
     pub fn knee(
         &self,
-        uses: &[WeightId],
+        uses: &[TensorId],
         between: RangeInclusive<u64>,
         costs: &Costs,
     ) -> Option<u64> {
@@ -220,7 +220,7 @@ impl Layout {
     /// The smallest budget up to `most` at which a call takes no longer than `latency`, if any.
     pub fn budget_for(
         &self,
-        uses: &[WeightId],
+        uses: &[TensorId],
         latency: Duration,
         most: u64,
         costs: &Costs,
@@ -253,7 +253,7 @@ impl Costs {
 
     /// What rates alone tell: memory is read at its rate, weights come at theirs, and nothing else
     /// takes time. No call is faster.
-    pub fn at_best(layout: &Layout, uses: &[WeightId], rates: &Rates) -> Costs {
+    pub fn at_best(layout: &Layout, uses: &[TensorId], rates: &Rates) -> Costs {
         let tiles = uses.iter().flat_map(|&w| layout.tiling().of(w));
         let bytes: u64 = tiles.map(|t| layout.tiling().tile(t).bytes()).sum();
         let reading = (bytes + layout.limits().pinned) as f64 / rates.memory;
@@ -270,7 +270,7 @@ impl Costs {
     /// call that streams nothing; the one that streams least gives `streaming`, the one that
     /// streams most the link, and what lies between the contention. What was not timed stays
     /// as [`at_best`](Costs::at_best) has it.
-    pub fn fit(layout: &Layout, uses: &[WeightId], rates: &Rates, timed: &[Timed]) -> Costs {
+    pub fn fit(layout: &Layout, uses: &[TensorId], rates: &Rates, timed: &[Timed]) -> Costs {
         let mut costs = Costs::at_best(layout, uses, rates);
         let script = |t: &Timed| (Script::new(layout, uses, t.budget), t.seconds);
         let mut scripts: Vec<(Script, f64)> = timed.iter().map(script).collect();

@@ -1,7 +1,7 @@
 //! What a streamer is told, and the checks that need no device work.
 
 use super::Error;
-use crate::files::{WeightId, Weights};
+use crate::files::{TensorId, Weights};
 use crate::plan::{Demand, Layout, Limits, Request, Sheet, TileTarget, Tiling};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ pub struct Config {
     /// The stream on which the caller launches kernels.
     pub compute: Stream,
     /// For each program, the streamed weights in the order in which a pass uses them.
-    pub programs: Vec<Vec<WeightId>>,
+    pub programs: Vec<Vec<TensorId>>,
     /// Streamed weights that a kernel needs in one piece, rather than by row ranges.
-    pub whole: Vec<WeightId>,
+    pub whole: Vec<TensorId>,
     /// Small weights that are always on the device and count in the budget.
-    pub pinned: Vec<WeightId>,
+    pub pinned: Vec<TensorId>,
     /// Tables of which rows are gathered: read through the mapping, not in the budget. A tied
     /// table may be streamed too.
-    pub mapped: Vec<WeightId>,
+    pub mapped: Vec<TensorId>,
     /// How large tiles should be.
     pub tile_target: TileTarget,
     /// The first budget.
@@ -44,11 +44,11 @@ pub struct Uses<'a> {
     /// The weights.
     pub weights: &'a Weights,
     /// As in [`Config::programs`].
-    pub programs: &'a [Vec<WeightId>],
+    pub programs: &'a [Vec<TensorId>],
     /// As in [`Config::whole`].
-    pub whole: &'a [WeightId],
+    pub whole: &'a [TensorId],
     /// As in [`Config::pinned`].
-    pub pinned: &'a [WeightId],
+    pub pinned: &'a [TensorId],
     /// How large tiles should be.
     pub tile_target: TileTarget,
 }
@@ -61,11 +61,11 @@ impl Uses<'_> {
     }
 
     /// Tiles and order of the streamed weights, given the distinct lists of uses.
-    fn layout(&self, lists: &[Vec<WeightId>]) -> Layout {
+    fn layout(&self, lists: &[Vec<TensorId>]) -> Layout {
         let sheets = sheets(self.weights, lists, self.whole);
         let tiling = Tiling::cut(&sheets, self.tile_target);
-        let pinned: HashSet<WeightId> = self.pinned.iter().copied().collect();
-        let bytes = |id: &WeightId| self.weights.get(*id).map_or(0, |w| w.bytes() as u64);
+        let pinned: HashSet<TensorId> = self.pinned.iter().copied().collect();
+        let bytes = |id: &TensorId| self.weights.get(*id).map_or(0, |w| w.bytes() as u64);
         Layout::new(tiling, lists, pinned.iter().map(bytes).sum())
     }
 }
@@ -78,7 +78,7 @@ impl Config {
     }
 
     /// Tiles and order of the streamed weights, given the distinct lists of uses.
-    pub(super) fn layout(&self, lists: &[Vec<WeightId>]) -> Layout {
+    pub(super) fn layout(&self, lists: &[Vec<TensorId>]) -> Layout {
         self.uses().layout(lists)
     }
 
@@ -94,8 +94,8 @@ impl Config {
 }
 
 /// The distinct lists of uses, and which of them each program has.
-pub(super) fn distinct(programs: &[Vec<WeightId>]) -> (Vec<Vec<WeightId>>, Vec<usize>) {
-    let mut lists: Vec<Vec<WeightId>> = Vec::new();
+pub(super) fn distinct(programs: &[Vec<TensorId>]) -> (Vec<Vec<TensorId>>, Vec<usize>) {
+    let mut lists: Vec<Vec<TensorId>> = Vec::new();
     let mut list_of = Vec::with_capacity(programs.len());
     for program in programs {
         let known = lists.iter().position(|l| l == program);
@@ -119,9 +119,9 @@ pub struct Traffic {
 }
 
 /// What is to be cut: the weights of the programs, but for ids of other weights.
-pub(super) fn sheets(weights: &Weights, lists: &[Vec<WeightId>], whole: &[WeightId]) -> Vec<Sheet> {
-    let whole: HashSet<WeightId> = whole.iter().copied().collect();
-    let used: HashSet<WeightId> = lists.iter().flatten().copied().collect();
+pub(super) fn sheets(weights: &Weights, lists: &[Vec<TensorId>], whole: &[TensorId]) -> Vec<Sheet> {
+    let whole: HashSet<TensorId> = whole.iter().copied().collect();
+    let used: HashSet<TensorId> = lists.iter().flatten().copied().collect();
     used.into_iter()
         .filter_map(|weight| {
             let info = weights.get(weight)?;
@@ -138,7 +138,7 @@ pub(super) fn sheets(weights: &Weights, lists: &[Vec<WeightId>], whole: &[Weight
 /// Checks that every weight exists, and is not both pinned and streamed. Where in its file a weight
 /// starts does not matter: devices that read it in place do so at any address, or bring it to one.
 pub(super) fn check_roles(config: &Config) -> Result<(), Error> {
-    let streamed: HashSet<WeightId> = config.programs.iter().flatten().copied().collect();
+    let streamed: HashSet<TensorId> = config.programs.iter().flatten().copied().collect();
     let all = streamed.iter().chain(&config.pinned).chain(&config.mapped);
     for &id in all {
         config.weights.get(id).ok_or(Error::UnknownWeight {

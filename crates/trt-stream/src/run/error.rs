@@ -1,7 +1,7 @@
 //! What can go wrong while weights stream, with the names and numbers needed to act on it.
 
 use super::config::ProgramId;
-use crate::files::{Shown, WeightId};
+use crate::files::{Shown, TensorId};
 use crate::plan::BudgetError;
 
 /// An error of the executor.
@@ -21,7 +21,7 @@ pub enum Error {
     #[error("weight {} does not exist: there are {count}", id.0)]
     UnknownWeight {
         /// The id asked for.
-        id: WeightId,
+        id: TensorId,
         /// How many weights there are.
         count: usize,
     },

@@ -9,7 +9,7 @@ use super::config::{check_roles, distinct};
 use super::pass::{Cursor, Pass};
 use super::places::{Load, Places};
 use super::{Config, Error, ProgramId, Traffic};
-use crate::files::{WeightId, Weights};
+use crate::files::{TensorId, Weights};
 use crate::plan::{Applied, Cycle, Layout, Request, Slot, Split, TileId};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -31,9 +31,9 @@ pub struct Streamer {
     pub(super) total: Traffic,
     pub(super) last: Traffic,
     pub(super) pool: Pool,
-    pub(super) lists: Vec<Vec<WeightId>>,
+    pub(super) lists: Vec<Vec<TensorId>>,
     list_of: Vec<usize>,
-    mapped: HashSet<WeightId>,
+    mapped: HashSet<TensorId>,
     pub(super) split: Split,
     /// Counts changes of the split.
     pub(super) generation: u64,
@@ -125,21 +125,21 @@ impl Streamer {
     }
 
     /// A pinned weight on the device.
-    pub fn pinned(&self, id: WeightId) -> Result<Slice, Error> {
+    pub fn pinned(&self, id: TensorId) -> Result<Slice, Error> {
         self.places
             .pinned(id)
             .ok_or_else(|| self.not_in_role(id, "pinned"))
     }
 
     /// A gather table, through the mapping.
-    pub fn mapped(&self, id: WeightId) -> Result<Slice, Error> {
+    pub fn mapped(&self, id: TensorId) -> Result<Slice, Error> {
         match self.mapped.contains(&id) {
             true => self.places.mapping(&self.weights, id),
             false => Err(self.not_in_role(id, "mapped")),
         }
     }
 
-    fn not_in_role(&self, id: WeightId, role: &'static str) -> Error {
+    fn not_in_role(&self, id: TensorId, role: &'static str) -> Error {
         match self.weights.get(id) {
             None => Error::UnknownWeight {
                 id,

@@ -6,7 +6,7 @@
 
 use super::places::Load;
 use super::{Error, ProgramId, Streamer, Traffic};
-use crate::files::WeightId;
+use crate::files::TensorId;
 use crate::plan::{Cycle, Slot, Step, TileId};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -74,17 +74,17 @@ impl<'a> Pass<'a> {
     }
 
     /// A pinned weight on the device.
-    pub fn pinned(&self, id: WeightId) -> Result<Slice, Error> {
+    pub fn pinned(&self, id: TensorId) -> Result<Slice, Error> {
         self.streamer.pinned(id)
     }
 
     /// A gather table, through the mapping.
-    pub fn mapped(&self, id: WeightId) -> Result<Slice, Error> {
+    pub fn mapped(&self, id: TensorId) -> Result<Slice, Error> {
         self.streamer.mapped(id)
     }
 
     /// The weight that [`Pass::next_use`] is about, if any is left.
-    pub fn upcoming(&self) -> Option<WeightId> {
+    pub fn upcoming(&self) -> Option<TensorId> {
         self.cycle().uses.get(self.next).copied()
     }
 

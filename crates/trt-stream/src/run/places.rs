@@ -8,7 +8,7 @@
 
 use super::Error;
 use super::stack::Stack;
-use crate::files::{WeightId, Weights};
+use crate::files::{TensorId, Weights};
 use crate::plan::{Layout, Slot, Split, Tile, TileId, Tiling};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -58,7 +58,7 @@ pub(super) struct Places {
     files: Vec<Memory>,
     /// The files again, as streamed tiles are read in place.
     passing: Vec<Memory>,
-    pinned: HashMap<WeightId, Lease>,
+    pinned: HashMap<TensorId, Lease>,
     pub resident: BTreeMap<TileId, Resident>,
     pub ring: Vec<RingSlot>,
     kept: Kept,
@@ -87,7 +87,7 @@ impl Places {
     pub fn new(
         pool: &Pool,
         weights: &Weights,
-        pinned: &[WeightId],
+        pinned: &[TensorId],
         layout: &Layout,
     ) -> Result<Places, Error> {
         let device = pool.device();
@@ -138,7 +138,7 @@ impl Places {
     }
 
     /// A whole weight in the mapping.
-    pub fn mapping(&self, weights: &Weights, id: WeightId) -> Result<Slice, Error> {
+    pub fn mapping(&self, weights: &Weights, id: TensorId) -> Result<Slice, Error> {
         let info = weights.info(id);
         // One memory per file, in order.
         let file = &self.files[info.file.0 as usize];
@@ -149,7 +149,7 @@ impl Places {
     pub fn mapped_part(
         &self,
         weights: &Weights,
-        id: WeightId,
+        id: TensorId,
         span: Range<usize>,
     ) -> Result<Slice, Error> {
         Ok(self.mapping(weights, id)?.slice(span)?)
@@ -159,7 +159,7 @@ impl Places {
     pub fn passing_part(
         &self,
         weights: &Weights,
-        id: WeightId,
+        id: TensorId,
         span: Range<usize>,
     ) -> Result<Slice, Error> {
         let info = weights.info(id);
@@ -178,12 +178,12 @@ impl Places {
     }
 
     /// A pinned weight.
-    pub fn pinned(&self, id: WeightId) -> Option<Slice> {
+    pub fn pinned(&self, id: TensorId) -> Option<Slice> {
         self.pinned.get(&id).map(Lease::whole)
     }
 
     /// The pinned weights and where they are.
-    pub fn pinned_places(&self) -> impl Iterator<Item = (WeightId, Slice)> + '_ {
+    pub fn pinned_places(&self) -> impl Iterator<Item = (TensorId, Slice)> + '_ {
         self.pinned.iter().map(|(id, lease)| (*id, lease.whole()))
     }
 

@@ -4,7 +4,7 @@
 //! fetched, and kernels that read device memory once. They bound what any budget can reach.
 
 use super::Error;
-use crate::files::{WeightId, Weights};
+use crate::files::{TensorId, Weights};
 use crate::plan::Rates;
 use std::time::Instant;
 use trt_alloc::{Pool, Purpose};
@@ -110,7 +110,7 @@ fn pieces(
     piece: usize,
     most: usize,
 ) -> Result<Vec<Slice>, Error> {
-    let mut ids: Vec<WeightId> = weights.ids().collect();
+    let mut ids: Vec<TensorId> = weights.ids().collect();
     ids.sort_by_key(|id| std::cmp::Reverse(weights.info(*id).bytes()));
     let mut pieces = Vec::new();
     let mut left = most;

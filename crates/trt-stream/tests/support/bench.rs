@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use trt_alloc::Pool;
 use trt_device::{Device, Host, HostMode, Memory, Stream, Work};
 use trt_stream::{
-    Config, Error, Pass, ProgramId, Request, Streamer, TileTarget, WeightId, Weights,
+    Config, Error, Pass, ProgramId, Request, Streamer, TensorId, TileTarget, Weights,
 };
 
 pub const TENSORS: [(&str, &[usize]); 6] = [
@@ -60,11 +60,11 @@ impl Bench {
         }
     }
 
-    pub fn id(&self, name: &str) -> WeightId {
+    pub fn id(&self, name: &str) -> TensorId {
         self.weights.find(name).unwrap()
     }
 
-    pub fn ids(&self, names: &[&str]) -> Vec<WeightId> {
+    pub fn ids(&self, names: &[&str]) -> Vec<TensorId> {
         names.iter().map(|n| self.id(n)).collect()
     }
 
