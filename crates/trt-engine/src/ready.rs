@@ -14,7 +14,7 @@ use trt_device::Device;
 use trt_graph::Class;
 use trt_graph::program::{Program, Source as ArgSource};
 use trt_kernel::{Arg, Dim, Interval, Role, Var};
-use trt_stream::TensorId;
+use trt_stream::{TensorId, WeightId};
 
 /// Pinned weights larger than this are mentioned in the report.
 const LARGE_PINNED: usize = 8 << 20;
@@ -30,39 +30,24 @@ pub(crate) struct Lowered {
 /// A lowered program whose weights are there.
 pub(crate) struct Found {
     lowered: Lowered,
-    /// The program's weights in the weight index.
-    weights: Vec<TensorId>,
+    /// The tensor of each of its parameters.
+    tensors: Vec<TensorId>,
 }
 
-/// A program and its weights in the weight index.
-pub(crate) trait Uses {
+/// A program that is made ready, or is ready.
+pub(crate) trait HasProgram {
     fn program(&self) -> &Program;
-    fn weights(&self) -> &[TensorId];
-
-    /// The streamed weights in launch order.
-    fn streamed(&self) -> Vec<TensorId> {
-        let ranged = self.program().ranged_uses();
-        ranged.map(|w| self.weights()[w.0 as usize]).collect()
-    }
 }
 
-impl Uses for Found {
+impl HasProgram for Found {
     fn program(&self) -> &Program {
         &self.lowered.program
     }
-
-    fn weights(&self) -> &[TensorId] {
-        &self.weights
-    }
 }
 
-impl Uses for Compiled {
+impl HasProgram for Compiled {
     fn program(&self) -> &Program {
         &self.program
-    }
-
-    fn weights(&self) -> &[TensorId] {
-        &self.weights
     }
 }
 
@@ -80,11 +65,16 @@ pub(crate) fn find(lowered: Lowered, weights: &Weights) -> Result<Found, Error> 
         weights.require(&w.name, &w.shape, Some(dtype))
     };
     let found = lowered.program.weights.iter().map(find);
-    let weights = found.collect::<Result<Vec<_>, _>>()?;
-    Ok(Found { lowered, weights })
+    let tensors = found.collect::<Result<Vec<_>, _>>()?;
+    Ok(Found { lowered, tensors })
 }
 
 impl Found {
+    /// The tensor of each parameter of the program.
+    pub fn tensors(&self) -> &[TensorId] {
+        &self.tensors
+    }
+
     /// Bytes that the arena of the largest call cannot be smaller than, whatever working memory the
     /// kernels turn out to need.
     pub fn least_arena(&self) -> u64 {
@@ -93,13 +83,15 @@ impl Found {
     }
 }
 
-/// Makes a program ready; what the device decides is noted in `report`.
+/// Makes a program ready whose parameters are these weights; what the device decides is noted in
+/// `report`.
 pub(crate) fn ready(
     found: Found,
+    weights: Vec<WeightId>,
     device: &dyn Device,
     report: &mut ClassReport,
 ) -> Result<Compiled, Error> {
-    let Found { lowered, weights } = found;
+    let Found { lowered, .. } = found;
     let Lowered {
         class,
         program,
@@ -201,7 +193,7 @@ pub(crate) fn agree(programs: &[Found]) -> Result<(), Error> {
 pub(crate) fn large_pinned(programs: &[Found], weights: &Weights) -> Vec<(String, usize)> {
     let whole = programs
         .iter()
-        .flat_map(|p| p.program().weights.iter().zip(p.weights()));
+        .flat_map(|p| p.program().weights.iter().zip(p.tensors()));
     let ids: BTreeSet<TensorId> = whole
         .filter(|(w, _)| w.roles.has(Role::Whole))
         .map(|(_, id)| *id)

@@ -20,23 +20,31 @@
 //! First the plan, which needs no device:
 //!
 //! ```
-//! use trt_stream::{Layout, Runs, Sheet, TileTarget, Tiling, TensorId, simulate};
+//! use trt_stream::{Case, Layout, Sheet, TileTarget, Tiling, WeightId, simulate};
 //!
 //! // Two weights of 256 rows x 1 KiB, in tiles of 64 rows, used one after the other.
-//! let (up, down) = (TensorId(0), TensorId(1));
-//! let sheet = |weight| Sheet { weight, rows: 256, row_bytes: 1024, whole: false };
-//! let tiling = Tiling::cut(&[sheet(up), sheet(down)], TileTarget::Bytes(64 << 10));
-//! let uses = vec![up, down];
+//! let (up, down) = (WeightId(0), WeightId(1));
+//! let sheet = |weight| Sheet::plain(weight, 256, 1024);
+//! let tiling = Tiling::cut(&[sheet(up), sheet(down)], TileTarget::Bytes(64 << 10))?;
+//! let uses = vec![up.into(), down.into()];
 //! let layout = Layout::new(tiling, &[uses.clone()], 0);
 //! assert_eq!(layout.limits().floor(), 128 << 10); // two slots of the largest tile
 //!
 //! let budget = 256 << 10; // half
 //! let split = layout.split(budget);
-//! let cycle = layout.cycle(&split, &uses, Runs::Apart);
+//! let cycle = layout.cycle(&split, &uses);
 //! println!("{cycle}");
-//! let account = simulate(layout.tiling(), &uses, 0, &split, &cycle, budget, 3)?;
+//! let case = Case {
+//!     tiling: layout.tiling(),
+//!     uses: &uses,
+//!     pinned: 0,
+//!     split: &split,
+//!     cycle: &cycle,
+//!     budget,
+//! };
+//! let account = simulate(&case, 3)?;
 //! assert_eq!(account.streamed, (512 << 10) - split.resident_bytes);
-//! # Ok::<(), trt_stream::Violation>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! Then a pass on a device. The closure submits the kernel for a run of rows; here it copies
@@ -46,7 +54,8 @@
 //! # use std::sync::Arc;
 //! # use trt_alloc::Pool;
 //! # use trt_device::{Device, Host, Work};
-//! # use trt_stream::{Config, Error, ProgramId, Streamer, TileTarget, Weights};
+//! # use trt_kernel::Role;
+//! # use trt_stream::{Config, Error, ProgramId, Streamer, TileTarget, Weight, WeightId, Weights};
 //! # let dir = tempfile::tempdir()?;
 //! # let path = dir.path().join("model.safetensors");
 //! # let header = r#"{"w":{"dtype":"F32","shape":[512,64],"data_offsets":[0,131072]}}"#;
@@ -55,18 +64,17 @@
 //! # bytes.extend_from_slice(header.as_bytes());
 //! # bytes.extend((0..131072).map(|i| (i % 251) as u8));
 //! # std::fs::write(&path, bytes)?;
-//! let weights = Arc::new(Weights::open(&path)?);
-//! let w = weights.find("w")?;
+//! let files = Arc::new(Weights::open(&path)?);
+//! let w = files.find("w")?;
+//! let info = files.get(w).ok_or("there is one")?;
 //! let device: Arc<dyn Device> = Arc::new(Host::unified());
 //! let compute = device.stream("compute")?;
 //! let mut streamer = Streamer::new(Config {
 //!     pool: Pool::new(device.clone(), 1 << 20),
-//!     weights: weights.clone(),
+//!     files: files.clone(),
+//!     weights: vec![Weight::tensor(info, Role::Rows.into())],
 //!     compute,
-//!     programs: vec![vec![w]],
-//!     whole: vec![],
-//!     pinned: vec![],
-//!     mapped: vec![],
+//!     programs: vec![vec![WeightId(0).into()]],
 //!     tile_target: TileTarget::Bytes(16 << 10),
 //!     request: "min".parse()?,
 //!     free: 0,
@@ -86,7 +94,7 @@
 //!     pass.finish()?;
 //!     let mut found = vec![0; 131072];
 //!     device.read(compute, &out.whole(), &mut found)?;
-//!     assert_eq!(Some(&found[..]), weights.bytes(w));
+//!     assert_eq!(Some(&found[..]), files.bytes(w));
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -101,9 +109,11 @@ pub use files::{
     open_regular, plain_name, read_regular,
 };
 pub use plan::{
-    Account, Applied, BelowFloors, BudgetError, Costs, Cycle, Demand, Gain, Granted, Layout,
-    Limits, MIN_SLOTS, ParseRequestError, Percent, Prediction, Rates, Request, Runs, Shares, Sheet,
-    Slot, Split, Step, Tile, TileId, TileTarget, Tiling, Timed, UseIndex, Violation, Why, share,
-    simulate,
+    Account, Applied, Arrive, BelowFloors, BudgetError, Case, Costs, Cycle, Demand, Gain, Granted,
+    Lane, Layout, Limits, MIN_SLOTS, ParseRequestError, Part, Percent, Prediction, Rates, Request,
+    Runs, STAGES, Shares, Sheet, SheetError, Slot, SlotBytes, Split, Step, Tile, TileId,
+    TileTarget, Tiling, Timed, Units, Use, UseIndex, Violation, WeightId, Why, share, simulate,
 };
-pub use run::{Config, Error, Pass, ProgramId, Streamer, Traffic, Uses};
+pub use run::{
+    Config, Error, Form, Matrix, Packed, Pass, ProgramId, Streamer, Traffic, Unpack, Uses, Weight,
+};

@@ -2,19 +2,14 @@
 
 use proptest::prelude::*;
 use std::time::Duration;
-use trt_stream::{Costs, Layout, Rates, Sheet, TensorId, TileTarget, Tiling, Timed};
+use trt_stream::{Costs, Layout, Rates, Sheet, TileTarget, Tiling, Timed, Use, WeightId};
 
 /// `count` weights of 1 MB in tiles of about 64 KB, used one after the other.
-fn layout(count: u32) -> (Layout, Vec<TensorId>) {
-    let sheet = |i| Sheet {
-        weight: TensorId(i),
-        rows: 1024,
-        row_bytes: 1000,
-        whole: false,
-    };
+fn layout(count: u32) -> (Layout, Vec<Use>) {
+    let sheet = |i| Sheet::plain(WeightId(i), 1024, 1000);
     let sheets: Vec<Sheet> = (0..count).map(sheet).collect();
-    let uses: Vec<TensorId> = sheets.iter().map(|s| s.weight).collect();
-    let tiling = Tiling::cut(&sheets, TileTarget::Bytes(64_000));
+    let uses: Vec<Use> = sheets.iter().map(|s| s.weight.into()).collect();
+    let tiling = Tiling::cut(&sheets, TileTarget::Bytes(64_000)).unwrap();
     (Layout::new(tiling, std::slice::from_ref(&uses), 0), uses)
 }
 
@@ -81,14 +76,9 @@ fn with_everything_there_nothing_is_copied() {
 #[test]
 fn two_slots_let_copying_and_computing_of_equal_length_overlap() {
     // One weight of three tiles through two slots; copying takes as long as computing.
-    let sheet = Sheet {
-        weight: TensorId(0),
-        rows: 192,
-        row_bytes: 1000,
-        whole: false,
-    };
-    let tiling = Tiling::cut(&[sheet], TileTarget::Bytes(64_000));
-    let uses = vec![TensorId(0)];
+    let sheet = Sheet::plain(WeightId(0), 192, 1000);
+    let tiling = Tiling::cut(&[sheet], TileTarget::Bytes(64_000)).unwrap();
+    let uses = vec![WeightId(0).into()];
     let layout = Layout::new(tiling, std::slice::from_ref(&uses), 0);
     let costs = Costs {
         link: 1e8,
@@ -275,23 +265,19 @@ fn costs() -> impl Strategy<Value = Costs> {
 }
 
 /// Weights of different sizes, some used twice.
-fn programs() -> impl Strategy<Value = (Layout, Vec<TensorId>)> {
+fn programs() -> impl Strategy<Value = (Layout, Vec<Use>)> {
     let sheets = prop::collection::vec((1usize..2000, 1usize..60), 1..10);
     let again = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
     (sheets, again, 500u64..30_000, 0u64..9000).prop_map(|(sheets, again, target, pinned)| {
         let sheets: Vec<Sheet> = sheets
             .into_iter()
             .enumerate()
-            .map(|(i, (rows, row_bytes))| Sheet {
-                weight: TensorId(i as u32),
-                rows,
-                row_bytes,
-                whole: false,
-            })
+            .map(|(i, (rows, row_bytes))| Sheet::plain(WeightId(i as u32), rows, row_bytes))
             .collect();
-        let mut uses: Vec<TensorId> = sheets.iter().map(|s| s.weight).collect();
-        uses.extend(again.iter().map(|i| sheets[i.index(sheets.len())].weight));
-        let tiling = Tiling::cut(&sheets, TileTarget::Bytes(target));
+        let mut uses: Vec<Use> = sheets.iter().map(|s| s.weight.into()).collect();
+        let again = again.iter().map(|i| sheets[i.index(sheets.len())].weight);
+        uses.extend(again.map(Use::from));
+        let tiling = Tiling::cut(&sheets, TileTarget::Bytes(target)).unwrap();
         (
             Layout::new(tiling, std::slice::from_ref(&uses), pinned),
             uses,

@@ -4,16 +4,22 @@
 //! which shares no code with it.
 
 mod budget;
+mod cycle;
+mod lane;
 mod order;
 mod schedule;
 mod share;
 mod simulate;
 mod tile;
 mod timing;
+mod weight;
 
 pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};
-pub use schedule::{Cycle, Layout, MIN_SLOTS, Runs, Slot, Split, Step, UseIndex};
+pub use cycle::{Cycle, Runs, Slot, Step, UseIndex};
+pub use lane::Lane;
+pub use schedule::{Layout, MIN_SLOTS, STAGES, Split};
 pub use share::{BelowFloors, Demand, Gain, Shares, share};
-pub use simulate::{Account, Violation, simulate};
-pub use tile::{Sheet, Tile, TileId, TileTarget, Tiling};
+pub use simulate::{Account, Case, Violation, simulate};
+pub use tile::{SlotBytes, Tile, TileId, TileTarget, Tiling};
 pub use timing::{Costs, Prediction, Rates, Timed};
+pub use weight::{Arrive, Part, Sheet, SheetError, Units, Use, WeightId};

@@ -1,12 +1,16 @@
 //! What a streamer is told, and the checks that need no device work.
 
 use super::Error;
-use crate::files::{TensorId, Weights};
-use crate::plan::{Demand, Layout, Limits, Request, Sheet, TileTarget, Tiling};
-use std::collections::HashSet;
+use super::weight::{Weight, as_it_lies};
+use crate::files::Weights;
+use crate::plan::{
+    Arrive, Demand, Layout, Limits, Part, Request, Sheet, TileTarget, Tiling, Use, WeightId,
+};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use trt_alloc::Pool;
-use trt_device::Stream;
+use trt_device::{Residency, Stream};
+use trt_kernel::Role;
 
 /// A program, by its position in [`Config::programs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,19 +21,16 @@ pub struct ProgramId(pub u32);
 pub struct Config {
     /// Where the memory comes from; its device is the one that runs.
     pub pool: Pool,
-    /// The weights.
-    pub weights: Arc<Weights>,
+    /// The files.
+    pub files: Arc<Weights>,
+    /// The weights, which are numbered as here. Those with [`Role::Whole`] are always on the device and
+    /// count in the budget, so they should be small; those with [`Role::Table`] are read through the
+    /// mapping, not in the budget. A tied table may be streamed too.
+    pub weights: Vec<Weight>,
     /// The stream on which the caller launches kernels.
     pub compute: Stream,
-    /// For each program, the streamed weights in the order in which a pass uses them.
-    pub programs: Vec<Vec<TensorId>>,
-    /// Streamed weights that a kernel needs in one piece, rather than by row ranges.
-    pub whole: Vec<TensorId>,
-    /// Small weights that are always on the device and count in the budget.
-    pub pinned: Vec<TensorId>,
-    /// Tables of which rows are gathered: read through the mapping, not in the budget. A tied
-    /// table may be streamed too.
-    pub mapped: Vec<TensorId>,
+    /// For each program, what it reads by rows, in the order in which a pass uses it.
+    pub programs: Vec<Vec<Use>>,
     /// How large tiles should be.
     pub tile_target: TileTarget,
     /// The first budget.
@@ -41,44 +42,51 @@ pub struct Config {
 /// What of a [`Config`] bounds the budget: it is known before there is anything on a device.
 #[derive(Clone, Copy, Debug)]
 pub struct Uses<'a> {
-    /// The weights.
-    pub weights: &'a Weights,
+    /// As in [`Config::weights`].
+    pub weights: &'a [Weight],
     /// As in [`Config::programs`].
-    pub programs: &'a [Vec<TensorId>],
-    /// As in [`Config::whole`].
-    pub whole: &'a [TensorId],
-    /// As in [`Config::pinned`].
-    pub pinned: &'a [TensorId],
+    pub programs: &'a [Vec<Use>],
+    /// How weights become usable on the device.
+    pub residency: Residency,
     /// How large tiles should be.
     pub tile_target: TileTarget,
 }
 
 impl Uses<'_> {
     /// What will bound the budget.
-    pub fn limits(&self) -> Limits {
+    ///
+    /// # Errors
+    /// A weight whose bytes cannot be counted, or whose form cannot be cut.
+    pub fn limits(&self) -> Result<Limits, Error> {
         let (lists, _) = distinct(self.programs);
-        self.layout(&lists).limits()
+        Ok(self.layout(&lists)?.limits())
     }
 
     /// Tiles and order of the streamed weights, given the distinct lists of uses.
-    fn layout(&self, lists: &[Vec<TensorId>]) -> Layout {
-        let sheets = sheets(self.weights, lists, self.whole);
-        let tiling = Tiling::cut(&sheets, self.tile_target);
-        let pinned: HashSet<TensorId> = self.pinned.iter().copied().collect();
-        let bytes = |id: &TensorId| self.weights.get(*id).map_or(0, |w| w.bytes() as u64);
-        Layout::new(tiling, lists, pinned.iter().map(bytes).sum())
+    fn layout(&self, lists: &[Vec<Use>]) -> Result<Layout, Error> {
+        let arrive = as_it_lies(self.residency);
+        let tiling = Tiling::cut(&sheets(self.weights, lists, arrive)?, self.tile_target)?;
+        let whole = self.weights.iter().filter(|w| w.roles.has(Role::Whole));
+        let mut pinned = 0u64;
+        for weight in whole {
+            pinned = pinned.saturating_add(weight.source_bytes()? as u64);
+        }
+        Ok(Layout::new(tiling, lists, pinned))
     }
 }
 
 impl Config {
-    /// What memory gains: needs no device.
-    pub fn demand(&self, weight: f64) -> Demand {
+    /// What memory gains: needs no device work.
+    ///
+    /// # Errors
+    /// A weight whose bytes cannot be counted, or whose form cannot be cut.
+    pub fn demand(&self, weight: f64) -> Result<Demand, Error> {
         let (lists, _) = distinct(&self.programs);
-        self.layout(&lists).demand(weight)
+        Ok(self.layout(&lists)?.demand(weight))
     }
 
     /// Tiles and order of the streamed weights, given the distinct lists of uses.
-    pub(super) fn layout(&self, lists: &[Vec<TensorId>]) -> Layout {
+    pub(super) fn layout(&self, lists: &[Vec<Use>]) -> Result<Layout, Error> {
         self.uses().layout(lists)
     }
 
@@ -86,16 +94,50 @@ impl Config {
         Uses {
             weights: &self.weights,
             programs: &self.programs,
-            whole: &self.whole,
-            pinned: &self.pinned,
+            residency: self.pool.device().info().residency,
             tile_target: self.tile_target,
         }
+    }
+
+    /// Checks that every form lies in its file, and that what is used by rows is there, may be read
+    /// so, and is not pinned too. Where in its file a weight starts does not matter: devices that
+    /// read it in place do so at any address, or bring it to one.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        for weight in &self.weights {
+            weight.check(&self.files)?;
+        }
+        for Use { weight, part } in self.programs.iter().flatten() {
+            let info = self.weights.get(weight.0 as usize);
+            let info = info.ok_or(Error::UnknownWeight {
+                id: *weight,
+                count: self.weights.len(),
+            })?;
+            let name = || info.name.to_string();
+            if info.roles.has(Role::Whole) {
+                return Err(Error::TwoRoles { name: name() });
+            }
+            if !info.roles.has(Role::Rows) {
+                return Err(Error::not_in_role(info, Role::Rows));
+            }
+            let count = info.matrix.experts;
+            match part {
+                Part::Expert(expert) if *expert as usize >= count => {
+                    return Err(Error::NoExpert {
+                        name: name(),
+                        expert: *expert,
+                        count,
+                    });
+                }
+                Part::Expert(_) | Part::All => {}
+            }
+        }
+        Ok(())
     }
 }
 
 /// The distinct lists of uses, and which of them each program has.
-pub(super) fn distinct(programs: &[Vec<TensorId>]) -> (Vec<Vec<TensorId>>, Vec<usize>) {
-    let mut lists: Vec<Vec<TensorId>> = Vec::new();
+pub(super) fn distinct(programs: &[Vec<Use>]) -> (Vec<Vec<Use>>, Vec<usize>) {
+    let mut lists: Vec<Vec<Use>> = Vec::new();
     let mut list_of = Vec::with_capacity(programs.len());
     for program in programs {
         let known = lists.iter().position(|l| l == program);
@@ -112,44 +154,17 @@ pub(super) fn distinct(programs: &[Vec<TensorId>]) -> (Vec<Vec<TensorId>>, Vec<u
 pub struct Traffic {
     /// Fetches into the ring.
     pub fetches: u64,
-    /// Their bytes.
+    /// Their bytes, as they cross the link.
     pub bytes: u64,
-    /// Bytes of tiles that became resident.
+    /// Bytes of tiles that became resident, as they cross the link.
     pub loaded: u64,
 }
 
-/// What is to be cut: the weights of the programs, but for ids of other weights.
-pub(super) fn sheets(weights: &Weights, lists: &[Vec<TensorId>], whole: &[TensorId]) -> Vec<Sheet> {
-    let whole: HashSet<TensorId> = whole.iter().copied().collect();
-    let used: HashSet<TensorId> = lists.iter().flatten().copied().collect();
-    used.into_iter()
-        .filter_map(|weight| {
-            let info = weights.get(weight)?;
-            Some(Sheet {
-                weight,
-                rows: info.rows(),
-                row_bytes: info.bytes() / info.rows().max(1),
-                whole: whole.contains(&weight),
-            })
-        })
-        .collect()
-}
-
-/// Checks that every weight exists, and is not both pinned and streamed. Where in its file a weight
-/// starts does not matter: devices that read it in place do so at any address, or bring it to one.
-pub(super) fn check_roles(config: &Config) -> Result<(), Error> {
-    let streamed: HashSet<TensorId> = config.programs.iter().flatten().copied().collect();
-    let all = streamed.iter().chain(&config.pinned).chain(&config.mapped);
-    for &id in all {
-        config.weights.get(id).ok_or(Error::UnknownWeight {
-            id,
-            count: config.weights.len(),
-        })?;
-    }
-    match config.pinned.iter().find(|id| streamed.contains(id)) {
-        Some(&id) => Err(Error::TwoRoles {
-            name: config.weights.info(id).name.clone(),
-        }),
-        None => Ok(()),
-    }
+/// What is to be cut: the weights that programs use by rows, but for ids of other weights.
+fn sheets(weights: &[Weight], lists: &[Vec<Use>], arrive: Arrive) -> Result<Vec<Sheet>, Error> {
+    let used: BTreeSet<WeightId> = lists.iter().flatten().map(|u| u.weight).collect();
+    let known = used
+        .into_iter()
+        .filter_map(|id| Some((id, weights.get(id.0 as usize)?)));
+    known.map(|(id, weight)| weight.sheet(id, arrive)).collect()
 }

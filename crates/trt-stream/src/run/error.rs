@@ -1,8 +1,10 @@
 //! What can go wrong while weights stream, with the names and numbers needed to act on it.
 
 use super::config::ProgramId;
-use crate::files::{Shown, TensorId};
-use crate::plan::BudgetError;
+use super::weight::Weight;
+use crate::files::Shown;
+use crate::plan::{BudgetError, SheetError, WeightId};
+use trt_kernel::Role;
 
 /// An error of the executor.
 #[derive(Debug, thiserror::Error)]
@@ -17,11 +19,11 @@ pub enum Error {
     /// The device refused.
     #[error(transparent)]
     Device(#[from] trt_device::Error),
-    /// A weight of other weights.
+    /// A weight that the streamer was not told of.
     #[error("weight {} does not exist: there are {count}", id.0)]
     UnknownWeight {
         /// The id asked for.
-        id: TensorId,
+        id: WeightId,
         /// How many weights there are.
         count: usize,
     },
@@ -36,8 +38,29 @@ pub enum Error {
     NotInRole {
         /// The weight.
         name: String,
-        /// The role asked for: pinned or mapped.
+        /// The role asked for: streamed, pinned or mapped.
         role: &'static str,
+    },
+    /// A form that cannot be what it is said to be.
+    #[error("weight '{}': {}", Shown(name), Shown(what))]
+    Form {
+        /// The weight.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A form that cannot be cut into tiles.
+    #[error(transparent)]
+    Sheet(#[from] SheetError),
+    /// A use of an expert that a weight does not have.
+    #[error("weight '{}' has no expert {expert}: there are {count}", Shown(name))]
+    NoExpert {
+        /// The weight.
+        name: String,
+        /// The expert asked for.
+        expert: u32,
+        /// How many there are.
+        count: usize,
     },
     /// No such program.
     #[error("program {} does not exist: there are {count}", program.0)]
@@ -71,6 +94,17 @@ pub enum Error {
 }
 
 impl Error {
+    pub(super) fn not_in_role(weight: &Weight, role: Role) -> Error {
+        Error::NotInRole {
+            name: weight.name.to_string(),
+            role: match role {
+                Role::Rows => "streamed",
+                Role::Table => "mapped",
+                Role::Whole => "pinned",
+            },
+        }
+    }
+
     /// The bytes that were asked for, if the device had no memory for them.
     pub fn out_of_memory(&self) -> Option<u64> {
         match self {

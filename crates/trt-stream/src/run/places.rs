@@ -1,23 +1,24 @@
 //! Where tiles are: in the mapping or in pool memory, resident or in a slot of the ring.
 //!
 //! The invariant: what this holds is what the pool is charged for. Where kernels read the
-//! mapping in place, a reservation stands for the pages that are kept. Where tiles are copied,
-//! residents lie in one [`Stack`] and every slot is its own pool memory. Pinned weights are pool
-//! memory either way: they are small, and in the mapping they would share pages with what comes
-//! and goes.
+//! mapping in place, a reservation stands for the pages that are kept. Tiles that are copied or
+//! unpacked have memory of their own: residents lie in one [`Stack`] and every slot is its own
+//! pool memory. A tile is one or the other by its [`Arrive`], so both may lie side by side. Pinned
+//! weights are pool memory either way: they are small, and in the mapping they would share pages
+//! with what comes and goes.
 
 use super::Error;
+use super::sources::Sources;
 use super::stack::Stack;
-use crate::files::{TensorId, Weights};
-use crate::plan::{Layout, Slot, Split, Tile, TileId, Tiling};
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
+use super::staging::Staging;
+use crate::plan::{Arrive, Layout, Slot, SlotBytes, Split, TileId, Tiling, WeightId};
+use std::collections::{BTreeMap, HashSet};
 use trt_alloc::{Lease, Pool, Purpose, Reservation};
-use trt_device::{Claim, Event, Memory, Paging, Residency, Slice};
+use trt_device::{Claim, Event, Slice};
+use trt_kernel::Role;
 
 /// How far a resident tile's bytes have come.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Load {
     /// Not asked for yet.
     Pending,
@@ -27,50 +28,48 @@ pub(super) enum Load {
     Done,
 }
 
-impl Load {
-    pub fn is_done(&self) -> bool {
-        matches!(self, Load::Done)
-    }
+/// Where kernels read a tile.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// In the mapping of its file.
+    Pages(Slice),
+    /// In memory of its own.
+    Own(Slice),
 }
 
-#[derive(Debug)]
-pub(super) struct Resident {
-    pub load: Load,
-}
-
-/// A slot of the ring with the events that order its filling and reading.
-#[derive(Debug)]
-pub(super) struct RingSlot {
-    /// What was fetched into it last.
-    pub tile: Option<TileId>,
+/// The events that order a slot's filling and reading.
+#[derive(Clone, Debug)]
+pub(super) struct Turns {
     /// Reached when the tile is there.
     pub fetched: Event,
     /// Reached when the launches that read it are done.
     pub released: Event,
+}
+
+/// A slot of the ring.
+#[derive(Debug)]
+struct RingSlot {
+    /// What was fetched into it last.
+    tile: Option<TileId>,
+    turns: Turns,
+    /// Memory for tiles that do not stay in the mapping, if there are such.
     lease: Option<Lease>,
 }
+
+/// What stands for the pages that are kept in the mapping, in the pool and on the device.
+#[derive(Debug)]
+struct Pages(Reservation, Claim);
 
 /// Memory of weights.
 #[derive(Debug)]
 pub(super) struct Places {
-    pub residency: Residency,
-    /// The files as resident tiles and gathers read them.
-    files: Vec<Memory>,
-    /// The files again, as streamed tiles are read in place.
-    passing: Vec<Memory>,
-    pinned: HashMap<TensorId, Lease>,
-    pub resident: BTreeMap<TileId, Resident>,
-    pub ring: Vec<RingSlot>,
-    kept: Kept,
-}
-
-/// What residents are charged to.
-#[derive(Debug)]
-enum Kept {
-    /// Stand for everything kept in the mapping, in the pool and on the device.
-    InPlace(Reservation, Claim),
-    /// Memory of their own.
-    Copied(Stack),
+    pinned: BTreeMap<WeightId, Lease>,
+    resident: BTreeMap<TileId, Load>,
+    ring: Vec<RingSlot>,
+    slot: SlotBytes,
+    staging: Option<Staging>,
+    pages: Option<Pages>,
+    stack: Option<Stack>,
 }
 
 /// What a change of the split leaves behind.
@@ -78,144 +77,127 @@ enum Kept {
 pub(super) struct Difference {
     /// Tiles that are no longer resident.
     pub evicted: Vec<TileId>,
-    /// Slots beyond the new ring.
-    pub slots: usize,
+    /// What was fetched last into each slot beyond the new ring.
+    pub slots: Vec<Option<TileId>>,
+}
+
+impl Pages {
+    fn hold(&mut self, bytes: u64) -> Result<(), Error> {
+        let Pages(reserved, claim) = self;
+        let before = reserved.bytes();
+        reserved.resize(bytes)?;
+        if let Err(error) = claim.resize(bytes) {
+            // What was refused is more than before, so this is less.
+            reserved.resize(before)?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
 }
 
 impl Places {
-    /// Maps the files and makes room for the pinned weights.
-    pub fn new(
-        pool: &Pool,
-        weights: &Weights,
-        pinned: &[TensorId],
-        layout: &Layout,
-    ) -> Result<Places, Error> {
-        let device = pool.device();
-        let files = weights
-            .files()
-            .iter()
-            .map(|f| device.map(&f.path, f.file.clone(), f.map.clone(), Paging::Exact))
-            .collect::<Result<Vec<_>, _>>()?;
-        let passing = weights
-            .files()
-            .iter()
-            .map(|f| device.map(&f.path, f.file.clone(), f.passing.clone(), Paging::Coarse))
-            .collect::<Result<Vec<_>, _>>()?;
-        let residency = device.info().residency;
-        let kept = match residency {
-            Residency::InPlace => {
-                Kept::InPlace(pool.reserve(0, Purpose::Weights)?, device.claim(0)?)
-            }
-            Residency::Copied => Kept::Copied(Stack::new(pool, layout)?),
+    /// Makes room for the pinned weights and for what waits to be unpacked.
+    pub fn new(pool: &Pool, sources: &Sources, layout: &Layout) -> Result<Places, Error> {
+        let (device, tiling) = (pool.device(), layout.tiling());
+        let any = |kind: fn(Arrive) -> bool| tiling.ids().any(|t| kind(tiling.tile(t).arrive));
+        let pages = match any(|a| a == Arrive::Populate) {
+            true => Some(Pages(pool.reserve(0, Purpose::Weights)?, device.claim(0)?)),
+            false => None,
         };
-        let mut places = Places {
-            residency,
-            files,
-            passing,
-            pinned: HashMap::new(),
+        let stack = match any(|a| a != Arrive::Populate) {
+            true => Some(Stack::new(pool, layout)?),
+            false => None,
+        };
+        let mut pinned = BTreeMap::new();
+        for (id, weight) in sources.with(Role::Whole) {
+            let bytes = weight.source_bytes()? as u64;
+            pinned.insert(id, pool.acquire(bytes, Purpose::Weights)?);
+        }
+        Ok(Places {
+            pinned,
             resident: BTreeMap::new(),
             ring: Vec::new(),
-            kept,
-        };
-        for &id in pinned {
-            if let Entry::Vacant(place) = places.pinned.entry(id) {
-                let bytes = weights.info(id).bytes() as u64;
-                place.insert(pool.acquire(bytes, Purpose::Weights)?);
-            }
-        }
-        Ok(places)
+            slot: tiling.slot(),
+            staging: Staging::new(pool, layout)?,
+            pages,
+            stack,
+        })
     }
 
     /// Bytes that it holds now, whatever split they are of.
     pub fn held(&self) -> u64 {
-        let kept = match &self.kept {
-            Kept::InPlace(reserved, _) => reserved.bytes(),
-            Kept::Copied(stack) => stack.bytes(),
-        };
+        let pages = self.pages.as_ref().map_or(0, |p| p.0.bytes());
+        let stack = self.stack.as_ref().map_or(0, Stack::bytes);
+        let staging = self.staging.as_ref().map_or(0, Staging::bytes);
         let leases = self.pinned.values();
         let leases = leases.chain(self.ring.iter().filter_map(|s| s.lease.as_ref()));
-        kept + leases.map(Lease::bytes).sum::<u64>()
-    }
-
-    /// A whole weight in the mapping.
-    pub fn mapping(&self, weights: &Weights, id: TensorId) -> Result<Slice, Error> {
-        let info = weights.info(id);
-        // One memory per file, in order.
-        let file = &self.files[info.file.0 as usize];
-        Ok(file.whole().slice(info.range.clone())?)
-    }
-
-    /// Some bytes of a weight, where resident tiles are read in place and copies come from.
-    pub fn mapped_part(
-        &self,
-        weights: &Weights,
-        id: TensorId,
-        span: Range<usize>,
-    ) -> Result<Slice, Error> {
-        Ok(self.mapping(weights, id)?.slice(span)?)
-    }
-
-    /// Some bytes of a weight, where streamed tiles are read in place.
-    pub fn passing_part(
-        &self,
-        weights: &Weights,
-        id: TensorId,
-        span: Range<usize>,
-    ) -> Result<Slice, Error> {
-        let info = weights.info(id);
-        let file = &self.passing[info.file.0 as usize];
-        Ok(file.whole().slice(info.range.clone())?.slice(span)?)
-    }
-
-    /// A tile, where resident tiles are read in place and copies come from.
-    pub fn source(&self, weights: &Weights, tile: &Tile) -> Result<Slice, Error> {
-        self.mapped_part(weights, tile.weight, tile.span.clone())
-    }
-
-    /// A tile, where streamed tiles are read in place.
-    pub fn passing(&self, weights: &Weights, tile: &Tile) -> Result<Slice, Error> {
-        self.passing_part(weights, tile.weight, tile.span.clone())
+        pages + stack + staging + leases.map(Lease::bytes).sum::<u64>()
     }
 
     /// A pinned weight.
-    pub fn pinned(&self, id: TensorId) -> Option<Slice> {
+    pub fn pinned(&self, id: WeightId) -> Option<Slice> {
         self.pinned.get(&id).map(Lease::whole)
     }
 
-    /// The pinned weights and where they are.
-    pub fn pinned_places(&self) -> impl Iterator<Item = (TensorId, Slice)> + '_ {
-        self.pinned.iter().map(|(id, lease)| (*id, lease.whole()))
+    /// What unpacks tiles, if any are.
+    pub fn staging(&self) -> Option<&Staging> {
+        self.staging.as_ref()
     }
 
-    /// A resident tile's own memory, if tiles are copied.
-    pub fn resident_memory(&self, tiling: &Tiling, id: TileId) -> Result<Option<Slice>, Error> {
-        match &self.kept {
-            Kept::InPlace(..) => Ok(None),
-            Kept::Copied(stack) => Ok(Some(stack.place(id, tiling.tile(id).span.len())?)),
+    /// The same, to unpack one.
+    pub fn staging_mut(&mut self) -> Result<&mut Staging, Error> {
+        // There is one where any tile is unpacked.
+        self.staging.as_mut().ok_or(Error::Starved)
+    }
+
+    /// How far a tile has come, if it is resident.
+    pub fn load_of(&self, tile: TileId) -> Option<&Load> {
+        self.resident.get(&tile)
+    }
+
+    /// Notes how far a tile has come, if it is resident.
+    pub fn note(&mut self, tile: TileId, load: Load) {
+        if let Some(known) = self.resident.get_mut(&tile) {
+            *known = load;
         }
     }
 
-    /// The start of a slot's own memory, if tiles are copied.
-    pub fn slot_memory(&self, slot: Slot, bytes: usize) -> Result<Option<Slice>, Error> {
-        let lease = self
-            .ring
-            .get(slot.0 as usize)
-            .and_then(|s| s.lease.as_ref());
-        Ok(match lease {
-            Some(lease) => Some(lease.whole().slice(0..bytes)?),
-            None => None,
-        })
+    /// Whether some resident tile was not asked for yet.
+    pub fn any_pending(&self) -> bool {
+        self.resident.values().any(|l| matches!(l, Load::Pending))
     }
 
-    /// Whether every file is as long as when it was opened.
-    pub fn intact(&self) -> Result<(), Error> {
-        // Both mappings of a file are of the same file.
-        Ok(self.files.iter().try_for_each(Memory::intact)?)
+    /// Notes that no resident tile has come.
+    pub fn distrust(&mut self) {
+        self.resident.values_mut().for_each(|l| *l = Load::Pending);
     }
 
-    /// The mapped files.
-    pub fn files(&self) -> impl Iterator<Item = Slice> + '_ {
-        self.files.iter().chain(&self.passing).map(Memory::whole)
+    /// Where a resident tile is read that has memory of its own.
+    pub fn resident_memory(&self, tiling: &Tiling, id: TileId) -> Result<Slice, Error> {
+        let stack = self.stack.as_ref().ok_or(Error::Starved)?;
+        stack.place(id, tiling.tile(id).held)
+    }
+
+    /// Where a tile of so many bytes is read in a slot, if it has memory of its own.
+    pub fn slot_memory(&self, slot: Slot, bytes: usize) -> Result<Slice, Error> {
+        let slot = self.ring.get(slot.0 as usize);
+        let lease = slot.and_then(|s| s.lease.as_ref());
+        Ok(lease.ok_or(Error::Starved)?.whole().slice(0..bytes)?)
+    }
+
+    /// Slots of the ring.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
+        (0..self.ring.len() as u32).map(Slot)
+    }
+
+    /// The events of a slot.
+    pub fn turns(&self, slot: Slot) -> &Turns {
+        &self.ring[slot.0 as usize].turns
+    }
+
+    /// Notes what is fetched into a slot; returns what was before.
+    pub fn refill(&mut self, slot: Slot, tile: TileId) -> Option<TileId> {
+        self.ring[slot.0 as usize].tile.replace(tile)
     }
 
     /// Whether a tile is in the ring.
@@ -223,13 +205,19 @@ impl Places {
         self.ring.iter().any(|s| s.tile == Some(tile))
     }
 
+    /// Whether tiles have memory of their own, which work may still use when it is to go.
+    pub fn has_memory(&self) -> bool {
+        self.stack.is_some()
+    }
+
     /// What would have to go for this split.
     pub fn difference(&self, split: &Split) -> Difference {
         let keep: HashSet<TileId> = split.resident.iter().copied().collect();
         let evicted = self.resident.keys().filter(|t| !keep.contains(t));
+        let slots = self.ring.iter().skip(split.slots as usize);
         Difference {
             evicted: evicted.copied().collect(),
-            slots: self.ring.len().saturating_sub(split.slots as usize),
+            slots: slots.map(|s| s.tile).collect(),
         }
     }
 
@@ -238,38 +226,45 @@ impl Places {
     pub fn apply(&mut self, pool: &Pool, tiling: &Tiling, split: &Split) -> Result<(), Error> {
         let evicted = self.difference(split).evicted;
         self.ring.truncate(split.slots as usize);
-        match &mut self.kept {
-            Kept::InPlace(reserved, claim) => {
-                let before = reserved.bytes();
-                let bytes = split.resident_bytes + split.ring_bytes();
-                reserved.resize(bytes)?;
-                if let Err(error) = claim.resize(bytes) {
-                    // What was refused is more than before, so this is less.
-                    reserved.resize(before)?;
-                    return Err(error.into());
-                }
-            }
-            Kept::Copied(stack) => stack.hold(tiling, split)?,
+        // What gives memory back comes first, so that the sum is at no time above both splits.
+        let shrinks = !evicted.is_empty();
+        if shrinks {
+            self.hold_stack(tiling, split)?;
+        }
+        if let Some(pages) = &mut self.pages {
+            let kept = split.resident.iter().map(|t| tiling.tile(*t));
+            let kept = kept.filter(|t| t.arrive == Arrive::Populate);
+            let kept: u64 = kept.map(|t| t.held_bytes()).sum();
+            pages.hold(kept + u64::from(split.slots) * self.slot.pages)?;
+        }
+        if !shrinks {
+            self.hold_stack(tiling, split)?;
         }
         for tile in evicted {
             self.resident.remove(&tile);
         }
         for &tile in &split.resident {
-            let load = Load::Pending;
-            self.resident.entry(tile).or_insert(Resident { load });
+            self.resident.entry(tile).or_insert(Load::Pending);
         }
         while self.ring.len() < split.slots as usize {
-            let lease = match self.residency {
-                Residency::InPlace => None,
-                Residency::Copied => Some(pool.acquire(split.slot_bytes, Purpose::Ring)?),
+            let lease = match self.has_memory() {
+                true => Some(pool.acquire(self.slot.own, Purpose::Ring)?),
+                false => None,
             };
+            let (fetched, released) = (pool.device().event()?, pool.device().event()?);
             self.ring.push(RingSlot {
                 tile: None,
-                fetched: pool.device().event()?,
-                released: pool.device().event()?,
+                turns: Turns { fetched, released },
                 lease,
             });
         }
         Ok(())
+    }
+
+    fn hold_stack(&mut self, tiling: &Tiling, split: &Split) -> Result<(), Error> {
+        match &mut self.stack {
+            Some(stack) => stack.hold(tiling, split),
+            None => Ok(()),
+        }
     }
 }

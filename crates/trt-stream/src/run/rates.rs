@@ -4,11 +4,12 @@
 //! fetched, and kernels that read device memory once. They bound what any budget can reach.
 
 use super::Error;
+use super::weight::as_it_lies;
 use crate::files::{TensorId, Weights};
-use crate::plan::Rates;
+use crate::plan::{Arrive, Rates};
 use std::time::Instant;
 use trt_alloc::{Pool, Purpose};
-use trt_device::{Device, OwnedStream, Paging, Residency, Slice, Stream, Work};
+use trt_device::{Device, OwnedStream, Paging, Slice, Stream, Work};
 use trt_kernel::{
     Arg, BodyBuilder, DType, Dim, Env, Inst, Kernel, Matmul, Operand, Reduce, Row, View,
 };
@@ -77,9 +78,9 @@ fn link(
     let pieces = pieces(device, weights, slot.clamp(4096, PIECE), most)?;
     let bytes: usize = pieces.iter().map(Slice::len).sum();
     let largest = pieces.iter().map(Slice::len).max().unwrap_or(1);
-    let slots = match device.info().residency {
-        Residency::InPlace => Vec::new(),
-        Residency::Copied => vec![
+    let slots = match as_it_lies(device.info().residency) {
+        Arrive::Populate => Vec::new(),
+        Arrive::Upload | Arrive::Unpack => vec![
             pool.acquire(largest as u64, Purpose::Ring)?,
             pool.acquire(largest as u64, Purpose::Ring)?,
         ],

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use trt_alloc::Pool;
 use trt_device::{Device, Host, HostMode, Memory, Stream, Work};
+use trt_kernel::{Role, Roles};
 use trt_stream::{
-    Config, Error, Pass, ProgramId, Request, Streamer, TensorId, TileTarget, Weights,
+    Config, Error, Pass, ProgramId, Request, Streamer, TileTarget, Use, Weight, WeightId, Weights,
 };
 
 pub const TENSORS: [(&str, &[usize]); 6] = [
@@ -60,23 +61,35 @@ impl Bench {
         }
     }
 
-    pub fn id(&self, name: &str) -> TensorId {
-        self.weights.find(name).unwrap()
+    /// Weights are numbered as the files have them.
+    pub fn id(&self, name: &str) -> WeightId {
+        WeightId(self.weights.find(name).unwrap().0)
     }
 
-    pub fn ids(&self, names: &[&str]) -> Vec<TensorId> {
-        names.iter().map(|n| self.id(n)).collect()
+    pub fn uses_of(&self, names: &[&str]) -> Vec<Use> {
+        names.iter().map(|n| self.id(n).into()).collect()
+    }
+
+    pub fn bytes(&self, name: &str) -> &[u8] {
+        let id = self.weights.find(name).unwrap();
+        self.weights.bytes(id).unwrap()
     }
 
     pub fn config(&self, programs: &[&[&str]], request: Request) -> Config {
+        let role = |name: &str| match name {
+            "norm" => Role::Whole,
+            "table" => Role::Table,
+            _ => Role::Rows,
+        };
+        let tensors = self.weights.iter();
         Config {
             pool: self.pool.clone(),
-            weights: self.weights.clone(),
+            files: self.weights.clone(),
+            weights: tensors
+                .map(|(_, info)| Weight::tensor(info, Roles::from(role(&info.name))))
+                .collect(),
             compute: self.compute,
-            programs: programs.iter().map(|p| self.ids(p)).collect(),
-            whole: self.ids(&["conv"]),
-            pinned: self.ids(&["norm"]),
-            mapped: self.ids(&["table"]),
+            programs: programs.iter().map(|p| self.uses_of(p)).collect(),
             tile_target: TileTarget::Bytes(12 << 10),
             request,
             free: 0,
@@ -91,8 +104,9 @@ impl Bench {
     pub fn uses(&self, pass: &mut Pass<'_>, stop_at: Option<usize>) -> Result<(), Failure> {
         let mut at = 0;
         let mut launches = 0;
-        while let Some(weight) = pass.upcoming() {
-            let info = self.weights.get(weight).unwrap();
+        while let Some(next) = pass.upcoming() {
+            let mut infos = self.weights.iter();
+            let (_, info) = infos.nth(next.weight.0 as usize).unwrap();
             let row = info.bytes() / info.rows();
             let mut next_row = 0;
             pass.next_use(|tiles| {
@@ -125,10 +139,7 @@ impl Bench {
         let mut pass = streamer.begin(ProgramId(program)).unwrap();
         self.uses(&mut pass, None).unwrap();
         pass.finish().unwrap();
-        let expected: Vec<u8> = names
-            .iter()
-            .flat_map(|n| self.weights.bytes(self.id(n)).unwrap().to_vec())
-            .collect();
+        let expected: Vec<u8> = names.iter().flat_map(|n| self.bytes(n).to_vec()).collect();
         let mut found = vec![0; expected.len()];
         let out = self.out.whole().slice(0..found.len()).unwrap();
         self.device.read(self.compute, &out, &mut found).unwrap();

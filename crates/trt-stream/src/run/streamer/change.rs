@@ -5,11 +5,11 @@
 //! down to the floor. [`Request::Automatic`], [`Streamer::shrink`] and [`Streamer::regrow`] ask for
 //! what there is, so they settle for less.
 
+use super::Streamer;
 use super::pass::Cursor;
-use super::places::Load;
-use super::{Error, Streamer};
-use crate::plan::{Applied, Granted, Request, Runs, Split, TileId, Why};
-use trt_device::Residency;
+use crate::plan::{Applied, Granted, Request, Split, TileId, Why};
+use crate::run::Error;
+use crate::run::places::Difference;
 
 /// A change that did not happen.
 struct Refused {
@@ -123,6 +123,7 @@ impl Streamer {
             floor: limits.floor(),
             total: limits.total,
             pinned: limits.pinned,
+            staging: limits.staging,
             resident: self.split.resident_bytes,
             ring: self.split.ring_bytes(),
             streamed: self.streamed(0),
@@ -136,9 +137,8 @@ impl Streamer {
     /// Bytes that a pass over a list streams.
     fn streamed(&self, list: usize) -> u64 {
         let fetches = self.cycles.get(list).map_or(&[][..], |c| &c.fetches);
-        let bytes = fetches
-            .iter()
-            .map(|&t| self.layout.tiling().tile(t).bytes());
+        let tiling = self.layout.tiling();
+        let bytes = fetches.iter().map(|&t| tiling.tile(t).stored_bytes());
         bytes.sum()
     }
 
@@ -215,21 +215,13 @@ impl Streamer {
             let restored = back.is_ok();
             return Err(Refused { error, restored });
         }
-        let runs = match self.places.residency {
-            Residency::InPlace => Runs::Adjacent,
-            Residency::Copied => Runs::Apart,
-        };
-        self.cycles = self
-            .lists
-            .iter()
-            .map(|list| self.layout.cycle(&split, list, runs))
-            .collect();
+        let cycles = self.lists.iter();
+        let cycles = cycles.map(|list| self.layout.cycle(&split, list));
+        self.cycles = cycles.collect();
         self.split = split;
-        if self.places.residency == Residency::InPlace {
-            for tile in gone {
-                if let Err(error) = self.discard(tile) {
-                    tracing::warn!(%error, tile = tile.0, "pages that are no longer counted stay");
-                }
+        for tile in gone {
+            if let Err(error) = self.discard(tile) {
+                tracing::warn!(%error, tile = tile.0, "pages that are no longer counted stay");
             }
         }
         Ok(())
@@ -238,30 +230,30 @@ impl Streamer {
     /// Orders the copy stream after all launches so far if the new split gives anything back;
     /// returns the tiles that go.
     fn let_go(&mut self, split: &Split) -> Result<Vec<TileId>, Error> {
-        let gone = self.places.difference(split);
-        if gone.evicted.is_empty() && gone.slots == 0 {
+        let Difference { evicted, slots } = self.places.difference(split);
+        if evicted.is_empty() && slots.is_empty() {
             return Ok(Vec::new());
         }
         self.copy_after_compute()?;
         // Memory is charged until no queue holds it, so room for the new split comes only with
         // the end of what was submitted. Pages are let go in the order of the copy stream.
-        if self.places.residency == Residency::Copied {
+        if self.places.has_memory() {
             self.synchronize_copy()?;
         }
-        let slots = self.places.ring.iter().skip(split.slots as usize);
-        let tiles = slots.filter_map(|s| s.tile).chain(gone.evicted);
-        Ok(tiles.collect())
+        Ok(slots.into_iter().flatten().chain(evicted).collect())
     }
 
-    /// Waits for the copy stream. If it failed, what it should have brought did not come.
+    /// Waits for the copy stream, and for what is unpacked. If either failed, what it should have
+    /// brought did not come.
     pub(super) fn synchronize_copy(&mut self) -> Result<(), Error> {
-        let result = self.device.synchronize(self.copy.id());
+        let mut result = self.device.synchronize(self.copy.id());
+        if let Some(staging) = self.places.staging() {
+            result = result.and(self.device.synchronize(staging.stream()));
+        }
         if result.is_err() {
             self.cursor = Cursor::default();
             self.found.fill(None);
-            for resident in self.places.resident.values_mut() {
-                resident.load = Load::Pending;
-            }
+            self.places.distrust();
         }
         Ok(result?)
     }
