@@ -159,16 +159,20 @@ fn the_budget_and_the_program_may_change_at_every_pass() {
 }
 
 #[test]
-fn a_pool_of_the_total_is_enough_for_any_change() {
+fn a_pool_of_the_larger_budget_is_enough_for_any_change() {
     both(|bench| {
         let mut streamer = bench.streamer();
-        bench.pool.set_limit(streamer.total()).unwrap();
-        for i in 0..30 {
-            let request = budget(&streamer, i * 7 % 10, 9.max(i * 7 % 10));
-            bench.pool.set_limit(streamer.total()).unwrap();
-            let applied = streamer.set_budget(request, 0).unwrap();
-            bench.pool.set_limit(applied.applied).unwrap();
+        let (floor, total) = (streamer.floor(), streamer.total());
+        // What is about to go must go before something else takes its place.
+        let ends = [floor, total, total - 1, total, floor + 1, total - 1, floor];
+        let between = (0..30).map(|i| floor + (total - floor) * (i * 7 % 10) / 9);
+        let mut before = floor;
+        for bytes in ends.into_iter().chain(between) {
+            bench.pool.set_limit(bytes.max(before)).unwrap();
+            streamer.set_budget(Request::Bytes(bytes), 0).unwrap();
+            bench.pool.set_limit(bytes).unwrap();
             bench.pass(&mut streamer, 0, &program());
+            before = bytes;
         }
     });
 }
