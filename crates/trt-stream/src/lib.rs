@@ -10,6 +10,23 @@
 //! [`Cycle`] is one pass over a program's weights as plain data, and [`simulate`] proves
 //! it without a device. The [`Streamer`] makes it happen.
 //!
+//! The words:
+//! - A *weight* ([`Weight`]) is its values: a matrix `[rows, columns]`, or one for each expert. A
+//!   program uses all of it or one expert ([`Use`]).
+//! - A *form* ([`Form`]) is one way in which they are written: an encoding, a place in a file, and
+//!   perhaps units that are packed there. A weight has its source, and may have a second form that
+//!   rows are read from.
+//! - A *role* ([`trt_kernel::Role`]) is what a weight is read as: `Rows` may be cut and streamed,
+//!   a `Table` is gathered through the mapping, what is needed `Whole` is always on the device.
+//!   Tables and whole weights are read from the source.
+//! - A *tile* ([`Tile`]) is some rows of a weight, of one expert, in a form. What is `stored` of it
+//!   crosses the link, what is `held` fills the budget, and it [arrives](Arrive) by being copied, read
+//!   in place, or unpacked. Where nothing is packed, stored and held are the same bytes.
+//! - A *lane* ([`Lane`]) is who multiplies a tile: a device.
+//!
+//! Three rooms: `files` knows no plan; `plan` is data and functions of it, and knows neither files
+//! nor devices; `run` makes a plan happen.
+//!
 //! The ideas that carry it:
 //! - A pass is a cyclic scan, so a fixed set stays and the rest streams in execution order.
 //!   The set is a prefix of one fixed order at every budget: changing the budget moves only the

@@ -1,8 +1,12 @@
 //! Predicted times on layouts and rates of known numbers.
 
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::time::Duration;
-use trt_stream::{Costs, Layout, Rates, Sheet, TileTarget, Tiling, Timed, Use, WeightId};
+use trt_kernel::ROW_PANEL;
+use trt_stream::{
+    Arrive, Costs, Layout, Rates, Sheet, TileTarget, Tiling, Timed, Units, Use, WeightId,
+};
 
 /// `count` weights of 1 MB in tiles of about 64 KB, used one after the other.
 fn layout(count: u32) -> (Layout, Vec<Use>) {
@@ -264,15 +268,52 @@ fn costs() -> impl Strategy<Value = Costs> {
     )
 }
 
-/// Weights of different sizes, some used twice.
+/// A weight that is unpacked, of whose unit `i` this part of 100 is stored.
+fn packed(plain: Sheet, part: impl Fn(usize) -> usize) -> Sheet {
+    let mut offsets = vec![0];
+    for unit in 0..plain.rows.div_ceil(ROW_PANEL) {
+        offsets.push(offsets[unit] + ROW_PANEL * plain.row_bytes * part(unit) / 100);
+    }
+    Sheet {
+        units: Some(Arc::new(Units::new(ROW_PANEL, offsets).unwrap())),
+        arrive: Arrive::Unpack,
+        ..plain
+    }
+}
+
+#[test]
+fn the_link_brings_what_is_stored_and_kernels_read_what_is_held() {
+    let layout = |sheet: Sheet| {
+        let uses = vec![sheet.weight.into()];
+        let tiling = Tiling::cut(&[sheet], TileTarget::Bytes(64_000)).unwrap();
+        (Layout::new(tiling, std::slice::from_ref(&uses), 0), uses)
+    };
+    let plain = Sheet::plain(WeightId(0), 1024, 1000);
+    let half = packed(plain.clone(), |unit| 40 + unit % 2 * 20);
+    let ((plain, uses), (half, _)) = (layout(plain), layout(half));
+    let least = |layout: &Layout| layout.predict(&uses, layout.limits().floor(), &COSTS);
+    let (plain, half) = (least(&plain), least(&half));
+    assert_eq!(half.link_bytes * 2, plain.link_bytes);
+    assert_eq!(half.memory_bytes, plain.memory_bytes);
+    near(half.seconds * 2.0, plain.seconds, 0.02);
+}
+
+/// Weights of different sizes, some packed, some used twice.
 fn programs() -> impl Strategy<Value = (Layout, Vec<Use>)> {
-    let sheets = prop::collection::vec((1usize..2000, 1usize..60), 1..10);
+    let part = prop::option::of(0usize..=100);
+    let sheets = prop::collection::vec((1usize..2000, 1usize..60, part), 1..10);
     let again = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
     (sheets, again, 500u64..30_000, 0u64..9000).prop_map(|(sheets, again, target, pinned)| {
         let sheets: Vec<Sheet> = sheets
             .into_iter()
             .enumerate()
-            .map(|(i, (rows, row_bytes))| Sheet::plain(WeightId(i as u32), rows, row_bytes))
+            .map(|(i, (rows, row_bytes, part))| {
+                let plain = Sheet::plain(WeightId(i as u32), rows, row_bytes);
+                match part {
+                    None => plain,
+                    Some(part) => packed(plain, |unit| (part + unit * 17) % 101),
+                }
+            })
             .collect();
         let mut uses: Vec<Use> = sheets.iter().map(|s| s.weight.into()).collect();
         let again = again.iter().map(|i| sheets[i.index(sheets.len())].weight);

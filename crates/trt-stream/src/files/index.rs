@@ -225,6 +225,10 @@ impl Weights {
     }
 
     /// The weight of this name, or an error that says what there is instead.
+    ///
+    /// # Errors
+    /// [`WeightsError`] says what there is instead: nothing of the name, a dtype that kernels cannot use,
+    /// or a shard that does not hold it.
     pub fn find(&self, name: &str) -> Result<TensorId, WeightsError> {
         let tensor = name.to_string();
         let index = || {
@@ -269,6 +273,9 @@ impl Weights {
     }
 
     /// The weight of this name with this shape and, if given, this dtype.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find); another shape or dtype.
     pub fn require(
         &self,
         name: &str,

@@ -106,6 +106,9 @@ impl Weights {
     }
 
     /// Opens these safetensors files as one set of weights. A name in two of them is an error.
+    ///
+    /// # Errors
+    /// As [`Weights::open`] for each of them; [`WeightsError::Duplicate`] for a name that two have.
     pub fn open_files(paths: &[impl AsRef<Path>]) -> Result<Weights, WeightsError> {
         let files = paths
             .iter()

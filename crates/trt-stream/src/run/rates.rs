@@ -25,12 +25,18 @@ const ROUNDS: usize = 5;
 impl Rates {
     /// Measures with these weights: their first gigabyte is fetched several times, and as much
     /// device memory is read. What the pool gives for it is given back.
+    ///
+    /// # Errors
+    /// If the pool or the device has no room for two pieces of weights, or the device refuses work.
     pub fn measure(pool: &Pool, weights: &Weights) -> Result<Rates, Error> {
         Rates::measure_with(pool, weights, MOST)
     }
 
     /// The same with at most this many bytes, of the device too: sooner done, and less exact. A row
     /// that is read takes 64 KiB.
+    ///
+    /// # Errors
+    /// As [`Rates::measure`].
     pub fn measure_with(pool: &Pool, weights: &Weights, most: usize) -> Result<Rates, Error> {
         let device = pool.device().clone();
         let owned = OwnedStream::new(&device, "rates")?;

@@ -38,6 +38,9 @@ fn why(bytes: u64, granted: Granted) -> Why {
 impl Streamer {
     /// Whether [`Streamer::set_budget`] would move weights: then nothing that still refers to
     /// where they are may be kept.
+    ///
+    /// # Errors
+    /// If the request is below the floor.
     pub fn would_move(&self, request: Request, free: u64) -> Result<bool, Error> {
         let granted = request.grant(free, &self.layout.limits())?;
         Ok(self.applied.is_none() || self.layout.split(granted.bytes) != self.split)
@@ -47,6 +50,10 @@ impl Streamer {
     /// `free` is what [`Request::Automatic`] may take; it must include what the weights hold
     /// now. Where the device has less after all, automatic is that. Waits for running passes only
     /// if device memory has to be given back.
+    ///
+    /// # Errors
+    /// A request below the floor, or one that the pool or the device has no memory for: the budget that
+    /// was in force stays, unless it cannot be had back either.
     pub fn set_budget(&mut self, request: Request, free: u64) -> Result<Applied, Error> {
         let limits = self.layout.limits();
         let granted = request.grant(free, &limits)?;
@@ -62,6 +69,9 @@ impl Streamer {
 
     /// Changes the budget to at most `bytes`, because the device has no memory for more. Below the
     /// floor it is the floor. What was requested stays requested.
+    ///
+    /// # Errors
+    /// If there is no memory for the floor either.
     pub fn shrink(&mut self, bytes: u64) -> Result<Applied, Error> {
         let floor = self.layout.limits().floor();
         let from = self.applied.map_or(bytes, |a| a.applied);
@@ -72,6 +82,10 @@ impl Streamer {
     /// Changes the budget towards what was requested last, but to no more than `free`, which must
     /// include what the weights hold now, and as far as the device has memory. It never becomes
     /// smaller, and nothing happens where it is that already.
+    ///
+    /// # Errors
+    /// If the pool or the device refuses what it seemed to have; with no budget in force, if there is no
+    /// memory for the floor.
     pub fn regrow(&mut self, free: u64) -> Result<Applied, Error> {
         let limits = self.layout.limits();
         let granted = match self.requested.grant(free, &limits) {
@@ -89,6 +103,9 @@ impl Streamer {
 
     /// Goes back to a budget that was in force, or as near to it from the present one as the device
     /// has memory.
+    ///
+    /// # Errors
+    /// If there is no memory for what is in force now.
     pub fn restore(&mut self, before: &Applied) -> Result<Applied, Error> {
         let least = self.applied.map_or(before.floor, |now| now.applied);
         let bytes = self.settle(before.applied, least.min(before.applied))?;
@@ -101,6 +118,9 @@ impl Streamer {
     }
 
     /// The budget in force.
+    ///
+    /// # Errors
+    /// [`Error::Starved`] while there is none.
     pub fn applied(&self) -> Result<Applied, Error> {
         self.applied.ok_or(Error::Starved)
     }

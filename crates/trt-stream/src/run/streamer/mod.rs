@@ -204,6 +204,9 @@ impl Streamer {
     }
 
     /// The schedule of a program under the budget in force.
+    ///
+    /// # Errors
+    /// If there is no such program, or no budget in force.
     pub fn cycle(&self, program: ProgramId) -> Result<&Cycle, Error> {
         let list = self.list(program)?;
         self.cycles.get(list).ok_or(Error::Starved)
@@ -232,6 +235,9 @@ impl Streamer {
     /// device, copied, and will stay there until the budget changes: launches made for it can
     /// be made again while the number is the same. An error if a file was cut, since tables are
     /// read through the mapping.
+    ///
+    /// # Errors
+    /// If there is no such program, or a file was cut.
     pub fn settled(&mut self, program: ProgramId) -> Result<Option<u64>, Error> {
         let list = self.list(program)?;
         self.ready()?;
@@ -258,6 +264,9 @@ impl Streamer {
     /// Starts a pass over a program. Programs with equal lists of uses continue each other's
     /// prefetching; after a program with another list the ring starts over. An error if a file was
     /// cut: nothing has changed then, and the next pass works once the file is whole again.
+    ///
+    /// # Errors
+    /// If there is no such program, no budget in force, or a file was cut; if the device refuses work.
     pub fn begin(&mut self, program: ProgramId) -> Result<Pass<'_>, Error> {
         let list = self.list(program)?;
         self.applied()?;

@@ -74,11 +74,17 @@ impl<'a> Pass<'a> {
     }
 
     /// A pinned weight on the device.
+    ///
+    /// # Errors
+    /// If it is not pinned.
     pub fn pinned(&self, id: WeightId) -> Result<Slice, Error> {
         self.streamer.pinned(id)
     }
 
     /// A gather table, through the mapping.
+    ///
+    /// # Errors
+    /// If it is no table.
     pub fn mapped(&self, id: WeightId) -> Result<Slice, Error> {
         self.streamer.mapped(id)
     }
@@ -103,6 +109,9 @@ impl<'a> Pass<'a> {
     /// Calls `launch` for the next streamed weight, once for each run of rows that can be launched
     /// together, in order and covering all rows. `launch` gets the rows and where they lie, and
     /// must submit everything that reads them to the compute stream before it returns.
+    ///
+    /// # Errors
+    /// If all uses were made, if the device refuses work, and what `launch` returns.
     pub fn next_use<E: From<Error>>(
         &mut self,
         mut launch: impl FnMut(Tiles) -> Result<(), E>,
@@ -145,6 +154,9 @@ impl<'a> Pass<'a> {
     }
 
     /// Ends the pass; every use must have been made.
+    ///
+    /// # Errors
+    /// If uses are left, or the device refuses work.
     pub fn finish(mut self) -> Result<(), Error> {
         let uses = self.cycle().uses.len();
         if self.next != uses {
