@@ -226,7 +226,7 @@ fn after_an_error_of_unpacking_a_reset_recovers() {
     both(|mut bench| {
         let failing = Arc::new(Failing::default());
         for weight in &mut bench.weights {
-            if let Some(form) = &mut weight.rows {
+            if let Some(form) = &mut weight.second {
                 form.unpack = Some(failing.clone());
             }
         }
@@ -297,7 +297,7 @@ fn forms_and_uses_that_do_not_fit_are_refused_by_name() {
     }
     let bench = Bench::new(HostMode::Discrete);
     let mut config = bench.config(vec![program()]);
-    config.weights[1].rows.as_mut().unwrap().units = None;
+    config.weights[1].second.as_mut().unwrap().units = None;
     let error = Streamer::new(config).unwrap_err();
     assert!(
         matches!(error, Error::Sheet(SheetError::NoUnits { weight: HEAD })),

@@ -51,7 +51,7 @@ pub struct Weight {
     /// The form in which it was given: what tables and whole weights are read from.
     pub source: Form,
     /// The form that rows are read from, if not the source.
-    pub rows: Option<Form>,
+    pub second: Option<Form>,
 }
 
 /// How what lies in a file as kernels read it comes to them: the one place that asks a device.
@@ -94,21 +94,21 @@ impl Weight {
                 units: None,
                 unpack: None,
             },
-            rows: None,
+            second: None,
         }
     }
 
     /// The form that is read in a role.
     pub fn form(&self, role: Role) -> &Form {
         match role {
-            Role::Rows => self.rows.as_ref().unwrap_or(&self.source),
+            Role::Rows => self.second.as_ref().unwrap_or(&self.source),
             Role::Table | Role::Whole => &self.source,
         }
     }
 
     /// Its forms, the source first.
     pub fn forms(&self) -> impl Iterator<Item = &Form> {
-        std::iter::once(&self.source).chain(&self.rows)
+        std::iter::once(&self.source).chain(&self.second)
     }
 
     /// Bytes that the source takes in its file, and on a device where it is whole.

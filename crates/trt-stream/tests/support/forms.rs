@@ -180,7 +180,7 @@ pub fn write(path: &Path, made: &[Made]) -> (Weights, Vec<Weight>) {
             units: None,
             unpack: None,
         },
-        rows: made.packed.then(|| Form {
+        second: made.packed.then(|| Form {
             encoding: BLOCKS,
             file: FileId(0),
             start: base + packed,

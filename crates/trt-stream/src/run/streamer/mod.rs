@@ -2,8 +2,9 @@
 //!
 //! One copy stream fetches, the caller's compute stream launches, and events order the two: a
 //! launch waits for the fetches of its tiles, a fetch waits for the launches that last read its
-//! slot. The host only submits; it never waits inside a pass. The bits that kernels read are
-//! the same at every budget, since a budget only decides where they lie.
+//! slot. What is packed is unpacked by a stream of its own on the way. The host only submits; it
+//! never waits inside a pass. The bits that kernels read are the same at every budget, since a budget
+//! only decides where they lie.
 
 mod change;
 mod fetch;
