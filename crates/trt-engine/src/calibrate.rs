@@ -110,7 +110,7 @@ impl<'a> Trial<'a> {
         let most = most.min(self.spare(neighbours::room_beside(inner, 0)));
         let most = most.max(LEAST_READ);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let rates = Rates::measure_with(&inner.pool, self.run.streamer.weights(), most)?;
+        let rates = Rates::measure_with(&inner.pool, self.run.streamer.files(), most)?;
         let sample = Sample {
             class,
             env,

@@ -5,7 +5,7 @@
 //! a call that comes again is recorded and from then on replayed.
 
 use crate::Error;
-use crate::engine::{Compiled, Inner, Run, WeightUse};
+use crate::engine::{ArgUse, Compiled, Inner, Run};
 use crate::memory::ArenaLayout;
 use crate::pressure::Failed;
 use crate::recorded::Key;
@@ -13,7 +13,7 @@ use std::cell::Cell;
 use trt_alloc::{Arena, Hold};
 use trt_device::{Slice, Tiles, Work};
 use trt_graph::program::BufferKind;
-use trt_kernel::Env;
+use trt_kernel::{Env, Role};
 use trt_stream::{Pass, ProgramId};
 
 /// The arena of one call, and where everything lies in it.
@@ -249,10 +249,10 @@ impl Maker<'_> {
         let mut args: Vec<Option<Slice>> = Vec::with_capacity(p.uses[launch].len());
         for used in &p.uses[launch] {
             args.push(match used {
-                WeightUse::Buffer(b) => Some(buffers.get(b.0 as usize)?),
-                WeightUse::Rows(w) => Some(pass.mapped(p.weights[w.0 as usize])?),
-                WeightUse::Whole(w) => Some(pass.pinned(p.weights[w.0 as usize])?),
-                WeightUse::Ranged => None,
+                ArgUse::Buffer(b) => Some(buffers.get(b.0 as usize)?),
+                ArgUse::Weight(_, Role::Rows) => None,
+                ArgUse::Weight(w, Role::Table) => Some(pass.mapped(p.weights[w.0 as usize])?),
+                ArgUse::Weight(w, Role::Whole) => Some(pass.pinned(p.weights[w.0 as usize])?),
             });
         }
         let scratch = arena.part(arena.layout.scratch[launch])?;

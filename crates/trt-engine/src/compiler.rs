@@ -4,9 +4,10 @@
 //! weights and constants. What a weight is used for decides where it lives: operands of ranged
 //! matmuls stream, tables that are only gathered stay on the host, the rest is pinned.
 
+use crate::contents::Contract;
 use crate::engine::{Engine, Parts};
 use crate::limits::{CompileLimits, DeviceNeeds, Watch, compiling, loading};
-use crate::ready::{Found, Lowered, Uses, agree, code_bytes, find, large_pinned, ready};
+use crate::ready::{Found, HasProgram, Lowered, agree, code_bytes, find, large_pinned, ready};
 use crate::report::{ClassReport, CompileReport};
 use crate::saved::Opened;
 use crate::source::Source;
@@ -15,7 +16,7 @@ use candle_core::DType;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use trt_device::Device;
+use trt_device::{Device, Residency};
 use trt_graph::Step;
 use trt_graph::candle_nn::VarBuilder;
 
@@ -316,15 +317,16 @@ impl Compiler {
     }
 
     /// What the device must hold with an arena of so many bytes.
-    fn needs<P: Uses>(&self, programs: &[P], arena: Option<u64>) -> Result<DeviceNeeds, Error> {
-        let (weights, budget) = (&self.weights, self.first_budget());
-        DeviceNeeds::of(
-            programs,
-            arena.unwrap_or(1),
-            weights,
-            self.tile_target,
-            budget,
-        )
+    fn needs<P: HasProgram>(
+        &self,
+        programs: &[P],
+        contract: &Contract,
+        arena: Option<u64>,
+        residency: Residency,
+    ) -> Result<DeviceNeeds, Error> {
+        let (arena, budget) = (arena.unwrap_or(1), self.first_budget());
+        let target = self.tile_target;
+        DeviceNeeds::of(programs, contract, arena, residency, target, budget)
     }
 
     fn engine(
@@ -336,18 +338,23 @@ impl Compiler {
         watch: Watch,
     ) -> Result<Engine, Error> {
         agree(&found)?;
+        let mut contract = Contract::of(&found, &self.weights);
         if self.limits.device_bytes.is_some() {
-            let least = self.needs(&found, found.iter().map(Found::least_arena).max())?;
+            let arena = found.iter().map(Found::least_arena).max();
+            // No device needs less than one that copies weights.
+            let least = self.needs(&found, &contract, arena, Residency::Copied)?;
             least.check_least(self.limits.device_bytes)?;
         }
         let start = Instant::now();
         let device = self.device_or_default()?;
-        let classes = found.into_iter().zip(&mut report.classes);
-        let programs = classes.map(|(found, class)| ready(found, &*device, class));
+        let numbers = std::mem::take(&mut contract.numbers);
+        let classes = found.into_iter().zip(numbers).zip(&mut report.classes);
+        let programs = classes.map(|((found, ids), class)| ready(found, ids, &*device, class));
         let programs = programs.collect::<Result<Vec<_>, _>>()?;
         report.compile_seconds += start.elapsed().as_secs_f64();
         watch.check("loading kernels")?;
-        let mut needs = self.needs(&programs, programs.iter().map(|p| p.arena.bytes).max())?;
+        let arena = programs.iter().map(|p| p.arena.bytes).max();
+        let mut needs = self.needs(&programs, &contract, arena, device.info().residency)?;
         needs.code = code_bytes(&programs);
         needs.check(self.limits.device_bytes)?;
         // An automatic budget follows the limit.
@@ -358,7 +365,8 @@ impl Compiler {
             device,
             budget: self.first_budget(),
             streaming: self.streams(),
-            weights: self.weights,
+            files: self.weights,
+            contract,
             dtype,
             profile,
             programs,

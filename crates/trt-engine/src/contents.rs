@@ -1,51 +1,71 @@
-//! What an engine holds beside its arena, read off its programs: the roles of weights, constants,
-//! (states have a module of their own).
+//! What an engine holds beside its arena, read off its programs: weights, constants (states have a
+//! module of their own).
 
 use crate::Error;
 use crate::engine::Compiled;
-use crate::ready::Uses;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use crate::ready::{Found, HasProgram};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use trt_alloc::{Lease, Pool, Purpose};
 use trt_device::{Stream, Work};
-use trt_graph::program::BufferKind;
-use trt_stream::WeightId;
+use trt_graph::program::{BufferKind, Program};
+use trt_kernel::{Role, Roles};
+use trt_stream::{TensorId, Use, Weight, WeightId, Weights};
 
-/// What the weights of all programs are used for.
-pub(crate) struct Roles {
-    pub streamed: BTreeSet<WeightId>,
-    pub pinned: BTreeSet<WeightId>,
-    pub mapped: BTreeSet<WeightId>,
+/// The weights of all programs, as a streamer is told of them: one for each tensor that any of them
+/// uses, in the order of the files, with the roles of all its uses. Each is read in the one form in
+/// which its files have it.
+pub(crate) struct Contract {
+    pub weights: Vec<Weight>,
+    /// For each program, the weight that each of its parameters is.
+    pub numbers: Vec<Vec<WeightId>>,
+    /// For each program, what it reads by rows, in launch order.
+    pub uses: Vec<Vec<Use>>,
 }
 
-impl Roles {
-    pub fn of<P: Uses>(programs: &[P]) -> Roles {
-        let mut roles = Roles {
-            streamed: BTreeSet::new(),
-            pinned: BTreeSet::new(),
-            mapped: BTreeSet::new(),
-        };
-        for (w, id) in programs
-            .iter()
-            .flat_map(|p| p.program().weights.iter().zip(p.weights()))
-        {
-            let sets = [
-                (w.ranged, &mut roles.streamed),
-                (w.whole, &mut roles.pinned),
-                (w.rows, &mut roles.mapped),
-            ];
-            sets.into_iter()
-                .filter(|(used, _)| *used)
-                .for_each(|(_, set)| {
-                    set.insert(*id);
-                });
+impl Contract {
+    pub fn of(programs: &[Found], files: &Weights) -> Contract {
+        let mut roles: BTreeMap<TensorId, Roles> = BTreeMap::new();
+        for found in programs {
+            for (parameter, id) in found.program().weights.iter().zip(found.tensors()) {
+                let known = roles.entry(*id).or_default();
+                *known = known.and(parameter.roles);
+            }
         }
-        roles
+        let known = roles.into_iter();
+        let known =
+            known.filter_map(|(id, roles)| Some((id, Weight::tensor(files.get(id)?, roles))));
+        let (ids, weights): (Vec<TensorId>, Vec<Weight>) = known.unzip();
+        let number = |id: &TensorId| ids.binary_search(id).map(|at| WeightId(at as u32));
+        // Every tensor of a program is of these files, so it has a number.
+        let numbers = |p: &Found| p.tensors().iter().flat_map(number).collect();
+        let numbers: Vec<Vec<WeightId>> = programs.iter().map(numbers).collect();
+        let each = programs.iter().zip(&numbers);
+        Contract {
+            uses: each
+                .map(|(p, numbers)| streamed(p.program(), numbers))
+                .collect(),
+            weights,
+            numbers,
+        }
+    }
+
+    /// Bytes of the tables that are only read through the mapping.
+    pub fn mapped_tables(&self) -> Result<u64, Error> {
+        let only = |w: &&Weight| w.roles.has(Role::Table) && !w.roles.has(Role::Rows);
+        let tables = self.weights.iter().filter(only);
+        tables.map(|w| Ok(w.source_bytes()? as u64)).sum()
     }
 }
 
+/// What a program reads by rows, in launch order, where its parameters are these weights.
+pub(crate) fn streamed(program: &Program, numbers: &[WeightId]) -> Vec<Use> {
+    let ranged = program.ranged_uses();
+    ranged.map(|p| numbers[p.0 as usize].into()).collect()
+}
+
 /// Bytes of all constants, equal ones once.
-pub(crate) fn constant_bytes<P: Uses>(programs: &[P]) -> u64 {
+pub(crate) fn constant_bytes<P: HasProgram>(programs: &[P]) -> u64 {
     let buffers = programs.iter().flat_map(|p| &p.program().buffers);
     let constants = buffers.filter_map(|buffer| match &buffer.kind {
         BufferKind::Const(literal) => Some(&literal.bytes[..]),

@@ -3,14 +3,13 @@
 //! Calls of all sessions take turns: whoever runs holds the `Run` lock, which owns the streamer.
 //! Budget changes take the same lock, so they fall between two calls.
 
-use crate::contents::{Roles, constants};
+use crate::contents::{Contract, constants, streamed};
 use crate::limits::{DeviceNeeds, Watch};
 use crate::memory::{ArenaLayout, ArenaShape, Layouts};
 use crate::neighbours;
 use crate::planning::{Newcomer, Planning};
 use crate::predict::Known;
 use crate::pressure::Pressure;
-use crate::ready::Uses;
 use crate::recorded::Recorded;
 use crate::report::{CompileReport, MemoryReport};
 use crate::seat::Seat;
@@ -21,21 +20,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use trt_alloc::{Lease, Pool, Purpose, Reservation};
 use trt_device::{Device, Executable, OwnedStream};
-use trt_graph::program::{BufferId, Program, WeightId as ProgramWeight};
-use trt_kernel::Var;
-use trt_stream::{Config, Demand, Rates, Streamer, WeightId};
+use trt_graph::program::{BufferId, ParamId, Program};
+use trt_kernel::{Role, Var};
+use trt_stream::{Config, Demand, Rates, Streamer, Use, WeightId};
 
 /// How an argument of a launch is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WeightUse {
+pub(crate) enum ArgUse {
     /// A buffer.
     Buffer(BufferId),
-    /// The streamed weight of this launch.
-    Ranged,
-    /// A gather table, through the mapping.
-    Rows(ProgramWeight),
-    /// A pinned weight.
-    Whole(ProgramWeight),
+    /// A weight, where weights of this role are.
+    Weight(ParamId, Role),
 }
 
 /// The program of one class of calls, ready to run.
@@ -50,16 +45,17 @@ pub(crate) struct Compiled {
     pub shape: ArenaShape,
     /// The arena of the largest call.
     pub arena: Arc<ArenaLayout>,
-    /// The program's weights in the weight index.
+    /// The weight that each parameter of the program is.
     pub weights: Vec<WeightId>,
     /// For each launch, its arguments.
-    pub uses: Vec<Vec<WeightUse>>,
+    pub uses: Vec<Vec<ArgUse>>,
 }
 
 /// What a compiler hands over.
 pub(crate) struct Parts {
     pub device: Arc<dyn Device>,
-    pub weights: Arc<Weights>,
+    pub files: Arc<Weights>,
+    pub contract: Contract,
     /// The dtype in which weights appear to the model.
     pub dtype: DType,
     pub profile: Profile,
@@ -128,7 +124,8 @@ impl Engine {
     pub(crate) fn new(parts: Parts, watch: Watch) -> Result<Engine, Error> {
         let Parts {
             device,
-            weights,
+            files,
+            contract,
             dtype,
             profile,
             programs,
@@ -145,13 +142,7 @@ impl Engine {
         let pool = Pool::new(device.clone(), compile_limit.unwrap_or(u64::MAX));
         let code = pool.reserve(needs.code, Purpose::Code)?;
         let compute = OwnedStream::new(&device, "compute")?;
-        let roles = Roles::of(&programs);
-        let mapped_only = roles
-            .mapped
-            .iter()
-            .filter(|id| !roles.streamed.contains(id));
-        let mapped_tables = mapped_only.filter_map(|id| weights.get(*id));
-        let mapped_tables = mapped_tables.map(|info| info.bytes() as u64).sum();
+        let mapped_tables = contract.mapped_tables()?;
         // An automatic budget follows a limit once the engine is made: start with the least.
         let request = match (limit, budget) {
             (Some(_), Request::Automatic) => Request::Minimum,
@@ -159,17 +150,15 @@ impl Engine {
         };
         let mut config = Config {
             pool: pool.clone(),
-            weights,
+            files,
+            weights: contract.weights,
             compute: compute.id(),
-            programs: programs.iter().map(Compiled::streamed).collect(),
-            whole: Vec::new(),
-            pinned: roles.pinned.into_iter().collect(),
-            mapped: roles.mapped.into_iter().collect(),
+            programs: contract.uses,
             tile_target,
             request,
             free: 0,
         };
-        let demand = config.demand(1.);
+        let demand = config.demand(1.)?;
         let automatic = streaming && limit.is_none() && request == Request::Automatic;
         let newcomer = match automatic {
             // Code is not among what is free any more.
@@ -250,7 +239,7 @@ impl Engine {
     /// two gigabytes of the device for as long.
     pub fn measure_rates(&self) -> Result<Rates, Error> {
         let run = self.run();
-        Ok(Rates::measure(&self.0.pool, run.streamer.weights())?)
+        Ok(Rates::measure(&self.0.pool, run.streamer.files())?)
     }
 
     /// Bytes of the device in use, by purpose, and the high-water mark.
@@ -299,8 +288,8 @@ impl Inner {
 }
 
 impl Compiled {
-    /// The streamed weights in launch order.
-    pub fn streamed(&self) -> Vec<WeightId> {
-        Uses::streamed(self)
+    /// What it reads by rows, in launch order.
+    pub fn streamed(&self) -> Vec<Use> {
+        streamed(&self.program, &self.weights)
     }
 }

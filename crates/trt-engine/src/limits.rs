@@ -7,11 +7,11 @@
 //! byte of memory is asked for. What cannot be estimated well is watched: compiling stops after the
 //! class of calls that exceeded the limit.
 
-use crate::contents::{Roles, constant_bytes};
-use crate::ready::Uses;
+use crate::contents::{Contract, constant_bytes};
+use crate::ready::HasProgram;
 use crate::{Error, Profile, Request, TileTarget, Weights, states};
 use std::fmt;
-use trt_device::AnonPeak;
+use trt_device::{AnonPeak, Residency};
 use trt_graph::Class;
 
 /// The most memory that compiling and loading may take; see
@@ -140,20 +140,21 @@ pub(crate) struct DeviceNeeds {
 
 impl DeviceNeeds {
     /// What programs need whose largest arena has so many bytes.
-    pub fn of<P: Uses>(
+    ///
+    /// # Errors
+    /// If the budget is below its floor, or weights cannot be streamed.
+    pub fn of<P: HasProgram>(
         programs: &[P],
+        contract: &Contract,
         arena: u64,
-        weights: &Weights,
+        residency: Residency,
         tile_target: TileTarget,
         request: Request,
     ) -> Result<DeviceNeeds, Error> {
-        let streamed: Vec<_> = programs.iter().map(P::streamed).collect();
-        let pinned: Vec<_> = Roles::of(programs).pinned.into_iter().collect();
         let uses = trt_stream::Uses {
-            weights,
-            programs: &streamed,
-            whole: &[],
-            pinned: &pinned,
+            weights: &contract.weights,
+            programs: &contract.uses,
+            residency,
             tile_target,
         };
         // Automatic may shrink to the floor.
@@ -161,7 +162,7 @@ impl DeviceNeeds {
             Request::Automatic => Request::Minimum,
             other => other,
         };
-        let limits = uses.limits();
+        let limits = uses.limits()?;
         let granted = request.grant(limits.total, &limits);
         let states = programs.first().map(|p| &p.program().states[..]);
         Ok(DeviceNeeds {

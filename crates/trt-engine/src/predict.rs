@@ -6,7 +6,7 @@ use crate::{Engine, Error, Request};
 use std::sync::PoisonError;
 use std::time::Duration;
 use trt_kernel::Env;
-use trt_stream::{Costs, Prediction, WeightId};
+use trt_stream::{Costs, Prediction, Use};
 
 /// The costs of one kind of calls.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +77,7 @@ impl Engine {
         *self.0.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
     }
 
-    fn uses(&self, known: Known) -> Vec<WeightId> {
+    fn uses(&self, known: Known) -> Vec<Use> {
         self.0.programs[known.class].streamed()
     }
 

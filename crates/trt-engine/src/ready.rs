@@ -4,7 +4,7 @@
 //! alike, after both were verified. Between the two steps is what needs no device to be known, such
 //! as whether the device's limit can be kept.
 
-use crate::engine::{Compiled, WeightUse};
+use crate::engine::{ArgUse, Compiled};
 use crate::memory::{ArenaShape, is_written};
 use crate::report::ClassReport;
 use crate::{Error, Weights};
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use trt_device::Device;
 use trt_graph::Class;
 use trt_graph::program::{Program, Source as ArgSource};
-use trt_kernel::{Dim, Interval, Var};
-use trt_stream::WeightId;
+use trt_kernel::{Arg, Dim, Interval, Role, Var};
+use trt_stream::{TensorId, WeightId};
 
 /// Pinned weights larger than this are mentioned in the report.
 const LARGE_PINNED: usize = 8 << 20;
@@ -30,39 +30,24 @@ pub(crate) struct Lowered {
 /// A lowered program whose weights are there.
 pub(crate) struct Found {
     lowered: Lowered,
-    /// The program's weights in the weight index.
-    weights: Vec<WeightId>,
+    /// The tensor of each of its parameters.
+    tensors: Vec<TensorId>,
 }
 
-/// A program and its weights in the weight index.
-pub(crate) trait Uses {
+/// A program that is made ready, or is ready.
+pub(crate) trait HasProgram {
     fn program(&self) -> &Program;
-    fn weights(&self) -> &[WeightId];
-
-    /// The streamed weights in launch order.
-    fn streamed(&self) -> Vec<WeightId> {
-        let ranged = self.program().ranged_uses();
-        ranged.map(|w| self.weights()[w.0 as usize]).collect()
-    }
 }
 
-impl Uses for Found {
+impl HasProgram for Found {
     fn program(&self) -> &Program {
         &self.lowered.program
     }
-
-    fn weights(&self) -> &[WeightId] {
-        &self.weights
-    }
 }
 
-impl Uses for Compiled {
+impl HasProgram for Compiled {
     fn program(&self) -> &Program {
         &self.program
-    }
-
-    fn weights(&self) -> &[WeightId] {
-        &self.weights
     }
 }
 
@@ -75,13 +60,21 @@ pub(crate) fn code_bytes(programs: &[Compiled]) -> u64 {
 
 /// Finds the weights of a program.
 pub(crate) fn find(lowered: Lowered, weights: &Weights) -> Result<Found, Error> {
-    let find = |w: &trt_graph::program::Weight| weights.require(&w.name, &w.shape, Some(w.dtype));
+    let find = |w: &trt_graph::program::Weight| {
+        let dtype = w.encoding.dtype();
+        weights.require(&w.name, &w.shape, Some(dtype))
+    };
     let found = lowered.program.weights.iter().map(find);
-    let weights = found.collect::<Result<Vec<_>, _>>()?;
-    Ok(Found { lowered, weights })
+    let tensors = found.collect::<Result<Vec<_>, _>>()?;
+    Ok(Found { lowered, tensors })
 }
 
 impl Found {
+    /// The tensor of each parameter of the program.
+    pub fn tensors(&self) -> &[TensorId] {
+        &self.tensors
+    }
+
     /// Bytes that the arena of the largest call cannot be smaller than, whatever working memory the
     /// kernels turn out to need.
     pub fn least_arena(&self) -> u64 {
@@ -90,13 +83,15 @@ impl Found {
     }
 }
 
-/// Makes a program ready; what the device decides is noted in `report`.
+/// Makes a program ready whose parameters are these weights; what the device decides is noted in
+/// `report`.
 pub(crate) fn ready(
     found: Found,
+    weights: Vec<WeightId>,
     device: &dyn Device,
     report: &mut ClassReport,
 ) -> Result<Compiled, Error> {
-    let Found { lowered, weights } = found;
+    let Found { lowered, .. } = found;
     let Lowered {
         class,
         program,
@@ -137,24 +132,22 @@ pub(crate) fn ready(
 }
 
 /// How each argument of a launch is found.
-fn launch_uses(program: &Program, launch: usize) -> Result<Vec<WeightUse>, Error> {
+fn launch_uses(program: &Program, launch: usize) -> Result<Vec<ArgUse>, Error> {
     let l = &program.launches[launch];
-    let streamed: Vec<usize> = l.kernel.streamed().iter().map(|a| a.0 as usize).collect();
-    let table = match &l.kernel {
-        trt_kernel::Kernel::Gather(g) => Some(g.table.0 as usize),
-        _ => None,
-    };
     let uses = l.args.iter().enumerate().map(|(i, source)| match source {
-        ArgSource::Buffer(b) => Ok(WeightUse::Buffer(*b)),
+        ArgSource::Buffer(b) => Ok(ArgUse::Buffer(*b)),
         ArgSource::Weight(_) if is_written(program, launch, i) => Err(Error::lower(format!(
             "launch {} writes to a weight",
             l.label
         ))),
-        ArgSource::Weight(_) if streamed.contains(&i) => Ok(WeightUse::Ranged),
-        ArgSource::Weight(w) if table == Some(i) && !program.weight(*w).whole => {
-            Ok(WeightUse::Rows(*w))
-        }
-        ArgSource::Weight(w) => Ok(WeightUse::Whole(*w)),
+        ArgSource::Weight(w) => Ok(ArgUse::Weight(
+            *w,
+            match l.kernel.role(Arg(i as u16)) {
+                // It is on the device in any case.
+                Role::Table if program.weight(*w).roles.has(Role::Whole) => Role::Whole,
+                role => role,
+            },
+        )),
     });
     uses.collect()
 }
@@ -200,8 +193,11 @@ pub(crate) fn agree(programs: &[Found]) -> Result<(), Error> {
 pub(crate) fn large_pinned(programs: &[Found], weights: &Weights) -> Vec<(String, usize)> {
     let whole = programs
         .iter()
-        .flat_map(|p| p.program().weights.iter().zip(p.weights()));
-    let ids: BTreeSet<WeightId> = whole.filter(|(w, _)| w.whole).map(|(_, id)| *id).collect();
+        .flat_map(|p| p.program().weights.iter().zip(p.tensors()));
+    let ids: BTreeSet<TensorId> = whole
+        .filter(|(w, _)| w.roles.has(Role::Whole))
+        .map(|(_, id)| *id)
+        .collect();
     let sized = ids
         .into_iter()
         .filter_map(|id| weights.get(id))

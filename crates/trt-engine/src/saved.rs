@@ -125,7 +125,7 @@ impl Engine {
     /// killed saves to the same path left beside it are removed.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        let fingerprint = self.run().streamer.weights().fingerprint();
+        let fingerprint = self.run().streamer.files().fingerprint();
         let inner = &self.0;
         let classes = inner.programs.iter().zip(&self.report().classes);
         let saved = Saved {

@@ -61,7 +61,7 @@
 //!
 //! println!("{program}");
 //! assert_eq!(program.launches[0].label, "matmul+silu+mul");
-//! assert!(program.weights[0].ranged);
+//! assert!(program.weights[0].roles.has(trt_kernel::Role::Rows));
 //! assert_eq!(report.kernels.len(), 1);
 //! # Ok::<(), trt_graph::Error>(())
 //! ```

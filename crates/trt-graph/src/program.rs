@@ -10,15 +10,15 @@ use crate::graph::{InputDecl, IntVar, Literal};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
-use trt_kernel::{DType, Dim, Kernel};
+use trt_kernel::{DType, Dim, Encoding, Kernel, Roles};
 
 /// A buffer of a [`Program`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BufferId(pub u32);
 
-/// A weight of a [`Program`].
+/// A weight of a [`Program`]: a parameter of the model, by its place in [`Program::weights`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct WeightId(pub u32);
+pub struct ParamId(pub u32);
 
 /// What a buffer holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,16 +53,12 @@ pub struct Buffer {
 pub struct Weight {
     /// Its name in the files.
     pub name: Arc<str>,
-    /// Its stored dtype.
-    pub dtype: DType,
+    /// How its files write it down.
+    pub encoding: Encoding,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Read as the ranged operand of a matmul: may be tiled and streamed.
-    pub ranged: bool,
-    /// Read row by row by a gather: may stay on the host.
-    pub rows: bool,
-    /// Read in any other way: must be whole on the device.
-    pub whole: bool,
+    /// What the launches read it as.
+    pub roles: Roles,
 }
 
 /// An argument of a launch.
@@ -71,7 +67,7 @@ pub enum Source {
     /// A buffer.
     Buffer(BufferId),
     /// A weight.
-    Weight(WeightId),
+    Weight(ParamId),
 }
 
 /// One launch.
@@ -126,12 +122,12 @@ impl Program {
     }
 
     /// The weight behind an id.
-    pub fn weight(&self, id: WeightId) -> &Weight {
+    pub fn weight(&self, id: ParamId) -> &Weight {
         &self.weights[id.0 as usize]
     }
 
     /// The weights that are read by ranged products, in launch order, with repeats.
-    pub fn ranged_uses(&self) -> impl Iterator<Item = WeightId> + '_ {
+    pub fn ranged_uses(&self) -> impl Iterator<Item = ParamId> + '_ {
         self.launches.iter().flat_map(Launch::ranged_weights)
     }
 }
@@ -139,7 +135,7 @@ impl Program {
 impl Launch {
     /// The weights that this launch may read by row ranges, in the order of
     /// [`Kernel::streamed`].
-    pub fn ranged_weights(&self) -> Vec<WeightId> {
+    pub fn ranged_weights(&self) -> Vec<ParamId> {
         let streamed = self.kernel.streamed();
         let weights = streamed.iter().map(|a| self.args[a.0 as usize]);
         weights
@@ -184,17 +180,10 @@ impl fmt::Display for Program {
             )?;
         }
         for (i, w) in self.weights.iter().enumerate() {
-            let how: Vec<&str> = [(w.ranged, "ranged"), (w.rows, "rows"), (w.whole, "whole")]
-                .into_iter()
-                .filter_map(|(yes, name)| yes.then_some(name))
-                .collect();
             writeln!(
                 f,
                 "w{i} = weight {} {}{:?} {}",
-                w.name,
-                w.dtype,
-                w.shape,
-                how.join("+")
+                w.name, w.encoding, w.shape, w.roles
             )?;
         }
         for l in &self.launches {

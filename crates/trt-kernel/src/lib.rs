@@ -49,6 +49,7 @@ mod encoding;
 pub mod host;
 mod kernel;
 pub mod ptx;
+mod role;
 mod sizes;
 mod stored;
 mod sum_order;
@@ -64,6 +65,7 @@ pub use encoding::{BlockType, Encoding};
 pub use kernel::{
     Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Order, Row,
 };
+pub use role::{Role, Roles};
 pub use sum_order::{Fold, SumOrder, Within};
 
 /// Row ranges of a streamed [`Matmul`] start and end on multiples of this many weight rows

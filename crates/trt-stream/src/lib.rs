@@ -10,6 +10,23 @@
 //! [`Cycle`] is one pass over a program's weights as plain data, and [`simulate`] proves
 //! it without a device. The [`Streamer`] makes it happen.
 //!
+//! The words:
+//! - A *weight* ([`Weight`]) is its values: a matrix `[rows, columns]`, or one for each expert. A
+//!   program uses all of it or one expert ([`Use`]).
+//! - A *form* ([`Form`]) is one way in which they are written: an encoding, a place in a file, and
+//!   perhaps units that are packed there. A weight has its source, and may have a second form that
+//!   rows are read from.
+//! - A *role* ([`trt_kernel::Role`]) is what a weight is read as: `Rows` may be cut and streamed,
+//!   a `Table` is gathered through the mapping, what is needed `Whole` is always on the device.
+//!   Tables and whole weights are read from the source.
+//! - A *tile* ([`Tile`]) is some rows of a weight, of one expert, in a form. What is `stored` of it
+//!   crosses the link, what is `held` fills the budget, and it [arrives](Arrive) by being copied, read
+//!   in place, or unpacked. Where nothing is packed, stored and held are the same bytes.
+//! - A *lane* ([`Lane`]) is who multiplies a tile: a device.
+//!
+//! Three rooms: `files` knows no plan; `plan` is data and functions of it, and knows neither files
+//! nor devices; `run` makes a plan happen.
+//!
 //! The ideas that carry it:
 //! - A pass is a cyclic scan, so a fixed set stays and the rest streams in execution order.
 //!   The set is a prefix of one fixed order at every budget: changing the budget moves only the
@@ -20,23 +37,31 @@
 //! First the plan, which needs no device:
 //!
 //! ```
-//! use trt_stream::{Layout, Runs, Sheet, TileTarget, Tiling, WeightId, simulate};
+//! use trt_stream::{Case, Layout, Sheet, TileTarget, Tiling, WeightId, simulate};
 //!
 //! // Two weights of 256 rows x 1 KiB, in tiles of 64 rows, used one after the other.
 //! let (up, down) = (WeightId(0), WeightId(1));
-//! let sheet = |weight| Sheet { weight, rows: 256, row_bytes: 1024, whole: false };
-//! let tiling = Tiling::cut(&[sheet(up), sheet(down)], TileTarget::Bytes(64 << 10));
-//! let uses = vec![up, down];
+//! let sheet = |weight| Sheet::plain(weight, 256, 1024);
+//! let tiling = Tiling::cut(&[sheet(up), sheet(down)], TileTarget::Bytes(64 << 10))?;
+//! let uses = vec![up.into(), down.into()];
 //! let layout = Layout::new(tiling, &[uses.clone()], 0);
 //! assert_eq!(layout.limits().floor(), 128 << 10); // two slots of the largest tile
 //!
 //! let budget = 256 << 10; // half
 //! let split = layout.split(budget);
-//! let cycle = layout.cycle(&split, &uses, Runs::Apart);
+//! let cycle = layout.cycle(&split, &uses);
 //! println!("{cycle}");
-//! let account = simulate(layout.tiling(), &uses, 0, &split, &cycle, budget, 3)?;
+//! let case = Case {
+//!     tiling: layout.tiling(),
+//!     uses: &uses,
+//!     pinned: 0,
+//!     split: &split,
+//!     cycle: &cycle,
+//!     budget,
+//! };
+//! let account = simulate(&case, 3)?;
 //! assert_eq!(account.streamed, (512 << 10) - split.resident_bytes);
-//! # Ok::<(), trt_stream::Violation>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! Then a pass on a device. The closure submits the kernel for a run of rows; here it copies
@@ -46,7 +71,8 @@
 //! # use std::sync::Arc;
 //! # use trt_alloc::Pool;
 //! # use trt_device::{Device, Host, Work};
-//! # use trt_stream::{Config, Error, ProgramId, Streamer, TileTarget, Weights};
+//! # use trt_kernel::Role;
+//! # use trt_stream::{Config, Error, ProgramId, Streamer, TileTarget, Weight, WeightId, Weights};
 //! # let dir = tempfile::tempdir()?;
 //! # let path = dir.path().join("model.safetensors");
 //! # let header = r#"{"w":{"dtype":"F32","shape":[512,64],"data_offsets":[0,131072]}}"#;
@@ -55,18 +81,17 @@
 //! # bytes.extend_from_slice(header.as_bytes());
 //! # bytes.extend((0..131072).map(|i| (i % 251) as u8));
 //! # std::fs::write(&path, bytes)?;
-//! let weights = Arc::new(Weights::open(&path)?);
-//! let w = weights.find("w")?;
+//! let files = Arc::new(Weights::open(&path)?);
+//! let w = files.find("w")?;
+//! let info = files.get(w).ok_or("there is one")?;
 //! let device: Arc<dyn Device> = Arc::new(Host::unified());
 //! let compute = device.stream("compute")?;
 //! let mut streamer = Streamer::new(Config {
 //!     pool: Pool::new(device.clone(), 1 << 20),
-//!     weights: weights.clone(),
+//!     files: files.clone(),
+//!     weights: vec![Weight::tensor(info, Role::Rows.into())],
 //!     compute,
-//!     programs: vec![vec![w]],
-//!     whole: vec![],
-//!     pinned: vec![],
-//!     mapped: vec![],
+//!     programs: vec![vec![WeightId(0).into()]],
 //!     tile_target: TileTarget::Bytes(16 << 10),
 //!     request: "min".parse()?,
 //!     free: 0,
@@ -86,51 +111,26 @@
 //!     pass.finish()?;
 //!     let mut found = vec![0; 131072];
 //!     device.read(compute, &out.whole(), &mut found)?;
-//!     assert_eq!(Some(&found[..]), weights.bytes(w));
+//!     assert_eq!(Some(&found[..]), files.bytes(w));
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![deny(unsafe_code)]
 
-mod budget;
-mod change;
-mod config;
-mod copies;
-mod error;
-mod executor;
-mod fnv;
-mod foreign;
-mod header;
-mod index;
-mod name;
-mod near;
-mod open;
-mod order;
-mod pass;
-mod places;
-mod rates;
-mod regular;
-mod schedule;
-mod shards;
-mod share;
-mod shown;
-mod simulate;
-mod stack;
-mod tile;
-mod timing;
+mod files;
+mod plan;
+mod run;
 
-pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};
-pub use config::{Config, ProgramId, Traffic, Uses};
-pub use copies::Copies;
-pub use error::{Error, WeightsError};
-pub use executor::Streamer;
-pub use index::{FileId, TensorInfo, WeightFile, WeightId, Weights};
-pub use name::{NameError, plain_name};
-pub use pass::Pass;
-pub use rates::Rates;
-pub use regular::{FileError, open_regular, read_regular};
-pub use schedule::{Cycle, Layout, MIN_SLOTS, Runs, Slot, Split, Step, UseIndex};
-pub use share::{BelowFloors, Demand, Gain, Shares, share};
-pub use simulate::{Account, Violation, simulate};
-pub use tile::{Sheet, Tile, TileId, TileTarget, Tiling};
-pub use timing::{Costs, Prediction, Timed};
+pub use files::{
+    Copies, FileError, FileId, NameError, TensorId, TensorInfo, WeightFile, Weights, WeightsError,
+    open_regular, plain_name, read_regular,
+};
+pub use plan::{
+    Account, Applied, Arrive, BelowFloors, BudgetError, Case, Costs, Cycle, Demand, Gain, Granted,
+    Lane, Layout, Limits, MIN_SLOTS, ParseRequestError, Part, Percent, Prediction, Rates, Request,
+    Runs, STAGES, Shares, Sheet, SheetError, Slot, SlotBytes, Split, Step, Tile, TileId,
+    TileTarget, Tiling, Timed, Units, Use, UseIndex, Violation, WeightId, Why, share, simulate,
+};
+pub use run::{
+    Config, Error, Form, Matrix, Packed, Pass, ProgramId, Streamer, Traffic, Unpack, Uses, Weight,
+};

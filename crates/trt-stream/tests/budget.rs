@@ -6,6 +6,7 @@ use trt_stream::{BudgetError, Limits, Percent, Request, Why};
 const LIMITS: Limits = Limits {
     total: 1000,
     pinned: 100,
+    staging: 0,
     slots: 2,
     slot_bytes: 50,
 };

@@ -7,6 +7,7 @@ mod support;
 
 use bench::{Bench, Failure, STREAMED, both, budgets};
 use trt_device::{HostMode, Work};
+use trt_kernel::Role;
 use trt_stream::{Error, ProgramId, Request, Streamer, WeightId};
 
 #[test]
@@ -258,11 +259,7 @@ fn pinned_and_mapped_weights_are_where_they_should_be() {
                 .device
                 .read(bench.compute, &slice, &mut found)
                 .unwrap();
-            assert_eq!(
-                found,
-                bench.weights.bytes(bench.id(name)).unwrap(),
-                "{name}"
-            );
+            assert_eq!(found, bench.bytes(name), "{name}");
         }
         let error = streamer.pinned(bench.id("table")).unwrap_err();
         assert_eq!(error.to_string(), "weight 'table' is not pinned");
@@ -282,7 +279,8 @@ fn a_weight_cannot_be_pinned_and_streamed() {
 fn a_tied_table_is_mapped_and_streamed() {
     both(|bench| {
         let mut config = bench.config(&[&STREAMED], Request::Minimum);
-        config.mapped = bench.ids(&["head"]);
+        let head = bench.id("head").0 as usize;
+        config.weights[head].roles.add(Role::Table);
         let mut streamer = Streamer::new(config).unwrap();
         assert_eq!(
             streamer.mapped(bench.id("head")).unwrap().len(),
@@ -323,6 +321,6 @@ fn pinned_weights_whose_load_failed_are_loaded_again_when_the_file_is_whole() {
         let mut found = vec![0; pinned.len()];
         let compute = bench.compute;
         bench.device.read(compute, &pinned, &mut found).unwrap();
-        assert_eq!(found, bench.weights.bytes(bench.id("norm")).unwrap());
+        assert_eq!(found, bench.bytes("norm"));
     });
 }

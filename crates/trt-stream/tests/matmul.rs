@@ -5,13 +5,13 @@ mod support;
 
 use std::path::Path;
 use std::sync::Arc;
-use support::write_f32;
+use support::{rows_of, write_f32};
 use trt_alloc::Pool;
 use trt_device::{Device, Host, HostMode, Work};
 use trt_kernel::{
     Arg, BodyBuilder, DType, Dim, Encoding, Env, Inst, Kernel, Matmul, Operand, View,
 };
-use trt_stream::{Config, Error, ProgramId, Request, Streamer, TileTarget, Weights};
+use trt_stream::{Config, Error, ProgramId, Request, Streamer, TileTarget, WeightId, Weights};
 
 /// `out[m, n] = Σ_k a[m, k] * w[n, k]`.
 fn product(m: usize, n: usize, k: usize) -> Kernel {
@@ -49,15 +49,13 @@ fn results(path: &Path, mode: HostMode, m: usize) -> Vec<Vec<u8>> {
     let weights = Arc::new(Weights::open(path).unwrap());
     let device: Arc<dyn Device> = Arc::new(Host::new(mode));
     let compute = device.stream("compute").unwrap();
-    let uses = ["up", "down"].map(|name| weights.find(name).unwrap());
+    let uses = ["up", "down"].map(|name| WeightId(weights.find(name).unwrap().0).into());
     let mut streamer = Streamer::new(Config {
         pool: Pool::new(device.clone(), u64::MAX),
-        weights,
+        weights: rows_of(&weights),
+        files: weights,
         compute,
         programs: vec![uses.to_vec()],
-        whole: vec![],
-        pinned: vec![],
-        mapped: vec![],
         tile_target: TileTarget::Bytes(64 << 8),
         request: Request::Minimum,
         free: 0,

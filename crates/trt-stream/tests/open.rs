@@ -5,7 +5,7 @@ mod support;
 use support::{write_f32, write_raw};
 use tempfile::TempDir;
 use trt_kernel::DType;
-use trt_stream::{WeightId, Weights, WeightsError};
+use trt_stream::{TensorId, Weights, WeightsError};
 
 fn dir() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -281,7 +281,7 @@ fn an_id_of_other_weights_gives_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = write_f32(&dir.path().join("w.safetensors"), &[("a", &[4, 2])]);
     let weights = Weights::open(path).unwrap();
-    let (known, foreign) = (weights.find("a").unwrap(), WeightId(1));
+    let (known, foreign) = (weights.find("a").unwrap(), TensorId(1));
     assert_eq!(weights.get(known).map(|w| w.rows()), Some(4));
     assert_eq!(weights.bytes(known).map(<[u8]>::len), Some(32));
     assert!(weights.get(foreign).is_none() && weights.bytes(foreign).is_none());

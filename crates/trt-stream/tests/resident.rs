@@ -5,10 +5,10 @@ mod support;
 
 use std::path::Path;
 use std::sync::Arc;
-use support::write_f32;
+use support::{rows_of, write_f32};
 use trt_alloc::Pool;
 use trt_device::{Device, Host, Work};
-use trt_stream::{Config, Error, ProgramId, Request, Streamer, TileTarget, Weights};
+use trt_stream::{Config, Error, ProgramId, Request, Streamer, TileTarget, WeightId, Weights};
 
 /// Bytes of a file's mapping that this process holds.
 fn resident(path: &Path) -> u64 {
@@ -51,12 +51,10 @@ fn mapped_pages_stay_within_the_budget() {
     let out = device.allocate(weights.total_bytes() as usize).unwrap();
     let mut streamer = Streamer::new(Config {
         pool: Pool::new(device.clone(), u64::MAX),
-        weights: weights.clone(),
+        weights: rows_of(&weights),
+        files: weights.clone(),
         compute,
-        programs: vec![weights.ids().collect()],
-        whole: vec![],
-        pinned: vec![],
-        mapped: vec![],
+        programs: vec![weights.ids().map(|id| WeightId(id.0).into()).collect()],
         tile_target: TileTarget::Automatic,
         request: Request::Minimum,
         free: 0,

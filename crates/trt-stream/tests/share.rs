@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 use trt_stream::{Demand, Gain, Shares, share};
 
-/// Tiles that are used more often come first, as in every layout.
+/// Tiles that spare more of the link for each of their bytes come first, as in a layout of one form
+/// those do that are used more often.
 fn demand() -> impl Strategy<Value = Demand> {
-    let tiles = prop::collection::vec((0u64..40, 1u32..4), 0..12);
+    let tiles = prop::collection::vec((0u64..40, 0u64..40, 1u32..4), 0..12);
     (
         0u64..100,
         tiles,
@@ -13,9 +14,13 @@ fn demand() -> impl Strategy<Value = Demand> {
         prop::sample::select(vec![0., 0.5, 1., 1., 2., f64::NAN]),
     )
         .prop_map(|(floor, mut tiles, ring, weight)| {
-            tiles.sort_by_key(|t| std::cmp::Reverse(t.1));
+            tiles.iter_mut().for_each(|t| t.1 = t.1.min(t.0));
+            let worth = |t: &(u64, u64, u32)| t.1 * u64::from(t.2);
+            // Across multiplied, so that nothing is rounded.
+            tiles.sort_by(|a, b| (worth(b) * a.0.max(1)).cmp(&(worth(a) * b.0.max(1))));
             let all: u64 = tiles.iter().map(|t| t.0).sum();
-            let tiles = tiles.into_iter().map(|(bytes, uses)| Gain { bytes, uses });
+            let tiles = tiles.into_iter();
+            let tiles = tiles.map(|(held, stored, uses)| Gain { held, stored, uses });
             Demand {
                 floor,
                 total: floor + all.saturating_sub(ring),
@@ -38,9 +43,10 @@ fn gain(demand: &Demand, byte: u64) -> f64 {
     };
     let mut end = 0;
     for tile in &demand.tiles {
-        end += tile.bytes;
+        end += tile.held;
         if byte < end {
-            return weight * f64::from(tile.uses);
+            let spared = f64::from(tile.uses) * tile.stored as f64 / tile.held as f64;
+            return weight * spared;
         }
     }
     0.
@@ -113,7 +119,14 @@ fn equal_engines_get_the_same_but_for_a_tile() {
         floor: 10,
         total: 10 + 97 * 8,
         weight: 1.,
-        tiles: vec![Gain { bytes: 8, uses: 1 }; 97],
+        tiles: vec![
+            Gain {
+                held: 8,
+                stored: 8,
+                uses: 1
+            };
+            97
+        ],
     };
     let demands = vec![engine; 3];
     for budget in 30..30 + 3 * 97 * 8 {

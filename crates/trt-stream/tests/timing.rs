@@ -1,20 +1,19 @@
 //! Predicted times on layouts and rates of known numbers.
 
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::time::Duration;
-use trt_stream::{Costs, Layout, Rates, Sheet, TileTarget, Tiling, Timed, WeightId};
+use trt_kernel::ROW_PANEL;
+use trt_stream::{
+    Arrive, Costs, Layout, Rates, Sheet, TileTarget, Tiling, Timed, Units, Use, WeightId,
+};
 
 /// `count` weights of 1 MB in tiles of about 64 KB, used one after the other.
-fn layout(count: u32) -> (Layout, Vec<WeightId>) {
-    let sheet = |i| Sheet {
-        weight: WeightId(i),
-        rows: 1024,
-        row_bytes: 1000,
-        whole: false,
-    };
+fn layout(count: u32) -> (Layout, Vec<Use>) {
+    let sheet = |i| Sheet::plain(WeightId(i), 1024, 1000);
     let sheets: Vec<Sheet> = (0..count).map(sheet).collect();
-    let uses: Vec<WeightId> = sheets.iter().map(|s| s.weight).collect();
-    let tiling = Tiling::cut(&sheets, TileTarget::Bytes(64_000));
+    let uses: Vec<Use> = sheets.iter().map(|s| s.weight.into()).collect();
+    let tiling = Tiling::cut(&sheets, TileTarget::Bytes(64_000)).unwrap();
     (Layout::new(tiling, std::slice::from_ref(&uses), 0), uses)
 }
 
@@ -81,14 +80,9 @@ fn with_everything_there_nothing_is_copied() {
 #[test]
 fn two_slots_let_copying_and_computing_of_equal_length_overlap() {
     // One weight of three tiles through two slots; copying takes as long as computing.
-    let sheet = Sheet {
-        weight: WeightId(0),
-        rows: 192,
-        row_bytes: 1000,
-        whole: false,
-    };
-    let tiling = Tiling::cut(&[sheet], TileTarget::Bytes(64_000));
-    let uses = vec![WeightId(0)];
+    let sheet = Sheet::plain(WeightId(0), 192, 1000);
+    let tiling = Tiling::cut(&[sheet], TileTarget::Bytes(64_000)).unwrap();
+    let uses = vec![WeightId(0).into()];
     let layout = Layout::new(tiling, std::slice::from_ref(&uses), 0);
     let costs = Costs {
         link: 1e8,
@@ -274,24 +268,57 @@ fn costs() -> impl Strategy<Value = Costs> {
     )
 }
 
-/// Weights of different sizes, some used twice.
-fn programs() -> impl Strategy<Value = (Layout, Vec<WeightId>)> {
-    let sheets = prop::collection::vec((1usize..2000, 1usize..60), 1..10);
+/// A weight that is unpacked, of whose unit `i` this part of 100 is stored.
+fn packed(plain: Sheet, part: impl Fn(usize) -> usize) -> Sheet {
+    let mut offsets = vec![0];
+    for unit in 0..plain.rows.div_ceil(ROW_PANEL) {
+        offsets.push(offsets[unit] + ROW_PANEL * plain.row_bytes * part(unit) / 100);
+    }
+    Sheet {
+        units: Some(Arc::new(Units::new(ROW_PANEL, offsets).unwrap())),
+        arrive: Arrive::Unpack,
+        ..plain
+    }
+}
+
+#[test]
+fn the_link_brings_what_is_stored_and_kernels_read_what_is_held() {
+    let layout = |sheet: Sheet| {
+        let uses = vec![sheet.weight.into()];
+        let tiling = Tiling::cut(&[sheet], TileTarget::Bytes(64_000)).unwrap();
+        (Layout::new(tiling, std::slice::from_ref(&uses), 0), uses)
+    };
+    let plain = Sheet::plain(WeightId(0), 1024, 1000);
+    let half = packed(plain.clone(), |unit| 40 + unit % 2 * 20);
+    let ((plain, uses), (half, _)) = (layout(plain), layout(half));
+    let least = |layout: &Layout| layout.predict(&uses, layout.limits().floor(), &COSTS);
+    let (plain, half) = (least(&plain), least(&half));
+    assert_eq!(half.link_bytes * 2, plain.link_bytes);
+    assert_eq!(half.memory_bytes, plain.memory_bytes);
+    near(half.seconds * 2.0, plain.seconds, 0.02);
+}
+
+/// Weights of different sizes, some packed, some used twice.
+fn programs() -> impl Strategy<Value = (Layout, Vec<Use>)> {
+    let part = prop::option::of(0usize..=100);
+    let sheets = prop::collection::vec((1usize..2000, 1usize..60, part), 1..10);
     let again = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
     (sheets, again, 500u64..30_000, 0u64..9000).prop_map(|(sheets, again, target, pinned)| {
         let sheets: Vec<Sheet> = sheets
             .into_iter()
             .enumerate()
-            .map(|(i, (rows, row_bytes))| Sheet {
-                weight: WeightId(i as u32),
-                rows,
-                row_bytes,
-                whole: false,
+            .map(|(i, (rows, row_bytes, part))| {
+                let plain = Sheet::plain(WeightId(i as u32), rows, row_bytes);
+                match part {
+                    None => plain,
+                    Some(part) => packed(plain, |unit| (part + unit * 17) % 101),
+                }
             })
             .collect();
-        let mut uses: Vec<WeightId> = sheets.iter().map(|s| s.weight).collect();
-        uses.extend(again.iter().map(|i| sheets[i.index(sheets.len())].weight));
-        let tiling = Tiling::cut(&sheets, TileTarget::Bytes(target));
+        let mut uses: Vec<Use> = sheets.iter().map(|s| s.weight.into()).collect();
+        let again = again.iter().map(|i| sheets[i.index(sheets.len())].weight);
+        uses.extend(again.map(Use::from));
+        let tiling = Tiling::cut(&sheets, TileTarget::Bytes(target)).unwrap();
         (
             Layout::new(tiling, std::slice::from_ref(&uses), pinned),
             uses,

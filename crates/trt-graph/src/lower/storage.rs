@@ -6,9 +6,9 @@
 use super::place::Place;
 use super::writer::{Fault, Writer};
 use crate::graph::{Margin, NodeId, Op};
-use crate::program::{Buffer, BufferId, BufferKind, Source, State, Weight, WeightId};
+use crate::program::{Buffer, BufferId, BufferKind, ParamId, Source, State, Weight};
 use std::sync::Arc;
-use trt_kernel::{DType, Dim};
+use trt_kernel::{DType, Dim, Roles};
 
 impl Writer<'_> {
     /// Inputs, outputs and states come first, so that every class of calls numbers them alike.
@@ -95,19 +95,17 @@ impl Writer<'_> {
         Place::contiguous(self.find(&BufferKind::State(i)), state.dtype, &capacity)
     }
 
-    pub(super) fn weight(&mut self, name: &Arc<str>, dtype: DType, shape: &[Dim]) -> WeightId {
+    pub(super) fn weight(&mut self, name: &Arc<str>, dtype: DType, shape: &[Dim]) -> ParamId {
         if let Some(id) = self.weights.get(name) {
             return *id;
         }
-        let id = WeightId(self.program.weights.len() as u32);
+        let id = ParamId(self.program.weights.len() as u32);
         let shape = shape.iter().filter_map(Dim::constant_size).collect();
         let weight = Weight {
             name: name.clone(),
-            dtype,
+            encoding: dtype.into(),
             shape,
-            ranged: false,
-            rows: false,
-            whole: false,
+            roles: Roles::default(),
         };
         self.program.weights.push(weight);
         self.weights.insert(name.clone(), id);

@@ -7,10 +7,10 @@ use super::place::{Place, row_major};
 use super::{KernelNote, Report, is_view, kernels};
 use crate::Error;
 use crate::graph::{Graph, NodeId, Op};
-use crate::program::{BufferId, BufferKind, Launch, Program, Source, WeightId};
+use crate::program::{BufferId, BufferKind, Launch, ParamId, Program, Source};
 use std::collections::HashMap;
 use std::sync::Arc;
-use trt_kernel::{BodyBuilder, Dim, Inst, Kernel, Row};
+use trt_kernel::{Arg, BodyBuilder, Dim, Inst, Kernel, Row};
 
 /// The program, or the node that has to be stored for there to be one.
 pub(super) enum Outcome {
@@ -51,7 +51,7 @@ pub(super) struct Writer<'a> {
     pub(super) users: Vec<Vec<NodeId>>,
     pub(super) program: Program,
     pub(super) report: Report,
-    pub(super) weights: HashMap<Arc<str>, WeightId>,
+    pub(super) weights: HashMap<Arc<str>, ParamId>,
     pub(super) cats: HashMap<NodeId, Place>,
     /// Padded tensors whose zeros are written: the whole, and where the elements belong.
     pub(super) pads: HashMap<NodeId, (Place, Place)>,
@@ -229,12 +229,8 @@ impl<'a> Writer<'a> {
     pub fn launch(&mut self, kernel: Kernel, args: Args, ops: Vec<String>) {
         for (i, source) in args.sources.iter().enumerate() {
             let Source::Weight(w) = source else { continue };
-            let weight = &mut self.program.weights[w.0 as usize];
-            match &kernel {
-                Kernel::Matmul(m) if m.ranged && m.b.arg.0 as usize == i => weight.ranged = true,
-                Kernel::Gather(g) if g.table.0 as usize == i => weight.rows = true,
-                _ => weight.whole = true,
-            }
+            let role = kernel.role(Arg(i as u16));
+            self.program.weights[w.0 as usize].roles.add(role);
         }
         let in_place = self.in_place(&kernel, &args);
         self.report.kernels.push(KernelNote {

@@ -12,7 +12,7 @@ use super::{Buffer, BufferId, BufferKind, Launch, Program, Source};
 use crate::Error;
 use crate::graph::bound;
 use std::collections::BTreeSet;
-use trt_kernel::{Arg, DType, Dim, Inst, Interval, Kernel, Order, Var};
+use trt_kernel::{Arg, DType, Dim, Inst, Interval, Kernel, Order, Roles, Var};
 
 /// No size, stride or offset is larger: products with an element's size and sums of many still
 /// fit 64 bits.
@@ -132,7 +132,10 @@ impl Program {
         for (i, (source, encoding)) in launch.args.iter().zip(&encodings).enumerate() {
             let found = match source {
                 Source::Buffer(b) => self.buffers.get(b.0 as usize).map(|b| b.dtype),
-                Source::Weight(w) => self.weights.get(w.0 as usize).map(|w| w.dtype),
+                Source::Weight(w) => {
+                    let weight = self.weights.get(w.0 as usize);
+                    weight.and_then(|w| w.encoding.as_plain())
+                }
             };
             ensure(found == encoding.as_plain() && found.is_some(), || {
                 format!("argument a{i} is {source} of {found:?}, not {encoding}")
@@ -193,23 +196,18 @@ impl Program {
     }
 
     fn check_weights(&self) -> Checked {
-        let mut uses = vec![[false; 3]; self.weights.len()];
+        let mut uses = vec![Roles::default(); self.weights.len()];
         for launch in &self.launches {
-            let streamed = launch.kernel.streamed();
             for (i, source) in launch.args.iter().enumerate() {
                 let Source::Weight(w) = source else { continue };
-                let way = match &launch.kernel {
-                    _ if streamed.iter().any(|a| a.0 as usize == i) => 0,
-                    Kernel::Gather(g) if g.table.0 as usize == i => 1,
-                    _ => 2,
-                };
-                uses[w.0 as usize][way] = true;
+                // Arguments were counted: a `u16` holds their numbers.
+                uses[w.0 as usize].add(launch.kernel.role(Arg(i as u16)));
             }
         }
         for (w, found) in self.weights.iter().zip(uses) {
             let shape: Vec<Dim> = w.shape.iter().map(|d| Dim::from(*d)).collect();
             count(&shape, &[]).map_err(|what| format!("weight {}: {what}", w.name))?;
-            ensure([w.ranged, w.rows, w.whole] == found, || {
+            ensure(w.roles == found, || {
                 format!("weight {} is used otherwise than it says", w.name)
             })?;
         }

@@ -8,7 +8,7 @@ use trt_graph::candle_nn::{self as nn, Conv2dConfig};
 use trt_graph::program::Program;
 use trt_graph::{Call, Graph};
 use trt_kernel::ptx::{Target, emit};
-use trt_kernel::{DType as Stored, Kernel};
+use trt_kernel::{DType as Stored, Kernel, Role};
 
 /// The numbers of a convolution: `[b, c_in, places..]` with `[c_out, c_in / groups, window..]`.
 #[derive(Clone, Debug)]
@@ -145,7 +145,7 @@ fn case(input: &[usize], kernel: &[usize], padding: usize, stride: usize, groups
 fn a_pointwise_convolution_of_one_image_is_a_product_alone() {
     let program = compiled(traced(&case(&[1, 8, 5, 7], &[6, 8, 1, 1], 0, 1, 1)));
     assert_eq!(kinds(&program), ["matmul"], "{program}");
-    assert!(program.weights[0].ranged);
+    assert!(program.weights[0].roles.has(Role::Rows));
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn windows_are_copied_once_and_the_weight_is_ranged() {
     let program = compiled(traced(&case(&[1, 8, 9, 9], &[6, 8, 3, 3], 0, 1, 1)));
     assert_eq!(kinds(&program), ["move", "matmul"], "{program}");
     let w = &program.weights[0];
-    assert!(w.ranged && !w.whole, "{program}");
+    assert_eq!(w.roles, Role::Rows.into(), "{program}");
     let Kernel::Matmul(product) = &program.launches[1].kernel else {
         panic!("{program}");
     };

@@ -105,7 +105,7 @@ fn a_table_serves_a_gather_and_a_product() {
     })
     .unwrap();
     let (program, _) = trt_graph::compile(graph.clone()).unwrap();
-    assert!(program.weights[0].rows && program.weights[0].ranged && !program.weights[0].whole);
+    assert_eq!(program.weights[0].roles.to_string(), "rows+table");
     compare(&graph, &[5], 1e-5).unwrap();
 }
 

@@ -4,7 +4,7 @@ use crate::support::trace_step;
 use trt_graph::candle::{D, DType, Module};
 use trt_graph::candle_nn::{Linear, ops};
 use trt_graph::program::{
-    Buffer, BufferId, BufferKind, Launch, Program, Source, State, Weight, WeightId,
+    Buffer, BufferId, BufferKind, Launch, ParamId, Program, Source, State, Weight,
 };
 use trt_graph::{Class, Error, InputDecl, IntVar, Literal, compile};
 use trt_kernel as k;
@@ -57,7 +57,7 @@ fn a_program_that_breaks_an_invariant_is_refused_and_named() {
             p.launches[0].args[0] = Source::Buffer(BufferId(1000));
         }),
         ("argument a0 is w9", |p| {
-            p.launches[0].args[0] = Source::Weight(WeightId(9));
+            p.launches[0].args[0] = Source::Weight(ParamId(9));
         }),
         ("not f32", |p| {
             p.buffers.last_mut().unwrap().dtype = k::DType::U8
@@ -78,7 +78,7 @@ fn a_program_that_breaks_an_invariant_is_refused_and_named() {
         ("cannot take the place", |p| {
             p.launches[0].in_place.push((BufferId(0), BufferId(1)));
         }),
-        ("used otherwise", |p| p.weights[0].rows = true),
+        ("used otherwise", |p| p.weights[0].roles.add(k::Role::Table)),
         ("too many elements", |p| {
             p.weights[0].shape = vec![1 << 40, 1 << 40]
         }),
@@ -319,7 +319,7 @@ fn every_part() -> (Class, Program) {
     let launch = |kernel| Launch {
         label: "label".into(),
         kernel,
-        args: vec![Source::Buffer(BufferId(1)), Source::Weight(WeightId(0))],
+        args: vec![Source::Buffer(BufferId(1)), Source::Weight(ParamId(0))],
         in_place: vec![(BufferId(4), BufferId(3))],
     };
     let program = Program {
@@ -339,11 +339,9 @@ fn every_part() -> (Class, Program) {
         buffers: kinds.map(buffer).to_vec(),
         weights: vec![Weight {
             name: "w".into(),
-            dtype: k::DType::BF16,
+            encoding: k::DType::BF16.into(),
             shape: vec![3, 4],
-            ranged: true,
-            rows: false,
-            whole: true,
+            roles: [k::Role::Rows, k::Role::Whole].into_iter().collect(),
         }],
         launches: every_kernel().into_iter().map(launch).collect(),
     };
@@ -356,5 +354,5 @@ fn every_part() -> (Class, Program) {
 fn the_stored_form_is_that_of_its_format_number() {
     let bytes = postcard::to_allocvec(&every_part()).unwrap();
     let hash = Literal::new(bytes).hash();
-    assert_eq!(hash, 0x6bcf_0342_2c6b_a933, "{hash:#018x}");
+    assert_eq!(hash, 0x2fe3_d70d_7001_206e, "{hash:#018x}");
 }

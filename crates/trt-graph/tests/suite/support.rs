@@ -177,7 +177,7 @@ impl<'a> Memory<'a> {
         let weights = program
             .weights
             .iter()
-            .map(|w| encode(&weight(&w.name).unwrap().data, w.dtype))
+            .map(|w| encode(&weight(&w.name).unwrap().data, w.encoding.dtype()))
             .collect();
         Memory {
             program,

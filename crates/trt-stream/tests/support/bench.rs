@@ -1,12 +1,18 @@
 //! Weights of several kinds, a device and a pool, and passes that copy the rows they are given.
 
+#[path = "copying.rs"]
+mod copying;
+
 use crate::support::write_f32;
+pub use copying::{Copier, Failure};
 use std::sync::Arc;
 use tempfile::TempDir;
 use trt_alloc::Pool;
-use trt_device::{Device, Host, HostMode, Memory, Stream, Work};
+use trt_device::{Device, Host, HostMode, Memory, Stream};
+use trt_kernel::{Role, Roles};
 use trt_stream::{
-    Config, Error, Pass, ProgramId, Request, Streamer, TileTarget, WeightId, Weights,
+    Config, Pass, ProgramId, Request, Streamer, TensorId, TileTarget, Use, Weight, WeightId,
+    Weights,
 };
 
 pub const TENSORS: [(&str, &[usize]); 6] = [
@@ -26,15 +32,6 @@ pub struct Bench {
     pub weights: Arc<Weights>,
     pub compute: Stream,
     out: Memory,
-}
-
-/// What went wrong in a pass of these tests.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    #[error(transparent)]
-    Stream(#[from] Error),
-    #[error("asked to stop")]
-    Asked,
 }
 
 impl Bench {
@@ -60,23 +57,35 @@ impl Bench {
         }
     }
 
+    /// Weights are numbered as the files have them.
     pub fn id(&self, name: &str) -> WeightId {
-        self.weights.find(name).unwrap()
+        WeightId(self.weights.find(name).unwrap().0)
     }
 
-    pub fn ids(&self, names: &[&str]) -> Vec<WeightId> {
-        names.iter().map(|n| self.id(n)).collect()
+    pub fn uses_of(&self, names: &[&str]) -> Vec<Use> {
+        names.iter().map(|n| self.id(n).into()).collect()
+    }
+
+    pub fn bytes(&self, name: &str) -> &[u8] {
+        let id = self.weights.find(name).unwrap();
+        self.weights.bytes(id).unwrap()
     }
 
     pub fn config(&self, programs: &[&[&str]], request: Request) -> Config {
+        let role = |name: &str| match name {
+            "norm" => Role::Whole,
+            "table" => Role::Table,
+            _ => Role::Rows,
+        };
+        let tensors = self.weights.iter();
         Config {
             pool: self.pool.clone(),
-            weights: self.weights.clone(),
+            files: self.weights.clone(),
+            weights: tensors
+                .map(|(_, info)| Weight::tensor(info, Roles::from(role(&info.name))))
+                .collect(),
             compute: self.compute,
-            programs: programs.iter().map(|p| self.ids(p)).collect(),
-            whole: self.ids(&["conv"]),
-            pinned: self.ids(&["norm"]),
-            mapped: self.ids(&["table"]),
+            programs: programs.iter().map(|p| self.uses_of(p)).collect(),
             tile_target: TileTarget::Bytes(12 << 10),
             request,
             free: 0,
@@ -87,37 +96,21 @@ impl Bench {
         Streamer::new(self.config(&[&STREAMED], request)).unwrap()
     }
 
+    fn copier(&self) -> Copier<'_> {
+        Copier {
+            device: &*self.device,
+            compute: self.compute,
+            out: self.out.whole(),
+        }
+    }
+
     /// Copies every row that the pass launches to its place in a pass's output.
     pub fn uses(&self, pass: &mut Pass<'_>, stop_at: Option<usize>) -> Result<(), Failure> {
-        let mut at = 0;
-        let mut launches = 0;
-        while let Some(weight) = pass.upcoming() {
-            let info = self.weights.get(weight).unwrap();
-            let row = info.bytes() / info.rows();
-            let mut next_row = 0;
-            pass.next_use(|tiles| {
-                if Some(launches) == stop_at {
-                    return Err(Failure::Asked);
-                }
-                launches += 1;
-                assert_eq!(tiles.rows.start, next_row, "rows come in order");
-                for (rows, slice) in tiles.each() {
-                    assert_eq!(slice.len(), rows.len() * row);
-                    next_row = rows.end;
-                    let dst = self.out.whole();
-                    let dst = dst.slice(at + rows.start * row..at + rows.end * row);
-                    let work = Work::Copy {
-                        dst: dst.unwrap(),
-                        src: slice.clone(),
-                    };
-                    self.device.submit(self.compute, work).unwrap();
-                }
-                Ok(())
-            })?;
-            assert_eq!(next_row, info.rows(), "every row was launched");
-            at += info.bytes();
-        }
-        Ok(())
+        let shape = |next: Use| {
+            let info = self.weights.get(TensorId(next.weight.0)).unwrap();
+            (info.rows(), info.bytes() / info.rows())
+        };
+        self.copier().uses(pass, shape, stop_at).map(|_| ())
     }
 
     /// A pass must compute exactly the weights.
@@ -125,20 +118,8 @@ impl Bench {
         let mut pass = streamer.begin(ProgramId(program)).unwrap();
         self.uses(&mut pass, None).unwrap();
         pass.finish().unwrap();
-        let expected: Vec<u8> = names
-            .iter()
-            .flat_map(|n| self.weights.bytes(self.id(n)).unwrap().to_vec())
-            .collect();
-        let mut found = vec![0; expected.len()];
-        let out = self.out.whole().slice(0..found.len()).unwrap();
-        self.device.read(self.compute, &out, &mut found).unwrap();
-        assert!(found == expected, "a pass computed other bits");
-        // What an earlier pass left must not pass for this one's result.
-        let blank = Work::Write {
-            dst: out,
-            bytes: vec![0xAA; found.len()],
-        };
-        self.device.submit(self.compute, blank).unwrap();
+        let bytes = names.iter().flat_map(|n| self.bytes(n));
+        self.copier().check(&bytes.copied().collect::<Vec<u8>>());
     }
 }
 

@@ -32,6 +32,12 @@ pub fn write_f32(path: &Path, tensors: &[(&str, &[usize])]) -> PathBuf {
     write_raw(path, &header, &data)
 }
 
+/// Every tensor as a weight that is read by rows, numbered as the files have them.
+pub fn rows_of(weights: &trt_stream::Weights) -> Vec<trt_stream::Weight> {
+    let rows = |info| trt_stream::Weight::tensor(info, trt_kernel::Role::Rows.into());
+    weights.iter().map(|(_, info)| rows(info)).collect()
+}
+
 /// A gather whose id (taken from zeroed memory) lies outside its table of no rows.
 pub fn failing_kernel() -> trt_kernel::Kernel {
     use trt_kernel::{Arg, BodyBuilder, DType, Dim, Encoding, Gather, Kernel, Operand, View};

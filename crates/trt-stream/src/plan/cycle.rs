@@ -1,22 +1,13 @@
-//! What is resident, how the rest streams, and in which order: pure data.
-//!
-//! A pass over a model is a cyclic scan, for which evicting what was used last is the worst
-//! policy. So a fixed set of tiles stays (see [`order`](crate::Layout)) and the rest goes
-//! through a ring of equal slots, in execution order. Fetches run as far ahead as the ring
-//! allows and wrap around into the next cycle, since weights do not depend on the token: the
-//! link never idles between tokens.
+//! One pass over a program as data: what is fetched, launched and released, in order.
 //!
 //! Within a [`Cycle`] the `i`-th fetched tile lies in slot `i % slots`. The next cycle goes on
 //! where this one ends, so its slots are those of this one moved by [`Cycle::rotation`].
 
-use crate::{Demand, Gain, Limits, TileId, Tiling, WeightId, order};
+use super::{Lane, Layout, Part, Split, TileId, Use};
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use trt_kernel::ptx::MAX_TILES;
-
-/// Slots of the smallest ring: one is read while the other is filled.
-pub const MIN_SLOTS: u32 = 2;
 
 /// A use of a weight, by its position in a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,37 +17,7 @@ pub struct UseIndex(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u32);
 
-/// Everything about a set of programs that does not depend on the budget.
-#[derive(Clone, Debug)]
-pub struct Layout {
-    tiling: Tiling,
-    order: Vec<TileId>,
-    /// How often a cycle uses each tile of the order.
-    uses: Vec<u32>,
-    pinned: u64,
-}
-
-/// What a budget buys.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// The tiles that stay on the device: a prefix of the layout's fixed order.
-    pub resident: Vec<TileId>,
-    /// Their bytes.
-    pub resident_bytes: u64,
-    /// Slots of the ring; none if everything is resident.
-    pub slots: u32,
-    /// Bytes of a slot.
-    pub slot_bytes: u64,
-}
-
-impl Split {
-    /// Bytes of the ring.
-    pub fn ring_bytes(&self) -> u64 {
-        u64::from(self.slots) * self.slot_bytes
-    }
-}
-
-/// Which tiles one launch may cover.
+/// Which tiles of an expert one launch may cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runs {
     /// Tiles lie in separate memory: adjacent ones that stay are one launch, up to as many as a
@@ -80,9 +41,11 @@ pub enum Step {
     },
     /// Run a use's kernel on adjacent rows.
     Launch {
+        /// Who runs it.
+        lane: Lane,
         /// The use.
         use_index: UseIndex,
-        /// The rows.
+        /// The rows, counted from the first of what the use reads.
         rows: Range<usize>,
         /// The tiles that hold them, by number.
         tiles: Range<u32>,
@@ -99,8 +62,8 @@ pub enum Step {
 /// One cycle of a program. Before the first cycle, [`Cycle::prologue`] fills the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cycle {
-    /// The weight of each use.
-    pub uses: Vec<WeightId>,
+    /// What is used.
+    pub uses: Vec<Use>,
     /// Streamed tiles in the order in which they are needed.
     pub fetches: Vec<TileId>,
     /// Slots of the ring.
@@ -112,91 +75,13 @@ pub struct Cycle {
 }
 
 impl Layout {
-    /// Orders the tiles for these programs; `pinned` bytes are always on the device.
-    pub fn new(tiling: Tiling, lists: &[Vec<WeightId>], pinned: u64) -> Layout {
-        let (order, uses) = order::nested(&tiling, lists).into_iter().unzip();
-        Layout {
-            tiling,
-            order,
-            uses,
-            pinned,
-        }
-    }
-
-    /// The tiles.
-    pub fn tiling(&self) -> &Tiling {
-        &self.tiling
-    }
-
-    /// All tiles in the order in which they become resident.
-    pub fn order(&self) -> &[TileId] {
-        &self.order
-    }
-
-    /// What bounds a budget.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            total: self.pinned + self.tiling.total(),
-            pinned: self.pinned,
-            slots: MIN_SLOTS,
-            slot_bytes: self.tiling.largest(),
-        }
-    }
-
-    /// What memory gains, for [`share`](crate::share).
-    pub fn demand(&self, weight: f64) -> Demand {
-        let limits = self.limits();
-        let gain = |(tile, uses): (&TileId, &u32)| Gain {
-            bytes: self.tiling.tile(*tile).bytes(),
-            uses: *uses,
-        };
-        Demand {
-            floor: limits.floor(),
-            total: limits.total,
-            weight,
-            tiles: self.order.iter().zip(&self.uses).map(gain).collect(),
-        }
-    }
-
-    /// What a budget buys; one below the floor buys the floor.
-    pub fn split(&self, budget: u64) -> Split {
-        let limits = self.limits();
-        let slot_bytes = limits.slot_bytes;
-        if budget >= limits.total || limits.floor() == limits.total {
-            return Split {
-                resident: self.order.clone(),
-                resident_bytes: self.tiling.total(),
-                slots: 0,
-                slot_bytes,
-            };
-        }
-        let spare = budget.saturating_sub(limits.floor());
-        let (slots, capacity) = ring(spare, slot_bytes);
-        let mut resident_bytes = 0;
-        let mut count = 0;
-        for &tile in &self.order {
-            let bytes = self.tiling.tile(tile).bytes();
-            if resident_bytes + bytes > capacity {
-                break;
-            }
-            resident_bytes += bytes;
-            count += 1;
-        }
-        Split {
-            resident: self.order[..count].to_vec(),
-            resident_bytes,
-            slots,
-            slot_bytes,
-        }
-    }
-
     /// One cycle of a program under a split.
-    pub fn cycle(&self, split: &Split, uses: &[WeightId], runs: Runs) -> Cycle {
+    pub fn cycle(&self, split: &Split, uses: &[Use]) -> Cycle {
         let resident: HashSet<TileId> = split.resident.iter().copied().collect();
         let streamed = |tile: &TileId| !resident.contains(tile);
         let fetches: Vec<TileId> = uses
             .iter()
-            .flat_map(|&w| self.tiling.of(w))
+            .flat_map(|&u| self.tiling().of(u))
             .filter(streamed)
             .collect();
         let mut cycle = Cycle {
@@ -206,22 +91,13 @@ impl Layout {
             steps: Vec::new(),
             steps_of: Vec::with_capacity(uses.len()),
         };
-        let most = match runs {
-            Runs::Apart => Most {
-                streamed: 1,
-                tiles: MAX_TILES as u32,
-            },
-            Runs::Adjacent => Most {
-                streamed: (split.slots / 2).max(1),
-                tiles: u32::MAX,
-            },
-        };
         let mut arrived = 0;
-        for (index, &weight) in uses.iter().enumerate() {
+        for (index, &what) in uses.iter().enumerate() {
             let first = cycle.steps.len();
-            for run in self.runs(weight, streamed, most) {
+            for run in self.runs(what, streamed, split.slots) {
                 let next = arrived + run.streamed;
                 cycle.steps.push(Step::Launch {
+                    lane: Lane::FIRST,
                     use_index: UseIndex(index as u32),
                     rows: run.rows,
                     tiles: run.tiles,
@@ -235,24 +111,32 @@ impl Layout {
         cycle
     }
 
-    /// Cuts a weight's tiles into launches.
-    fn runs(&self, weight: WeightId, streamed: impl Fn(&TileId) -> bool, most: Most) -> Vec<Run> {
+    /// Cuts the tiles of a use into launches.
+    fn runs(&self, what: Use, streamed: impl Fn(&TileId) -> bool, slots: u32) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
-        for id in self.tiling.of(weight) {
-            let tile = self.tiling.tile(id);
+        let first = self.tiling().of(what).next();
+        let base = match what.part {
+            Part::All => 0,
+            Part::Expert(_) => first.map_or(0, |t| self.tiling().tile(t).rows.start),
+        };
+        for id in self.tiling().of(what) {
+            let tile = self.tiling().tile(id);
             let arrives = u32::from(streamed(&id));
+            let most = Most::of(tile.arrive.runs(), slots);
             match runs.last_mut() {
                 Some(run)
                     if run.streamed + arrives <= most.streamed
                         && (run.streamed > 0) == (arrives > 0)
-                        && run.tiles.len() < most.tiles as usize =>
+                        && run.tiles.len() < most.tiles as usize
+                        && run.expert == tile.expert =>
                 {
-                    run.rows.end = tile.rows.end;
+                    run.rows.end = tile.rows.end - base;
                     run.tiles.end = id.0 + 1;
                     run.streamed += arrives;
                 }
                 _ => runs.push(Run {
-                    rows: tile.rows.clone(),
+                    expert: tile.expert,
+                    rows: tile.rows.start - base..tile.rows.end - base,
                     tiles: id.0..id.0 + 1,
                     streamed: arrives,
                 }),
@@ -269,23 +153,26 @@ struct Most {
     tiles: u32,
 }
 
+impl Most {
+    fn of(runs: Runs, slots: u32) -> Most {
+        match runs {
+            Runs::Apart => Most {
+                streamed: 1,
+                tiles: MAX_TILES as u32,
+            },
+            Runs::Adjacent => Most {
+                streamed: (slots / 2).max(1),
+                tiles: u32::MAX,
+            },
+        }
+    }
+}
+
 struct Run {
+    expert: u32,
     rows: Range<usize>,
     tiles: Range<u32>,
     streamed: u32,
-}
-
-/// Slots of the ring and bytes for residents from what is left above the floor. Residents
-/// never shrink as `spare` grows: where the ring takes another slot, they have stood still
-/// for a slot's worth of budget.
-fn ring(spare: u64, slot: u64) -> (u32, u64) {
-    if spare < 5 * slot {
-        (MIN_SLOTS, spare.min(4 * slot))
-    } else if spare < 9 * slot {
-        (MIN_SLOTS + 1, (spare - slot).min(7 * slot))
-    } else {
-        (MIN_SLOTS + 2, spare - 2 * slot)
-    }
 }
 
 impl Cycle {
@@ -331,13 +218,19 @@ impl fmt::Display for Step {
             Step::Fetch { tile, slot } => write!(f, "fetch t{} -> s{}", tile.0, slot.0),
             Step::Release { slot } => write!(f, "release s{}", slot.0),
             Step::Launch {
+                lane,
                 use_index,
                 rows,
                 tiles,
                 arrivals,
             } => {
                 let UseIndex(index) = use_index;
-                write!(f, "launch u{index} rows {}..{} in ", rows.start, rows.end)?;
+                write!(f, "launch u{index} rows {}..{} ", rows.start, rows.end)?;
+                match lane {
+                    Lane::Device(0) => {}
+                    Lane::Device(_) => write!(f, "on {lane} ")?,
+                }
+                write!(f, "in ")?;
                 for (i, tile) in tiles.clone().enumerate() {
                     write!(f, "{}t{tile}", if i == 0 { "" } else { "+" })?;
                 }

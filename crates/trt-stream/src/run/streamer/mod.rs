@@ -2,48 +2,54 @@
 //!
 //! One copy stream fetches, the caller's compute stream launches, and events order the two: a
 //! launch waits for the fetches of its tiles, a fetch waits for the launches that last read its
-//! slot. The host only submits; it never waits inside a pass. The bits that kernels read are
-//! the same at every budget, since a budget only decides where they lie.
+//! slot. What is packed is unpacked by a stream of its own on the way. The host only submits; it
+//! never waits inside a pass. The bits that kernels read are the same at every budget, since a budget
+//! only decides where they lie.
 
-use crate::config::{check_roles, distinct};
-use crate::pass::{Cursor, Pass};
-use crate::places::{Load, Places};
-use crate::{
-    Applied, Config, Cycle, Error, Layout, ProgramId, Request, Slot, Split, TileId, Traffic,
-    WeightId, Weights,
-};
-use std::collections::HashSet;
+mod change;
+mod fetch;
+mod pass;
+
+use super::config::distinct;
+use super::places::{Load, Places};
+use super::sources::Sources;
+use super::{Config, Error, ProgramId, Traffic};
+use crate::files::Weights;
+use crate::plan::{Applied, Arrive, Cycle, Layout, Request, Split, Use, WeightId};
+use pass::Cursor;
+pub use pass::Pass;
 use std::sync::Arc;
 use trt_alloc::Pool;
-use trt_device::{Device, Event, OwnedStream, Residency, Slice, Stream, Work};
+use trt_device::{Device, Event, OwnedStream, Slice, Stream, Work};
+use trt_kernel::Role;
 
 /// Streams weights of programs through a budget.
 #[derive(Debug)]
 pub struct Streamer {
-    pub(crate) device: Arc<dyn Device>,
-    pub(crate) weights: Arc<Weights>,
-    pub(crate) compute: Stream,
-    pub(crate) copy: OwnedStream,
-    pub(crate) places: Places,
-    pub(crate) layout: Layout,
+    device: Arc<dyn Device>,
+    files: Arc<Weights>,
+    sources: Sources,
+    compute: Stream,
+    copy: OwnedStream,
+    places: Places,
+    layout: Layout,
     /// One cycle for each distinct list of uses.
-    pub(crate) cycles: Vec<Cycle>,
-    pub(crate) cursor: Cursor,
-    pub(crate) total: Traffic,
-    pub(crate) last: Traffic,
-    pub(crate) pool: Pool,
-    pub(crate) lists: Vec<Vec<WeightId>>,
+    cycles: Vec<Cycle>,
+    cursor: Cursor,
+    total: Traffic,
+    last: Traffic,
+    pool: Pool,
+    lists: Vec<Vec<Use>>,
     list_of: Vec<usize>,
-    mapped: HashSet<WeightId>,
-    pub(crate) split: Split,
+    split: Split,
     /// Counts changes of the split.
-    pub(crate) generation: u64,
+    generation: u64,
     /// For each list, the generation in which all its tiles were found to be there.
-    pub(crate) found: Vec<Option<u64>>,
+    found: Vec<Option<u64>>,
     /// The last request that was accepted.
-    pub(crate) requested: Request,
+    requested: Request,
     /// `None` while the device has no memory for any budget.
-    pub(crate) applied: Option<Applied>,
+    applied: Option<Applied>,
     /// Whether the pinned weights are to be loaded before the next pass: an error may have been
     /// that of their load.
     pinned_due: bool,
@@ -53,13 +59,23 @@ pub struct Streamer {
 impl Streamer {
     /// Makes room for the pinned weights and the first budget. Nothing is read before the first
     /// pass but the pinned weights, and those asynchronously.
+    ///
+    /// # Errors
+    /// Weights, forms or uses that do not fit each other or their files; a budget that cannot be
+    /// met; a device or pool without the memory.
     pub fn new(config: Config) -> Result<Streamer, Error> {
-        check_roles(&config)?;
+        config.check()?;
         let (lists, list_of) = distinct(&config.programs);
-        let layout = config.layout(&lists);
-        let Config { pool, weights, .. } = config;
+        let layout = config.layout(&lists)?;
+        let Config {
+            pool,
+            files,
+            weights,
+            ..
+        } = config;
         let device = pool.device().clone();
-        let places = Places::new(&pool, &weights, &config.pinned, &layout)?;
+        let sources = Sources::new(&*device, &files, weights)?;
+        let places = Places::new(&pool, &sources, &layout)?;
         let mut streamer = Streamer {
             copy: OwnedStream::new(&device, "weights")?,
             fence: device.event()?,
@@ -67,6 +83,7 @@ impl Streamer {
             split: Split {
                 resident: Vec::new(),
                 resident_bytes: 0,
+                staging: 0,
                 slots: 0,
                 slot_bytes: 0,
             },
@@ -79,9 +96,9 @@ impl Streamer {
             cursor: Cursor::default(),
             total: Traffic::default(),
             last: Traffic::default(),
-            mapped: config.mapped.iter().copied().collect(),
             device,
-            weights,
+            files,
+            sources,
             places,
             layout,
             pool,
@@ -96,11 +113,11 @@ impl Streamer {
     }
 
     fn load_pinned(&mut self) -> Result<(), Error> {
-        for (id, place) in self.places.pinned_places() {
-            let src = self.places.mapping(&self.weights, id)?;
+        for (id, weight) in self.sources.with(Role::Whole) {
+            let (dst, src) = (self.pinned(id)?, self.sources.whole(weight)?);
             // On the compute stream, so that launches need not wait for an event.
-            let work = Work::Upload { dst: place, src };
-            self.device.submit(self.compute, work)?;
+            self.device
+                .submit(self.compute, Work::Upload { dst, src })?;
         }
         Ok(())
     }
@@ -111,13 +128,13 @@ impl Streamer {
     /// # Errors
     /// The first file that was cut, with its lengths.
     pub fn intact(&self) -> Result<(), Error> {
-        self.places.intact()
+        self.sources.intact()
     }
 
     /// Makes sure that a call finds its weights: that no file was cut since it was opened, and that
     /// pinned weights are there, again if an error left that open.
     fn ready(&mut self) -> Result<(), Error> {
-        self.places.intact()?;
+        self.sources.intact()?;
         if self.pinned_due {
             self.load_pinned()?;
             self.pinned_due = false;
@@ -126,34 +143,24 @@ impl Streamer {
     }
 
     /// A pinned weight on the device.
+    ///
+    /// # Errors
+    /// If it is not pinned.
     pub fn pinned(&self, id: WeightId) -> Result<Slice, Error> {
-        self.places
-            .pinned(id)
-            .ok_or_else(|| self.not_in_role(id, "pinned"))
+        let weight = self.sources.in_role(id, Role::Whole)?;
+        let place = self.places.pinned(id);
+        place.ok_or_else(|| Error::not_in_role(weight, Role::Whole))
     }
 
     /// A gather table, through the mapping.
+    ///
+    /// # Errors
+    /// If it is no table.
     pub fn mapped(&self, id: WeightId) -> Result<Slice, Error> {
-        match self.mapped.contains(&id) {
-            true => self.places.mapping(&self.weights, id),
-            false => Err(self.not_in_role(id, "mapped")),
-        }
+        self.sources.whole(self.sources.in_role(id, Role::Table)?)
     }
 
-    fn not_in_role(&self, id: WeightId, role: &'static str) -> Error {
-        match self.weights.get(id) {
-            None => Error::UnknownWeight {
-                id,
-                count: self.weights.len(),
-            },
-            Some(info) => Error::NotInRole {
-                name: info.name.clone(),
-                role,
-            },
-        }
-    }
-
-    pub(crate) fn copy_after_compute(&self) -> Result<(), Error> {
+    fn copy_after_compute(&self) -> Result<(), Error> {
         let fence = || self.fence.clone();
         self.device.submit(self.compute, Work::Record(fence()))?;
         self.device.submit(self.copy.id(), Work::Wait(fence()))?;
@@ -187,9 +194,9 @@ impl Streamer {
         self.device.free_memory()
     }
 
-    /// The weights that it streams.
-    pub fn weights(&self) -> &Weights {
-        &self.weights
+    /// The files of its weights.
+    pub fn files(&self) -> &Weights {
+        &self.files
     }
 
     /// Tiles, order and limits.
@@ -198,6 +205,9 @@ impl Streamer {
     }
 
     /// The schedule of a program under the budget in force.
+    ///
+    /// # Errors
+    /// If there is no such program, or no budget in force.
     pub fn cycle(&self, program: ProgramId) -> Result<&Cycle, Error> {
         let list = self.list(program)?;
         self.cycles.get(list).ok_or(Error::Starved)
@@ -226,6 +236,9 @@ impl Streamer {
     /// device, copied, and will stay there until the budget changes: launches made for it can
     /// be made again while the number is the same. An error if a file was cut, since tables are
     /// read through the mapping.
+    ///
+    /// # Errors
+    /// If there is no such program, or a file was cut.
     pub fn settled(&mut self, program: ProgramId) -> Result<Option<u64>, Error> {
         let list = self.list(program)?;
         self.ready()?;
@@ -233,10 +246,16 @@ impl Streamer {
         if self.found[list] == generation {
             return Ok(generation);
         }
-        let uses = self.cycles[list].uses.iter();
-        let mut tiles = uses.flat_map(|w| self.layout.tiling().of(*w));
-        let done = |t| matches!(self.places.resident.get(&t), Some(r) if r.load.is_done());
-        if self.places.residency != Residency::Copied || !tiles.all(done) {
+        let tiling = self.layout.tiling();
+        let mut tiles = self.cycles[list].uses.iter().flat_map(|u| tiling.of(*u));
+        // In the mapping nothing stays by itself, tables neither.
+        let settled = |t| match tiling.tile(t).arrive {
+            Arrive::Populate => false,
+            Arrive::Upload | Arrive::Unpack => {
+                matches!(self.places.load_of(t), Some(Load::Done))
+            }
+        };
+        if self.sources.in_place() || !tiles.all(settled) {
             return Ok(None);
         }
         self.found[list] = generation;
@@ -246,6 +265,9 @@ impl Streamer {
     /// Starts a pass over a program. Programs with equal lists of uses continue each other's
     /// prefetching; after a program with another list the ring starts over. An error if a file was
     /// cut: nothing has changed then, and the next pass works once the file is whole again.
+    ///
+    /// # Errors
+    /// If there is no such program, no budget in force, or a file was cut; if the device refuses work.
     pub fn begin(&mut self, program: ProgramId) -> Result<Pass<'_>, Error> {
         let list = self.list(program)?;
         self.applied()?;
@@ -254,13 +276,14 @@ impl Streamer {
     }
 
     /// In place: lets go of the table rows that the launches so far have gathered.
-    pub(crate) fn discard_tables(&self) -> Result<(), Error> {
-        if self.places.residency == Residency::Copied || self.mapped.is_empty() {
+    fn discard_tables(&self) -> Result<(), Error> {
+        let mut tables = self.sources.with(Role::Table).peekable();
+        if !self.sources.in_place() || tables.peek().is_none() {
             return Ok(());
         }
         self.copy_after_compute()?;
-        for &id in &self.mapped {
-            let table = self.places.mapping(&self.weights, id)?;
+        for (_, weight) in tables {
+            let table = self.sources.whole(weight)?;
             self.device.submit(self.copy.id(), Work::Trim(table))?;
         }
         Ok(())
@@ -268,80 +291,10 @@ impl Streamer {
 
     /// In place: lets go of everything.
     fn discard_files(&self) -> Result<(), Error> {
-        if self.places.residency == Residency::Copied {
-            return Ok(());
+        match self.sources.in_place() {
+            true => self.sources.all().try_for_each(|f| self.submit_discard(f)),
+            false => Ok(()),
         }
-        self.places.files().try_for_each(|f| self.submit_discard(f))
-    }
-
-    /// Submits the fetch of a tile into a slot.
-    pub(crate) fn fetch(&mut self, tile: TileId, slot: Slot) -> Result<u64, Error> {
-        let what = self.layout.tiling().tile(tile);
-        let bytes = what.bytes();
-        let src = self.places.source(&self.weights, what)?;
-        let dst = self.places.slot_memory(slot, src.len())?;
-        let state = &mut self.places.ring[slot.0 as usize];
-        let before = state.tile.replace(tile);
-        let (fetched, released) = (state.fetched.clone(), state.released.clone());
-        self.device.submit(self.copy.id(), Work::Wait(released))?;
-        let work = match dst {
-            Some(dst) => Work::Upload { dst, src },
-            None => {
-                if let Some(before) = before {
-                    self.discard_passing(before)?;
-                }
-                Work::Populate(
-                    self.places
-                        .passing(&self.weights, self.layout.tiling().tile(tile))?,
-                )
-            }
-        };
-        self.device.submit(self.copy.id(), work)?;
-        self.device.submit(self.copy.id(), Work::Record(fetched))?;
-        Ok(bytes)
-    }
-
-    /// Submits the load of a tile that is to be resident.
-    pub(crate) fn load(&mut self, tile: TileId) -> Result<u64, Error> {
-        let what = self.layout.tiling().tile(tile);
-        let bytes = what.bytes();
-        let src = self.places.source(&self.weights, what)?;
-        let place = self.places.resident_memory(self.layout.tiling(), tile)?;
-        let work = match place {
-            Some(dst) => Work::Upload { dst, src },
-            None => Work::Populate(src),
-        };
-        let event = self.device.event()?;
-        self.device.submit(self.copy.id(), work)?;
-        self.device
-            .submit(self.copy.id(), Work::Record(event.clone()))?;
-        if let Some(resident) = self.places.resident.get_mut(&tile) {
-            resident.load = Load::Submitted(event);
-        }
-        Ok(bytes)
-    }
-
-    /// In place: lets the pages of a tile that streamed by go, unless the ring still holds it.
-    fn discard_passing(&self, tile: TileId) -> Result<(), Error> {
-        if self.places.in_ring(tile) {
-            return Ok(());
-        }
-        let tile = self.layout.tiling().tile(tile);
-        self.submit_discard(self.places.passing(&self.weights, tile)?)
-    }
-
-    /// In place: lets the pages of a tile go that is neither resident nor in the ring any more.
-    pub(crate) fn discard(&self, tile: TileId) -> Result<(), Error> {
-        self.discard_passing(tile)?;
-        if self.places.resident.contains_key(&tile) {
-            return Ok(());
-        }
-        let tile = self.layout.tiling().tile(tile);
-        self.submit_discard(self.places.source(&self.weights, tile)?)
-    }
-
-    fn submit_discard(&self, pages: Slice) -> Result<(), Error> {
-        Ok(self.device.submit(self.copy.id(), Work::Discard(pages))?)
     }
 }
 

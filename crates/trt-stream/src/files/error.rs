@@ -1,8 +1,8 @@
-//! What can go wrong, with the names and numbers needed to act on it.
+//! What can go wrong with an index of weights, with the names and numbers needed to act on it.
 
-use crate::near;
-use crate::shown::{Dims, Shown};
-use crate::{BudgetError, FileError, ProgramId, WeightId};
+use super::near;
+use super::regular::FileError;
+use super::shown::{Dims, Shown};
 use std::path::{Path, PathBuf};
 use trt_kernel::DType;
 
@@ -287,83 +287,6 @@ fn instead(others: &[String]) -> String {
         others => {
             let others = others.join(", ");
             format!(", but {}: convert them to safetensors", Shown(&others))
-        }
-    }
-}
-
-/// An error of the executor.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The budget cannot be met.
-    #[error(transparent)]
-    Budget(#[from] BudgetError),
-    /// The pool has no room.
-    #[error(transparent)]
-    Pool(#[from] trt_alloc::Error),
-    /// The device refused.
-    #[error(transparent)]
-    Device(#[from] trt_device::Error),
-    /// A weight of other weights.
-    #[error("weight {} does not exist: there are {count}", id.0)]
-    UnknownWeight {
-        /// The id asked for.
-        id: WeightId,
-        /// How many weights there are.
-        count: usize,
-    },
-    /// A weight is to be pinned and streamed.
-    #[error("weight '{}' cannot be both pinned and streamed", Shown(name))]
-    TwoRoles {
-        /// The weight.
-        name: String,
-    },
-    /// A weight was asked for in a role it does not have.
-    #[error("weight '{}' is not {role}", Shown(name))]
-    NotInRole {
-        /// The weight.
-        name: String,
-        /// The role asked for: pinned or mapped.
-        role: &'static str,
-    },
-    /// No such program.
-    #[error("program {} does not exist: there are {count}", program.0)]
-    UnknownProgram {
-        /// The program asked for.
-        program: ProgramId,
-        /// How many there are.
-        count: usize,
-    },
-    /// A pass asked for more weights than its program uses.
-    #[error("program {} uses {uses} weights, and all were used in this pass", program.0)]
-    TooManyUses {
-        /// The program.
-        program: ProgramId,
-        /// Weights it uses.
-        uses: usize,
-    },
-    /// A pass ended early.
-    #[error("the pass over program {} ended after {done} of {uses} weights", program.0)]
-    Unfinished {
-        /// The program.
-        program: ProgramId,
-        /// Weights used.
-        done: usize,
-        /// Weights the program uses.
-        uses: usize,
-    },
-    /// Memory for the last budget could not be had, nor for the one before.
-    #[error("the streamer holds no usable budget since one could not be applied: set another")]
-    Starved,
-}
-
-impl Error {
-    /// The bytes that were asked for, if the device had no memory for them.
-    pub fn out_of_memory(&self) -> Option<u64> {
-        match self {
-            Error::Device(e) => e.out_of_memory(),
-            Error::Pool(e) => e.out_of_memory(),
-            _ => None,
         }
     }
 }

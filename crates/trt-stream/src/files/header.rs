@@ -3,7 +3,7 @@
 //! After [`parse`] every tensor's byte range lies inside the file, overlaps no other, and is as
 //! long as its shape and dtype say. Nothing after the header is read.
 
-use crate::{WeightsError, foreign};
+use super::{WeightsError, foreign};
 use safetensors::Dtype;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};

@@ -3,22 +3,16 @@
 //! Both are measured with the work that streaming itself submits: tiles of the weights that are
 //! fetched, and kernels that read device memory once. They bound what any budget can reach.
 
-use crate::{Error, WeightId, Weights};
+use super::Error;
+use super::weight::as_it_lies;
+use crate::files::{TensorId, Weights};
+use crate::plan::{Arrive, Rates};
 use std::time::Instant;
 use trt_alloc::{Pool, Purpose};
-use trt_device::{Device, OwnedStream, Paging, Residency, Slice, Stream, Work};
+use trt_device::{Device, OwnedStream, Paging, Slice, Stream, Work};
 use trt_kernel::{
     Arg, BodyBuilder, DType, Dim, Encoding, Env, Inst, Kernel, Matmul, Operand, Reduce, Row, View,
 };
-
-/// Measured rates of a device, in bytes a second.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
-    /// Weights that come to the device, from the page cache.
-    pub link: f64,
-    /// Device memory that a kernel reads.
-    pub memory: f64,
-}
 
 /// Most bytes of one fetch.
 const PIECE: usize = 16 << 20;
@@ -31,12 +25,18 @@ const ROUNDS: usize = 5;
 impl Rates {
     /// Measures with these weights: their first gigabyte is fetched several times, and as much
     /// device memory is read. What the pool gives for it is given back.
+    ///
+    /// # Errors
+    /// If the pool or the device has no room for two pieces of weights, or the device refuses work.
     pub fn measure(pool: &Pool, weights: &Weights) -> Result<Rates, Error> {
         Rates::measure_with(pool, weights, MOST)
     }
 
     /// The same with at most this many bytes, of the device too: sooner done, and less exact. A row
     /// that is read takes 64 KiB.
+    ///
+    /// # Errors
+    /// As [`Rates::measure`].
     pub fn measure_with(pool: &Pool, weights: &Weights, most: usize) -> Result<Rates, Error> {
         let device = pool.device().clone();
         let owned = OwnedStream::new(&device, "rates")?;
@@ -84,9 +84,9 @@ fn link(
     let pieces = pieces(device, weights, slot.clamp(4096, PIECE), most)?;
     let bytes: usize = pieces.iter().map(Slice::len).sum();
     let largest = pieces.iter().map(Slice::len).max().unwrap_or(1);
-    let slots = match device.info().residency {
-        Residency::InPlace => Vec::new(),
-        Residency::Copied => vec![
+    let slots = match as_it_lies(device.info().residency) {
+        Arrive::Populate => Vec::new(),
+        Arrive::Upload | Arrive::Unpack => vec![
             pool.acquire(largest as u64, Purpose::Ring)?,
             pool.acquire(largest as u64, Purpose::Ring)?,
         ],
@@ -117,7 +117,7 @@ fn pieces(
     piece: usize,
     most: usize,
 ) -> Result<Vec<Slice>, Error> {
-    let mut ids: Vec<WeightId> = weights.ids().collect();
+    let mut ids: Vec<TensorId> = weights.ids().collect();
     ids.sort_by_key(|id| std::cmp::Reverse(weights.info(*id).bytes()));
     let mut pieces = Vec::new();
     let mut left = most;

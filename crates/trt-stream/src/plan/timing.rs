@@ -1,20 +1,31 @@
-//! How long a call takes at a budget: the schedule played on two clocks.
+//! How long a call takes at a budget: the schedule played on clocks.
 //!
-//! One clock is the link's, the other that of computing. Streamed tiles go through the ring in
+//! One clock is the link's, the others are those of computing, one for each lane. Streamed tiles go through the ring in
 //! execution order: a fetch starts when the link is free and its slot was released, a tile is
-//! computed when it is there and the tile before it is done. So what overlaps is counted once, and
+//! computed when it is there and the tile before it in its lane is done; a use begins when all lanes
+//! are done with the one before. So what overlaps is counted once, and
 //! what cannot, since the ring is short, is counted in full. [`Costs`] says what a byte costs on
-//! either clock; [`Costs::fit`] finds that from calls that were timed.
+//! each clock, on the link one that is stored, in computing one that is held; [`Costs::fit`] finds
+//! that from calls that were timed.
 //!
 //! The invariant: more budget never takes longer. Times are whole picoseconds, so that no
 //! rounding breaks it. Where copying and computing want the same thing (cores, memory), a
 //! fetch also takes a part of its time from computing: the contention.
 
-use crate::{Layout, Rates, WeightId};
+use super::{Lane, Layout, Use};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+/// Measured rates of a device, in bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Weights that come to the device, from the page cache.
+    pub link: f64,
+    /// Device memory that a kernel reads.
+    pub memory: f64,
+}
 
 /// What calls of one kind cost on one device.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,64 +103,95 @@ const CALLS: u64 = 8;
 /// Part of a time within which a measured rate is taken to explain it.
 const CLOSE: f64 = 0.005;
 
-/// What a call does at one budget: for each tile of each use its bytes and whether it streams.
+/// What a call does at one budget: for each use what is computed.
 struct Script {
-    tiles: Vec<(u64, bool)>,
+    uses: Vec<Vec<Played>>,
+    lanes: usize,
     slots: usize,
 }
 
+/// A tile that is computed.
+struct Played {
+    /// The number of its lane.
+    lane: usize,
+    stored: u64,
+    held: u64,
+    streams: bool,
+}
+
 impl Script {
-    fn new(layout: &Layout, uses: &[WeightId], budget: u64) -> Script {
+    fn new(layout: &Layout, uses: &[Use], budget: u64) -> Script {
         let split = layout.split(budget);
         let resident: HashSet<_> = split.resident.iter().collect();
-        let tiles = uses.iter().flat_map(|&w| layout.tiling().of(w));
+        let played = |id| {
+            let tile = layout.tiling().tile(id);
+            let lane = match Lane::FIRST {
+                Lane::Device(number) => usize::from(number),
+            };
+            Played {
+                lane,
+                stored: tile.stored_bytes(),
+                held: tile.held_bytes(),
+                streams: !resident.contains(&id),
+            }
+        };
+        let uses = uses.iter().map(|&u| layout.tiling().of(u));
+        let uses: Vec<Vec<Played>> = uses.map(|tiles| tiles.map(played).collect()).collect();
         Script {
-            tiles: tiles
-                .map(|t| (layout.tiling().tile(t).bytes(), !resident.contains(&t)))
-                .collect(),
+            lanes: uses.iter().flatten().map(|t| t.lane + 1).max().unwrap_or(0),
+            uses,
             slots: split.slots as usize,
         }
     }
 
-    fn bytes(&self) -> u64 {
-        self.tiles.iter().map(|t| t.0).sum()
+    fn tiles(&self) -> impl Iterator<Item = &Played> {
+        self.uses.iter().flatten()
     }
 
+    /// Bytes that kernels read.
+    fn read(&self) -> u64 {
+        self.tiles().map(|t| t.held).sum()
+    }
+
+    /// Bytes that come over the link.
     fn streamed(&self) -> u64 {
-        self.tiles.iter().filter(|t| t.1).map(|t| t.0).sum()
+        let streamed = self.tiles().filter(|t| t.streams);
+        streamed.map(|t| t.stored).sum()
     }
 
     /// Seconds of one of many calls in a row.
     fn seconds(&self, costs: &Costs) -> f64 {
-        let bytes = self.bytes();
-        if bytes == 0 {
+        let read = self.read();
+        if read == 0 {
             return costs.settled;
         }
-        let per_byte = costs.computing(self.streamed()) / bytes as f64;
+        let per_byte = costs.computing(self.streamed()) / read as f64;
         let lost = costs.contention / costs.link;
-        let timed: Vec<[u64; 3]> = self
-            .tiles
-            .iter()
-            .map(|&(bytes, _)| [per_byte, 1.0 / costs.link, lost].map(|cost| picos(bytes, cost)))
-            .collect();
-        // When the link and computing are free again, and when each slot was released last.
-        let (mut link, mut computing) = (0u64, 0u64);
+        // When the link is free again, and each lane, and when each slot was released last.
+        let mut link = 0u64;
+        let mut lanes = vec![0u64; self.lanes];
         let mut released = vec![0u64; self.slots];
         let mut slot = 0;
-        for _ in 0..CALLS {
-            for (&(_, streams), &[compute, fetch, lost]) in self.tiles.iter().zip(&timed) {
-                if !streams {
-                    computing = computing.saturating_add(compute);
+        let last = |lanes: &[u64]| lanes.iter().copied().max().unwrap_or(0);
+        for tiles in (0..CALLS).flat_map(|_| &self.uses) {
+            let begin = last(&lanes);
+            lanes.fill(begin);
+            for tile in tiles {
+                let clock = &mut lanes[tile.lane];
+                let compute = picos(tile.held, per_byte);
+                if !tile.streams {
+                    *clock = clock.saturating_add(compute);
                     continue;
                 }
+                let fetch = picos(tile.stored, 1.0 / costs.link);
                 link = link.max(released[slot]).saturating_add(fetch);
-                let there = computing.max(link);
-                computing = there.saturating_add(compute).saturating_add(lost);
-                released[slot] = computing;
+                let there = (*clock).max(link).saturating_add(compute);
+                *clock = there.saturating_add(picos(tile.stored, lost));
+                released[slot] = *clock;
                 slot = (slot + 1) % self.slots;
             }
         }
-        computing as f64 / CALLS as f64 * 1e-12
+        last(&lanes) as f64 / CALLS as f64 * 1e-12
     }
 }
 
@@ -159,9 +201,9 @@ fn picos(bytes: u64, seconds_each: f64) -> u64 {
 
 impl Layout {
     /// How long each of many calls in a row takes that use these weights, at a budget.
-    pub fn predict(&self, uses: &[WeightId], budget: u64, costs: &Costs) -> Prediction {
+    pub fn predict(&self, uses: &[Use], budget: u64, costs: &Costs) -> Prediction {
         let script = Script::new(self, uses, budget);
-        let (link_bytes, read) = (script.streamed(), script.bytes());
+        let (link_bytes, read) = (script.streamed(), script.read());
         let memory_bytes = read + self.limits().pinned;
         let memory_seconds = memory_bytes as f64 / costs.memory;
         let computing = costs.computing(link_bytes);
@@ -182,12 +224,7 @@ impl Layout {
     /// costs; none where that is so at no budget between them. Fetches overlap with most computing
     /// there, so a call that is timed shows what they take from it; with less, the link hides
     /// that, with more there are few fetches.
-    pub fn knee(
-        &self,
-        uses: &[WeightId],
-        between: RangeInclusive<u64>,
-        costs: &Costs,
-    ) -> Option<u64> {
+    pub fn knee(&self, uses: &[Use], between: RangeInclusive<u64>, costs: &Costs) -> Option<u64> {
         let bound = |budget: u64| {
             let streamed = Script::new(self, uses, budget).streamed();
             streamed > 0 && streamed as f64 / costs.link >= costs.computing(streamed)
@@ -210,7 +247,7 @@ impl Layout {
     /// The smallest budget up to `most` at which a call takes no longer than `latency`, if any.
     pub fn budget_for(
         &self,
-        uses: &[WeightId],
+        uses: &[Use],
         latency: Duration,
         most: u64,
         costs: &Costs,
@@ -243,9 +280,9 @@ impl Costs {
 
     /// What rates alone tell: memory is read at its rate, weights come at theirs, and nothing else
     /// takes time. No call is faster.
-    pub fn at_best(layout: &Layout, uses: &[WeightId], rates: &Rates) -> Costs {
-        let tiles = uses.iter().flat_map(|&w| layout.tiling().of(w));
-        let bytes: u64 = tiles.map(|t| layout.tiling().tile(t).bytes()).sum();
+    pub fn at_best(layout: &Layout, uses: &[Use], rates: &Rates) -> Costs {
+        let tiles = uses.iter().flat_map(|&u| layout.tiling().of(u));
+        let bytes: u64 = tiles.map(|t| layout.tiling().tile(t).held_bytes()).sum();
         let reading = (bytes + layout.limits().pinned) as f64 / rates.memory;
         Costs {
             link: rates.link,
@@ -260,7 +297,7 @@ impl Costs {
     /// call that streams nothing; the one that streams least gives `streaming`, the one that
     /// streams most the link, and what lies between the contention. What was not timed stays
     /// as [`at_best`](Costs::at_best) has it.
-    pub fn fit(layout: &Layout, uses: &[WeightId], rates: &Rates, timed: &[Timed]) -> Costs {
+    pub fn fit(layout: &Layout, uses: &[Use], rates: &Rates, timed: &[Timed]) -> Costs {
         let mut costs = Costs::at_best(layout, uses, rates);
         let script = |t: &Timed| (Script::new(layout, uses, t.budget), t.seconds);
         let mut scripts: Vec<(Script, f64)> = timed.iter().map(script).collect();

@@ -8,10 +8,10 @@
 //! use, and random-access advice would read a cold tile page by page. What becomes of its pages
 //! is the device's business.
 
-use crate::header;
-use crate::index::{File, Weights};
-use crate::shards::ShardIndex;
-use crate::{WeightsError, open_regular};
+use super::header;
+use super::index::{File, Weights};
+use super::shards::ShardIndex;
+use super::{WeightsError, open_regular};
 use memmap2::Mmap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,6 +106,9 @@ impl Weights {
     }
 
     /// Opens these safetensors files as one set of weights. A name in two of them is an error.
+    ///
+    /// # Errors
+    /// As [`Weights::open`] for each of them; [`WeightsError::Duplicate`] for a name that two have.
     pub fn open_files(paths: &[impl AsRef<Path>]) -> Result<Weights, WeightsError> {
         let files = paths
             .iter()

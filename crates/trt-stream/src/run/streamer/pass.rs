@@ -4,15 +4,17 @@
 //! every slot as released after the launches that were submitted, and the next pass fills the
 //! ring anew.
 
-use crate::places::Load;
-use crate::{Cycle, Error, ProgramId, Slot, Step, Streamer, TileId, Traffic, WeightId};
+use super::Streamer;
+use crate::plan::{Arrive, Cycle, Lane, Slot, Step, TileId, Use, WeightId};
+use crate::run::places::Load;
+use crate::run::{Error, ProgramId, Traffic};
 use std::collections::VecDeque;
 use std::ops::Range;
-use trt_device::{Residency, Slice, Tiles, Work};
+use trt_device::{Event, Slice, Tiles, Work};
 
 /// Where the ring stands between passes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Cursor {
+pub(super) struct Cursor {
     /// The list whose next tiles the ring holds.
     list: Option<usize>,
     /// How far the next cycle's slots are moved.
@@ -37,7 +39,7 @@ pub struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(crate) fn begin(
+    pub(super) fn begin(
         streamer: &'a mut Streamer,
         program: ProgramId,
         list: usize,
@@ -72,17 +74,23 @@ impl<'a> Pass<'a> {
     }
 
     /// A pinned weight on the device.
+    ///
+    /// # Errors
+    /// If it is not pinned.
     pub fn pinned(&self, id: WeightId) -> Result<Slice, Error> {
         self.streamer.pinned(id)
     }
 
     /// A gather table, through the mapping.
+    ///
+    /// # Errors
+    /// If it is no table.
     pub fn mapped(&self, id: WeightId) -> Result<Slice, Error> {
         self.streamer.mapped(id)
     }
 
-    /// The weight that [`Pass::next_use`] is about, if any is left.
-    pub fn upcoming(&self) -> Option<WeightId> {
+    /// What [`Pass::next_use`] is about, if any is left.
+    pub fn upcoming(&self) -> Option<Use> {
         self.cycle().uses.get(self.next).copied()
     }
 
@@ -101,6 +109,9 @@ impl<'a> Pass<'a> {
     /// Calls `launch` for the next streamed weight, once for each run of rows that can be launched
     /// together, in order and covering all rows. `launch` gets the rows and where they lie, and
     /// must submit everything that reads them to the compute stream before it returns.
+    ///
+    /// # Errors
+    /// If all uses were made, if the device refuses work, and what `launch` returns.
     pub fn next_use<E: From<Error>>(
         &mut self,
         mut launch: impl FnMut(Tiles) -> Result<(), E>,
@@ -118,12 +129,15 @@ impl<'a> Pass<'a> {
         for number in steps {
             match self.cycle().steps[number].clone() {
                 Step::Launch {
+                    lane,
                     rows,
                     tiles,
                     arrivals,
                     use_index: _,
                 } => {
-                    let (step, places) = self.arrive(tiles, arrivals)?;
+                    let (step, places) = match lane {
+                        Lane::Device(_) => self.arrive(tiles, arrivals)?,
+                    };
                     launch(Tiles { rows, step, places })?;
                 }
                 Step::Release { slot } => self.release(self.cycle().slot(slot, self.moved))?,
@@ -140,6 +154,9 @@ impl<'a> Pass<'a> {
     }
 
     /// Ends the pass; every use must have been made.
+    ///
+    /// # Errors
+    /// If uses are left, or the device refuses work.
     pub fn finish(mut self) -> Result<(), Error> {
         let uses = self.cycle().uses.len();
         if self.next != uses {
@@ -176,13 +193,14 @@ impl<'a> Pass<'a> {
             // A launch that waits for arrivals has a ring, so `slots` is not 0.
             let slot = Slot(arrival % self.cycle().slots.max(1));
             let slot = self.cycle().slot(slot, self.moved);
-            let fetched = self.streamer.places.ring[slot.0 as usize].fetched.clone();
+            let fetched = self.streamer.places.turns(slot).fetched.clone();
             self.wait(fetched)?;
             slots.push(slot);
         }
-        match self.streamer.places.residency {
-            Residency::Copied => self.apart(tiles, &slots),
-            Residency::InPlace => self.adjacent(tiles, slots.is_empty()),
+        let tiling = self.streamer.layout.tiling();
+        match tiling.tile(TileId(tiles.start)).arrive {
+            Arrive::Upload | Arrive::Unpack => self.apart(tiles, &slots),
+            Arrive::Populate => self.adjacent(tiles, slots.is_empty()),
         }
     }
 
@@ -191,31 +209,27 @@ impl<'a> Pass<'a> {
         let (places, tiling) = (&self.streamer.places, self.streamer.layout.tiling());
         let step = tiling.tile(TileId(tiles.start)).rows.len();
         let of = |(i, id): (usize, TileId)| match slots.get(i) {
-            Some(slot) => places.slot_memory(*slot, tiling.tile(id).span.len()),
+            Some(slot) => places.slot_memory(*slot, tiling.tile(id).held),
             None => places.resident_memory(tiling, id),
         };
         let all = tiles.map(TileId).enumerate().map(of);
-        let all: Option<Vec<Slice>> = all.collect::<Result<_, _>>()?;
-        // Copied tiles always have memory of their own.
-        Ok((step, all.ok_or(Error::Starved)?))
+        Ok((step, all.collect::<Result<_, _>>()?))
     }
 
     /// Tiles that lie together in a mapping.
     fn adjacent(&self, tiles: Range<u32>, stay: bool) -> Result<(usize, Vec<Slice>), Error> {
-        let streamer = &self.streamer;
-        let tiling = streamer.layout.tiling();
+        let (sources, tiling) = (&self.streamer.sources, self.streamer.layout.tiling());
         let first = tiling.tile(TileId(tiles.start));
         let last = tiling.tile(TileId(tiles.end - 1));
-        let span = first.span.start..last.span.end;
-        let (places, weights) = (&streamer.places, &streamer.weights);
+        let span = first.stored.start..last.stored.end;
         let all = match stay {
-            true => places.mapped_part(weights, first.weight, span)?,
-            false => places.passing_part(weights, first.weight, span)?,
+            true => sources.kept(first.weight, &span)?,
+            false => sources.passing(first.weight, &span)?,
         };
         Ok((last.rows.end - first.rows.start, vec![all]))
     }
 
-    fn wait(&self, event: trt_device::Event) -> Result<(), Error> {
+    fn wait(&self, event: Event) -> Result<(), Error> {
         let streamer = &self.streamer;
         Ok(streamer
             .device
@@ -225,7 +239,7 @@ impl<'a> Pass<'a> {
     /// Makes the compute stream wait for a tile if it is resident and just being loaded.
     fn wait_resident(&mut self, tile: TileId) -> Result<(), Error> {
         loop {
-            let event = match self.streamer.places.resident.get(&tile).map(|r| &r.load) {
+            let event = match self.streamer.places.load_of(tile) {
                 None | Some(Load::Done) => return Ok(()),
                 Some(Load::Submitted(event)) => event.clone(),
                 Some(Load::Pending) => {
@@ -234,9 +248,7 @@ impl<'a> Pass<'a> {
                 }
             };
             self.wait(event)?;
-            if let Some(resident) = self.streamer.places.resident.get_mut(&tile) {
-                resident.load = Load::Done;
-            }
+            self.streamer.places.note(tile, Load::Done);
         }
     }
 
@@ -271,7 +283,7 @@ impl<'a> Pass<'a> {
 
     fn release(&self, slot: Slot) -> Result<(), Error> {
         let streamer = &self.streamer;
-        let released = streamer.places.ring[slot.0 as usize].released.clone();
+        let released = streamer.places.turns(slot).released.clone();
         Ok(streamer
             .device
             .submit(streamer.compute, Work::Record(released))?)
@@ -283,10 +295,10 @@ impl Drop for Pass<'_> {
         if self.finished {
             return;
         }
-        for slot in 0..self.streamer.places.ring.len() as u32 {
-            if let Err(error) = self.release(Slot(slot)) {
+        for slot in self.streamer.places.slots() {
+            if let Err(error) = self.release(slot) {
                 // The stream is gone, and with it everything that could read the slot.
-                tracing::warn!(%error, slot, "slot of an abandoned pass not released");
+                tracing::warn!(%error, slot = slot.0, "slot of an abandoned pass not released");
             }
         }
     }
@@ -295,16 +307,15 @@ impl Drop for Pass<'_> {
 /// Resident tiles of a list that are not loaded yet, each with the number of the fetch it goes
 /// before.
 fn pending(streamer: &Streamer, list: usize) -> VecDeque<(u32, TileId)> {
-    let residents = &streamer.places.resident;
-    if residents.values().all(|r| !matches!(r.load, Load::Pending)) {
+    if !streamer.places.any_pending() {
         return VecDeque::new();
     }
     let mut fetches = 0;
     let mut seen = std::collections::HashSet::new();
     let mut pending = VecDeque::new();
-    for &weight in &streamer.cycles[list].uses {
-        for tile in streamer.layout.tiling().of(weight) {
-            match residents.get(&tile).map(|r| &r.load) {
+    for &what in &streamer.cycles[list].uses {
+        for tile in streamer.layout.tiling().of(what) {
+            match streamer.places.load_of(tile) {
                 None => fetches += 1,
                 Some(Load::Pending) if seen.insert(tile) => pending.push_back((fetches, tile)),
                 Some(_) => {}

@@ -3,7 +3,7 @@
 //! The index decides, and it comes from others: its names are [`plain_name`]s before a shard is
 //! looked for, and the shards are looked for below the index's own folder.
 
-use crate::{FileError, WeightsError, foreign, plain_name, read_regular};
+use super::{FileError, WeightsError, foreign, plain_name, read_regular};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -1,11 +1,12 @@
-//! Memory of resident tiles that are copied to the device: a stack in the order of residency.
+//! Memory of resident tiles that have memory of their own: a stack in the order of residency.
 //!
 //! What is resident at a smaller budget is resident at a larger one too, and tiles become
 //! resident in one fixed order ([`Layout::order`]). So each tile has a fixed place, the sum of
 //! the tiles before it, and a change of budget only moves the end of what is real: nothing is
 //! ever copied on the device, and no hole is left.
 
-use crate::{Error, Layout, Split, TileId, Tiling};
+use super::Error;
+use crate::plan::{Arrive, Layout, Split, TileId, Tiling};
 use std::sync::Arc;
 use trt_alloc::{Pool, Purpose, Reservation};
 use trt_device::{Device, Memory, Slice};
@@ -13,14 +14,22 @@ use trt_device::{Device, Memory, Slice};
 /// Places begin on multiples of this many bytes, enough for any vector access.
 const ALIGN: u64 = 256;
 
-/// Addresses for all tiles, of which a first part is memory.
+/// Addresses for all tiles that have memory of their own, of which a first part is memory.
 #[derive(Debug)]
-pub(crate) struct Stack {
+pub(super) struct Stack {
     device: Arc<dyn Device>,
     memory: Memory,
     /// The place of each tile by its number.
     starts: Vec<u64>,
     held: Reservation,
+}
+
+/// Whether a tile has memory of its own.
+pub(super) fn own(tiling: &Tiling, id: TileId) -> bool {
+    match tiling.tile(id).arrive {
+        Arrive::Upload | Arrive::Unpack => true,
+        Arrive::Populate => false,
+    }
 }
 
 impl Stack {
@@ -29,9 +38,9 @@ impl Stack {
         let tiling = layout.tiling();
         let mut starts = vec![0; tiling.len()];
         let mut end = 0;
-        for &id in layout.order() {
+        for &id in layout.order().iter().filter(|t| own(tiling, **t)) {
             starts[id.0 as usize] = end;
-            end = (end + tiling.tile(id).bytes()).next_multiple_of(ALIGN);
+            end = (end + tiling.tile(id).held_bytes()).next_multiple_of(ALIGN);
         }
         let device = pool.device().clone();
         // More than an address space can hold is refused by the device, with its number.
@@ -48,18 +57,20 @@ impl Stack {
     /// has changed.
     pub fn hold(&mut self, tiling: &Tiling, split: &Split) -> Result<(), Error> {
         let before = self.held.bytes();
-        if split.resident_bytes > before {
-            self.held.resize(split.resident_bytes)?;
+        let tiles = || split.resident.iter().filter(|t| own(tiling, **t));
+        let bytes = tiles().map(|t| tiling.tile(*t).held_bytes()).sum();
+        if bytes > before {
+            self.held.resize(bytes)?;
         }
-        let end = split.resident.last().map_or(0, |id| {
-            self.starts[id.0 as usize] + tiling.tile(*id).bytes()
+        let end = tiles().next_back().map_or(0, |id| {
+            self.starts[id.0 as usize] + tiling.tile(*id).held_bytes()
         });
         let result = self.device.commit(&self.memory, end as usize);
-        if result.is_err() && split.resident_bytes > before {
+        if result.is_err() && bytes > before {
             self.held.resize(before)?;
         }
         result?;
-        Ok(self.held.resize(split.resident_bytes)?)
+        Ok(self.held.resize(bytes)?)
     }
 
     /// Bytes that are held.

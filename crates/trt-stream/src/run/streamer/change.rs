@@ -5,10 +5,11 @@
 //! down to the floor. [`Request::Automatic`], [`Streamer::shrink`] and [`Streamer::regrow`] ask for
 //! what there is, so they settle for less.
 
-use crate::pass::Cursor;
-use crate::places::Load;
-use crate::{Applied, Error, Granted, Request, Runs, Split, Streamer, TileId, Why};
-use trt_device::Residency;
+use super::Streamer;
+use super::pass::Cursor;
+use crate::plan::{Applied, Granted, Request, Split, TileId, Why};
+use crate::run::Error;
+use crate::run::places::Difference;
 
 /// A change that did not happen.
 struct Refused {
@@ -37,6 +38,9 @@ fn why(bytes: u64, granted: Granted) -> Why {
 impl Streamer {
     /// Whether [`Streamer::set_budget`] would move weights: then nothing that still refers to
     /// where they are may be kept.
+    ///
+    /// # Errors
+    /// If the request is below the floor.
     pub fn would_move(&self, request: Request, free: u64) -> Result<bool, Error> {
         let granted = request.grant(free, &self.layout.limits())?;
         Ok(self.applied.is_none() || self.layout.split(granted.bytes) != self.split)
@@ -46,6 +50,10 @@ impl Streamer {
     /// `free` is what [`Request::Automatic`] may take; it must include what the weights hold
     /// now. Where the device has less after all, automatic is that. Waits for running passes only
     /// if device memory has to be given back.
+    ///
+    /// # Errors
+    /// A request below the floor, or one that the pool or the device has no memory for: the budget that
+    /// was in force stays, unless it cannot be had back either.
     pub fn set_budget(&mut self, request: Request, free: u64) -> Result<Applied, Error> {
         let limits = self.layout.limits();
         let granted = request.grant(free, &limits)?;
@@ -61,6 +69,9 @@ impl Streamer {
 
     /// Changes the budget to at most `bytes`, because the device has no memory for more. Below the
     /// floor it is the floor. What was requested stays requested.
+    ///
+    /// # Errors
+    /// If there is no memory for the floor either.
     pub fn shrink(&mut self, bytes: u64) -> Result<Applied, Error> {
         let floor = self.layout.limits().floor();
         let from = self.applied.map_or(bytes, |a| a.applied);
@@ -71,6 +82,10 @@ impl Streamer {
     /// Changes the budget towards what was requested last, but to no more than `free`, which must
     /// include what the weights hold now, and as far as the device has memory. It never becomes
     /// smaller, and nothing happens where it is that already.
+    ///
+    /// # Errors
+    /// If the pool or the device refuses what it seemed to have; with no budget in force, if there is no
+    /// memory for the floor.
     pub fn regrow(&mut self, free: u64) -> Result<Applied, Error> {
         let limits = self.layout.limits();
         let granted = match self.requested.grant(free, &limits) {
@@ -88,6 +103,9 @@ impl Streamer {
 
     /// Goes back to a budget that was in force, or as near to it from the present one as the device
     /// has memory.
+    ///
+    /// # Errors
+    /// If there is no memory for what is in force now.
     pub fn restore(&mut self, before: &Applied) -> Result<Applied, Error> {
         let least = self.applied.map_or(before.floor, |now| now.applied);
         let bytes = self.settle(before.applied, least.min(before.applied))?;
@@ -100,6 +118,9 @@ impl Streamer {
     }
 
     /// The budget in force.
+    ///
+    /// # Errors
+    /// [`Error::Starved`] while there is none.
     pub fn applied(&self) -> Result<Applied, Error> {
         self.applied.ok_or(Error::Starved)
     }
@@ -122,6 +143,7 @@ impl Streamer {
             floor: limits.floor(),
             total: limits.total,
             pinned: limits.pinned,
+            staging: limits.staging,
             resident: self.split.resident_bytes,
             ring: self.split.ring_bytes(),
             streamed: self.streamed(0),
@@ -135,9 +157,8 @@ impl Streamer {
     /// Bytes that a pass over a list streams.
     fn streamed(&self, list: usize) -> u64 {
         let fetches = self.cycles.get(list).map_or(&[][..], |c| &c.fetches);
-        let bytes = fetches
-            .iter()
-            .map(|&t| self.layout.tiling().tile(t).bytes());
+        let tiling = self.layout.tiling();
+        let bytes = fetches.iter().map(|&t| tiling.tile(t).stored_bytes());
         bytes.sum()
     }
 
@@ -214,21 +235,13 @@ impl Streamer {
             let restored = back.is_ok();
             return Err(Refused { error, restored });
         }
-        let runs = match self.places.residency {
-            Residency::InPlace => Runs::Adjacent,
-            Residency::Copied => Runs::Apart,
-        };
-        self.cycles = self
-            .lists
-            .iter()
-            .map(|list| self.layout.cycle(&split, list, runs))
-            .collect();
+        let cycles = self.lists.iter();
+        let cycles = cycles.map(|list| self.layout.cycle(&split, list));
+        self.cycles = cycles.collect();
         self.split = split;
-        if self.places.residency == Residency::InPlace {
-            for tile in gone {
-                if let Err(error) = self.discard(tile) {
-                    tracing::warn!(%error, tile = tile.0, "pages that are no longer counted stay");
-                }
+        for tile in gone {
+            if let Err(error) = self.discard(tile) {
+                tracing::warn!(%error, tile = tile.0, "pages that are no longer counted stay");
             }
         }
         Ok(())
@@ -237,30 +250,30 @@ impl Streamer {
     /// Orders the copy stream after all launches so far if the new split gives anything back;
     /// returns the tiles that go.
     fn let_go(&mut self, split: &Split) -> Result<Vec<TileId>, Error> {
-        let gone = self.places.difference(split);
-        if gone.evicted.is_empty() && gone.slots == 0 {
+        let Difference { evicted, slots } = self.places.difference(split);
+        if evicted.is_empty() && slots.is_empty() {
             return Ok(Vec::new());
         }
         self.copy_after_compute()?;
         // Memory is charged until no queue holds it, so room for the new split comes only with
         // the end of what was submitted. Pages are let go in the order of the copy stream.
-        if self.places.residency == Residency::Copied {
+        if self.places.has_memory() {
             self.synchronize_copy()?;
         }
-        let slots = self.places.ring.iter().skip(split.slots as usize);
-        let tiles = slots.filter_map(|s| s.tile).chain(gone.evicted);
-        Ok(tiles.collect())
+        Ok(slots.into_iter().flatten().chain(evicted).collect())
     }
 
-    /// Waits for the copy stream. If it failed, what it should have brought did not come.
-    pub(crate) fn synchronize_copy(&mut self) -> Result<(), Error> {
-        let result = self.device.synchronize(self.copy.id());
+    /// Waits for the copy stream, and for what is unpacked. If either failed, what it should have
+    /// brought did not come.
+    pub(super) fn synchronize_copy(&mut self) -> Result<(), Error> {
+        let mut result = self.device.synchronize(self.copy.id());
+        if let Some(staging) = self.places.staging() {
+            result = result.and(self.device.synchronize(staging.stream()));
+        }
         if result.is_err() {
             self.cursor = Cursor::default();
             self.found.fill(None);
-            for resident in self.places.resident.values_mut() {
-                resident.load = Load::Pending;
-            }
+            self.places.distrust();
         }
         Ok(result?)
     }

@@ -6,11 +6,11 @@
 //! added. Borrowing the caller's memory instead would save the copy, but its pages could never be
 //! let go, and nothing would keep the caller from changing them.
 
-use crate::WeightsError;
-use crate::header::Entry;
-use crate::index::{File, Weights};
-use crate::near;
-use crate::open::map;
+use super::WeightsError;
+use super::header::Entry;
+use super::index::{File, Weights};
+use super::near;
+use super::open::map;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +41,9 @@ pub struct Copies {
 
 impl Copies {
     /// No weights yet.
+    ///
+    /// # Errors
+    /// If the system makes no file in memory.
     pub fn new() -> Result<Copies, WeightsError> {
         Ok(Copies {
             file: memory_file("candle-trt-weights")?,
@@ -50,6 +53,10 @@ impl Copies {
     }
 
     /// Copies a weight, whose elements are little-endian and row-major.
+    ///
+    /// # Errors
+    /// Bytes that are not as many as the shape and dtype need; what the system says when they are
+    /// written.
     pub fn add(
         &mut self,
         name: &str,
@@ -80,6 +87,9 @@ impl Copies {
 
     /// Gives a weight that was added a second name, and perhaps another shape of as many
     /// elements. Nothing is copied.
+    ///
+    /// # Errors
+    /// If nothing was added as `of`, or the shape has another number of elements.
     pub fn alias(&mut self, name: &str, shape: &[usize], of: &str) -> Result<(), WeightsError> {
         let known = self.entries.iter().find(|e| e.name == of);
         let first = known.ok_or_else(|| WeightsError::Missing {
@@ -123,6 +133,9 @@ impl Copies {
 
     /// The weights, in the order in which they were added. A name that was given twice is an
     /// error.
+    ///
+    /// # Errors
+    /// A name that was given twice; what the system says when the file is mapped.
     pub fn finish(self) -> Result<Weights, WeightsError> {
         let path = Path::new(NAME);
         // An empty file has no mapping.

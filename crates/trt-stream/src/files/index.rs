@@ -1,15 +1,15 @@
 //! The index of all weights: what is where, without reading any of it.
 //!
-//! A [`WeightId`] is a position in file order (files in the order opened, tensors by offset),
+//! A [`TensorId`] is a position in file order (files in the order opened, tensors by offset),
 //! so ids are stable for the same files. Tensors that cannot be had, of dtypes that kernels cannot
 //! use or promised by an index and not there, are kept aside: they are an error only when asked
 //! for.
 
-use crate::WeightsError;
-use crate::fnv::Fnv;
-use crate::header::Entry;
-use crate::near;
-use crate::shards::ShardIndex;
+use super::WeightsError;
+use super::fnv::Fnv;
+use super::header::Entry;
+use super::near;
+use super::shards::ShardIndex;
 use memmap2::Mmap;
 use std::collections::HashMap;
 use std::fmt;
@@ -18,15 +18,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trt_kernel::DType;
 
-/// A weight, by its position in [`Weights`].
+/// A tensor of the files, by its position in [`Weights`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WeightId(pub u32);
+pub struct TensorId(pub u32);
 
 /// A file of a [`Weights`], by its position in [`Weights::files`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId(pub u32);
 
-/// What and where a weight is.
+/// What and where a tensor is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Its name.
@@ -88,7 +88,7 @@ pub struct Weights {
 /// What a name leads to.
 #[derive(Clone, Debug)]
 enum Found {
-    Usable(WeightId),
+    Usable(TensorId),
     Unsupported {
         dtype: String,
         file: FileId,
@@ -192,7 +192,7 @@ impl Weights {
                     file,
                     range: entry.range,
                 });
-                Found::Usable(WeightId(self.tensors.len() as u32 - 1))
+                Found::Usable(TensorId(self.tensors.len() as u32 - 1))
             }
         };
         self.by_name.insert(entry.name, found);
@@ -200,7 +200,7 @@ impl Weights {
     }
 
     /// The weight of this name, if it exists with a dtype that kernels can use.
-    pub fn lookup(&self, name: &str) -> Option<WeightId> {
+    pub fn lookup(&self, name: &str) -> Option<TensorId> {
         match self.by_name.get(name)? {
             Found::Usable(id) => Some(*id),
             Found::Unsupported { .. }
@@ -225,7 +225,11 @@ impl Weights {
     }
 
     /// The weight of this name, or an error that says what there is instead.
-    pub fn find(&self, name: &str) -> Result<WeightId, WeightsError> {
+    ///
+    /// # Errors
+    /// [`WeightsError`] says what there is instead: nothing of the name, a dtype that kernels cannot use,
+    /// or a shard that does not hold it.
+    pub fn find(&self, name: &str) -> Result<TensorId, WeightsError> {
         let tensor = name.to_string();
         let index = || {
             self.index
@@ -269,12 +273,15 @@ impl Weights {
     }
 
     /// The weight of this name with this shape and, if given, this dtype.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find); another shape or dtype.
     pub fn require(
         &self,
         name: &str,
         shape: &[usize],
         dtype: Option<DType>,
-    ) -> Result<WeightId, WeightsError> {
+    ) -> Result<TensorId, WeightsError> {
         let id = self.find(name)?;
         let info = self.info(id);
         if info.shape != shape {
@@ -297,24 +304,24 @@ impl Weights {
     }
 
     /// What and where a weight is, if `id` is of these weights.
-    pub fn get(&self, id: WeightId) -> Option<&TensorInfo> {
+    pub fn get(&self, id: TensorId) -> Option<&TensorInfo> {
         self.tensors.get(id.0 as usize)
     }
 
     /// The same for an id that is known to be of these weights: they gave it, or `check_roles`
     /// has seen it.
-    pub(crate) fn info(&self, id: WeightId) -> &TensorInfo {
+    pub(crate) fn info(&self, id: TensorId) -> &TensorInfo {
         &self.tensors[id.0 as usize]
     }
 
     /// All weights in file order.
-    pub fn iter(&self) -> impl Iterator<Item = (WeightId, &TensorInfo)> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = (TensorId, &TensorInfo)> + '_ {
         self.ids().zip(&self.tensors)
     }
 
     /// The ids of all weights in file order.
-    pub fn ids(&self) -> impl Iterator<Item = WeightId> + '_ {
-        (0..self.tensors.len() as u32).map(WeightId)
+    pub fn ids(&self) -> impl Iterator<Item = TensorId> + '_ {
+        (0..self.tensors.len() as u32).map(TensorId)
     }
 
     /// The names of all weights in file order.
@@ -344,7 +351,7 @@ impl Weights {
 
     /// A weight's bytes, through the mapping: touching them reads the file. Nothing if `id` is not
     /// of these weights.
-    pub fn bytes(&self, id: WeightId) -> Option<&[u8]> {
+    pub fn bytes(&self, id: TensorId) -> Option<&[u8]> {
         let info = self.get(id)?;
         // Ranges were checked against the file's length when it was opened.
         Some(&self.files[info.file.0 as usize].map[info.range.clone()])

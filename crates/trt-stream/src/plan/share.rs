@@ -26,10 +26,23 @@ pub struct Demand {
 /// What a resident tile gains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gain {
-    /// Its bytes.
-    pub bytes: u64,
+    /// Its bytes on the device.
+    pub held: u64,
+    /// Its bytes on the link.
+    pub stored: u64,
     /// How often a cycle over the programs would fetch it.
     pub uses: u32,
+}
+
+impl Gain {
+    /// Bytes that need not cross the link in a cycle, for each byte of memory.
+    fn spared(&self) -> f64 {
+        match self.held {
+            0 => f64::from(self.uses),
+            // Divided last, so that equal gains are equal numbers.
+            held => f64::from(self.uses) * self.stored as f64 / held as f64,
+        }
+    }
 }
 
 /// The bytes of each engine, in the order of the demands.
@@ -71,9 +84,9 @@ impl Demand {
 
     /// What a byte of the tile at this place gains; 0 beyond the last.
     fn worth(&self, tile: usize) -> f64 {
-        let uses = self.tiles.get(tile).map_or(0, |t| t.uses);
+        let spared = self.tiles.get(tile).map_or(0., Gain::spared);
         match self.weight > 0. && self.weight.is_finite() {
-            true => self.weight * f64::from(uses),
+            true => self.weight * spared,
             false => 0.,
         }
     }
@@ -90,6 +103,9 @@ struct Taken {
 
 /// Shares a budget.
 ///
+/// # Errors
+/// If the budget is below the sum of the floors.
+///
 /// ```
 /// use trt_stream::{Demand, Gain, share};
 ///
@@ -97,7 +113,7 @@ struct Taken {
 ///     floor: 100,
 ///     total: 500,
 ///     weight,
-///     tiles: vec![Gain { bytes: 50, uses: 1 }; 10],
+///     tiles: vec![Gain { held: 50, stored: 50, uses: 1 }; 10],
 /// };
 /// // Equal engines get equal shares; one whose time matters more comes first.
 /// assert_eq!(share(800, &[engine(1.), engine(1.)])?.bytes, [400, 400]);
@@ -123,7 +139,7 @@ pub fn share(budget: u64, demands: &[Demand]) -> Result<Shares, BelowFloors> {
         };
         let (demand, own) = (&demands[next], &mut taken[next]);
         let room = demand.room() - own.bytes;
-        let tile = demand.tiles.get(own.tiles).map_or(room, |t| t.bytes);
+        let tile = demand.tiles.get(own.tiles).map_or(room, |t| t.held);
         let bytes = tile.min(room).min(left);
         own.bytes += bytes;
         own.tiles += 1;

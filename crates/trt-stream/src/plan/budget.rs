@@ -1,6 +1,6 @@
 //! What a caller may ask for, and what it gets.
 //!
-//! A budget counts bytes of weights on the device: pinned, resident and ring. A request above
+//! A budget counts bytes of weights on the device: pinned, staging, resident and ring. A request above
 //! the total is clamped and the reply says so; one below the floor is an error that names the
 //! floor's parts. Nothing here moves a byte.
 
@@ -206,17 +206,33 @@ pub struct Limits {
     pub total: u64,
     /// Bytes of weights that are always on the device.
     pub pinned: u64,
+    /// Bytes of the places where what is packed waits to be unpacked, which are always there too; 0
+    /// where nothing is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub staging: u64,
     /// Slots of the smallest ring.
     pub slots: u32,
-    /// Bytes of a slot: the largest tile.
+    /// Bytes of a slot: what the largest tile needs there.
     pub slot_bytes: u64,
 }
 
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
 impl Limits {
-    /// The smallest budget: pinned weights and the smallest ring, or everything if that is less.
+    /// The smallest budget: pinned weights, staging and the smallest ring, or everything if that is less.
     pub fn floor(&self) -> u64 {
         let ring = u64::from(self.slots) * self.slot_bytes;
-        self.total.min(self.pinned + ring)
+        self.total.min(self.pinned + self.staging + ring)
+    }
+
+    /// The staging for messages.
+    fn staged(&self) -> String {
+        match self.staging {
+            0 => String::new(),
+            bytes => format!("{bytes} staging, "),
+        }
     }
 }
 
@@ -250,9 +266,9 @@ pub enum Why {
 pub enum BudgetError {
     /// Less than the floor.
     #[error(
-        "budget {requested} ({asked} bytes) is below the floor of {} bytes ({} pinned, {} ring \
+        "budget {requested} ({asked} bytes) is below the floor of {} bytes ({} pinned, {}{} ring \
          slots of {} bytes, {} in all weights)",
-        limits.floor(), limits.pinned, limits.slots, limits.slot_bytes, limits.total
+        limits.floor(), limits.pinned, limits.staged(), limits.slots, limits.slot_bytes, limits.total
     )]
     BelowFloor {
         /// What was asked for.
@@ -275,6 +291,9 @@ pub struct Granted {
 
 impl Request {
     /// Resolves the request; `free` is what [`Request::Automatic`] may take.
+    ///
+    /// # Errors
+    /// If it is below the floor.
     pub fn grant(self, free: u64, limits: &Limits) -> Result<Granted, BudgetError> {
         let minimum = Granted {
             bytes: limits.floor(),
@@ -318,11 +337,14 @@ pub struct Applied {
     pub total: u64,
     /// Bytes of weights that are always on the device.
     pub pinned: u64,
+    /// Bytes of the places where what is packed waits to be unpacked; 0 where nothing is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub staging: u64,
     /// Bytes of streamable weights that stay on the device.
     pub resident: u64,
     /// Bytes of the ring that the rest streams through.
     pub ring: u64,
-    /// Bytes that each pass over the first program streams.
+    /// Bytes that each pass over the first program streams, as they cross the link.
     pub streamed: u64,
     /// Why `applied` is what it is.
     pub why: Why,
@@ -331,6 +353,6 @@ pub struct Applied {
 impl Applied {
     /// Bytes in use: never more than `applied`.
     pub fn used(&self) -> u64 {
-        self.pinned + self.resident + self.ring
+        self.pinned + self.staging + self.resident + self.ring
     }
 }

@@ -2,16 +2,17 @@
 //!
 //! It shares no code with the scheduler and believes none of its numbers. Over several cycles,
 //! with the wrap-around, it proves that every launch finds its rows on the device, that every
-//! row of every use is launched exactly once and in order, that a slot is filled only after
-//! its release, and that bytes on the device never exceed the budget.
+//! row of every use is launched exactly once and in order, on the device that has it, that a slot is
+//! filled only after its release, that what is unpacked has a place to wait for it, and that bytes
+//! on the device never exceed the budget.
 
-use crate::{Cycle, Split, Step, TileId, Tiling, WeightId};
+use super::{Arrive, Cycle, Lane, Part, STAGES, Split, Step, Tile, TileId, Tiling, Use};
 use std::collections::HashSet;
 
 /// What a simulation counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// Bytes fetched in the last cycle.
+    /// Bytes fetched in the last cycle, as they cross the link.
     pub streamed: u64,
     /// Most bytes on the device at any time, counting the whole ring.
     pub peak: u64,
@@ -40,42 +41,69 @@ enum State {
     Read(TileId),
 }
 
+/// A schedule and what it is to be held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The tiles.
+    pub tiling: &'a Tiling,
+    /// What the program uses, in order.
+    pub uses: &'a [Use],
+    /// Bytes that are always on the device.
+    pub pinned: u64,
+    /// What the budget is said to buy.
+    pub split: &'a Split,
+    /// The schedule.
+    pub cycle: &'a Cycle,
+    /// The budget.
+    pub budget: u64,
+}
+
 struct Machine<'a> {
     tiling: &'a Tiling,
     resident: HashSet<TileId>,
     slots: Vec<State>,
-    slot_bytes: u64,
+    split: &'a Split,
+    /// The most pages and the most memory of its own that a fetch needed of a slot.
+    needed: [u64; 2],
     streamed: u64,
     fetches: u64,
     launches: usize,
 }
 
-/// Runs `cycles` cycles of a program whose uses are `uses`.
-pub fn simulate(
-    tiling: &Tiling,
-    uses: &[WeightId],
-    pinned: u64,
-    split: &Split,
-    cycle: &Cycle,
-    budget: u64,
-    cycles: usize,
-) -> Result<Account, Violation> {
+/// Runs `cycles` cycles of a program.
+///
+/// # Errors
+/// The first thing that the schedule does wrong.
+pub fn simulate(case: &Case<'_>, cycles: usize) -> Result<Account, Violation> {
+    let Case {
+        tiling,
+        uses,
+        pinned,
+        split,
+        cycle,
+        budget,
+    } = *case;
     let at = |cycle, step| move |what| Violation { cycle, step, what };
     let resident: HashSet<TileId> = split.resident.iter().copied().collect();
-    let bytes: u64 = resident.iter().map(|&t| tiling.tile(t).bytes()).sum();
-    let ring = split.slot_bytes * u64::from(split.slots);
-    let peak = pinned + bytes + ring;
+    let bytes: u64 = resident.iter().map(|&t| tiling.tile(t).held as u64).sum();
+    let (staging, ring) = (split.staging, split.slot_bytes * u64::from(split.slots));
+    let peak = pinned + staging + bytes + ring;
     if peak > budget || bytes != split.resident_bytes {
         return Err(at(0, 0)(format!(
-            "{pinned} pinned + {bytes} resident ({} stated) + {ring} ring bytes for a budget of {budget}",
+            "{pinned} pinned + {staging} staging + {bytes} resident ({} stated) + {ring} ring bytes \
+             for a budget of {budget}",
             split.resident_bytes
         )));
+    }
+    for &tile in &resident {
+        staged(tiling.tile(tile), split).map_err(at(0, 0))?;
     }
     let mut machine = Machine {
         tiling,
         resident,
         slots: vec![State::Free; split.slots as usize],
-        slot_bytes: split.slot_bytes,
+        split,
+        needed: [0; 2],
         streamed: 0,
         fetches: 0,
         launches: 0,
@@ -109,16 +137,37 @@ pub fn simulate(
 type Expected<'a> =
     std::iter::Peekable<Box<dyn Iterator<Item = (usize, std::ops::Range<usize>)> + 'a>>;
 
-/// Every use with the rows of each of its tiles, in order.
-fn rows_in_order<'a>(tiling: &'a Tiling, uses: &'a [WeightId]) -> Expected<'a> {
-    let all = uses.iter().enumerate().flat_map(move |(index, &weight)| {
-        let tiles: Vec<_> = tiling.of(weight).collect();
-        tiles
-            .into_iter()
-            .map(move |t| (index, tiling.tile(t).rows.clone()))
+/// Every use with the rows of each of its tiles, counted from the first that it reads, in order.
+fn rows_in_order<'a>(tiling: &'a Tiling, uses: &'a [Use]) -> Expected<'a> {
+    let all = uses.iter().enumerate().flat_map(move |(index, &what)| {
+        let read = move |tile: &&Tile| {
+            tile.weight == what.weight
+                && match what.part {
+                    Part::All => true,
+                    Part::Expert(expert) => tile.expert == expert,
+                }
+        };
+        let tiles = move || tiling.ids().map(|t| tiling.tile(t)).filter(read);
+        let base = tiles().map(|t| t.rows.start).min().unwrap_or(0);
+        tiles().map(move |t| (index, t.rows.start - base..t.rows.end - base))
     });
     let boxed: Box<dyn Iterator<Item = _>> = Box::new(all);
     boxed.peekable()
+}
+
+/// Whether a tile that is unpacked has a place to wait for it.
+fn staged(tile: &Tile, split: &Split) -> Result<(), String> {
+    let needed = match tile.arrive {
+        Arrive::Upload | Arrive::Populate => 0,
+        Arrive::Unpack => tile.stored.len() as u64 * u64::from(STAGES),
+    };
+    match needed <= split.staging {
+        true => Ok(()),
+        false => Err(format!(
+            "{tile:?} needs {needed} bytes of staging, there are {}",
+            split.staging
+        )),
+    }
 }
 
 impl Machine<'_> {
@@ -140,21 +189,31 @@ impl Machine<'_> {
                 }
             }
             Step::Launch {
+                lane,
                 use_index,
                 rows,
                 tiles,
                 arrivals: _,
             } => {
+                match lane {
+                    Lane::Device(0) => {}
+                    Lane::Device(_) => return Err(format!("{step}: {lane} holds nothing")),
+                }
                 self.launches += 1;
                 let mut row = rows.start;
+                let mut expert = None;
                 for tile in tiles.clone().map(TileId) {
                     self.read(tile)?;
                     let next = expected.next().ok_or("a launch after the last use")?;
                     if next.0 != use_index.0 as usize || next.1.start != row {
                         return Err(format!("{step} where {next:?} is due"));
                     }
-                    if self.tiling.tile(tile).rows != next.1 {
+                    let tile = self.tiling.tile(tile);
+                    if tile.rows.len() != next.1.len() {
                         return Err(format!("{step} on other rows than {next:?}"));
+                    }
+                    if *expert.get_or_insert(tile.expert) != tile.expert {
+                        return Err(format!("{step} on rows of two experts"));
                     }
                     row = next.1.end;
                 }
@@ -167,13 +226,20 @@ impl Machine<'_> {
     }
 
     fn fetch(&mut self, tile: TileId, slot: u32) -> Result<(), String> {
-        let bytes = self.tiling.tile(tile).bytes();
-        if bytes > self.slot_bytes {
+        let what = self.tiling.tile(tile);
+        let kind = match what.arrive {
+            Arrive::Populate => 0,
+            Arrive::Upload | Arrive::Unpack => 1,
+        };
+        self.needed[kind] = self.needed[kind].max(what.held as u64);
+        let needed: u64 = self.needed.iter().sum();
+        if needed > self.split.slot_bytes {
             return Err(format!(
-                "{tile:?} has {bytes} bytes, a slot {}",
-                self.slot_bytes
+                "with {tile:?} a slot needs {needed} bytes, it has {}",
+                self.split.slot_bytes
             ));
         }
+        staged(what, self.split)?;
         if self.resident.contains(&tile) {
             return Err(format!("{tile:?} is fetched though resident"));
         }
@@ -181,7 +247,7 @@ impl Machine<'_> {
             Some(state @ State::Free) => {
                 *state = State::Filled(tile, self.fetches);
                 self.fetches += 1;
-                self.streamed += bytes;
+                self.streamed += what.stored.len() as u64;
                 Ok(())
             }
             other => Err(format!(
