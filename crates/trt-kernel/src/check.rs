@@ -1,9 +1,7 @@
 //! What a kernel must be for the back ends to run it, as far as that can be said without a launch.
 
 use crate::sizes;
-use crate::{
-    Attention, Body, BodyError, DType, Dim, Inst, Kernel, Left, Operand, Order, Row, View,
-};
+use crate::{Attention, Body, BodyError, DType, Dim, Kernel, Left, Operand, Order, Row, View};
 
 /// What [`Kernel::check`] can find wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -174,12 +172,8 @@ fn ahead(k: &Attention, rows: &[Row]) -> Result<(), KernelError> {
             format!("{} and {} arguments", row.args.len(), k.args.len()),
         )?;
         Kernel::Row(row.clone()).check()?;
-        fits &= row.body.insts.iter().all(|inst| match inst {
-            Inst::Load(arg, view) | Inst::Store(arg, view, _) if *arg == own => {
-                inside(view, &row.space)
-            }
-            _ => true,
-        });
+        let mut each = row.body.accesses();
+        fits &= each.all(|(arg, view, _)| arg != own || inside(view, &row.space));
     }
     ensure(fits, format!("queries outside of {room:?} elements"))
 }

@@ -41,6 +41,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod access;
 mod body;
 mod check;
 mod dim;
@@ -53,6 +54,7 @@ mod sizes;
 mod stored;
 mod text;
 
+pub use access::{Access, Reach, Toucher};
 pub use body::{
     Arg, Binary, Body, BodyBuilder, BodyError, Compare, Inst, Reduce, Reg, Ty, Unary, View,
 };

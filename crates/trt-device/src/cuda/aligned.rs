@@ -7,8 +7,8 @@
 //! in place by [`Files::in_place`](super::files::Files::in_place), which is told what is needed.
 
 use crate::Error;
-use trt_kernel::Kernel;
 use trt_kernel::ptx::TilesParam;
+use trt_kernel::{Encoding, Kernel, Toucher};
 
 /// The widest access of a kernel, in bytes.
 pub(super) const WIDEST: u64 = 16;
@@ -23,20 +23,22 @@ pub(super) struct Alignment {
 
 impl Alignment {
     pub fn new(kernel: &Kernel) -> Alignment {
-        let mut args = vec![WIDEST; kernel.args().len()];
-        for (first, part) in kernel.numbered_parts() {
+        let accesses = kernel.accesses();
+        let of = |(arg, encoding): (usize, Encoding)| {
+            let mut own = accesses
+                .iter()
+                .filter(|a| a.arg.0 as usize == arg)
+                .peekable();
             // A gather looks by itself how its table's rows lie, but not where their elements do.
-            if let Kernel::Gather(k) = part
-                && !k.body.touches(k.table)
-                && let Some(align) = args.get_mut(usize::from(first + k.table.0))
-                && let Some(dtype) = k.args.get(usize::from(k.table.0))
-            {
-                *align = dtype.size() as u64;
+            match own.peek().is_some() && own.all(|access| access.by == Toucher::Table) {
+                true => encoding.alignment() as u64,
+                false => WIDEST,
             }
-        }
+        };
+        let args = kernel.args().into_iter().map(Encoding::from);
         Alignment {
             kind: kernel.kind(),
-            args,
+            args: args.enumerate().map(of).collect(),
         }
     }
 

@@ -9,32 +9,22 @@
 use crate::Slice;
 use std::sync::{Mutex, PoisonError};
 use trt_kernel::host::HostError;
-use trt_kernel::{Arg, Body, DType, Dim, Env, Inst, Kernel, Left, Var, View};
-
-/// First and last element, or nothing.
-pub(super) type Reach = Option<(i64, i64)>;
+use trt_kernel::{Access, Encoding, Env, Kernel, Reach};
 
 /// The accesses of a kernel.
 #[derive(Debug)]
 pub(super) struct Bounds {
-    dtypes: Vec<DType>,
-    accesses: Vec<Access>,
-    latest: Mutex<Option<(Env, Vec<Reach>)>>,
-}
-
-/// A view of an argument over an index space.
-#[derive(Clone, Debug)]
-pub(super) struct Access {
-    arg: usize,
-    view: View,
-    space: Vec<Dim>,
+    args: Vec<Encoding>,
+    accesses: Vec<Access<'static>>,
+    latest: Mutex<Option<(Env, Vec<Option<Reach>>)>>,
 }
 
 impl Bounds {
     pub fn new(kernel: &Kernel) -> Bounds {
+        let accesses = kernel.accesses().into_iter().map(Access::into_owned);
         Bounds {
-            dtypes: kernel.args(),
-            accesses: accesses(kernel),
+            args: kernel.args().into_iter().map(Encoding::from).collect(),
+            accesses: accesses.collect(),
             latest: Mutex::default(),
         }
     }
@@ -51,33 +41,29 @@ impl Bounds {
             Some((known, reaches)) if known == env => reaches,
             _ => &latest.insert((*env, self.reaches(env))).1,
         };
-        for (arg, (slice, reach)) in args.iter().zip(reaches).enumerate() {
+        let each = args.iter().zip(reaches).zip(&self.args).enumerate();
+        for (arg, ((slice, reach), encoding)) in each {
             if used(arg) {
-                self.inside(arg, *reach, slice.len())?;
+                inside(arg, *encoding, *reach, slice.len())?;
             }
         }
         Ok(())
     }
 
-    /// Every access of an argument, with its dtype.
-    pub fn each(&self) -> impl Iterator<Item = (&Access, DType)> {
+    /// Every access of an argument, with what that is written down in.
+    pub fn each(&self) -> impl Iterator<Item = (&Access<'static>, Encoding)> {
         let each = self.accesses.iter();
-        each.filter_map(|access| Some((access, *self.dtypes.get(access.arg)?)))
+        each.filter_map(|access| Some((access, *self.args.get(access.arg.0 as usize)?)))
     }
 
-    fn inside(&self, arg: usize, reach: Reach, bytes: usize) -> Result<(), HostError> {
-        let dtype = self.dtypes.get(arg);
-        dtype.map_or(Ok(()), |dtype| inside(arg, *dtype, reach, bytes))
-    }
-
-    fn reaches(&self, env: &Env) -> Vec<Reach> {
-        let mut reaches: Vec<Reach> = vec![None; self.dtypes.len()];
+    fn reaches(&self, env: &Env) -> Vec<Option<Reach>> {
+        let mut reaches: Vec<Option<Reach>> = vec![None; self.args.len()];
         for access in &self.accesses {
-            if let (Some(total), Some((first, last))) =
-                (reaches.get_mut(access.arg), access.reach(env))
+            // What is in memory of the launch's own was checked with the kernel.
+            if let (Some(total), Some(reach)) =
+                (reaches.get_mut(access.arg.0 as usize), access.reach(env))
             {
-                let (f, l) = total.unwrap_or((first, last));
-                *total = Some((f.min(first), l.max(last)));
+                *total = Some(total.map_or(reach, |known| known.and(reach)));
             }
         }
         reaches
@@ -87,124 +73,23 @@ impl Bounds {
 /// Whether an argument of `bytes` bytes holds what is reached.
 pub(super) fn inside(
     arg: usize,
-    dtype: DType,
-    reach: Reach,
+    encoding: Encoding,
+    reach: Option<Reach>,
     bytes: usize,
 ) -> Result<(), HostError> {
-    let Some((first, last)) = reach else {
+    let Some(reach) = reach else {
         return Ok(());
     };
-    let end = last.saturating_add(1).saturating_mul(dtype.size() as i64);
-    match first >= 0 && u64::try_from(end).is_ok_and(|end| end <= bytes as u64) {
+    let range = reach.bytes(encoding);
+    match range.start >= 0 && u64::try_from(range.end).is_ok_and(|end| end <= bytes as u64) {
         true => Ok(()),
         false => Err(HostError::OutOfBounds {
             arg: arg as u16,
-            dtype,
-            first,
-            last,
+            dtype: encoding.dtype(),
+            first: reach.first,
+            last: reach.last,
             bytes,
         }),
-    }
-}
-
-impl Access {
-    /// The argument.
-    pub fn arg(&self) -> usize {
-        self.arg
-    }
-
-    /// Whether it reaches the same elements in every call, be it of another argument.
-    pub fn is_like(&self, other: &Access) -> bool {
-        self.view == other.view && self.space == other.space
-    }
-
-    /// The runtime integers that decide what is reached.
-    pub fn vars(&self) -> impl Iterator<Item = Var> {
-        let view = std::iter::once(&self.view.offset).chain(&self.view.strides);
-        view.chain(&self.space).flat_map(Dim::vars)
-    }
-
-    /// What is reached in a call.
-    pub fn reach(&self, env: &Env) -> Reach {
-        let start = self.view.offset.eval(env);
-        let (mut first, mut last) = (start, start);
-        for (size, stride) in self.space.iter().zip(&self.view.strides) {
-            let size = size.eval(env);
-            if size <= 0 {
-                return None;
-            }
-            let far = (size - 1).saturating_mul(stride.eval(env));
-            first = first.saturating_add(far.min(0));
-            last = last.saturating_add(far.max(0));
-        }
-        Some((first, last))
-    }
-}
-
-fn accesses(kernel: &Kernel) -> Vec<Access> {
-    let mut out = Vec::new();
-    let dims = |sizes: &[&Dim]| sizes.iter().copied().cloned().collect::<Vec<Dim>>();
-    let mut add = |arg: Arg, view: &View, space: Vec<Dim>| {
-        out.push(Access {
-            arg: arg.0 as usize,
-            view: view.clone(),
-            space,
-        });
-    };
-    match kernel {
-        Kernel::Row(k) => body(&k.body, &k.space, &mut add),
-        Kernel::Matmul(k) => {
-            let left = dims(&[&k.batch, &k.m, &k.k]);
-            match &k.a {
-                Left::Stored(a) => add(a.arg, &a.view, left),
-                Left::Computed { body: b, .. } => body(b, &left, &mut add),
-            }
-            add(k.b.arg, &k.b.view, dims(&[&k.batch, &k.n, &k.k]));
-            body(&k.epilogue, &dims(&[&k.batch, &k.m, &k.n]), &mut add);
-        }
-        Kernel::Attention(k) => {
-            let (heads, kv_heads) = (Dim::from(k.heads), Dim::from(k.kv_heads));
-            let (dim, value) = (Dim::from(k.head_dim), Dim::from(k.value_dim));
-            let queries = dims(&[&k.batch, &heads, &k.queries]);
-            let keys = dims(&[&k.batch, &kv_heads, &k.keys]);
-            let with = |space: &[Dim], last: &Dim| [space, std::slice::from_ref(last)].concat();
-            add(k.q.arg, &k.q.view, with(&queries, &dim));
-            add(k.k.arg, &k.k.view, with(&keys, &dim));
-            add(k.v.arg, &k.v.view, with(&keys, &value));
-            add(k.out.arg, &k.out.view, with(&queries, &value));
-            body(&k.score, &with(&queries, &k.keys), &mut add);
-            // What is in memory of the launch's own was checked with the kernel.
-            for row in &k.before {
-                body(&row.body, &row.space, &mut add);
-            }
-        }
-        Kernel::Gather(k) => {
-            add(k.ids.arg, &k.ids.view, dims(&[&k.rows]));
-            let table = [Dim::from(k.entries), Dim::from(k.cols)];
-            add(k.table, &View::contiguous(&table), table.to_vec());
-            body(&k.body, &dims(&[&k.rows, &Dim::from(k.cols)]), &mut add);
-        }
-        Kernel::Move(k) => {
-            add(Arg(0), &k.src, k.space.clone());
-            add(Arg(1), &k.dst, k.space.clone());
-        }
-        Kernel::Group(_) => {
-            for (first, part) in kernel.numbered_parts() {
-                out.extend(accesses(part).into_iter().map(|access| Access {
-                    arg: access.arg + first as usize,
-                    ..access
-                }));
-            }
-        }
-    }
-    out
-}
-
-fn body(body: &Body, space: &[Dim], add: &mut impl FnMut(Arg, &View, Vec<Dim>)) {
-    for inst in &body.insts {
-        if let Inst::Load(arg, view) | Inst::Store(arg, view, _) = inst {
-            add(*arg, view, space.to_vec());
-        }
     }
 }
 
@@ -212,7 +97,9 @@ fn body(body: &Body, space: &[Dim], add: &mut impl FnMut(Arg, &View, Vec<Dim>)) 
 mod tests {
     use super::*;
     use crate::Memory;
-    use trt_kernel::{Attention, BodyBuilder, Gather, Move, Operand, Row, Var};
+    use trt_kernel::{
+        Arg, Attention, BodyBuilder, DType, Dim, Gather, Inst, Move, Operand, Row, Var, View,
+    };
 
     fn bytes(n: usize) -> Slice {
         Memory::host(n, "host").unwrap().whole()

@@ -7,11 +7,11 @@
 //! would leave its memory.
 
 use super::DeviceMemory;
-use super::bounds::{Access, inside};
+use super::bounds::inside;
 use crate::{Error, Slice, Work};
 use std::collections::BTreeMap;
 use trt_kernel::ptx::within;
-use trt_kernel::{DType, Dim, Env, Var};
+use trt_kernel::{Access, Dim, Encoding, Env, Var};
 
 /// What must hold in every replay.
 #[derive(Debug, Default)]
@@ -28,8 +28,8 @@ pub(super) struct Needs {
 #[derive(Debug)]
 struct Reached {
     kernel: &'static str,
-    dtype: DType,
-    access: Access,
+    encoding: Encoding,
+    access: Access<'static>,
     bytes: usize,
 }
 
@@ -43,14 +43,22 @@ struct Scratch {
 
 impl Needs {
     /// Adds an access of an argument of `bytes` bytes.
-    pub fn access(&mut self, kernel: &'static str, access: &Access, dtype: DType, bytes: usize) {
+    pub fn access(
+        &mut self,
+        kernel: &'static str,
+        access: &Access<'static>,
+        encoding: Encoding,
+        bytes: usize,
+    ) {
         if access.vars().next().is_none() {
             return;
         }
-        let same = |r: &&mut Reached| r.dtype == dtype && r.access.is_like(access);
+        // It reaches the same in every call, be it of another argument.
+        let like = |known: &Access<'_>| known.view == access.view && known.space == access.space;
+        let same = |r: &&mut Reached| r.encoding == encoding && like(&r.access);
         let new = Reached {
             kernel,
-            dtype,
+            encoding,
             access: access.clone(),
             bytes,
         };
@@ -115,8 +123,8 @@ impl Needs {
             within(one, env).map_err(|source| Error::TooLarge { kernel, source })?;
         }
         for r in &self.accesses {
-            let (arg, reach) = (r.access.arg(), r.access.reach(env));
-            inside(arg, r.dtype, reach, r.bytes).map_err(|source| Error::Launch {
+            let (arg, reach) = (r.access.arg.0 as usize, r.access.reach(env));
+            inside(arg, r.encoding, reach, r.bytes).map_err(|source| Error::Launch {
                 kernel: r.kernel,
                 stream: stream.into(),
                 source,
@@ -153,7 +161,7 @@ mod tests {
     use super::super::bounds::Bounds;
     use super::*;
     use trt_kernel::host::HostError;
-    use trt_kernel::{Kernel, Move, View};
+    use trt_kernel::{DType, Kernel, Move, View};
 
     const PAST: Var = Var(0);
     const SEQ: Var = Var(1);
@@ -179,8 +187,9 @@ mod tests {
         let bounds = append();
         for rows in rows {
             let bytes = [16, 16 * rows];
-            for (access, dtype) in bounds.each() {
-                needs.access("move", access, dtype, bytes[access.arg()]);
+            for (access, encoding) in bounds.each() {
+                let bytes = bytes[access.arg.0 as usize];
+                needs.access("move", access, encoding, bytes);
             }
         }
         needs.settle(&BTreeMap::from([(SEQ, 1)]));

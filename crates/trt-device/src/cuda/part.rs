@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use trt_kernel::host::HostError;
 use trt_kernel::ptx::{Emitted, Launch, Param, TilesParam, within};
-use trt_kernel::{Dim, Env, Kernel, Order, Var};
+use trt_kernel::{Dim, Encoding, Env, Kernel, Order, Toucher, Var};
 
 /// A part of an executable.
 #[derive(Debug)]
@@ -62,8 +62,8 @@ struct Weight {
     rows: Dim,
     /// Elements of a row.
     columns: Dim,
-    /// Bytes of an element.
-    size: usize,
+    /// How a row is written down.
+    encoding: Encoding,
 }
 
 impl Part {
@@ -127,11 +127,11 @@ impl Part {
     /// Adds what a launch that was prepared reaches in other calls.
     pub fn needs(&self, call: Call<'_>, tiles: &[Tiles], needs: &mut Needs) {
         let args = call.args.get(self.args.clone()).unwrap_or(&[]);
-        for (access, dtype) in self.bounds.each() {
-            if let Some(slice) = args.get(access.arg())
-                && !self.tiled(access.arg(), tiles)
+        for (access, encoding) in self.bounds.each() {
+            if let Some(slice) = args.get(access.arg.0 as usize)
+                && !self.tiled(access.arg.0 as usize, tiles)
             {
-                needs.access(self.kind, access, dtype, slice.len());
+                needs.access(self.kind, access, encoding, slice.len());
             }
         }
         needs.scratch(self.kind, &self.scratch, call.scratch.map_or(0, Slice::len));
@@ -315,14 +315,18 @@ impl Part {
 }
 
 fn weights(kernel: &Kernel) -> Vec<Weight> {
-    let each = kernel.numbered_parts();
-    let of = each.filter_map(|(first, part)| match part {
-        Kernel::Matmul(k) if k.ranged => Some(Weight {
-            arg: (first + k.b.arg.0) as usize,
-            rows: k.n.clone(),
-            columns: k.k.clone(),
-            size: k.args.get(k.b.arg.0 as usize).map_or(0, |d| d.size()),
-        }),
+    let args: Vec<Encoding> = kernel.args().into_iter().map(Encoding::from).collect();
+    let each = kernel.accesses().into_iter();
+    let of = each.filter_map(|access| match (access.by, &*access.space) {
+        (Toucher::Right { ranged: true }, [_, rows, columns]) => {
+            let arg = access.arg.0 as usize;
+            Some(Weight {
+                arg,
+                rows: rows.clone(),
+                columns: columns.clone(),
+                encoding: *args.get(arg)?,
+            })
+        }
         _ => None,
     });
     of.collect()
@@ -363,7 +367,8 @@ impl Weight {
         param.first = number(rows.start, rows, n).map_err(&failed)?;
         param.end = number(rows.end, rows, n).map_err(&failed)?;
         param.step = number(tiles.step, rows, n).map_err(&failed)?;
-        let row_bytes = self.columns.size(env).saturating_mul(self.size);
+        let row_bytes = self.encoding.row_bytes(self.columns.size(env));
+        let row_bytes = row_bytes.unwrap_or(usize::MAX);
         for ((rows, place), address) in tiles.each().zip(&mut param.address) {
             let needed = rows.len().saturating_mul(row_bytes);
             if place.len() < needed {
