@@ -35,6 +35,8 @@
 //! # Ok::<(), trt_device::Error>(())
 //! ```
 
+#![warn(clippy::missing_errors_doc)]
+
 mod contract;
 mod cpu;
 mod cuda;

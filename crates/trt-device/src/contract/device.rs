@@ -63,18 +63,32 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// Device memory of `bytes` bytes, zero-filled, aligned to at least 256 bytes. Freed when
     /// the last [`Slice`] of it is gone.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if there is too little.
     fn allocate(&self, bytes: usize) -> Result<Memory, Error>;
 
     /// A range of addresses without memory, to be made real by [`Device::commit`].
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if there is no such range.
     fn reserve(&self, bytes: usize) -> Result<Memory, Error>;
 
     /// Makes the first `bytes` bytes of reserved memory real; what was real beyond them goes back
     /// to the system, and no work that uses it may be left. Bytes that stay keep their content,
     /// new ones have any. After an error nothing has changed, but for [`Error::Uncommittable`].
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if there is too little, [`Error::NotReserved`] and [`Error::Range`] if
+    /// it is no reserved memory of that many bytes, [`Error::Uncommittable`] if it became less than
+    /// was asked for.
     fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), Error>;
 
     /// Counts bytes of device memory that are no allocation of it: pages of mappings that kernels
     /// read in place. A device without such pages counts nothing.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if the device has less.
     fn claim(&self, bytes: u64) -> Result<Claim, Error> {
         let mut claim = Claim::default();
         claim.resize(bytes)?;
@@ -85,6 +99,9 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// are read from where that is cheaper; errors call it `name`. Work on a mapping whose file was
     /// cut, or cannot be read, fails with [`Error::FileCut`] or [`Error::FileRead`]; only a file
     /// that is cut just while a kernel reads it ends the process.
+    ///
+    /// # Errors
+    /// What keeps the device from using it; the host and CUDA devices take every file.
     fn map(
         &self,
         name: &Path,
@@ -94,10 +111,17 @@ pub trait Device: Send + Sync + fmt::Debug {
     ) -> Result<Memory, Error>;
 
     /// Checks and prepares a kernel.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if it is wrong, and what the device has against it; one that it merely lacks
+    /// is computed by the host ([`Executable::by_host`]).
     fn load(&self, kernel: &Kernel) -> Result<Executable, Error>;
 
     /// A stream that nobody else uses, new or [retired](Device::retire); `name` appears in logs
     /// of a new one.
+    ///
+    /// # Errors
+    /// What the system or the driver lacks for one more.
     fn stream(&self, name: &str) -> Result<Stream, Error>;
 
     /// Takes a stream back, to be handed out again. What was submitted to it is still done. Work
@@ -105,21 +129,40 @@ pub trait Device: Send + Sync + fmt::Debug {
     fn retire(&self, stream: Stream);
 
     /// A new event, already reached.
+    ///
+    /// # Errors
+    /// What the driver lacks for one more.
     fn event(&self) -> Result<Event, Error>;
 
     /// Makes launches and copies ready to be submitted again and again, in this order.
+    ///
+    /// # Errors
+    /// [`Error::NotRecordable`] for other work, what [`Device::submit`] fails with, and what the
+    /// device lacks for it.
     fn record(&self, works: Vec<Work>) -> Result<Graph, Error>;
 
     /// Appends work to a stream. Errors of the work itself surface at the next
     /// [`Device::synchronize`] or [`Device::read`] of the stream; until then the stream skips
     /// launches and copies but still reaches its records, and a stream that waits for it fails
     /// with it.
+    ///
+    /// # Errors
+    /// What can be seen to be wrong at once: [`Error::WrongDevice`] for what another device made,
+    /// lengths, arguments and mappings that do not fit. Nothing of the work happens then.
     fn submit(&self, stream: Stream, work: Work) -> Result<(), Error>;
 
     /// Waits until everything submitted to the stream is done, and returns (and clears) the first
     /// error since the last call.
+    ///
+    /// # Errors
+    /// That error, and [`Error::UnknownStream`] or [`Error::WrongDevice`] if it is no stream of the
+    /// device.
     fn synchronize(&self, stream: Stream) -> Result<(), Error>;
 
     /// Waits for the stream, then copies a slice to the caller.
+    ///
+    /// # Errors
+    /// Those of [`Device::synchronize`], [`Error::Length`] if both differ in length, and what keeps
+    /// the bytes from being read.
     fn read(&self, stream: Stream, src: &Slice, dst: &mut [u8]) -> Result<(), Error>;
 }

@@ -127,6 +127,9 @@ impl Memory {
     /// Whether the file of a mapping is still as long as when it was mapped: if not,
     /// [`Error::FileCut`], and no byte of the mapping should be touched. Other memory is always
     /// intact. Costs one system call.
+    ///
+    /// # Errors
+    /// [`Error::FileCut`], and [`Error::FileRead`] if the system does not tell.
     pub fn intact(&self) -> Result<(), Error> {
         self.file().map_or(Ok(()), MappedFile::intact)
     }
@@ -141,6 +144,9 @@ impl Memory {
 
 impl Slice {
     /// A part of this slice; `range` is relative to it.
+    ///
+    /// # Errors
+    /// [`Error::Range`] if it does not lie in this slice.
     pub fn slice(&self, range: Range<usize>) -> Result<Slice, Error> {
         if range.start > range.end || range.end > self.len {
             return Err(Error::Range {

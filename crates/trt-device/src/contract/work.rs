@@ -143,6 +143,9 @@ impl Work {
     }
 
     /// Whether it can be recorded.
+    ///
+    /// # Errors
+    /// [`Error::NotRecordable`] if it is neither a copy nor a launch by the device itself.
     pub fn recordable(&self) -> Result<(), Error> {
         match self {
             Work::Launch { executable, .. } if executable.by_host().is_some() => {
@@ -158,6 +161,9 @@ impl Work {
 
 impl Tiles {
     /// Whether there are as many places as the rows need.
+    ///
+    /// # Errors
+    /// [`Error::Tiles`] if there are more or fewer, or more than a launch takes.
     pub fn check(&self) -> Result<(), Error> {
         let rows = self.rows.end.saturating_sub(self.rows.start);
         let needed = rows.div_ceil(self.step.max(1));

@@ -70,7 +70,11 @@ pub struct CudaInfo {
 }
 
 impl Cuda {
-    /// The devices that the driver shows; an error without a driver that can be used.
+    /// The devices that the driver shows.
+    ///
+    /// # Errors
+    /// [`Error::NoDriver`], [`Error::BrokenDriver`] or [`Error::OldDriver`] without a driver that can
+    /// be used.
     pub fn devices() -> Result<Vec<CudaInfo>, Error> {
         let driver = Driver::get()?;
         let info = |ordinal| {
@@ -88,12 +92,19 @@ impl Cuda {
     }
 
     /// The device of this number. Half of the host's memory may be locked for mapped files.
+    ///
+    /// # Errors
+    /// As for [`Cuda::devices`]; [`Error::NoDevice`] if the driver does not show it,
+    /// [`Error::OldDevice`] if it is too old, [`Error::Cuda`] for what the driver refuses.
     pub fn new(ordinal: usize) -> Result<Cuda, Error> {
         Cuda::with_host_budget(ordinal, total_memory() / 2)
     }
 
     /// As [`Cuda::new`], with at most `bytes` bytes of mapped files locked in host memory. Beyond
     /// them weights come through a small buffer, at the speed at which files are read.
+    ///
+    /// # Errors
+    /// As for [`Cuda::new`].
     pub fn with_host_budget(ordinal: usize, bytes: u64) -> Result<Cuda, Error> {
         let context = Context::retain(Driver::get()?, ordinal)?;
         let facts = context.facts();
@@ -120,7 +131,7 @@ impl Cuda {
         })
     }
 
-    /// The same device, but without its kernels of a [kind](Kernel::kind): the host computes
+    /// The same device, but without its kernels of a [kind](trt_kernel::Kernel::kind): the host computes
     /// them, as it does those for which there is no PTX. For rehearsal and tests.
     pub fn without(mut self, kind: &str) -> Self {
         self.lacks.push(kind.into());
@@ -131,6 +142,9 @@ impl Cuda {
     /// maps, on compute capability 9.0), with the same results. For comparison: an H100 was
     /// measured to be no faster with it. Without effect where the device or the driver has no
     /// such thing. A launch whose operands no map can show is fed as without this.
+    ///
+    /// # Errors
+    /// As for [`Cuda::devices`].
     pub fn with_tensor_maps(mut self) -> Result<Self, Error> {
         let maps = Driver::get()?.maps();
         let target = launch::target(self.context.facts())?;

@@ -7,7 +7,7 @@ use super::event::CudaEvent;
 use super::launch::{CudaExecutable, DeviceMemory, Loaded};
 use super::record::CudaGraph;
 use super::stream::CudaStream;
-use super::upload::Kept;
+use super::upload::OwnMapping;
 use crate::contract::intact;
 use crate::{Call, Error, Executable, Memory, OverStream, Slice, Stream, Work, host_team};
 use std::sync::Arc;
@@ -225,7 +225,7 @@ impl Cuda {
     /// Whether a slice is of a mapping that this device made.
     pub(super) fn mapping(&self, work: &'static str, slice: &Slice) -> Result<(), Error> {
         match slice.is_mapping() {
-            true => slice.memory().open::<Kept>(&self.info).map(drop),
+            true => slice.memory().open::<OwnMapping>(&self.info).map(drop),
             false => Err(Error::NotMapping { work }),
         }
     }

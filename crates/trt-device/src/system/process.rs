@@ -22,7 +22,10 @@ pub struct ProcessMemory {
 }
 
 impl ProcessMemory {
-    /// Reads the numbers of this moment. An error on systems without `/proc/self/status`.
+    /// Reads the numbers of this moment.
+    ///
+    /// # Errors
+    /// [`Error::Os`] on systems without `/proc/self/status`.
     pub fn now() -> Result<ProcessMemory, Error> {
         const PATH: &str = "/proc/self/status";
         let text =
@@ -87,7 +90,10 @@ struct Shared {
 const PERIOD: Duration = Duration::from_millis(4);
 
 impl AnonPeak {
-    /// Starts watching. An error on systems that do not tell.
+    /// Starts watching.
+    ///
+    /// # Errors
+    /// [`Error::Os`] on systems that do not tell, or that give no thread.
     pub fn start() -> Result<AnonPeak, Error> {
         let shared = Arc::new(Shared {
             peak: AtomicU64::new(ProcessMemory::now()?.anonymous),

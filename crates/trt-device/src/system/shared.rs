@@ -6,12 +6,18 @@ use std::fs::File;
 /// A new empty file that lives in memory and has no name in any folder; it is gone with its last
 /// descriptor and mapping. `name` shows in the system's lists of mappings. On systems without
 /// such files it is a temporary file whose name was removed.
+///
+/// # Errors
+/// [`Error::Os`] if the system gives none.
 pub fn memory_file(name: &str) -> Result<File, Error> {
     open(name).map_err(|e| Error::os(format!("making a file in memory for {name}"), &e))
 }
 
 /// Fixes the size of a file of [`memory_file`], so that no mapping of it can ever be cut short.
 /// Where files cannot be sealed this does nothing.
+///
+/// # Errors
+/// [`Error::Os`] if the system refuses to.
 pub fn seal_size(file: &File) -> Result<(), Error> {
     #[cfg(target_os = "linux")]
     {

@@ -23,18 +23,32 @@ pub(in crate::cuda) struct Surroundings {
     pub counters: u64,
 }
 
+/// What the parameters of a launch are made of, beside its arguments.
+#[derive(Clone, Copy)]
+pub(in crate::cuda) struct Given<'a> {
+    /// The tiles of each weight.
+    pub tiles: &'a [TilesParam],
+    pub maps: &'a [MapParam],
+    pub around: Surroundings,
+    /// The address of working memory.
+    pub scratch: u64,
+}
+
 /// Appends the parameters of a launch in their order, as words, and if there are tensor maps among
-/// them where each starts; `tiles` are those of each weight.
+/// them where each starts.
 pub(in crate::cuda) fn pack(
     ready: &mut Ready,
     params: &[Param],
-    tiles: &[TilesParam],
-    maps: &[MapParam],
-    around: Surroundings,
-    scratch: u64,
+    given: Given<'_>,
     mut address: impl FnMut(usize) -> Result<u64, Error>,
 ) -> Result<(), Error> {
     let Ready { words, starts, .. } = ready;
+    let Given {
+        tiles,
+        maps,
+        around,
+        scratch,
+    } = given;
     let (start, mapped) = (words.len(), params.iter().any(is_map));
     for param in params {
         if mapped {
@@ -156,7 +170,13 @@ mod tests {
             ..Ready::default()
         };
         let address = |a| Ok(0xa0 + a as u64);
-        pack(&mut ready, &params, &[tiles], &[], around, 0x5, address).unwrap();
+        let given = Given {
+            tiles: &[tiles],
+            maps: &[],
+            around,
+            scratch: 0x5,
+        };
+        pack(&mut ready, &params, given, address).unwrap();
         let words = ready.words;
         assert!(ready.starts.is_empty(), "they lie as the kernel's do");
 
@@ -200,7 +220,13 @@ mod tests {
             ..Ready::default()
         };
         let maps = [map(100), map(200)];
-        pack(&mut ready, &params, &[], &maps, around, 0, |_| Ok(0)).unwrap();
+        let given = Given {
+            tiles: &[],
+            maps: &maps,
+            around,
+            scratch: 0,
+        };
+        pack(&mut ready, &params, given, |_| Ok(0)).unwrap();
         let words = &ready.words[3..];
         assert_eq!((words[0], words[15], words[16]), (100, 115, 199));
         assert_eq!((words[17], words[32], words[33]), (200, 215, 299));

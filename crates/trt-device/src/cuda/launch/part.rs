@@ -9,7 +9,7 @@ use super::executable::{Put, Ready};
 use super::fed::Fed;
 use super::maps::Places;
 use super::modules::Text;
-use super::params::{NO_ROWS, Surroundings, grid, pack};
+use super::params::{Given, NO_ROWS, Surroundings, grid, pack};
 use crate::cuda::driver::{Function, Grid, Module};
 use crate::gpu::{Alignment, Bounds, Needs, WIDEST, count, refused, row_range_law};
 use crate::{Call, Error, LaunchError, Slice, Tiles};
@@ -189,15 +189,13 @@ impl Part {
             Some(_) | None => Ok(0),
         };
         let (start, first) = (ready.words.len(), ready.starts.len());
-        pack(
-            ready,
-            &self.params,
-            &tables,
-            &maps,
+        let given = Given {
+            tiles: &tables,
+            maps: &maps,
             around,
             scratch,
-            address,
-        )?;
+        };
+        pack(ready, &self.params, given, address)?;
         let words = start..ready.words.len();
         let starts = first..ready.starts.len();
         let each = launches.into_iter().map(|(entry, grid)| Put {

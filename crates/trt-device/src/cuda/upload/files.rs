@@ -45,7 +45,7 @@ pub struct Transfers {
 
 /// What is in memory that is a mapping of the device: what there is to know lies in [`Files`].
 #[derive(Debug)]
-pub(in crate::cuda) struct Kept;
+pub(in crate::cuda) struct OwnMapping;
 
 /// All mapped files of a device.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Files {
 
     /// Makes a mapping of a whole file known.
     pub fn map(self: &Arc<Files>, device: DeviceId, file: MappedFile) -> Memory {
-        let memory = Memory::mapped(device, file.clone(), Kept);
+        let memory = Memory::mapped(device, file.clone(), OwnMapping);
         if file.map.is_empty() {
             return memory;
         }

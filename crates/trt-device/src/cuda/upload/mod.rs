@@ -9,5 +9,5 @@ mod ring;
 mod settle;
 
 pub use files::Transfers;
-pub(super) use files::{Files, Kept};
+pub(super) use files::{Files, OwnMapping};
 pub(super) use pull::Pull;
