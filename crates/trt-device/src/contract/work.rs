@@ -21,7 +21,7 @@ pub struct Tiles {
 #[derive(Clone, Debug)]
 pub enum Work {
     /// Runs a kernel. `args` are in the kernel's order. For ranged products `tiles` may name the
-    /// rows of each weight ([`Kernel::streamed`]) that the launch covers; those arguments are
+    /// rows of each weight ([`Kernel::streamed`](trt_kernel::Kernel::streamed)) that the launch covers; those arguments are
     /// then not used. Of a group with tiles only the products run that have rows, and its other
     /// parts do not. A kernel's elements are computed side by side: no byte that is written for one
     /// may be read or written for another, which the submitter vouches for, as for events.
@@ -32,7 +32,7 @@ pub enum Work {
         env: Env,
         /// One slice per argument.
         args: Vec<Slice>,
-        /// The rows of each weight, in the order of [`Kernel::streamed`]; none: everything.
+        /// The rows of each weight, in the order of [`Kernel::streamed`](trt_kernel::Kernel::streamed); none: everything.
         tiles: Vec<Tiles>,
         /// Working memory of at least [`Executable::scratch`] bytes, if it needs any.
         scratch: Option<Slice>,

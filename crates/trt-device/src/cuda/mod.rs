@@ -34,11 +34,11 @@ use upload::{Files, Pull};
 ///
 /// What can be seen to be wrong when work is submitted is returned at once, and nothing of that
 /// work happens. What a kernel finds wrong, such as an id outside of its table, comes back from
-/// the next [`Device::synchronize`] or [`Device::read`] of its stream or of one that waited for
+/// the next [`Device::synchronize`](crate::Device::synchronize) or [`Device::read`](crate::Device::read) of its stream or of one that waited for
 /// it; work behind it has run by then, on bytes that mean nothing. An error that ends the device
 /// for this process is returned by every call from then on.
 ///
-/// [`Device::load`] may be called by several threads: different kernels are then assembled
+/// [`Device::load`](crate::Device::load) may be called by several threads: different kernels are then assembled
 /// beside each other, equal ones once.
 pub struct Cuda {
     info: Info,
