@@ -52,6 +52,7 @@ mod kernel;
 pub mod ptx;
 mod sizes;
 mod stored;
+mod sum_order;
 mod text;
 
 pub use access::{Access, Reach, Toucher};
@@ -65,6 +66,7 @@ pub use encoding::{BlockType, Encoding};
 pub use kernel::{
     Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Order, Row,
 };
+pub use sum_order::{Fold, SumOrder, Within};
 
 /// Row ranges of a streamed [`Matmul`] start and end on multiples of this many weight rows
 /// (or at the weight's end).

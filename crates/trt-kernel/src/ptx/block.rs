@@ -3,7 +3,7 @@
 use super::asm::Asm;
 use super::emitted::{Emitted, Extent, Launch, Target};
 use super::scope::{crowded_entry, head, params};
-use crate::Dim;
+use crate::{Dim, SumOrder};
 
 /// One entry and how it is launched.
 pub(super) struct Block {
@@ -15,6 +15,8 @@ pub(super) struct Block {
     pub grid: [Extent; 3],
     /// Bytes of dynamic shared memory.
     pub shared: u32,
+    /// The order in which a product sums, if it is one of few rows.
+    pub order: Option<SumOrder>,
 }
 
 impl Block {
@@ -27,6 +29,7 @@ impl Block {
             crowd: None,
             grid: [grid, Extent::Fixed(1), Extent::Fixed(1)],
             shared: 0,
+            order: None,
         }
     }
 
@@ -45,6 +48,7 @@ impl Block {
                 block: self.threads,
                 shared: self.shared,
                 mapped: false,
+                sums: Vec::new(),
             }],
             maps: Vec::new(),
             scratch: Dim::from(0),

@@ -1,7 +1,7 @@
 //! What the back end hands over: text, parameters, and launches as data.
 
 use super::limits::{self, TooLarge};
-use crate::{Arg, DType, Dim, Env, Var};
+use crate::{Arg, DType, Dim, Env, SumOrder, Var};
 use std::fmt;
 
 /// The most tiles of a weight that one launch may cover.
@@ -265,6 +265,9 @@ pub struct Launch {
     pub shared: u32,
     /// Whether it needs [`Emitted::maps`].
     pub mapped: bool,
+    /// For each product of the kernel in order, the order in which the entry takes each of its sums;
+    /// none where tensor cores or a tile of `f32` lanes decide that.
+    pub sums: Vec<Option<SumOrder>>,
 }
 
 /// A kernel as PTX.
@@ -373,6 +376,9 @@ impl fmt::Display for Launch {
         )?;
         if self.shared > 0 {
             write!(f, " shared {}", self.shared)?;
+        }
+        for order in self.sums.iter().flatten() {
+            write!(f, " sums {order}")?;
         }
         for w in &self.when {
             write!(f, " if {} <= {} <= {}", w.min, w.dim, w.max)?;
