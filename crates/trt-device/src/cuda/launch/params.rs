@@ -137,6 +137,7 @@ mod tests {
             block: 128,
             shared: 64,
             mapped: false,
+            sums: Vec::new(),
         }
     }
 
