@@ -7,7 +7,9 @@
 //! corners of its space: [`Access::reach`] gives them in elements, and [`Reach::bytes`] in bytes of
 //! whatever the argument is written down in.
 
-use crate::{Arg, Body, Dim, Encoding, Env, Group, Inst, Kernel, Left, Operand, Var, View};
+use crate::{
+    Arg, Attention, Body, Dim, Encoding, Env, Inst, Kernel, Left, Move, Operand, Var, View,
+};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -56,13 +58,38 @@ pub struct Reach {
     pub last: i64,
 }
 
-/// An index space of a kernel with all that is touched at its points.
+/// An index space of a kernel with all that is touched at its points. It only refers to the kernel,
+/// since what is written is asked of hundreds of kernels, again and again.
 #[derive(Clone, Debug)]
 pub(crate) struct Walk<'a> {
-    /// Sizes of the axes.
-    pub space: Arc<[Dim]>,
-    /// What is touched, in order.
-    pub accesses: Vec<Access<'a>>,
+    sizes: Sizes<'a>,
+    touched: Touched<'a>,
+    /// The number of the first of the arguments that are named here.
+    first: u16,
+}
+
+/// Sizes of the axes of an index space.
+#[derive(Clone, Debug)]
+enum Sizes<'a> {
+    Given(&'a [Dim]),
+    Made(Vec<Size<'a>>),
+}
+
+/// Size of an axis.
+#[derive(Clone, Copy, Debug)]
+enum Size<'a> {
+    Dim(&'a Dim),
+    Number(usize),
+}
+
+/// What is touched at each point of a space.
+#[derive(Clone, Debug)]
+enum Touched<'a> {
+    Body(&'a Body),
+    Move(&'a Move),
+    Operand(&'a Operand, Toucher),
+    Result(&'a Operand),
+    Table(Arg),
 }
 
 impl Access<'_> {
@@ -172,22 +199,107 @@ fn each_once(args: impl Iterator<Item = Arg>) -> Vec<Arg> {
     args.filter(|arg| seen.insert(*arg)).collect()
 }
 
+impl<'a> Walk<'a> {
+    fn new(sizes: Sizes<'a>, touched: Touched<'a>) -> Walk<'a> {
+        Walk {
+            sizes,
+            touched,
+            first: 0,
+        }
+    }
+
+    fn over(sizes: &[Size<'a>], touched: Touched<'a>) -> Walk<'a> {
+        Walk::new(Sizes::Made(sizes.to_vec()), touched)
+    }
+
+    /// Sizes of the axes.
+    pub fn space(&self) -> Vec<Dim> {
+        match &self.sizes {
+            Sizes::Given(sizes) => sizes.to_vec(),
+            Sizes::Made(sizes) => sizes.iter().map(Size::dim).collect(),
+        }
+    }
+
+    /// What is touched, in order: the argument, the view, and whether it is written. A table has
+    /// no view of its own: it is touched as a whole.
+    pub fn each(&self) -> impl Iterator<Item = (Arg, Option<&'a View>, bool)> + use<'a> {
+        let of = |operand: &'a Operand, writes| (operand.arg, Some(&operand.view), writes);
+        let (body, [one, other]) = match self.touched {
+            Touched::Body(body) => (Some(body), [None; 2]),
+            Touched::Move(k) => {
+                let both = [(Arg(0), Some(&k.src), false), (Arg(1), Some(&k.dst), true)];
+                (None, both.map(Some))
+            }
+            Touched::Operand(operand, _) => (None, [Some(of(operand, false)), None]),
+            Touched::Result(operand) => (None, [Some(of(operand, true)), None]),
+            Touched::Table(table) => (None, [Some((table, None, false)), None]),
+        };
+        let loads_and_stores = body.into_iter().flat_map(Body::accesses);
+        let all = loads_and_stores.map(|(arg, view, writes)| (arg, Some(view), writes));
+        let first = self.first;
+        let all = all.chain(one).chain(other);
+        all.map(move |(arg, view, writes)| (Arg(first + arg.0), view, writes))
+    }
+
+    fn by(&self) -> Toucher {
+        match self.touched {
+            Touched::Body(_) | Touched::Move(_) => Toucher::Body,
+            Touched::Operand(_, by) => by,
+            Touched::Result(_) => Toucher::Operand,
+            Touched::Table(_) => Toucher::Table,
+        }
+    }
+
+    fn accesses(&self) -> impl Iterator<Item = Access<'a>> + use<'a> {
+        let space: Arc<[Dim]> = self.space().into();
+        let by = self.by();
+        self.each().map(move |(arg, view, writes)| Access {
+            arg,
+            view: match view {
+                Some(view) => Cow::Borrowed(view),
+                None => Cow::Owned(View::contiguous(&space)),
+            },
+            space: space.clone(),
+            writes,
+            by,
+        })
+    }
+}
+
+impl Size<'_> {
+    fn dim(&self) -> Dim {
+        match *self {
+            Size::Dim(dim) => dim.clone(),
+            Size::Number(n) => Dim::from(n),
+        }
+    }
+}
+
 impl Kernel {
-    /// All that a launch touches. An attention's result comes last; what is before it comes
-    /// right before that.
+    /// All that a launch touches: operands, then what bodies load and store. An attention's result
+    /// comes last, right behind what its rows touch that run first.
     pub fn accesses(&self) -> Vec<Access<'_>> {
-        let walks = self.walks().into_iter();
-        walks.flat_map(|walk| walk.accesses).collect()
+        self.walks().iter().flat_map(Walk::accesses).collect()
     }
 
     /// The arguments that a launch writes, in order of first store; an attention's result comes
     /// last.
     pub fn written(&self) -> Vec<Arg> {
-        let args = self.args().len();
-        let stored = self.accesses().into_iter().filter(|access| access.writes);
+        let args = match self {
+            Kernel::Attention(k) => k.args.len(),
+            _ => usize::MAX,
+        };
+        let walks = self.walks();
+        let stored = walks
+            .iter()
+            .flat_map(Walk::each)
+            .filter(|(.., writes)| *writes);
         // Memory of the launch's own is no argument.
-        let stored = stored.filter(|access| (access.arg.0 as usize) < args);
-        each_once(stored.map(|access| access.arg))
+        each_once(
+            stored
+                .map(|(arg, ..)| arg)
+                .filter(|arg| (arg.0 as usize) < args),
+        )
     }
 
     /// The arguments that may be given as tiles: the weights of ranged products.
@@ -201,109 +313,69 @@ impl Kernel {
     }
 
     fn touched_by(&self, by: impl Fn(Toucher) -> bool) -> Vec<Arg> {
-        let all = self.accesses().into_iter();
-        all.filter(|a| by(a.by)).map(|a| a.arg).collect()
+        let walks = self.walks().into_iter().filter(|walk| by(walk.by()));
+        let args = walks.flat_map(|walk| walk.each());
+        args.map(|(arg, ..)| arg).collect()
     }
 
     /// The index spaces, also those at whose points nothing is touched; of a group those of all
     /// its parts.
     pub(crate) fn walks(&self) -> Vec<Walk<'_>> {
         match self {
-            Kernel::Row(k) => vec![of_body(&k.space, &k.body)],
+            Kernel::Row(k) => vec![Walk::new(Sizes::Given(&k.space), Touched::Body(&k.body))],
             Kernel::Matmul(k) => {
-                let left = [&k.batch, &k.m, &k.k];
-                let by = Toucher::Right { ranged: k.ranged };
+                let [batch, m, n, depth] = [&k.batch, &k.m, &k.n, &k.k].map(Size::Dim);
+                let left = match &k.a {
+                    Left::Stored(a) => Touched::Operand(a, Toucher::Operand),
+                    Left::Computed { body, .. } => Touched::Body(body),
+                };
+                let right = Touched::Operand(&k.b, Toucher::Right { ranged: k.ranged });
                 vec![
-                    match &k.a {
-                        Left::Stored(a) => of_operand(left, a, Toucher::Operand),
-                        Left::Computed { body, .. } => of_body(&made(left), body),
-                    },
-                    of_operand([&k.batch, &k.n, &k.k], &k.b, by),
-                    of_body(&made([&k.batch, &k.m, &k.n]), &k.epilogue),
+                    Walk::over(&[batch, m, depth], left),
+                    Walk::over(&[batch, n, depth], right),
+                    Walk::over(&[batch, m, n], Touched::Body(&k.epilogue)),
                 ]
             }
             Kernel::Attention(k) => of_attention(k),
             Kernel::Gather(k) => {
-                let [cols, entries] = [k.cols, k.entries].map(Dim::from);
-                let table = made([&entries, &cols]);
-                let whole = Cow::Owned(View::contiguous(&table));
+                let (rows, cols) = (Size::Dim(&k.rows), Size::Number(k.cols));
+                let ids = Touched::Operand(&k.ids, Toucher::Operand);
+                let entries = Size::Number(k.entries);
                 vec![
-                    of_operand([&k.rows], &k.ids, Toucher::Operand),
-                    walk(&table, [(k.table, whole, false)], Toucher::Table),
-                    of_body(&made([&k.rows, &cols]), &k.body),
+                    Walk::over(&[rows], ids),
+                    Walk::over(&[entries, cols], Touched::Table(k.table)),
+                    Walk::over(&[rows, cols], Touched::Body(&k.body)),
                 ]
             }
-            Kernel::Move(k) => {
-                let both = [(Arg(0), &k.src, false), (Arg(1), &k.dst, true)];
-                let both = both.map(|(arg, view, writes)| (arg, Cow::Borrowed(view), writes));
-                vec![walk(&k.space, both, Toucher::Body)]
-            }
-            Kernel::Group(k) => of_group(self, k),
+            Kernel::Move(k) => vec![Walk::new(Sizes::Given(&k.space), Touched::Move(k))],
+            Kernel::Group(_) => self.numbered_parts().flat_map(of_part).collect(),
         }
     }
 }
 
-fn of_attention(k: &crate::Attention) -> Vec<Walk<'_>> {
-    let [heads, kv_heads] = [k.heads, k.kv_heads].map(Dim::from);
-    let [dim, value] = [k.head_dim, k.value_dim].map(Dim::from);
-    let queries = |last| [&k.batch, &heads, &k.queries, last];
-    let keys = |last| [&k.batch, &kv_heads, &k.keys, last];
-    let mut out = of_operand(queries(&value), &k.out, Toucher::Operand);
-    out.accesses.iter_mut().for_each(|a| a.writes = true);
+fn of_attention(k: &Attention) -> Vec<Walk<'_>> {
+    let [batch, queries, keys] = [&k.batch, &k.queries, &k.keys].map(Size::Dim);
+    let [heads, kv_heads] = [k.heads, k.kv_heads].map(Size::Number);
+    let [dim, value] = [k.head_dim, k.value_dim].map(Size::Number);
+    let read = |operand| Touched::Operand(operand, Toucher::Operand);
     let mut walks = vec![
-        of_operand(queries(&dim), &k.q, Toucher::Operand),
-        of_operand(keys(&dim), &k.k, Toucher::Operand),
-        of_operand(keys(&value), &k.v, Toucher::Operand),
-        of_body(&made(queries(&k.keys)), &k.score),
+        Walk::over(&[batch, heads, queries, dim], read(&k.q)),
+        Walk::over(&[batch, kv_heads, keys, dim], read(&k.k)),
+        Walk::over(&[batch, kv_heads, keys, value], read(&k.v)),
+        Walk::over(&[batch, heads, queries, keys], Touched::Body(&k.score)),
     ];
-    walks.extend(k.before.iter().map(|row| of_body(&row.space, &row.body)));
-    walks.push(out);
+    let before = k.before.iter();
+    walks.extend(before.map(|row| Walk::new(Sizes::Given(&row.space), Touched::Body(&row.body))));
+    let out = Touched::Result(&k.out);
+    walks.push(Walk::over(&[batch, heads, queries, value], out));
     walks
 }
 
-/// Those of the parts, with the numbers that the group gives their arguments.
-fn of_group<'a>(group: &'a Kernel, k: &'a Group) -> Vec<Walk<'a>> {
-    let mut walks = Vec::with_capacity(3 * k.parts.len());
-    for (first, part) in group.numbered_parts() {
-        let mut own = part.walks();
-        let all = own.iter_mut().flat_map(|walk| &mut walk.accesses);
-        all.for_each(|access| access.arg.0 += first);
-        walks.extend(own);
-    }
-    walks
-}
-
-fn of_body<'a>(space: &[Dim], body: &'a Body) -> Walk<'a> {
-    let all = body.accesses();
-    let all = all.map(|(arg, view, writes)| (arg, Cow::Borrowed(view), writes));
-    walk(space, all, Toucher::Body)
-}
-
-/// An operand that is read.
-fn of_operand<'a, const N: usize>(space: [&Dim; N], operand: &'a Operand, by: Toucher) -> Walk<'a> {
-    let view = Cow::Borrowed(&operand.view);
-    walk(&made(space), [(operand.arg, view, false)], by)
-}
-
-fn made<const N: usize>(space: [&Dim; N]) -> [Dim; N] {
-    space.map(Dim::clone)
-}
-
-fn walk<'a>(
-    space: &[Dim],
-    accesses: impl IntoIterator<Item = (Arg, Cow<'a, View>, bool)>,
-    by: Toucher,
-) -> Walk<'a> {
-    let space: Arc<[Dim]> = space.into();
-    let access = |(arg, view, writes)| Access {
-        arg,
-        view,
-        space: space.clone(),
-        writes,
-        by,
-    };
-    Walk {
-        accesses: accesses.into_iter().map(access).collect(),
-        space,
-    }
+/// Those of a part, with the numbers that the group gives its arguments.
+fn of_part((first, part): (u16, &Kernel)) -> impl Iterator<Item = Walk<'_>> {
+    let own = part.walks().into_iter();
+    own.map(move |walk| Walk {
+        first: walk.first + first,
+        ..walk
+    })
 }

@@ -31,9 +31,10 @@ pub(crate) fn check(kernel: &Kernel) -> Checked {
         return Ok(());
     }
     kernel.walks().iter().try_for_each(|walk| {
-        points(&walk.space)?;
-        let mut views = walk.accesses.iter().map(|access| &access.view);
-        views.try_for_each(|view| reach(view, &walk.space))
+        let space = walk.space();
+        points(&space)?;
+        let mut views = walk.each().filter_map(|(_, view, _)| view);
+        views.try_for_each(|view| reach(view, &space))
     })
 }
 
