@@ -9,14 +9,14 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("contract", &[]),
     ("system", &["contract"]),
     ("cpu", &["contract", "system"]),
-    ("gpu", &["contract"]),
+    ("gpu", &["contract", "system"]),
     ("host", &["contract", "system", "cpu"]),
     ("cuda/driver", &["contract"]),
     (
         "cuda/launch",
         &["contract", "system", "cpu", "gpu", "cuda/driver"],
     ),
-    ("cuda/upload", &["contract", "system", "cuda/driver"]),
+    ("cuda/upload", &["contract", "gpu", "cuda/driver"]),
     (
         "cuda/record",
         &["contract", "gpu", "cuda/driver", "cuda/launch"],

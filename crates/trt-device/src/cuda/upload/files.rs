@@ -14,13 +14,13 @@
 //!
 //! Mappings of one file share one entry: their pages are the same.
 
-use super::ahead::Ahead;
-use super::chunks::{self, AHEAD};
 use super::pull::Pull;
 use super::registry::{Chunk, State, unknown};
 use super::ring::Ring;
 use crate::contract::MappedFile;
 use crate::cuda::driver::{Bound, Context, Pinned, RawStream, Registration};
+use crate::gpu::Ahead;
+use crate::gpu::chunks::{self, AHEAD};
 use crate::{DeviceId, Error, Memory, Slice};
 use memmap2::Mmap;
 use std::ops::Range;

@@ -1,7 +1,5 @@
 //! Bytes of mapped files on their way to the device, and where kernels read them in place.
 
-mod ahead;
-mod chunks;
 mod files;
 mod pull;
 mod registry;

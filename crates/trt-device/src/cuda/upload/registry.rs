@@ -4,9 +4,9 @@
 //! `registered` is the sum of the registered chunks, `copied` that of the copies, and an entry
 //! lives as long as a mapping of its file does.
 
-use super::chunks;
 use crate::contract::{Changed, MappedFile};
 use crate::cuda::driver::{Pinned, Registration};
+use crate::gpu::chunks;
 use crate::{Error, Slice};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;

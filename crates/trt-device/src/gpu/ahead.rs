@@ -21,7 +21,7 @@ const THREADS: usize = 4;
 
 /// The threads of a device.
 #[derive(Debug, Default)]
-pub(in crate::cuda) struct Ahead(OnceLock<Threads>);
+pub(crate) struct Ahead(OnceLock<Threads>);
 
 #[derive(Debug)]
 struct Threads {

@@ -6,24 +6,24 @@
 use std::ops::Range;
 
 /// Bytes of a chunk; a multiple of every page size.
-pub(in crate::cuda) const CHUNK: usize = 32 << 20;
+pub(crate) const CHUNK: usize = 32 << 20;
 
 /// Chunks beyond the one in use whose pages are brought ahead.
-pub(in crate::cuda) const AHEAD: usize = 6;
+pub(crate) const AHEAD: usize = 6;
 
 /// How many chunks a file of `len` bytes has.
-pub(in crate::cuda) fn count(len: usize) -> usize {
+pub(crate) fn count(len: usize) -> usize {
     len.div_ceil(CHUNK)
 }
 
 /// The bytes of chunk `index` of a file of `len` bytes.
-pub(in crate::cuda) fn bytes(index: usize, len: usize) -> Range<usize> {
+pub(crate) fn bytes(index: usize, len: usize) -> Range<usize> {
     let start = index.saturating_mul(CHUNK).min(len);
     start..start.saturating_add(CHUNK).min(len)
 }
 
 /// The chunks that a range of bytes touches.
-pub(in crate::cuda) fn touched(range: &Range<usize>) -> Range<usize> {
+pub(crate) fn touched(range: &Range<usize>) -> Range<usize> {
     match range.is_empty() {
         true => 0..0,
         false => range.start / CHUNK..range.end.div_ceil(CHUNK),
@@ -31,7 +31,7 @@ pub(in crate::cuda) fn touched(range: &Range<usize>) -> Range<usize> {
 }
 
 /// A range of bytes cut where chunks end, each part with its chunk.
-pub(in crate::cuda) fn parts(range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+pub(crate) fn parts(range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
     touched(&range).map(move |chunk| {
         let start = range.start.max(chunk * CHUNK);
         (chunk, start..range.end.min((chunk + 1) * CHUNK))
