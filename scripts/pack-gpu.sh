@@ -12,7 +12,7 @@ mkdir -p "$out"
 programs=$(cargo build --profile bench --locked --workspace --message-format=json \
     --bin candle-trt --example random_llama --example resource_management)
 built=$(cargo test --profile bench --locked --workspace --no-run --message-format=json \
-    --test gpu --test cuda --test cuda_kernels --bench budget_latency)
+    --test gpu --test cuda --test cuda_kernels --test handles --bench budget_latency)
 unit_tests=$(cargo test --profile bench --locked -p trt-device --lib --no-run --message-format=json)
 # The last artefact of this kind that is an executable of this name.
 executable() { # KIND NAME
@@ -25,6 +25,7 @@ print(found[-1])' "$1" "$2"
 cp "$(executable test gpu <<< "$built")" "$out/gpu-tests"
 cp "$(executable test cuda <<< "$built")" "$out/device-tests"
 cp "$(executable test cuda_kernels <<< "$built")" "$out/device-kernel-tests"
+cp "$(executable test handles <<< "$built")" "$out/device-handle-tests"
 cp "$(executable lib trt_device <<< "$unit_tests")" "$out/device-unit-tests"
 cp "$(executable bench budget_latency <<< "$built")" "$out/budget-latency"
 cp "$(executable bin candle-trt <<< "$programs")" "$out/candle-trt"

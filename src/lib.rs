@@ -49,9 +49,10 @@ pub use trt_graph as graph;
 /// Devices to run on, and what the process holds.
 pub mod device {
     pub use trt_device::{
-        AnonPeak, Claim, ControlGroups, Cuda, Device, Error, Event, Executable, Graph, Host,
-        HostMode, Info, Memory, OwnedStream, Paging, ProcessMemory, Residency, Slice, Stream,
-        Tiles, Transfers, Work, open,
+        AnonPeak, Call, Claim, ControlGroups, Cuda, Device, DeviceId, Error, Event, Executable,
+        ExecutableInfo, Ferry, Graph, Host, HostFallback, HostMode, Info, LaunchError, MappedFile,
+        Memory, OverStream, OwnedStream, Paging, ProcessMemory, Residency, Room, Slice, Stream,
+        Tiles, Transfers, Work, host_team, open,
     };
 }
 

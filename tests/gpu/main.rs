@@ -16,6 +16,8 @@ mod cut;
 mod engines;
 mod errors;
 mod extent;
+#[path = "../../crates/trt-device/tests/support/forward.rs"]
+mod forward;
 mod kernels;
 mod limits;
 mod mapped;

@@ -35,28 +35,25 @@
 //! # Ok::<(), trt_device::Error>(())
 //! ```
 
-mod by_host;
-mod cuda;
-mod device;
-mod error;
-mod groups;
-mod host;
-mod mapping;
-mod memory;
-mod open;
-mod owned;
-mod process;
-mod room;
-mod shared;
+#![warn(clippy::missing_errors_doc)]
 
+mod contract;
+mod cpu;
+mod cuda;
+mod gpu;
+mod host;
+mod open;
+mod system;
+
+pub use contract::{
+    ALIGN, Call, Claim, Device, DeviceId, Error, Event, Executable, ExecutableInfo, Graph, Info,
+    LaunchError, MappedFile, Memory, OwnedStream, Paging, Residency, Room, Slice, Stream, Tiles,
+    Work,
+};
+pub use cpu::{Ferry, HostFallback, OverStream, host_team};
 pub use cuda::{Cuda, CudaInfo, Transfers};
-pub use device::{Device, Event, Executable, Graph, Info, Paging, Residency, Stream, Tiles, Work};
-pub use error::Error;
-pub use groups::ControlGroups;
 pub use host::{Host, HostMode};
-pub use memory::{ALIGN, Memory, Slice};
 pub use open::open;
-pub use owned::OwnedStream;
-pub use process::{AnonPeak, ProcessMemory, trim_host_memory};
-pub use room::Claim;
-pub use shared::{memory_file, seal_size};
+pub use system::{
+    AnonPeak, ControlGroups, ProcessMemory, memory_file, seal_size, trim_host_memory,
+};

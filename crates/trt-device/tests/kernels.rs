@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use trt_device::{Device, Error, Executable, Host, Paging, Residency, Slice, Stream, Tiles, Work};
 use trt_kernel::{
-    Arg, Binary, BodyBuilder, DType, Dim, Env, Inst, Kernel, Matmul, Operand, Row, Unary, Var, View,
+    Arg, Binary, BodyBuilder, DType, Dim, Encoding, Env, Inst, Kernel, Matmul, Operand, Row, Unary,
+    Var, View,
 };
 
 /// `a2[i] = silu(a0[i]) * a1[i]` over `v0` elements.
@@ -43,7 +44,7 @@ fn project() -> Kernel {
         m: Dim::from(1),
         n: Dim::from(N),
         k: Dim::from(K),
-        args: vec![DType::F32; 3],
+        args: Encoding::plain([DType::F32; 3]),
         a: Operand {
             arg: Arg(0),
             view: view([K as i64, K as i64, 1]),
@@ -309,4 +310,43 @@ fn a_stream_that_waits_for_a_failed_one_fails_with_it_and_nobody_hangs() {
     for stream in streams {
         device.synchronize(stream).unwrap();
     }
+}
+
+/// `out[i] = a[i] + a[i]` with the result over its operand.
+#[test]
+fn a_kernel_may_write_over_what_it_reads() {
+    let space = vec![Dim::from(1), Dim::from(3)];
+    let view = View::contiguous(&space);
+    let mut body = BodyBuilder::new();
+    let a = body.load(Arg(0), view.clone());
+    let sum = body.binary(Binary::Add, a, a);
+    body.store(Arg(1), view, sum);
+    let kernel = Kernel::Row(Row {
+        space,
+        args: vec![DType::F32; 2],
+        body: body.finish(),
+    });
+    let device = Host::discrete().without("row");
+    let executable = device.load(&kernel).unwrap();
+    assert!(executable.by_host().is_some_and(|why| why.contains("row")));
+    let stream = device.stream("s").unwrap();
+    let place = device.allocate(12).unwrap().whole();
+    let bytes = |v: [f32; 3]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let dst = place.clone();
+    let write = Work::Write {
+        dst,
+        bytes: bytes([1.0, 2.0, 3.0]),
+    };
+    device.submit(stream, write).unwrap();
+    let launch = Work::Launch {
+        executable,
+        env: Env::default(),
+        args: vec![place.clone(), place.clone()],
+        tiles: Vec::new(),
+        scratch: None,
+    };
+    device.submit(stream, launch).unwrap();
+    let mut out = vec![0; 12];
+    device.read(stream, &place, &mut out).unwrap();
+    assert_eq!(out, bytes([2.0, 4.0, 6.0]));
 }

@@ -10,11 +10,11 @@ use crate::engine::Inner;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use trt_alloc::Purpose;
-use trt_device::Device;
+use trt_device::{Device, DeviceId};
 use trt_stream::{Demand, share};
 
-/// Every engine of the process, with the address of its device, which lives as long as the engine.
-static ENGINES: Mutex<Vec<(usize, Weak<Inner>)>> = Mutex::new(Vec::new());
+/// Every engine of the process, with its device.
+static ENGINES: Mutex<Vec<(DeviceId, Weak<Inner>)>> = Mutex::new(Vec::new());
 
 /// The part of the device's memory that is left alone, for what the driver and others take without
 /// being asked: kernels, streams, pieces that are rounded up.
@@ -26,19 +26,15 @@ fn reserve(device: &dyn Device) -> u64 {
 pub(crate) fn enter(engine: &Arc<Inner>) {
     let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
     engines.retain(|(_, e)| e.strong_count() > 0);
-    engines.push((address(&engine.device), Arc::downgrade(engine)));
+    engines.push((engine.device.info().id, Arc::downgrade(engine)));
 }
 
 /// The engines on a device.
 fn on(device: &Arc<dyn Device>) -> Vec<Arc<Inner>> {
     let engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-    let here = engines.iter().filter(|(at, _)| *at == address(device));
+    let here = engines.iter().filter(|(on, _)| *on == device.info().id);
     // An engine that ends while it is looked at is dropped by the caller, after the lock.
     here.filter_map(|(_, e)| e.upgrade()).collect()
-}
-
-pub(crate) fn address(device: &Arc<dyn Device>) -> usize {
-    Arc::as_ptr(device).cast::<()>() as usize
 }
 
 /// What an engine holds for its weights.

@@ -11,13 +11,13 @@
 //! look only.
 
 use crate::engine::Inner;
-use crate::neighbours::{self, address};
+use crate::neighbours;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use trt_device::Device;
+use trt_device::{Device, DeviceId};
 use trt_stream::{Demand, Request};
 
-/// The addresses of the devices that somebody plans on.
-static PLANNED: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+/// The devices that somebody plans on.
+static PLANNED: Mutex<Vec<DeviceId>> = Mutex::new(Vec::new());
 static ENDED: Condvar = Condvar::new();
 
 /// The right to plan on a device, which one at a time has.
@@ -33,7 +33,7 @@ pub(crate) enum Newcomer<'a> {
     Fixed(u64),
 }
 
-fn planned() -> MutexGuard<'static, Vec<usize>> {
+fn planned() -> MutexGuard<'static, Vec<DeviceId>> {
     // What is done under this lock cannot panic half-way.
     PLANNED.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -41,10 +41,10 @@ fn planned() -> MutexGuard<'static, Vec<usize>> {
 impl Planning {
     /// Waits until nobody else plans on the device.
     pub fn on(device: &Arc<dyn Device>) -> Planning {
-        let at = address(device);
-        let taken = |devices: &mut Vec<usize>| devices.contains(&at);
+        let id = device.info().id;
+        let taken = |devices: &mut Vec<DeviceId>| devices.contains(&id);
         let waited = ENDED.wait_while(planned(), taken);
-        waited.unwrap_or_else(PoisonError::into_inner).push(at);
+        waited.unwrap_or_else(PoisonError::into_inner).push(id);
         let device = device.clone();
         Planning { device }
     }
@@ -78,8 +78,8 @@ impl Planning {
 
 impl Drop for Planning {
     fn drop(&mut self) {
-        let at = address(&self.device);
-        planned().retain(|device| *device != at);
+        let id = self.device.info().id;
+        planned().retain(|device| *device != id);
         ENDED.notify_all();
     }
 }

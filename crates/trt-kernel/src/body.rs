@@ -9,7 +9,6 @@
 
 use crate::{DType, Dim, Var};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 /// The index of a kernel argument (a pointer given at launch).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -236,7 +235,7 @@ impl Body {
                     None => return Err(BodyError::Order { at, operand: r.0 }),
                 }
             }
-            if let Inst::Load(a, _) | Inst::Store(a, _, _) = inst
+            if let Some((a, ..)) = inst.access()
                 && a.0 as usize >= args.len()
             {
                 return Err(BodyError::Arg {
@@ -290,22 +289,6 @@ impl Body {
             }
         }
         Ok(())
-    }
-
-    /// Whether it loads or stores an argument.
-    pub fn touches(&self, arg: Arg) -> bool {
-        let is = |i: &Inst| matches!(i, Inst::Load(a, _) | Inst::Store(a, ..) if *a == arg);
-        self.insts.iter().any(is)
-    }
-
-    /// The arguments that are stored to, in order of first store.
-    pub fn stores(&self) -> Vec<Arg> {
-        let mut seen = BTreeSet::new();
-        let stored = self.insts.iter().filter_map(|inst| match inst {
-            Inst::Store(a, _, _) => Some(*a),
-            _ => None,
-        });
-        stored.filter(|a| seen.insert(*a)).collect()
     }
 
     /// The register that [`Inst::Yield`] names, if any.

@@ -2,8 +2,7 @@
 
 use crate::sizes;
 use crate::{
-    Arg, Attention, Body, BodyError, DType, Dim, Encoding, Inst, Kernel, Left, Operand, Order, Row,
-    View,
+    Arg, Attention, Body, BodyError, DType, Dim, Encoding, Kernel, Left, Operand, Order, Row, View,
 };
 
 /// What [`Kernel::check`] can find wrong.
@@ -205,12 +204,8 @@ fn ahead(k: &Attention, rows: &[Row]) -> Result<(), KernelError> {
             format!("{} and {} arguments", row.args.len(), k.args.len()),
         )?;
         Kernel::Row(row.clone()).check()?;
-        fits &= row.body.insts.iter().all(|inst| match inst {
-            Inst::Load(arg, view) | Inst::Store(arg, view, _) if *arg == own => {
-                inside(view, &row.space)
-            }
-            _ => true,
-        });
+        let mut each = row.body.accesses();
+        fits &= each.all(|(arg, view, _)| arg != own || inside(view, &row.space));
     }
     ensure(fits, format!("queries outside of {room:?} elements"))
 }

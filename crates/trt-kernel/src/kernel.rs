@@ -5,7 +5,6 @@
 
 use crate::{Arg, Body, DType, Dim, Encoding, Inst, View};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 /// Everything the back ends can run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -207,12 +206,7 @@ impl Left {
             Left::Stored(a) => return vec![a.arg],
             Left::Computed { body, .. } => body,
         };
-        let mut seen = BTreeSet::new();
-        let loaded = body.insts.iter().filter_map(|inst| match inst {
-            Inst::Load(a, _) => Some(*a),
-            _ => None,
-        });
-        loaded.filter(|a| seen.insert(*a)).collect()
+        body.loads()
     }
 
     /// Whether another one is the same, given the same arguments in order of first use.
@@ -348,14 +342,6 @@ impl Attention {
         };
         Some((&self.before, attention))
     }
-
-    /// The arguments that a launch writes: its result comes last.
-    fn written(&self) -> Vec<Arg> {
-        let own = self.own();
-        let rows = self.before.iter().flat_map(|row| row.body.stores());
-        let rows = rows.filter(|arg| Some(*arg) != own);
-        rows.chain([self.out.arg]).collect()
-    }
 }
 
 impl Kernel {
@@ -403,34 +389,5 @@ impl Kernel {
             *next += part.args().len() as u16;
             Some((first, part))
         })
-    }
-
-    /// The arguments that may be given as tiles: the weights of ranged products.
-    pub fn streamed(&self) -> Vec<Arg> {
-        let each = self.numbered_parts();
-        each.filter_map(|(first, part)| match part {
-            Kernel::Matmul(k) if k.ranged => Some(Arg(first + k.b.arg.0)),
-            _ => None,
-        })
-        .collect()
-    }
-
-    /// The arguments that a launch writes.
-    pub fn written(&self) -> Vec<Arg> {
-        match self {
-            Kernel::Row(k) => k.body.stores(),
-            Kernel::Matmul(k) => k.epilogue.stores(),
-            Kernel::Attention(k) => k.written(),
-            Kernel::Gather(k) => k.body.stores(),
-            Kernel::Move(_) => vec![Arg(1)],
-            Kernel::Group(_) => {
-                let each = self.numbered_parts();
-                let of = each.flat_map(|(first, part)| {
-                    let own = part.written().into_iter();
-                    own.map(move |a| Arg(first + a.0))
-                });
-                of.collect()
-            }
-        }
     }
 }

@@ -41,6 +41,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod access;
 mod body;
 mod check;
 mod dim;
@@ -55,6 +56,7 @@ mod stored;
 mod sum_order;
 mod text;
 
+pub use access::{Access, Reach, Toucher};
 pub use body::{
     Arg, Binary, Body, BodyBuilder, BodyError, Compare, Inst, Reduce, Reg, Ty, Unary, View,
 };

@@ -1,7 +1,7 @@
 //! What sizes a kernel may have, so that whoever makes it ready may divide by them and multiply
 //! them without asking again.
 
-use crate::{Attention, Body, Dim, Inst, Interval, Kernel, Left, Var, View};
+use crate::{Attention, Dim, Interval, Kernel, Var, View};
 
 /// No index space has more points, and no view reaches further, with runtime integers of 1:
 /// products with an element's size and some more still fit 64 bits.
@@ -27,9 +27,14 @@ pub(crate) fn check(kernel: &Kernel) -> Checked {
     if let Some(dim) = kernel.dims().into_iter().find(power) {
         return Err(format!("a size {dim} of a power above {POWER}"));
     }
-    spaces(kernel).iter().try_for_each(|(space, views)| {
-        points(space)?;
-        views.iter().try_for_each(|view| reach(view, space))
+    if let Kernel::Group(_) = kernel {
+        return Ok(());
+    }
+    kernel.walks().iter().try_for_each(|walk| {
+        let space = walk.space();
+        points(&space)?;
+        let mut views = walk.each().filter_map(|(_, view, _)| view);
+        views.try_for_each(|view| reach(view, &space))
     })
 }
 
@@ -87,55 +92,4 @@ fn least(dim: &Dim) -> Option<i64> {
 fn list(space: &[Dim]) -> String {
     let sizes: Vec<String> = space.iter().map(Dim::to_string).collect();
     format!("[{}]", sizes.join(", "))
-}
-
-/// The index spaces of a kernel with the views over them.
-fn spaces(kernel: &Kernel) -> Vec<(Vec<Dim>, Vec<&View>)> {
-    match kernel {
-        Kernel::Row(k) => vec![(k.space.clone(), of_body(&k.body))],
-        Kernel::Matmul(k) => {
-            let [batch, m, n, depth] = [&k.batch, &k.m, &k.n, &k.k].map(Dim::clone);
-            let left = match &k.a {
-                Left::Stored(a) => vec![&a.view],
-                Left::Computed { body, .. } => of_body(body),
-            };
-            vec![
-                (vec![batch.clone(), m.clone(), depth.clone()], left),
-                (vec![batch.clone(), n.clone(), depth], vec![&k.b.view]),
-                (vec![batch, m, n], of_body(&k.epilogue)),
-            ]
-        }
-        Kernel::Attention(k) => {
-            let [h, g, d, v] = [k.heads, k.kv_heads, k.head_dim, k.value_dim].map(Dim::from);
-            let over = |heads: &Dim, rows: &Dim, columns: &Dim, views| {
-                let space = [&k.batch, heads, rows, columns];
-                (space.map(Dim::clone).to_vec(), views)
-            };
-            vec![
-                over(&h, &k.queries, &d, vec![&k.q.view]),
-                over(&g, &k.keys, &d, vec![&k.k.view]),
-                over(&g, &k.keys, &v, vec![&k.v.view]),
-                over(&h, &k.queries, &v, vec![&k.out.view]),
-                over(&h, &k.queries, &k.keys, of_body(&k.score)),
-            ]
-        }
-        Kernel::Gather(k) => {
-            let [cols, entries] = [k.cols, k.entries].map(Dim::from);
-            vec![
-                (vec![k.rows.clone()], vec![&k.ids.view]),
-                (vec![k.rows.clone(), cols.clone()], of_body(&k.body)),
-                (vec![entries, cols], Vec::new()),
-            ]
-        }
-        Kernel::Move(k) => vec![(k.space.clone(), vec![&k.src, &k.dst])],
-        Kernel::Group(_) => Vec::new(),
-    }
-}
-
-fn of_body(body: &Body) -> Vec<&View> {
-    let views = body.insts.iter().filter_map(|inst| match inst {
-        Inst::Load(_, view) | Inst::Store(_, view, _) => Some(view),
-        _ => None,
-    });
-    views.collect()
 }

@@ -4,6 +4,8 @@
 #[allow(dead_code, reason = "the tests of the executor use all of it")]
 #[path = "support/bench.rs"]
 mod bench;
+#[path = "../../trt-device/tests/support/forward.rs"]
+mod forward;
 mod support;
 #[path = "support/thief.rs"]
 mod thief;

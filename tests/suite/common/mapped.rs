@@ -1,12 +1,11 @@
 //! Weight files that are not as they should be: cut while they are open, or with tensors that no type
 //! aligns. What is right on every device is told here once.
 
+use super::forward::{Ask, Forward, Hooks};
 use super::small::CONTEXT;
 use super::tiny::{self, tokens};
 use candle_core::DType;
-use candle_trt::device::{Claim, Device, Event, Executable, Graph, Info, Memory, Paging};
-use candle_trt::device::{Error as DeviceError, Slice, Stream, Work};
-use candle_trt::kernel::Kernel;
+use candle_trt::device::{Device, Error as DeviceError, Stream, Work};
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Error, Profile, Request, TileTarget, Weights};
 use std::fs::File;
@@ -205,9 +204,11 @@ pub fn a_cut_while_streaming_fails_the_call(device: Arc<dyn Device>, by: usize) 
 }
 
 /// A device that cuts a file just before a fetch, when nothing is under way.
+type Cutting = Forward<Cuts>;
+
+/// What is cut, and when.
 #[derive(Debug)]
-pub struct Cutting {
-    inner: Arc<dyn Device>,
+struct Cuts {
     streams: Mutex<Vec<Stream>>,
     /// Fetches until then, the file, and what is left of it.
     planned: Mutex<Option<(usize, Arc<Cut>, usize)>>,
@@ -215,18 +216,20 @@ pub struct Cutting {
 
 impl Cutting {
     fn new(inner: Arc<dyn Device>) -> Arc<Cutting> {
-        Arc::new(Cutting {
-            inner,
+        let cuts = Cuts {
             streams: Mutex::default(),
             planned: Mutex::default(),
-        })
+        };
+        Forward::to(inner, cuts)
     }
+}
 
+impl Cuts {
     fn cut_at_fetch(&self, fetch: usize, file: Arc<Cut>, share: usize) {
         *self.planned.lock().expect("nobody panicked") = Some((fetch, file, share));
     }
 
-    fn before(&self, work: &Work) -> Result<(), DeviceError> {
+    fn before_work(&self, inner: &dyn Device, work: &Work) -> Result<(), DeviceError> {
         let mut planned = self.planned.lock().expect("nobody panicked");
         if !matches!(work, Work::Populate(_) | Work::Upload { .. }) {
             return Ok(());
@@ -234,7 +237,7 @@ impl Cutting {
         match planned.take() {
             Some((0, file, share)) => {
                 for stream in self.streams.lock().expect("nobody panicked").iter() {
-                    self.inner.synchronize(*stream)?;
+                    inner.synchronize(*stream)?;
                 }
                 file.cut(share);
             }
@@ -245,73 +248,15 @@ impl Cutting {
     }
 }
 
-impl Device for Cutting {
-    fn info(&self) -> &Info {
-        self.inner.info()
+impl Hooks for Cuts {
+    fn before(&self, inner: &dyn Device, ask: Ask<'_>) -> Result<(), DeviceError> {
+        match ask {
+            Ask::Submit(_, work) => self.before_work(inner, work),
+            _ => Ok(()),
+        }
     }
 
-    fn free_memory(&self) -> Option<u64> {
-        self.inner.free_memory()
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<Memory, DeviceError> {
-        self.inner.allocate(bytes)
-    }
-
-    fn reserve(&self, bytes: usize) -> Result<Memory, DeviceError> {
-        self.inner.reserve(bytes)
-    }
-
-    fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), DeviceError> {
-        self.inner.commit(memory, bytes)
-    }
-
-    fn claim(&self, bytes: u64) -> Result<Claim, DeviceError> {
-        self.inner.claim(bytes)
-    }
-
-    fn map(
-        &self,
-        name: &Path,
-        file: Arc<File>,
-        map: Arc<memmap2::Mmap>,
-        paging: Paging,
-    ) -> Result<Memory, DeviceError> {
-        self.inner.map(name, file, map, paging)
-    }
-
-    fn load(&self, kernel: &Kernel) -> Result<Executable, DeviceError> {
-        self.inner.load(kernel)
-    }
-
-    fn stream(&self, name: &str) -> Result<Stream, DeviceError> {
-        let stream = self.inner.stream(name)?;
+    fn made(&self, stream: Stream) {
         self.streams.lock().expect("nobody panicked").push(stream);
-        Ok(stream)
-    }
-
-    fn retire(&self, stream: Stream) {
-        self.inner.retire(stream);
-    }
-
-    fn event(&self) -> Result<Event, DeviceError> {
-        self.inner.event()
-    }
-
-    fn record(&self, works: Vec<Work>) -> Result<Graph, DeviceError> {
-        self.inner.record(works)
-    }
-
-    fn submit(&self, stream: Stream, work: Work) -> Result<(), DeviceError> {
-        self.before(&work)?;
-        self.inner.submit(stream, work)
-    }
-
-    fn synchronize(&self, stream: Stream) -> Result<(), DeviceError> {
-        self.inner.synchronize(stream)
-    }
-
-    fn read(&self, stream: Stream, src: &Slice, dst: &mut [u8]) -> Result<(), DeviceError> {
-        self.inner.read(stream, src, dst)
     }
 }

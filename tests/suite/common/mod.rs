@@ -1,6 +1,8 @@
 //! What the integration tests share: tiny random checkpoints of every family, and the model files of
 //! `trt-models` compiled a second time against candle itself.
 
+#[path = "../../../crates/trt-device/tests/support/forward.rs"]
+pub mod forward;
 pub mod hooked;
 #[allow(dead_code, reason = "the tests on a GPU use more of it")]
 pub mod mapped;

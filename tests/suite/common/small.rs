@@ -1,15 +1,13 @@
 //! A small Llama on any device, and a device that refuses memory at will and remembers what it was
 //! asked for.
 
+use super::forward::{Ask, Forward, Hooks};
 use super::tiny::{self, tokens};
 use candle_core::DType;
-use candle_trt::device::{Claim, Device, Event, Executable, Graph, Info, Memory, Paging};
-use candle_trt::device::{Error as DeviceError, Host, Slice, Stream, Work};
+use candle_trt::device::{Device, Error as DeviceError, Host, Memory, Slice, Stream, Work};
 use candle_trt::kernel::Kernel;
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Error, Profile, TileTarget, Weights};
-use std::fs::File;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -58,9 +56,11 @@ pub fn take_all(device: &Arc<dyn Device>, but: u64) -> Memory {
 
 /// A device that does not tell what is free, refuses to commit more than so many bytes of any
 /// reserved range, and remembers what it was asked for; all else is done by another.
+pub type Stingy = Forward<Stinginess>;
+
+/// What is refused, and what was asked for.
 #[derive(Debug)]
-pub struct Stingy {
-    inner: Arc<dyn Device>,
+pub struct Stinginess {
     most: AtomicUsize,
     records: AtomicBool,
     asked: Mutex<Asked>,
@@ -95,15 +95,17 @@ impl Stingy {
 
     /// A device that refuses nothing yet.
     pub fn on(inner: Arc<dyn Device>) -> Arc<Stingy> {
-        Arc::new(Stingy {
-            inner,
+        let stinginess = Stinginess {
             most: AtomicUsize::new(usize::MAX),
             records: AtomicBool::new(true),
             asked: Mutex::default(),
             peek: Mutex::default(),
-        })
+        };
+        Forward::to(inner, stinginess)
     }
+}
 
+impl Stinginess {
     /// Refuses more than this from now on.
     pub fn refuse_above(&self, bytes: usize) {
         self.most.store(bytes, Ordering::SeqCst);
@@ -136,95 +138,40 @@ impl Stingy {
         }
     }
 
-    fn peek(&self, stream: Stream, work: &Work) -> Result<(), DeviceError> {
+    fn peek(&self, inner: &dyn Device, stream: Stream, work: &Work) -> Result<(), DeviceError> {
         let mut peek = self.peek.lock().expect("nobody panicked");
         if let (Peek::At(memory), Work::Launch { .. }) = (&*peek, work) {
             let mut bytes = vec![0; memory.len()];
-            self.inner.read(stream, memory, &mut bytes)?;
+            inner.read(stream, memory, &mut bytes)?;
             *peek = Peek::Seen(bytes);
         }
         Ok(())
     }
 }
 
-impl Device for Stingy {
-    fn info(&self) -> &Info {
-        self.inner.info()
+impl Hooks for Stinginess {
+    fn tells(&self) -> bool {
+        false
     }
 
-    fn free_memory(&self) -> Option<u64> {
-        None
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<Memory, DeviceError> {
-        self.asked().allocations.push(bytes);
-        self.inner.allocate(bytes)
-    }
-
-    fn reserve(&self, bytes: usize) -> Result<Memory, DeviceError> {
-        self.inner.reserve(bytes)
-    }
-
-    fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), DeviceError> {
-        if bytes > self.most.load(Ordering::SeqCst) {
-            return Err(DeviceError::OutOfMemory {
-                device: "stingy".into(),
-                bytes,
-                reason: "it was told to".into(),
-            });
+    fn before(&self, inner: &dyn Device, ask: Ask<'_>) -> Result<(), DeviceError> {
+        match ask {
+            Ask::Allocate(bytes) => self.asked().allocations.push(bytes),
+            Ask::Load(kernel) => self.asked().kernels.push(kernel.clone()),
+            Ask::Stream => self.asked().streams += 1,
+            Ask::Commit(bytes) if bytes > self.most.load(Ordering::SeqCst) => {
+                return Err(DeviceError::OutOfMemory {
+                    device: "stingy".into(),
+                    bytes,
+                    reason: "it was told to".into(),
+                });
+            }
+            Ask::Record if !self.records.load(Ordering::SeqCst) => {
+                return Err(DeviceError::NotRecordable { work: "anything" });
+            }
+            Ask::Submit(stream, work) => self.peek(inner, stream, work)?,
+            Ask::Commit(_) | Ask::Record => {}
         }
-        self.inner.commit(memory, bytes)
-    }
-
-    fn claim(&self, bytes: u64) -> Result<Claim, DeviceError> {
-        self.inner.claim(bytes)
-    }
-
-    fn map(
-        &self,
-        name: &Path,
-        file: Arc<File>,
-        map: Arc<memmap2::Mmap>,
-        paging: Paging,
-    ) -> Result<Memory, DeviceError> {
-        self.inner.map(name, file, map, paging)
-    }
-
-    fn load(&self, kernel: &Kernel) -> Result<Executable, DeviceError> {
-        self.asked().kernels.push(kernel.clone());
-        self.inner.load(kernel)
-    }
-
-    fn stream(&self, name: &str) -> Result<Stream, DeviceError> {
-        self.asked().streams += 1;
-        self.inner.stream(name)
-    }
-
-    fn retire(&self, stream: Stream) {
-        self.inner.retire(stream);
-    }
-
-    fn event(&self) -> Result<Event, DeviceError> {
-        self.inner.event()
-    }
-
-    fn record(&self, works: Vec<Work>) -> Result<Graph, DeviceError> {
-        if !self.records.load(Ordering::SeqCst) {
-            return Err(DeviceError::NotRecordable { work: "anything" });
-        }
-        self.inner.record(works)
-    }
-
-    fn submit(&self, stream: Stream, work: Work) -> Result<(), DeviceError> {
-        self.peek(stream, &work)?;
-        self.inner.submit(stream, work)
-    }
-
-    fn synchronize(&self, stream: Stream) -> Result<(), DeviceError> {
-        self.inner.synchronize(stream)
-    }
-
-    fn read(&self, stream: Stream, src: &Slice, dst: &mut [u8]) -> Result<(), DeviceError> {
-        self.inner.read(stream, src, dst)
+        Ok(())
     }
 }

@@ -6,15 +6,14 @@
 //! wrong is reported when the stream, or one that waited for it, is next waited for.
 
 use super::driver::{Bound, Context, Grid, Pinned, RawEvent, RawStream};
-use super::graph::CudaGraph;
-use super::launch::{Call, CudaExecutable, Ready};
-use super::retire::Retire;
-use super::slots::{Fault, Slot};
-use crate::{Error, Slice, Work};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use super::event::CudaEvent;
+use super::launch::{CudaExecutable, Fault, Integers, Ready, Slot, write_integers};
+use super::record::CudaGraph;
+use crate::gpu::Retire;
+use crate::{Call, Error, LaunchError, Slice, Work};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use trt_kernel::host::HostError;
-use trt_kernel::{Env, Var};
+use trt_kernel::Env;
 
 /// The most that is read through page-locked memory; more comes straight to the caller.
 const STAGED: usize = 1 << 20;
@@ -57,44 +56,12 @@ pub(super) enum Kept {
     Integers(Integers),
 }
 
-/// Runtime integers where a copy finds them.
-pub(super) type Integers = Box<[i64; Var::MAX]>;
-
 /// What a stream had kept, and noted, when it was waited for.
 struct Waited {
     garbage: Garbage,
     replayed: Vec<Arc<CudaGraph>>,
     upstream: u64,
     tables: Vec<usize>,
-}
-
-/// A point in a stream.
-#[derive(Debug)]
-pub(crate) struct CudaEvent {
-    raw: RawEvent,
-    /// One more than the number of the stream of its latest record; 0 before the first.
-    stream: AtomicU32,
-    context: Arc<Context>,
-}
-
-impl CudaEvent {
-    pub(super) fn new(context: &Arc<Context>) -> Result<CudaEvent, Error> {
-        Ok(CudaEvent {
-            context: context.clone(),
-            raw: RawEvent::new(context)?,
-            stream: AtomicU32::new(0),
-        })
-    }
-
-    /// Whether it belongs to this context.
-    pub(super) fn is_of(&self, context: &Arc<Context>) -> bool {
-        Arc::ptr_eq(&self.context, context)
-    }
-
-    /// The stream of its latest record.
-    pub(super) fn recorded_on(&self) -> Option<u32> {
-        self.stream.load(Ordering::Acquire).checked_sub(1)
-    }
 }
 
 /// Batches that are to be dropped once no lock is held, since what is tied to memory may do
@@ -218,7 +185,7 @@ impl CudaStream {
     pub fn record(&self, bound: &Bound<'_>, event: &CudaEvent, id: u32) -> Result<(), Error> {
         let _order = self.lock();
         self.raw.record(bound, &event.raw)?;
-        event.stream.store(id + 1, Ordering::Release);
+        event.recorded(id);
         Ok(())
     }
 
@@ -311,7 +278,7 @@ impl CudaStream {
         Error::Launch {
             kernel: "gather",
             stream: self.name.clone(),
-            source: HostError::Id {
+            source: LaunchError::Id {
                 id: fault.id,
                 row: usize::try_from(fault.row).unwrap_or(0),
                 entries,
@@ -384,23 +351,4 @@ pub(super) fn sweep(context: &Context, all: &[Arc<CudaStream>]) {
             drop(stream.idle_garbage(&bound));
         }
     }
-}
-
-/// Writes runtime integers to device memory in the stream's order. `keep` takes what must be kept
-/// until the stream has come here, also after an error; `to` is the slot of a stream or graph,
-/// which is.
-pub(super) fn write_integers(
-    bound: &Bound<'_>,
-    stream: &RawStream,
-    to: u64,
-    env: Env,
-    keep: impl FnOnce(Integers),
-) -> Result<(), Error> {
-    let values: Integers = Box::new(std::array::from_fn(|v| env.get(Var(v as u8))));
-    let (from, len) = (values.as_ptr().cast::<u8>(), size_of_val(&*values));
-    // SAFETY: the destination is the slot of a stream or graph, which outlives its work; the
-    // source is on the heap and kept below, whatever became of the copy.
-    let put = unsafe { stream.copy_in(bound, to, from, len) };
-    keep(values);
-    put
 }

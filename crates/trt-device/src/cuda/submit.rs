@@ -1,31 +1,27 @@
 //! Work on its way to the driver: what it is given is checked to be of this device, and turned
 //! into addresses.
 
+use super::Cuda;
 use super::driver::Bound;
-use super::graph::CudaGraph;
-use super::launch::{Call, CudaExecutable};
-use super::stream::{CudaEvent, CudaStream};
-use super::{Cuda, DeviceMemory};
-use crate::by_host::OverStream;
-use crate::device::{EventOf, ExecutableOf, GraphOf};
-use crate::memory::intact;
-use crate::{Error, Event, Executable, Graph, Memory, Slice, Stream, Work, host};
+use super::event::CudaEvent;
+use super::launch::{CudaExecutable, DeviceMemory, Loaded};
+use super::record::CudaGraph;
+use super::stream::CudaStream;
+use super::upload::OwnMapping;
+use crate::contract::intact;
+use crate::{Call, Error, Executable, Memory, OverStream, Slice, Stream, Work, host_team};
 use std::sync::Arc;
 
 impl Cuda {
-    fn wrong(&self, what: &'static str) -> Error {
-        Error::WrongDevice {
-            what,
-            device: self.info.name.clone(),
-        }
+    /// Memory of this device.
+    pub(super) fn memory(&self, own: DeviceMemory, bytes: usize) -> Memory {
+        // Only ever an address: no reference to device memory is made on the host.
+        Memory::new(self.info.id, own.address() as *mut u8, bytes, own)
     }
 
     /// Device memory, if it is of this device.
     pub(super) fn of_own<'a>(&self, memory: &'a Memory) -> Result<&'a DeviceMemory, Error> {
-        match memory.on_device() {
-            Some(own) if own.is_of(&self.context) => Ok(own),
-            Some(_) | None => Err(self.wrong("memory")),
-        }
+        memory.open(&self.info)
     }
 
     /// The address of device memory of this device, all of which is real.
@@ -44,7 +40,10 @@ impl Cuda {
         align: u64,
     ) -> Result<u64, Error> {
         match slice.is_mapping() {
-            true => self.files.in_place(bound, slice, align),
+            true => {
+                self.mapping("launch", slice)?;
+                self.files.in_place(bound, slice, align)
+            }
             false => self.own(slice),
         }
     }
@@ -88,17 +87,27 @@ impl Cuda {
         else {
             return None;
         };
-        let ExecutableOf::ByHost(own) = &executable.0 else {
+        let Ok(Loaded::ByHost(own)) = executable.open(&self.info) else {
             return None;
         };
-        let name = match self.on(stream) {
+        let name = match stream.open(&self.info).and_then(|n| self.on(n)) {
             Ok(on) => on.name.clone(),
             Err(error) => return Some(Err(error)),
         };
         let device = self;
         let ferry = OverStream { device, stream };
-        let launched = intact(work.slices())
-            .and_then(|()| own.run(env, args, tiles, host::team(), &name, &ferry));
+        let call = Call {
+            env,
+            args,
+            tiles,
+            scratch: None,
+            stream: &name,
+        };
+        let mut mapped = work.slices().filter(|s| s.is_mapping());
+        let launched = mapped
+            .try_for_each(|slice| self.mapping("launch", slice))
+            .and_then(|()| intact(work.slices()))
+            .and_then(|()| own.run(call, host_team(), &ferry));
         Some(launched)
     }
 
@@ -135,7 +144,7 @@ impl Cuda {
                 unsafe { on.launch(bound, executable, call, locate) }
             }
             Work::Replay { graph, env } => {
-                let graph = self.graph_of(graph)?;
+                let graph: &Arc<CudaGraph> = graph.open(&self.info)?;
                 let rows = graph.rows().iter().map(|r| &r.slice);
                 let _settled = self.files.settle(bound, rows)?;
                 self.in_place(bound, graph)?;
@@ -144,6 +153,7 @@ impl Cuda {
             }
             Work::Copy { dst, src } if src.is_mapping() => {
                 let to = self.target("copy", dst, src.len())?;
+                self.mapping("copy", src)?;
                 // SAFETY: the work keeps both slices.
                 unsafe { self.files.upload(bound, on.raw(), to, src) }
             }
@@ -157,7 +167,7 @@ impl Cuda {
             }
             Work::Upload { dst, src } => {
                 let to = self.target("upload", dst, src.len())?;
-                mapping("upload", src)?;
+                self.mapping("upload", src)?;
                 // SAFETY: the work keeps both slices.
                 unsafe { self.files.upload(bound, on.raw(), to, src) }
             }
@@ -171,14 +181,14 @@ impl Cuda {
                 unsafe { on.raw().copy_in(bound, to, bytes.as_ptr(), bytes.len()) }
             }
             // Kernels do not read the process's pages, so there is nothing to make resident.
-            Work::Populate(slice) => mapping("populate", slice),
-            Work::Discard(slice) => mapping("discard", slice),
-            Work::Trim(slice) => mapping("trim", slice),
-            Work::Record(event) => on.record(bound, self.event_of(event)?, id),
+            Work::Populate(slice) => self.mapping("populate", slice),
+            Work::Discard(slice) => self.mapping("discard", slice),
+            Work::Trim(slice) => self.mapping("trim", slice),
+            Work::Record(event) => on.record(bound, event.open(&self.info)?, id),
             Work::Wait(event) => {
-                let event = self.event_of(event)?;
+                let event: &CudaEvent = event.open(&self.info)?;
                 match event.recorded_on() {
-                    Some(other) if other != id => on.wait(bound, event, &*self.on(Stream(other))?),
+                    Some(other) if other != id => on.wait(bound, event, &*self.on(other)?),
                     // Nothing to wait for, or what comes before anyway.
                     Some(_) | None => Ok(()),
                 }
@@ -201,36 +211,22 @@ impl Cuda {
         })
     }
 
+    /// A kernel of the device's own.
     pub(super) fn executable_of<'a>(
         &self,
         executable: &'a Executable,
     ) -> Result<&'a CudaExecutable, Error> {
-        match &executable.0 {
-            ExecutableOf::Cuda(own) if own.is_of(&self.context) => Ok(own),
-            ExecutableOf::Cuda(_) | ExecutableOf::Host(_) | ExecutableOf::ByHost(_) => {
-                Err(self.wrong("an executable"))
-            }
+        match executable.open(&self.info)? {
+            Loaded::Own(own) => Ok(own),
+            Loaded::ByHost(_) => Err(self.info.wrong("an executable")),
         }
     }
 
-    fn graph_of<'a>(&self, graph: &'a Graph) -> Result<&'a Arc<CudaGraph>, Error> {
-        match &graph.0 {
-            GraphOf::Cuda(own) if own.is_of(&self.context) => Ok(own),
-            GraphOf::Cuda(_) | GraphOf::Host(_) => Err(self.wrong("a graph")),
+    /// Whether a slice is of a mapping that this device made.
+    pub(super) fn mapping(&self, work: &'static str, slice: &Slice) -> Result<(), Error> {
+        match slice.is_mapping() {
+            true => slice.memory().open::<OwnMapping>(&self.info).map(drop),
+            false => Err(Error::NotMapping { work }),
         }
-    }
-
-    fn event_of<'a>(&self, event: &'a Event) -> Result<&'a CudaEvent, Error> {
-        match &event.0 {
-            EventOf::Cuda(event) if event.is_of(&self.context) => Ok(event),
-            EventOf::Cuda(_) | EventOf::Host(_) => Err(self.wrong("an event")),
-        }
-    }
-}
-
-fn mapping(work: &'static str, slice: &Slice) -> Result<(), Error> {
-    match slice.is_mapping() {
-        true => Ok(()),
-        false => Err(Error::NotMapping { work }),
     }
 }

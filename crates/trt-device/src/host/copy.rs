@@ -1,16 +1,15 @@
 //! Copies between device memory, mappings and the caller.
 //!
-//! All of them trust what submission has checked: lengths are equal and no destination is a
-//! mapping. That nobody else touches the bytes meanwhile is the submitter's rule of events.
+//! All of them trust what submission has checked: memory is of this device, lengths are equal and no
+//! destination is a mapping. That nobody else touches the bytes meanwhile is the submitter's rule of events.
 
-use crate::by_host::Ferry;
-use crate::{Error, Slice};
+use crate::{Error, Ferry, Slice};
 
 /// Copies a slice of a mapping to device memory of equal length by reading its file: no page is
 /// mapped for it, whatever pages the cache holds it in, and what was just read is still in the
 /// processor's cache when a kernel needs it.
 pub(super) fn upload(dst: &Slice, src: &Slice) -> Result<(), Error> {
-    let Some(mapping) = src.memory().as_mapping() else {
+    let Some(file) = src.memory().file() else {
         return Err(Error::NotMapping { work: "upload" });
     };
     debug_assert!(!dst.is_mapping());
@@ -18,7 +17,7 @@ pub(super) fn upload(dst: &Slice, src: &Slice) -> Result<(), Error> {
     // SAFETY: the destination is alive for `len` bytes and no mapping, so it is writable; nobody
     // else touches it meanwhile, by the submitter's rule.
     let target = unsafe { std::slice::from_raw_parts_mut(dst.pointer(), len) };
-    mapping.file().read(src.offset(), target)
+    file.read(src.offset(), target)
 }
 
 /// Copies between slices of equal length, which may overlap.
@@ -42,8 +41,8 @@ pub(super) fn write(dst: &Slice, bytes: &[u8]) {
 
 /// Copies a slice to the caller.
 pub(super) fn read(dst: &mut [u8], src: &Slice) -> Result<(), Error> {
-    if let Some(mapping) = src.memory().as_mapping() {
-        return mapping.file().read(src.offset(), dst);
+    if let Some(file) = src.memory().file() {
+        return file.read(src.offset(), dst);
     }
     // SAFETY: as for `write`.
     unsafe {

@@ -45,7 +45,7 @@ pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {
 
 /// A stream's progress and its first error.
 #[derive(Debug)]
-pub(crate) struct Timeline {
+pub(super) struct Timeline {
     pub(super) name: String,
     done: AtomicU64,
     /// The least item that a sleeper waits for, or `u64::MAX`: a stream does hundreds of items
@@ -138,7 +138,7 @@ impl Timeline {
 
 /// An item of a stream.
 #[derive(Clone, Debug)]
-pub(crate) struct Point {
+pub(super) struct Point {
     pub(super) timeline: Arc<Timeline>,
     pub(super) item: u64,
 }
@@ -168,7 +168,7 @@ impl Point {
 
 /// The latest point that an event was recorded at; none before the first record.
 #[derive(Debug, Default)]
-pub(crate) struct HostEvent(Mutex<Option<Point>>);
+pub(super) struct HostEvent(Mutex<Option<Point>>);
 
 impl HostEvent {
     pub(super) fn set(&self, point: Point) {

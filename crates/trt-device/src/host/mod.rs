@@ -5,38 +5,34 @@
 //! kernels read mapped files in place, so a fetch maps pages; as *discrete* memory a fetch
 //! copies. Kernels cannot tell the difference, so both give the same bits.
 
+mod check;
 mod copy;
 mod event;
-mod launch;
+mod memory;
 mod pages;
 mod queue;
 mod reserved;
+mod wanted;
 mod worker;
 
-use crate::by_host::ByHost;
-use crate::device::{EventOf, ExecutableOf, GraphOf};
-use crate::groups::ControlGroups;
-use crate::mapping::MappedFile;
-use crate::owned::Idle;
-use crate::room::Room;
+use crate::contract::Idle;
+use crate::cpu::HostExecutable;
+use crate::system::total_memory;
 use crate::{
-    Claim, Device, Error, Event, Executable, Graph, Info, Memory, Paging, Residency, Slice, Stream,
-    Work,
+    Claim, Device, DeviceId, Error, Event, Executable, ExecutableInfo, Graph, HostFallback, Info,
+    MappedFile, Memory, Paging, Residency, Room, Slice, Stream, Work, host_team,
 };
-pub(crate) use event::HostEvent;
-use event::Timeline;
-pub(crate) use launch::{Failure, HostExecutable, Part};
+use event::{HostEvent, Timeline};
 use memmap2::Mmap;
-pub(crate) use pages::fault_in;
 use queue::Queue;
-pub(crate) use reserved::Reserved;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use trt_kernel::Kernel;
 use trt_kernel::host::Team;
+use wanted::Resident;
 
 /// What kind of memory the host device claims to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,25 +61,17 @@ struct Worker {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Bytes of memory that this process may count on: those of the machine, or of the tightest of its
-/// control groups if that has fewer; 0 if the system does not tell.
-pub(crate) fn total_memory() -> u64 {
-    let root = Path::new("/");
-    let machine = pages::machine_memory();
-    let limit = ControlGroups::of_this_process(root).memory(root);
-    limit.map_or(machine, |limit| limit.min(machine))
+/// What is in an executable of the host.
+#[derive(Debug)]
+enum Loaded {
+    Own(HostExecutable),
+    /// Computed as for a device that has no kernel for it.
+    ByHost(HostFallback),
 }
 
-/// The threads that all devices share which were not given their own, started at first use.
-pub(crate) fn team() -> &'static Team {
-    static TEAM: OnceLock<Team> = OnceLock::new();
-    TEAM.get_or_init(|| {
-        let root = Path::new("/");
-        let may = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let quota = ControlGroups::of_this_process(root).processors(root);
-        Team::new(quota.map_or(may, |quota| quota.min(may)))
-    })
-}
+/// What is in recorded work of the host.
+#[derive(Debug)]
+struct HostGraph(Vec<Work>);
 
 impl Host {
     /// A host device of either mode, with as many threads for kernels as there are processors that
@@ -98,6 +86,7 @@ impl Host {
         Host {
             room: Room::new(name, total_memory, false),
             info: Info {
+                id: DeviceId::unique(),
                 name: name.into(),
                 total_memory,
                 residency,
@@ -149,11 +138,12 @@ impl Host {
 
     /// Runs `f` on the stream's queue.
     fn with_queue<T>(&self, stream: Stream, f: impl FnOnce(&Arc<Queue>) -> T) -> Result<T, Error> {
+        let number = stream.open(&self.info)?;
         let workers = self.workers();
-        match workers.get(stream.0 as usize) {
+        match workers.get(number as usize) {
             Some(worker) => Ok(f(&worker.queue)),
             None => Err(Error::UnknownStream {
-                stream: stream.0,
+                stream: number,
                 streams: workers.len(),
             }),
         }
@@ -173,17 +163,17 @@ impl Device for Host {
 
     fn allocate(&self, bytes: usize) -> Result<Memory, Error> {
         let claim = self.room.claim(bytes as u64)?;
-        let memory = Memory::host(bytes, &self.info.name)?;
+        let memory = memory::allocate(&self.info, bytes)?;
         memory.tie(claim);
         Ok(memory)
     }
 
     fn reserve(&self, bytes: usize) -> Result<Memory, Error> {
-        Memory::host_reserved(bytes, &self.info.name, self.room.claim(0)?)
+        memory::reserve(&self.info, bytes, self.room.claim(0)?)
     }
 
     fn commit(&self, memory: &Memory, bytes: usize) -> Result<(), Error> {
-        memory.host_commit(bytes, &self.info.name)
+        memory::commit(&self.info, memory, bytes)
     }
 
     fn claim(&self, bytes: u64) -> Result<Claim, Error> {
@@ -197,7 +187,8 @@ impl Device for Host {
         map: Arc<Mmap>,
         paging: Paging,
     ) -> Result<Memory, Error> {
-        let memory = Memory::mapping(MappedFile::new(name, file, map), paging);
+        let file = MappedFile::new(name, file, map);
+        let memory = Memory::mapped(self.info.id, file, Resident::new(paging));
         if self.info.residency == Residency::InPlace {
             pages::advise_paging(&memory, paging);
         }
@@ -208,11 +199,13 @@ impl Device for Host {
         let kind = kernel.kind();
         if self.lacks.iter().any(|l| l == kind) {
             let why = format!("{} was told to have no {kind} kernels", self.info.name);
-            let own = Arc::new(ByHost::new(kernel, why)?);
-            return Ok(Executable(ExecutableOf::ByHost(own)));
+            let own = HostFallback::new(kernel, why)?;
+            let (info, own) = (own.info(), Loaded::ByHost(own));
+            return Ok(Executable::new(self.info.id, info, own));
         }
-        let own = Arc::new(HostExecutable::new(kernel)?);
-        Ok(Executable(ExecutableOf::Host(own)))
+        let own = Loaded::Own(HostExecutable::new(kernel)?);
+        let info = ExecutableInfo::default();
+        Ok(Executable::new(self.info.id, info, own))
     }
 
     fn stream(&self, name: &str) -> Result<Stream, Error> {
@@ -224,16 +217,19 @@ impl Device for Host {
         }
         let mut workers = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         let queue = Arc::new(Queue::new(Arc::new(Timeline::new(name))));
-        let (theirs, team) = (queue.clone(), self.team.clone());
+        let (theirs, info, team) = (queue.clone(), self.info.clone(), self.team.clone());
         let thread = std::thread::Builder::new()
             .name(name.chars().filter(|c| *c != '\0').collect())
-            .spawn(move || worker::run(&theirs, team.as_deref().unwrap_or_else(|| self::team())))
+            .spawn(move || {
+                let team = team.as_deref().unwrap_or_else(|| host_team());
+                worker::run(&theirs, &info, team);
+            })
             .map_err(|e| Error::os(format!("starting the thread of stream '{name}'"), &e))?;
         workers.push(Worker {
             queue,
             thread: Some(thread),
         });
-        Ok(Stream(workers.len() as u32 - 1))
+        Ok(Stream::new(self.info.id, workers.len() as u32 - 1))
     }
 
     fn retire(&self, stream: Stream) {
@@ -243,20 +239,28 @@ impl Device for Host {
     }
 
     fn event(&self) -> Result<Event, Error> {
-        Ok(Event(EventOf::Host(Arc::default())))
+        Ok(Event::new(self.info.id, HostEvent::default()))
     }
 
     fn record(&self, works: Vec<Work>) -> Result<Graph, Error> {
         for work in &works {
             work.recordable()?;
-            check(work)?;
+            check::work(&self.info, work)?;
         }
-        Ok(Graph(GraphOf::Host(Arc::new(works))))
+        Ok(Graph::new(self.info.id, HostGraph(works)))
     }
 
     fn submit(&self, stream: Stream, work: Work) -> Result<(), Error> {
-        check(&work)?;
-        self.with_queue(stream, |queue| queue.push(work))
+        check::work(&self.info, &work)?;
+        self.with_queue(stream, |queue| {
+            let event = match &work {
+                Work::Record(event) | Work::Wait(event) => Some(event.clone()),
+                _ => None,
+            };
+            let own = event.as_ref().map(|event| event.open(&self.info));
+            queue.push(work, own.transpose()?);
+            Ok(())
+        })?
     }
 
     fn synchronize(&self, stream: Stream) -> Result<(), Error> {
@@ -267,87 +271,10 @@ impl Device for Host {
     }
 
     fn read(&self, stream: Stream, src: &Slice, dst: &mut [u8]) -> Result<(), Error> {
-        same_length("read", src.len(), dst.len())?;
-        own(src)?;
+        check::same_length("read", src.len(), dst.len())?;
+        check::own(&self.info, src)?;
         self.synchronize(stream)?;
         copy::read(dst, src)
-    }
-}
-
-/// What can be refused before work is queued.
-fn check(work: &Work) -> Result<(), Error> {
-    work.slices().try_for_each(own)?;
-    match work {
-        Work::Launch {
-            executable,
-            args,
-            tiles,
-            ..
-        } => match &executable.0 {
-            ExecutableOf::Host(own) => own.check(args, tiles),
-            ExecutableOf::ByHost(own) => own.check(args, tiles),
-            ExecutableOf::Cuda(_) => Err(wrong("an executable")),
-        },
-        Work::Copy { dst, src } => {
-            same_length("copy", src.len(), dst.len())?;
-            writable("copy", dst)
-        }
-        Work::Upload { dst, src } => {
-            same_length("upload", src.len(), dst.len())?;
-            mapping("upload", src)?;
-            writable("upload", dst)
-        }
-        Work::Write { dst, bytes } => {
-            same_length("write", bytes.len(), dst.len())?;
-            writable("write", dst)
-        }
-        Work::Populate(slice) => mapping("populate", slice),
-        Work::Discard(slice) => mapping("discard", slice),
-        Work::Trim(slice) => mapping("trim", slice),
-        Work::Record(event) | Work::Wait(event) => match &event.0 {
-            EventOf::Host(_) => Ok(()),
-            EventOf::Cuda(_) => Err(wrong("an event")),
-        },
-        Work::Replay { graph, .. } => match &graph.0 {
-            GraphOf::Host(_) => Ok(()),
-            GraphOf::Cuda(_) => Err(wrong("a graph")),
-        },
-    }
-}
-
-/// Whether the host can use the bytes.
-fn own(slice: &Slice) -> Result<(), Error> {
-    match slice.memory().on_device() {
-        None => Ok(()),
-        Some(_) => Err(wrong("memory")),
-    }
-}
-
-fn wrong(what: &'static str) -> Error {
-    Error::WrongDevice {
-        what,
-        device: "the host".into(),
-    }
-}
-
-fn same_length(work: &'static str, src: usize, dst: usize) -> Result<(), Error> {
-    match src == dst {
-        true => Ok(()),
-        false => Err(Error::Length { work, src, dst }),
-    }
-}
-
-fn writable(work: &str, dst: &Slice) -> Result<(), Error> {
-    match dst.is_mapping() {
-        false => Ok(()),
-        true => Err(Error::ReadOnly { work: work.into() }),
-    }
-}
-
-fn mapping(work: &'static str, slice: &Slice) -> Result<(), Error> {
-    match slice.is_mapping() {
-        true => Ok(()),
-        false => Err(Error::NotMapping { work }),
     }
 }
 

@@ -10,10 +10,10 @@
 //! touched. So pages are asked for, by `madvise`, which fails instead. Only where the system has no
 //! such call (Linux before 5.14) they are touched, after a look at the file's length.
 
-use crate::mapping::Mapping;
-use crate::{Error, Memory, Paging, Slice};
+use super::wanted::Resident;
+use crate::system::{advise, page_size};
+use crate::{Error, Info, MappedFile, Memory, Paging, Slice};
 use std::io;
-use std::sync::OnceLock;
 
 /// A fault on a cached page also maps its cached neighbours in the aligned window of this size
 /// (the kernel's `fault_around_bytes`, by default), so one page a window is enough.
@@ -25,50 +25,43 @@ const HUGE: usize = 2 << 20;
 /// One page in this many bytes is asked for when judging whether a range is cached.
 const SAMPLE: usize = 1 << 20;
 
-fn page_size() -> usize {
-    static SIZE: OnceLock<usize> = OnceLock::new();
-    *SIZE.get_or_init(|| {
-        // SAFETY: sysconf has no preconditions.
-        let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        usize::try_from(size).unwrap_or(4096).max(1)
-    })
-}
-
-/// Bytes of memory that the machine has; 0 if the system does not tell.
-pub(super) fn machine_memory() -> u64 {
-    // SAFETY: sysconf has no preconditions.
-    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
-    u64::try_from(pages).unwrap_or(0) * page_size() as u64
-}
-
 /// Maps the pages of a slice of a mapping. What is in the page cache costs about 20 µs a MiB;
 /// what is not is read from the file, all of it ahead rather than page by page. After an error
 /// none of it is wanted.
-pub(super) fn populate(slice: &Slice) -> Result<(), Error> {
-    let Some(mapping) = slice.memory().as_mapping() else {
-        return Err(Error::NotMapping { work: "populate" });
-    };
+pub(super) fn populate(slice: &Slice, info: &Info) -> Result<(), Error> {
+    let (file, resident) = mapping(slice, "populate", info)?;
     if slice.is_empty() {
         return Ok(());
     }
-    mapping.file().intact()?;
-    mapping.wanted().add(slice.offset(), slice.len());
-    if let Err(error) = bring(slice, mapping) {
-        discard(slice)?;
+    file.intact()?;
+    resident.wanted().add(slice.offset(), slice.len());
+    if let Err(error) = bring(slice, resident.paging()) {
+        discard(slice, info)?;
         let range = slice.offset()..slice.offset() + slice.len();
-        return Err(mapping.file().unreadable(range, &error));
+        return Err(file.unreadable(range, &error));
     }
-    match mapping.paging() {
+    match resident.paging() {
         Paging::Coarse => Ok(()),
-        Paging::Exact => trim(slice),
+        Paging::Exact => trim(slice, info),
     }
 }
 
+/// The file of a mapping of this device, and what of it is wanted.
+fn mapping<'a>(
+    slice: &'a Slice,
+    work: &'static str,
+    info: &Info,
+) -> Result<(&'a MappedFile, &'a Resident), Error> {
+    let memory = slice.memory();
+    let file = memory.file().ok_or(Error::NotMapping { work })?;
+    Ok((file, memory.open(info)?))
+}
+
 /// Faults the slice's pages in.
-fn bring(slice: &Slice, mapping: &Mapping) -> io::Result<()> {
+fn bring(slice: &Slice, paging: Paging) -> io::Result<()> {
     let (start, len) = (slice.address() as usize, slice.len());
     if !probably_cached(slice) {
-        if mapping.paging() == Paging::Exact {
+        if paging == Paging::Exact {
             // A hint: what follows does the same, only slower. It reads into small pages,
             // which is right only where pages come and go one by one.
             let _ = advise(start, len, libc::MADV_WILLNEED);
@@ -116,32 +109,18 @@ fn probably_cached(slice: &Slice) -> bool {
     })
 }
 
-/// Reads and maps every page of bytes of a mapping, or only asks for them where the system cannot.
-pub(crate) fn fault_in(bytes: &[u8]) {
-    let (start, len) = (bytes.as_ptr() as usize, bytes.len());
-    #[cfg(target_os = "linux")]
-    if advise(start, len, libc::MADV_POPULATE_READ).is_ok() {
-        return;
-    }
-    // A hint; without it the pages are read when they are touched.
-    let _ = advise(start, len, libc::MADV_WILLNEED);
-}
-
 /// Lets the pages of a slice of a mapping go, and what came along with them, but for what others
 /// want. Pages that two neighbours share go with the second of them.
-pub(super) fn discard(slice: &Slice) -> Result<(), Error> {
-    if let Some(mapping) = slice.memory().as_mapping() {
-        mapping.wanted().remove(slice.offset(), slice.len());
-    }
-    trim(slice)
+pub(super) fn discard(slice: &Slice, info: &Info) -> Result<(), Error> {
+    let (_, resident) = mapping(slice, "discard", info)?;
+    resident.wanted().remove(slice.offset(), slice.len());
+    trim(slice, info)
 }
 
 /// Lets go of everything unwanted that a fault inside the slice may have mapped: all of the huge
 /// pages that it touches, also beyond the next range that is wanted.
-pub(super) fn trim(slice: &Slice) -> Result<(), Error> {
-    let Some(mapping) = slice.memory().as_mapping() else {
-        return Err(Error::NotMapping { work: "discard" });
-    };
+pub(super) fn trim(slice: &Slice, info: &Info) -> Result<(), Error> {
+    let (_, resident) = mapping(slice, "discard", info)?;
     if slice.is_empty() {
         return Ok(());
     }
@@ -151,12 +130,12 @@ pub(super) fn trim(slice: &Slice) -> Result<(), Error> {
     let start = (base + slice.offset()) / HUGE * HUGE;
     let end = (base + slice.offset() + slice.len()).next_multiple_of(HUGE);
     let window = start.max(base) - base..end.min(last) - base;
-    let unit = match mapping.paging() {
+    let unit = match resident.paging() {
         Paging::Coarse => HUGE,
         Paging::Exact => page,
     };
     // Held until the pages are gone, so that nobody starts to want one in between.
-    let wanted = mapping.wanted();
+    let wanted = resident.wanted();
     for gap in wanted.gaps(window) {
         let start = match base + gap.start {
             start if start == base => start,
@@ -190,16 +169,4 @@ pub(super) fn advise_paging(map: &Memory, paging: Paging) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (map, paging);
-}
-
-/// `madvise` on the pages of a mapping that `len` bytes from `start` touch.
-fn advise(start: usize, len: usize, advice: libc::c_int) -> io::Result<()> {
-    let first = start / page_size() * page_size();
-    let len = start + len - first;
-    // SAFETY: the pages belong to a live read-only mapping of a file (callers take the range
-    // from a slice of one), so advice on them can only change what is resident, never a byte.
-    match unsafe { libc::madvise(first as *mut libc::c_void, len, advice) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

@@ -4,9 +4,8 @@
 //! point and the order of the queue always agree. The worker takes everything that is queued at
 //! once, so that submitting and working rarely meet at the lock.
 
-use super::event::{Point, Timeline, lock, spin_until};
+use super::event::{HostEvent, Point, Timeline, lock, spin_until};
 use crate::Work;
-use crate::device::EventOf;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -52,23 +51,18 @@ impl Queue {
         &self.timeline
     }
 
-    /// Appends work, whose events are of the host.
-    pub(super) fn push(&self, work: Work) {
+    /// Appends work; `event` is the one that it records or waits for.
+    pub(super) fn push(&self, work: Work, event: Option<&HostEvent>) {
         let mut state = lock(&self.state);
         state.submitted += 1;
         let item = state.submitted;
         match work {
-            Work::Wait(event) => {
-                let point = match &event.0 {
-                    EventOf::Host(event) => event.get(),
-                    EventOf::Cuda(_) => None,
-                };
+            Work::Wait(_) => {
+                let point = event.and_then(HostEvent::get);
                 state.items.push_back(Item::Wait(point));
             }
             work => {
-                if let Work::Record(event) = &work
-                    && let EventOf::Host(event) = &event.0
-                {
+                if let (Work::Record(_), Some(event)) = (&work, event) {
                     let timeline = self.timeline.clone();
                     event.set(Point { timeline, item });
                 }

@@ -3,7 +3,7 @@
 //! The rest cannot be touched, so it counts for nothing, and a use of bytes that were given back
 //! ends the process instead of reading garbage.
 
-use crate::memory::lock;
+use crate::contract::lock;
 use crate::{Claim, Error};
 use std::io;
 use std::ptr::NonNull;
@@ -13,7 +13,7 @@ use std::sync::Mutex;
 const PAGE: usize = 64 << 10;
 
 /// A range of addresses; see the module.
-pub(crate) struct Reserved {
+pub(super) struct Reserved {
     start: NonNull<u8>,
     /// Bytes of the range.
     bytes: usize,

@@ -8,16 +8,28 @@
 
 use super::event::{Point, Timeline};
 use super::queue::{Item, Queue};
-use super::{copy, pages};
-use crate::device::{ExecutableOf, GraphOf};
-use crate::memory::intact;
-use crate::{Error, Work};
+use super::{HostGraph, Loaded, copy, pages};
+use crate::contract::intact;
+use crate::{Call, Error, Info, Work};
 use std::collections::VecDeque;
 use trt_kernel::host::{Team, contain};
 
+/// Where work is done.
+#[derive(Clone, Copy)]
+struct On<'a> {
+    info: &'a Info,
+    team: &'a Team,
+    timeline: &'a Timeline,
+}
+
 /// Works through a stream until it is closed.
-pub(super) fn run(queue: &Queue, team: &Team) {
+pub(super) fn run(queue: &Queue, info: &Info, team: &Team) {
     let timeline = queue.timeline();
+    let on = On {
+        info,
+        team,
+        timeline,
+    };
     let mut items = VecDeque::new();
     let mut done = 0;
     while queue.take(&mut items, done) {
@@ -31,8 +43,7 @@ pub(super) fn run(queue: &Queue, team: &Team) {
             };
             // What a panic leaves half-done is only the bytes of device memory, and the error
             // says that they mean nothing.
-            let result =
-                contain(|| step(&item, team, timeline)).unwrap_or_else(|m| Err(panicked(m)));
+            let result = contain(|| step(&item, on)).unwrap_or_else(|m| Err(panicked(m)));
             // By itself, since what is dropped while a panic is under way must not panic too.
             let dropped = contain(|| drop(item)).map_err(panicked);
             if let Err(error) = result.and(dropped) {
@@ -60,16 +71,16 @@ fn name(item: &Item) -> &'static str {
 }
 
 /// Does one item.
-fn step(item: &Item, team: &Team, timeline: &Timeline) -> Result<(), Error> {
+fn step(item: &Item, on: On<'_>) -> Result<(), Error> {
     match item {
         Item::Wait(None) => Ok(()),
-        Item::Wait(Some(point)) => wait(point, timeline),
+        Item::Wait(Some(point)) => wait(point, on.timeline),
         Item::Work(work)
-            if timeline.failed() && !matches!(work, Work::Discard(_) | Work::Trim(_)) =>
+            if on.timeline.failed() && !matches!(work, Work::Discard(_) | Work::Trim(_)) =>
         {
             Ok(())
         }
-        Item::Work(work) => execute(work, team, timeline),
+        Item::Work(work) => execute(work, on),
     }
 }
 
@@ -82,7 +93,7 @@ fn wait(point: &Point, timeline: &Timeline) -> Result<(), Error> {
     point.failure().map_or(Ok(()), Err)
 }
 
-fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
+fn execute(work: &Work, on: On<'_>) -> Result<(), Error> {
     match work {
         Work::Launch {
             executable,
@@ -92,20 +103,23 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
             scratch: _,
         } => {
             intact(work.slices())?;
-            match &executable.0 {
-                ExecutableOf::Host(own) => own.run(env, args, tiles, team, timeline),
-                ExecutableOf::ByHost(own) => {
-                    own.run(env, args, tiles, team, &timeline.name, &copy::Here)
-                }
-                ExecutableOf::Cuda(_) => Err(super::wrong("an executable")),
+            let call = Call {
+                env,
+                args,
+                tiles,
+                scratch: None,
+                stream: &on.timeline.name,
+            };
+            match executable.open(on.info)? {
+                Loaded::Own(own) => own.run(call, on.team),
+                Loaded::ByHost(own) => own.run(call, on.team, &copy::Here),
             }
         }
-        Work::Replay { graph, env } => match &graph.0 {
-            GraphOf::Host(works) => works
-                .iter()
-                .try_for_each(|w| execute(&w.with_env(*env), team, timeline)),
-            GraphOf::Cuda(_) => Err(super::wrong("a graph")),
-        },
+        Work::Replay { graph, env } => {
+            let HostGraph(works) = graph.open(on.info)?;
+            let mut works = works.iter();
+            works.try_for_each(|work| execute(&work.with_env(*env), on))
+        }
         Work::Copy { dst, src } if src.is_mapping() => copy::upload(dst, src),
         Work::Copy { dst, src } => {
             copy::copy(dst, src);
@@ -116,9 +130,9 @@ fn execute(work: &Work, team: &Team, timeline: &Timeline) -> Result<(), Error> {
             copy::write(dst, bytes);
             Ok(())
         }
-        Work::Populate(slice) => pages::populate(slice),
-        Work::Discard(slice) => pages::discard(slice),
-        Work::Trim(slice) => pages::trim(slice),
+        Work::Populate(slice) => pages::populate(slice, on.info),
+        Work::Discard(slice) => pages::discard(slice, on.info),
+        Work::Trim(slice) => pages::trim(slice, on.info),
         Work::Record(_) | Work::Wait(_) => Ok(()),
     }
 }

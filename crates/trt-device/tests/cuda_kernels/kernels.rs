@@ -1,8 +1,8 @@
 //! A pointwise kernel, a product with a weight that may come in tiles, and a gather.
 
 use trt_kernel::{
-    Arg, Binary, BodyBuilder, DType, Dim, Gather, Inst, Kernel, Matmul, Operand, Row, Unary, Var,
-    View,
+    Arg, Binary, BodyBuilder, DType, Dim, Encoding, Gather, Inst, Kernel, Matmul, Operand, Row,
+    Unary, Var, View,
 };
 
 /// `a2[i] = silu(a0[i]) * a1[i]` over `v0` elements.
@@ -43,7 +43,7 @@ pub fn project() -> Kernel {
         m: Dim::from(1),
         n: Dim::from(N),
         k: Dim::from(K),
-        args: vec![DType::F32; 3],
+        args: Encoding::plain([DType::F32; 3]),
         a: operand(0, [K, K, 1]).into(),
         b: operand(1, [0, K, 1]),
         ranged: true,
@@ -69,7 +69,7 @@ pub fn pick() -> Kernel {
         rows,
         cols: COLS,
         entries: ENTRIES,
-        args: vec![DType::U32, DType::F32, DType::F32],
+        args: Encoding::plain([DType::U32, DType::F32, DType::F32]),
         table: Arg(1),
         body: body.finish(),
     })

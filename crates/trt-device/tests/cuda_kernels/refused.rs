@@ -1,5 +1,6 @@
 //! Launches and replays that are refused before the device sees them.
 
+use super::recorded::replay;
 use super::*;
 use trt_kernel::{DType, Dim, Move, Var, View};
 
@@ -18,7 +19,7 @@ fn a_launch_that_would_leave_its_memory_is_refused_before_it_runs() {
         matches!(
             &refused,
             Error::Launch {
-                source: HostError::OutOfBounds { .. },
+                source: LaunchError::OutOfBounds { .. },
                 ..
             }
         ),
@@ -177,7 +178,7 @@ fn a_replay_with_integers_that_lead_out_of_its_memory_is_refused() {
         assert_eq!(on, "s");
         let least = matches!(
             source,
-            HostError::OutOfBounds {
+            LaunchError::OutOfBounds {
                 arg: 1,
                 bytes: 2048,
                 ..

@@ -76,9 +76,9 @@ pub(super) struct Call<'a> {
 
 /// One [`Place`] for each instruction.
 pub(super) fn places(program: &Program, env: &Env) -> Vec<Place> {
-    let place = |inst: &Inst| match inst {
-        Inst::Load(_, v) | Inst::Store(_, v, _) => Place::new(v, env),
-        _ => Place::default(),
+    let place = |inst: &Inst| match inst.access() {
+        Some((_, view, _)) => Place::new(view, env),
+        None => Place::default(),
     };
     program.insts.iter().map(place).collect()
 }

@@ -93,11 +93,9 @@ impl<'a> Lanes<'a> {
 
     /// Makes the address of a load or store ahead of it, for the same point.
     pub fn aim(&mut self, asm: &mut Asm, point: Point<'_>, inst: usize) -> Option<R> {
-        let (Inst::Load(arg, view) | Inst::Store(arg, view, _)) = &self.body.insts[inst] else {
-            return None;
-        };
+        let (arg, view, _) = self.body.insts[inst].access()?;
         let size = self.args[arg.0 as usize].size();
-        let place = self.scope.address(asm, *arg, view, point.at, size);
+        let place = self.scope.address(asm, arg, view, point.at, size);
         self.places[inst] = Some(place);
         Some(place)
     }

@@ -92,7 +92,7 @@ impl Axes {
 /// The same kernel over fewer axes.
 pub(super) fn merge_row(row: &Row, columns: Columns) -> Row {
     let insts = row.body.insts.iter();
-    let views: Vec<&View> = insts.clone().filter_map(view_of).collect();
+    let views: Vec<&View> = row.body.accesses().map(|(_, view, _)| view).collect();
     let read: Vec<usize> = insts
         .filter_map(|i| match i {
             Inst::Iota(axis) => Some(*axis as usize),
@@ -129,22 +129,13 @@ pub(super) fn merge_move(copy: &Move) -> Move {
     }
 }
 
-fn view_of(inst: &Inst) -> Option<&View> {
-    match inst {
-        Inst::Load(_, v) | Inst::Store(_, v, _) => Some(v),
-        _ => None,
-    }
-}
-
 /// The views of a body's loads and stores with the sizes of their elements.
 pub(super) fn accesses<'a>(
     body: &'a Body,
     args: &'a [DType],
 ) -> impl Iterator<Item = (&'a View, usize)> {
-    body.insts.iter().filter_map(|inst| match inst {
-        Inst::Load(a, v) | Inst::Store(a, v, _) => Some((v, args[a.0 as usize].size())),
-        _ => None,
-    })
+    let each = body.accesses();
+    each.map(|(arg, view, _)| (view, args[arg.0 as usize].size()))
 }
 
 /// The runtime integers in sizes and views.

@@ -11,88 +11,15 @@ const WORK: usize = 17_000_000;
 /// The runtime integers to try: `past` and `seq`.
 const ENVS: [[i64; 2]; 4] = [[0, 1], [5, 3], [37, 8], [3, 21]];
 
-/// The views through which a kernel addresses each argument, with the sizes of their axes.
-fn accesses(kernel: &Kernel, env: &Env) -> Vec<(Arg, View, Vec<usize>)> {
-    let size = |d: &Dim| d.size(env);
-    let operand = |o: &Operand, sizes: &[usize]| (o.arg, o.view.clone(), sizes.to_vec());
-    let of_body = |body: &Body, sizes: &[usize]| -> Vec<(Arg, View, Vec<usize>)> {
-        let access = |i: &Inst| match i {
-            Inst::Load(a, v) | Inst::Store(a, v, _) => Some((*a, v.clone(), sizes.to_vec())),
-            _ => None,
-        };
-        body.insts.iter().filter_map(access).collect()
-    };
-    match kernel {
-        Kernel::Row(k) => {
-            let space: Vec<usize> = k.space.iter().map(size).collect();
-            of_body(&k.body, &space)
-        }
-        Kernel::Matmul(k) => {
-            let [b, m, n, inner] = [&k.batch, &k.m, &k.n, &k.k].map(size);
-            let mut all = of_body(&k.epilogue, &[b, m, n]);
-            match &k.a {
-                Left::Stored(a) => all.push(operand(a, &[b, m, inner])),
-                Left::Computed { body, .. } => all.extend(of_body(body, &[b, m, inner])),
-            }
-            all.push(operand(&k.b, &[b, n, inner]));
-            all
-        }
-        Kernel::Attention(k) => {
-            let [b, q, keys] = [&k.batch, &k.queries, &k.keys].map(size);
-            let mut all = of_body(&k.score, &[b, k.heads, q, keys]);
-            all.extend([
-                operand(&k.q, &[b, k.heads, q, k.head_dim]),
-                operand(&k.k, &[b, k.kv_heads, keys, k.head_dim]),
-                operand(&k.v, &[b, k.kv_heads, keys, k.value_dim]),
-                operand(&k.out, &[b, k.heads, q, k.value_dim]),
-            ]);
-            for row in &k.before {
-                let space: Vec<usize> = row.space.iter().map(size).collect();
-                all.extend(of_body(&row.body, &space));
-            }
-            all.retain(|(arg, ..)| Some(*arg) != k.own());
-            all
-        }
-        Kernel::Gather(k) => {
-            let rows = size(&k.rows);
-            let mut all = of_body(&k.body, &[rows, k.cols]);
-            let table = [Dim::from(k.entries), Dim::from(k.cols)];
-            let whole = View::contiguous(&table);
-            all.push((k.table, whole, vec![k.entries, k.cols]));
-            all.push(operand(&k.ids, &[rows]));
-            all
-        }
-        Kernel::Move(k) => {
-            let space: Vec<usize> = k.space.iter().map(size).collect();
-            let both = [(Arg(0), k.src.clone()), (Arg(1), k.dst.clone())];
-            both.into_iter()
-                .map(|(a, v)| (a, v, space.clone()))
-                .collect()
-        }
-        Kernel::Group(_) => {
-            let parts = kernel.numbered_parts();
-            let of = |(first, part): (u16, &Kernel)| {
-                let own = accesses(part, env).into_iter();
-                own.map(move |(a, v, s)| (Arg(first + a.0), v, s))
-                    .collect::<Vec<_>>()
-            };
-            parts.flat_map(of).collect()
-        }
-    }
-}
-
 /// One past the last element that a kernel addresses in each argument.
 fn extents(kernel: &Kernel, env: &Env) -> Vec<usize> {
     let mut lens = vec![0; kernel.args().len()];
-    for (arg, view, sizes) in accesses(kernel, env) {
-        let step = |(n, s): (&usize, &Dim)| (*n as i64 - 1).max(0) * s.eval(env).max(0);
-        let last = view.offset.eval(env) + sizes.iter().zip(&view.strides).map(step).sum::<i64>();
-        let len = if sizes.contains(&0) {
-            0
-        } else {
-            last as usize + 1
-        };
-        lens[arg.0 as usize] = len.max(lens[arg.0 as usize]);
+    for access in kernel.accesses() {
+        let last = access.reach(env).map_or(-1, |reach| reach.last);
+        // A launch's own memory is no argument.
+        if let Some(len) = lens.get_mut(access.arg.0 as usize) {
+            *len = (last + 1).max(*len as i64) as usize;
+        }
     }
     lens
 }

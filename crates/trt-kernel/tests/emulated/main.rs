@@ -113,26 +113,10 @@ fn launch(
 
 /// Fills the arguments that a kernel writes and does not read with what no kernel computes.
 fn poison(kernel: &Kernel, args: &mut [Buffer]) {
-    let none = Body::default();
-    for (first, part) in kernel.numbered_parts() {
-        let body = match part {
-            Kernel::Row(k) => &k.body,
-            Kernel::Matmul(k) => &k.epilogue,
-            Kernel::Attention(k) => &k.score,
-            Kernel::Gather(k) => &k.body,
-            Kernel::Move(_) | Kernel::Group(_) => &none,
-        };
-        let kept = |arg: Arg| match part {
-            // Keys and values are read behind what rows have stored.
-            Kernel::Attention(k) => arg != k.out.arg,
-            _ => false,
-        };
-        for arg in part.written().into_iter().filter(|a| !kept(*a)) {
-            let reads = |i: &Inst| matches!(i, Inst::Load(a, _) if *a == arg);
-            if !body.insts.iter().any(reads) {
-                args[(first + arg.0) as usize].bytes.fill(0xff);
-            }
-        }
+    let accesses = kernel.accesses();
+    let read = |arg: Arg| accesses.iter().any(|a| a.arg == arg && !a.writes);
+    for arg in kernel.written().into_iter().filter(|arg| !read(*arg)) {
+        args[arg.0 as usize].bytes.fill(0xff);
     }
 }
 

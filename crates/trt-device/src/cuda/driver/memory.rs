@@ -34,11 +34,6 @@ impl DeviceBytes {
     pub fn address(&self) -> u64 {
         self.address
     }
-
-    /// The context it belongs to.
-    pub fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
 }
 
 impl Drop for DeviceBytes {

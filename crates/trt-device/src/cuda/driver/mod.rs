@@ -17,14 +17,14 @@ mod probe;
 mod queue;
 mod space;
 
-pub(super) use context::{Bound, Context, Facts};
-pub(super) use graph::{Capture, RawGraph};
-pub(super) use maps::{Boxes, MAP_WORDS};
-pub(super) use memory::{DeviceBytes, Pinned, Registration};
-pub(super) use module::{Function, Module, Rejected};
-pub(super) use probe::{Driver, Maps};
-pub(super) use queue::{Grid, RawEvent, RawStream};
-pub(super) use space::AddressSpace;
+pub(in crate::cuda) use context::{Bound, Context, Facts};
+pub(in crate::cuda) use graph::{Capture, RawGraph};
+pub(in crate::cuda) use maps::{Boxes, MAP_WORDS};
+pub(in crate::cuda) use memory::{DeviceBytes, Pinned, Registration};
+pub(in crate::cuda) use module::{Function, Module, Rejected};
+pub(in crate::cuda) use probe::{Driver, Maps};
+pub(in crate::cuda) use queue::{Grid, RawEvent, RawStream};
+pub(in crate::cuda) use space::AddressSpace;
 
 use crate::Error;
 use cudarc::driver::sys;

@@ -86,11 +86,6 @@ impl AddressSpace {
         self.base
     }
 
-    /// The context it belongs to.
-    pub fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
-
     /// Bytes from the first address on that are backed by memory; for a moment fewer while that
     /// changes.
     pub fn committed(&self) -> usize {

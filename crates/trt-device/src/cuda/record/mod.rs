@@ -1,0 +1,5 @@
+//! Recorded work.
+
+mod graph;
+
+pub(super) use graph::CudaGraph;
