@@ -9,7 +9,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use trt_kernel::ptx::MAX_TILES;
+use trt_kernel::fusible::MAX_TILES;
 use trt_kernel::{Dim, Env, Kernel, Var};
 
 /// How weights become usable by kernels.
@@ -126,7 +126,7 @@ pub struct Tiles {
     pub rows: Range<usize>,
     /// Rows of a tile.
     pub step: usize,
-    /// Where each tile's first row is; at most [`trt_kernel::ptx::MAX_TILES`].
+    /// Where each tile's first row is; at most [`trt_kernel::fusible::MAX_TILES`].
     pub places: Vec<Slice>,
 }
 

@@ -8,7 +8,8 @@
 //! serves every length.
 //!
 //! The language knows no graph, device or file. [`host`] executes a kernel on the CPU; [`ptx`]
-//! emits text for NVIDIA GPUs.
+//! emits text for NVIDIA GPUs, with how to [`launch`] it as data. What both can run as one launch is in
+//! [`fusible`].
 //!
 //! **The row-range law.** A [`Matmul`] whose `b` operand is a weight may be launched on any
 //! range of output columns `n` (rows of the weight) whose ends lie on multiples of
@@ -46,8 +47,10 @@ mod check;
 mod dim;
 mod dtype;
 mod encoding;
+pub mod fusible;
 pub mod host;
 mod kernel;
+pub mod launch;
 pub mod ptx;
 mod sizes;
 mod stored;

@@ -13,7 +13,7 @@ use crate::{Demand, Gain, Limits, TileId, Tiling, WeightId, order};
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
-use trt_kernel::ptx::MAX_TILES;
+use trt_kernel::fusible::MAX_TILES;
 
 /// Slots of the smallest ring: one is read while the other is filled.
 pub const MIN_SLOTS: u32 = 2;

@@ -8,7 +8,7 @@
 
 use crate::Error;
 use trt_kernel::Kernel;
-use trt_kernel::ptx::TilesParam;
+use trt_kernel::launch::TilesParam;
 
 /// The widest access of a kernel, in bytes.
 pub(super) const WIDEST: u64 = 16;
@@ -82,7 +82,7 @@ impl Alignment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trt_kernel::ptx::MAX_TILES;
+    use trt_kernel::fusible::MAX_TILES;
     use trt_kernel::{Arg, BodyBuilder, DType, Dim, Gather, Inst, Move, Operand, View};
 
     fn copy() -> Alignment {

@@ -10,7 +10,7 @@ use super::DeviceMemory;
 use super::bounds::{Access, inside};
 use crate::{Error, Slice, Work};
 use std::collections::BTreeMap;
-use trt_kernel::ptx::within;
+use trt_kernel::launch::within;
 use trt_kernel::{DType, Dim, Env, Var};
 
 /// What must hold in every replay.

@@ -9,7 +9,9 @@ use super::driver::Grid;
 use super::launch::Ready;
 use super::maps::NOTHING;
 use crate::{Error, Tiles};
-use trt_kernel::ptx::{Launch, MAX_TILES, MapParam, Param, TilesParam};
+use trt_kernel::fusible::MAX_TILES;
+use trt_kernel::launch::{EntryLaunch as Launch, Param, TilesParam};
+use trt_kernel::ptx::MapParam;
 use trt_kernel::{Env, ROW_PANEL};
 
 /// What a launch is given beside its arguments.
@@ -124,7 +126,7 @@ pub(super) fn grid(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trt_kernel::ptx::{Extent, When};
+    use trt_kernel::launch::{Extent, When};
     use trt_kernel::{Arg, Dim, Var};
 
     fn launch(x: Extent) -> Launch {

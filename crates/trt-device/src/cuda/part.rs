@@ -18,7 +18,8 @@ use crate::{Error, Slice, Tiles};
 use std::ops::Range;
 use std::sync::Arc;
 use trt_kernel::host::HostError;
-use trt_kernel::ptx::{Emitted, Launch, Param, TilesParam, within};
+use trt_kernel::launch::{EntryLaunch as Launch, Param, TilesParam, within};
+use trt_kernel::ptx::Emitted;
 use trt_kernel::{Dim, Env, Kernel, Order, Var};
 
 /// A part of an executable.

@@ -13,7 +13,7 @@
 use super::prologue::Leveled;
 use super::side::touched;
 use crate::program::{BufferId, BufferKind, Launch, Program, Source};
-use trt_kernel::{Arg, Attention, Body, DType, Inst, Kernel, Operand, Row, ptx};
+use trt_kernel::{Arg, Attention, Body, DType, Inst, Kernel, Operand, Row, fusible};
 
 /// Fuses what can be; `all` is in the order of levels.
 pub(super) fn fuse(program: &Program, all: &mut Vec<Leveled>) {
@@ -155,7 +155,7 @@ fn fused(
     };
     let labels: Vec<&str> = members.map(|l| l.label.as_str()).collect();
     let label = labels.join("+");
-    let fits = ptx::runs_before(&attention);
+    let fits = fusible::runs_before(&attention);
     let kernel = Kernel::Attention(attention);
     (fits && kernel.check().is_ok()).then(|| Launch {
         label,

@@ -8,7 +8,7 @@
 use super::prologue::Leveled;
 use super::side::{join, touched};
 use crate::program::{Launch, Source, check};
-use trt_kernel::{Group, Kernel, Matmul, Order, ptx};
+use trt_kernel::{Group, Kernel, Matmul, Order, fusible};
 
 /// Joins pairs of launches; `all` is in the order of levels.
 pub(super) fn link(all: &mut Vec<Leveled>) {
@@ -28,9 +28,12 @@ pub(super) fn link(all: &mut Vec<Leveled>) {
 /// Whether the second launch can be done with the first, earlier than it stands.
 fn links(all: &[Leveled], first: usize, second: usize) -> bool {
     let (one, other) = (&all[first].1, &all[second].1);
-    let (Some(a), Some(b)) = (few_rows(one), few_rows(other)) else {
+    let (Kernel::Matmul(a), Kernel::Matmul(b)) = (&one.kernel, &other.kernel) else {
         return false;
     };
+    if !fusible::chains(a, b) {
+        return false;
+    }
     let sources = |launch: &Launch, product: &Matmul| -> Vec<Source> {
         let args = product.a.args().into_iter();
         args.map(|arg| launch.args[arg.0 as usize]).collect()
@@ -54,12 +57,4 @@ fn links(all: &[Leveled], first: usize, second: usize) -> bool {
         apart && launch.kernel.streamed().is_empty()
     });
     between && group.check().is_ok() && check::apart(&group, &args).is_ok()
-}
-
-/// A product by a few constant rows.
-fn few_rows(launch: &Launch) -> Option<&Matmul> {
-    match &launch.kernel {
-        Kernel::Matmul(k) if k.ranged && ptx::computes_left(k) => Some(k),
-        _ => None,
-    }
 }

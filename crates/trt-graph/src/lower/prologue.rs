@@ -13,7 +13,7 @@
 use super::KernelNote;
 use super::side::touched;
 use crate::program::{BufferId, BufferKind, Launch, Program, Source};
-use trt_kernel::{Arg, Body, DType, Dim, Inst, Kernel, Left, Matmul, View, ptx};
+use trt_kernel::{Arg, Body, DType, Dim, Inst, Kernel, Left, Matmul, View, fusible};
 
 /// A launch with its level.
 pub(super) type Leveled = (usize, Launch, KernelNote);
@@ -147,7 +147,7 @@ impl<'a> Rows<'a> {
             && a.view.offset.is(0)
             && strides[2].is(1)
             && (rows.is(1) || strides[1] == *columns);
-        (same && product.ranged && ptx::computes_left(product))
+        (same && product.ranged && fusible::computes_left(product))
             .then(|| self.fused(launch, product, a.arg))
     }
 

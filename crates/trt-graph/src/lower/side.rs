@@ -14,14 +14,8 @@ use super::chain;
 use super::prologue::{self, Leveled};
 use crate::program::{BufferId, Launch, Program, Source};
 use std::collections::HashMap;
-use trt_kernel::{Dim, Group, Kernel, Order};
-
-/// Parts of a group at most: a launch takes few parameters.
-const PARTS: usize = 4;
-/// Rows of `a` that count as few.
-const FEW: i64 = 8;
-/// Points of a small row kernel or move.
-const SMALL: i64 = 1 << 16;
+use trt_kernel::fusible::{self, GROUP, PartKind};
+use trt_kernel::{Group, Kernel, Order};
 
 /// Orders the launches of a program by level and groups them; `notes` describes each launch.
 pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
@@ -39,15 +33,15 @@ pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
     before::fuse(program, &mut all);
     let mut groups: Vec<Open> = Vec::new();
     for (level, launch, note) in all {
-        let class = Class::of(&launch.kernel);
+        let kind = fusible::part_kind(&launch.kernel);
         let of_level = groups.iter_mut().rev().take_while(|g| g.level == level);
-        let mut fitting =
-            of_level.filter(|g| g.class == class && class != Class::Alone && g.parts.len() < PARTS);
+        let room = |g: &&mut Open| g.parts.len() < GROUP.parts;
+        let mut fitting = of_level.filter(|g| kind.is_some() && g.kind == kind && room(g));
         match fitting.next() {
             Some(group) => group.parts.push((launch, note)),
             None => groups.push(Open {
                 level,
-                class,
+                kind,
                 parts: vec![(launch, note)],
             }),
         }
@@ -62,40 +56,8 @@ pub(super) fn arrange(program: &mut Program, notes: &mut Vec<KernelNote>) {
 /// A group in the making.
 struct Open {
     level: usize,
-    class: Class,
+    kind: Option<PartKind>,
     parts: Vec<(Launch, KernelNote)>,
-}
-
-/// What may share a launch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    FewRows,
-    Small,
-    Alone,
-}
-
-impl Class {
-    fn of(kernel: &Kernel) -> Class {
-        let small = |space: &[Dim]| {
-            let points = Dim::product(space).constant();
-            points.is_some_and(|p| p <= SMALL)
-        };
-        match kernel {
-            Kernel::Matmul(k)
-                if k.ranged && k.m.constant().is_some_and(|m| (1..=FEW).contains(&m)) =>
-            {
-                Class::FewRows
-            }
-            Kernel::Row(k) if small(&k.space) => Class::Small,
-            Kernel::Move(k) if small(&k.space) => Class::Small,
-            Kernel::Row(_)
-            | Kernel::Move(_)
-            | Kernel::Matmul(_)
-            | Kernel::Attention(_)
-            | Kernel::Gather(_)
-            | Kernel::Group(_) => Class::Alone,
-        }
-    }
 }
 
 /// The level of each launch.

@@ -1,9 +1,10 @@
 //! Entries in the making: what a template assembles, before it is known what it stands in.
 
 use super::asm::Asm;
-use super::emitted::{Emitted, Extent, Launch, Target};
+use super::emitted::{Emitted, Target};
 use super::scope::{crowded_entry, head, params};
 use crate::Dim;
+use crate::launch::{EntryLaunch, Extent};
 
 /// One entry and how it is launched.
 pub(super) struct Block {
@@ -38,7 +39,7 @@ impl Block {
             text: head(target) + &text,
             target,
             params,
-            launches: vec![Launch {
+            launches: vec![EntryLaunch {
                 entry: self.name,
                 when: vec![],
                 grid: self.grid,

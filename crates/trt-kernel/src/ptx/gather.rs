@@ -11,10 +11,11 @@ use super::access;
 use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
 use super::divide;
-use super::emitted::{Emitted, Extent, Target};
+use super::emitted::{Emitted, Target};
 use super::lanes::{self, Point};
 use super::scope::Scope;
 use super::space;
+use crate::launch::Extent;
 use crate::{Dim, Gather, View};
 
 /// The most threads of a block.

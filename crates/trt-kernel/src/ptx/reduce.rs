@@ -12,14 +12,15 @@ use super::PtxError;
 use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
 use super::divide;
-use super::emitted::{Extent, Target};
-use super::fold;
+use super::emitted::Target;
+use super::fold::{self, Team};
 use super::lanes::{Lanes, Point, Value};
-use super::plan::{Passes, Plan};
 use super::row::vars;
 use super::scope::Scope;
 use super::space::{self, Columns};
-use super::stages::{Loads, Stage, Stages};
+use crate::launch::Extent;
+use crate::launch::rows::{Passes, RowPlan};
+use crate::launch::stages::{Loads, Stage, Stages};
 use crate::{Dim, Reduce, Reg, Row, Ty};
 
 pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
@@ -30,7 +31,7 @@ pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     })?;
     let [early, late] =
         [Loads::First, Loads::Late].map(|l| Stages::new(&row.body, row.space.len(), &types, l));
-    let [first, plan] = [&early, &late].map(|s| Plan::new(&row, s));
+    let [first, plan] = [&early, &late].map(|s| RowPlan::new(&row, s));
     let stages = if first == plan { early } else { late };
     if let Some(i) = stages.ambiguous {
         return Err(PtxError::Unsupported {
@@ -70,7 +71,7 @@ pub(super) fn rows(
 ) {
     let row = space::merge_row(row, Columns::Keep);
     let stages = |l| Stages::new(&row.body, row.space.len(), types, l);
-    let plan = |s: &Stages| Plan::within(&row, s, threads, carry);
+    let plan = |s: &Stages| RowPlan::within(&row, s, threads, carry);
     let [early, late] = [Loads::First, Loads::Late].map(stages);
     let (stages, plan) = match plan(&early) {
         plan if matches!(plan.passes, Passes::Keep { .. }) => (early, plan),
@@ -122,8 +123,8 @@ struct Place {
 }
 
 impl Place {
-    fn begin(asm: &mut Asm, scope: &Scope, row: &Row, plan: &Plan, rows: &Dim) -> Place {
-        let (threads, outer) = (plan.team.threads, &row.space[..row.space.len() - 1]);
+    fn begin(asm: &mut Asm, scope: &Scope, row: &Row, plan: &RowPlan, rows: &Dim) -> Place {
+        let (threads, outer) = (plan.threads, &row.space[..row.space.len() - 1]);
         let tid = asm.op("mov.u32", Class::B32, &[&"%tid.x"]);
         let mut number = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
         let (mut member, mut inside) = (tid, None);
@@ -163,7 +164,7 @@ struct Job<'a> {
     scope: &'a Scope,
     row: &'a Row,
     stages: &'a Stages,
-    plan: Plan,
+    plan: RowPlan,
     /// The rows that a thread has a part in.
     places: Vec<Place>,
 }
@@ -183,6 +184,12 @@ impl<'a> Job<'a> {
         Lanes::new(self.scope, &self.row.body, &self.row.args)
     }
 
+    fn team(&self) -> Team {
+        Team {
+            threads: self.plan.threads,
+        }
+    }
+
     fn run(&self, asm: &mut Asm) {
         match self.plan.passes {
             Passes::Keep { chunks } => self.keep(asm, chunks),
@@ -200,7 +207,7 @@ impl<'a> Job<'a> {
 
     /// A row and the chunks of it that a thread has, `count` at most.
     fn line<'j>(&self, asm: &mut Asm, place: &'j Place, count: usize) -> Line<'j, 'a> {
-        let threads = self.plan.team.threads as usize;
+        let threads = self.plan.threads as usize;
         let total = match place.chunks {
             Int::Imm(c) => c as usize,
             Int::Reg(_) => 0, // a kept row's size is known
@@ -253,7 +260,7 @@ impl<'a> Job<'a> {
                 self.take(asm, stage, &own, &line.chunks, &line.points);
                 accs.extend(own);
             }
-            let folded = self.plan.team.fold(asm, &accs);
+            let folded = self.team().fold(asm, &accs);
             let mut folded = folded.chunks(stage.folds.len().max(1));
             for line in &mut lines {
                 let folded = folded.next().unwrap_or(&[]);
@@ -287,7 +294,7 @@ impl<'a> Job<'a> {
                 });
                 accs.extend(own);
             }
-            let folded = self.plan.team.fold(asm, &accs);
+            let folded = self.team().fold(asm, &accs);
             let mut folded = folded.chunks(stage.folds.len().max(1));
             for shared in &mut all {
                 give(stage, folded.next().unwrap_or(&[]), shared);
@@ -308,7 +315,7 @@ impl<'a> Job<'a> {
         shared: &Lanes<'a>,
         (unroll, last): (usize, bool),
     ) {
-        let threads = self.plan.team.threads as i64;
+        let threads = self.plan.threads as i64;
         let counter = asm.op("mov.u32", Class::B32, &[&place.member]);
         let turn = |asm: &mut Asm, count: usize| {
             let chunks: Vec<Chunk> = (0..count as i64)

@@ -7,7 +7,8 @@
 use super::asm::{Asm, Class, Int, R};
 use super::divide;
 use super::scope::Scope;
-use crate::{Body, DType, Dim, Inst, Move, Row, Var, View};
+pub(super) use crate::launch::widths::accesses;
+use crate::{Body, Dim, Inst, Move, Row, Var, View};
 
 /// What may be merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,17 +137,6 @@ fn view_of(inst: &Inst) -> Option<&View> {
     }
 }
 
-/// The views of a body's loads and stores with the sizes of their elements.
-pub(super) fn accesses<'a>(
-    body: &'a Body,
-    args: &'a [DType],
-) -> impl Iterator<Item = (&'a View, usize)> {
-    body.insts.iter().filter_map(|inst| match inst {
-        Inst::Load(a, v) | Inst::Store(a, v, _) => Some((v, args[a.0 as usize].size())),
-        _ => None,
-    })
-}
-
 /// The runtime integers in sizes and views.
 pub(super) fn vars<'a>(
     dims: impl IntoIterator<Item = &'a Dim>,
@@ -193,7 +183,7 @@ pub(super) fn index(asm: &mut Asm, scope: &Scope, sizes: &[Dim], number: R) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Arg, BodyBuilder};
+    use crate::{Arg, BodyBuilder, DType};
 
     /// `a0[space] -> a1[space]` with these strides of the source.
     fn copied(space: Vec<Dim>, strides: &[Dim], read: Option<u8>) -> Row {

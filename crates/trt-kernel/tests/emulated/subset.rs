@@ -2,7 +2,8 @@
 
 use crate::emulator::{self, Call, EmuError, Why};
 use crate::reference::Buffer;
-use trt_kernel::ptx::{Emitted, Extent, Launch, Param, Target};
+use trt_kernel::launch::{EntryLaunch as Launch, Extent, Param};
+use trt_kernel::ptx::{Emitted, Target};
 use trt_kernel::{Arg, DType, Dim};
 
 /// A module with one entry whose arguments' addresses are in `%d0`, `%d1`, …, and that of the

@@ -50,9 +50,9 @@ use exec::Machine;
 use inst::Program;
 use memory::{Access, Memory, Params, Region};
 use std::ops::Range;
-use trt_kernel::ptx::{
-    COUNTERS, Emitted, Launch, MAP_BYTES, MAX_TILES, Mapped, Param, Target, TensorMap,
-};
+use trt_kernel::fusible::MAX_TILES;
+use trt_kernel::launch::{COUNTERS, EntryLaunch as Launch, Param};
+use trt_kernel::ptx::{Emitted, MAP_BYTES, Mapped, Target, TensorMap};
 use trt_kernel::{Arg, Env, ROW_PANEL};
 
 /// The weight rows of a ranged launch, where they lie in tiles of `step` rows.

@@ -1,9 +1,9 @@
 //! What an entry of an attention knows: sizes, the mask's limits, rows, scores.
 
 use super::{Plan, int};
+use crate::launch::LARGEST_INDEX;
 use crate::ptx::asm::{Asm, Class, Int, R, imm};
 use crate::ptx::lanes::{self, Point};
-use crate::ptx::limits::LARGEST_INDEX;
 use crate::ptx::scope::Scope;
 use crate::{Inst, Operand, View};
 use std::f32::consts::LOG2_E;

@@ -10,7 +10,6 @@
 //! the call (the first one all of them, where they are few), so what is launched does not depend
 //! on how many keys there are.
 
-mod before;
 mod combine;
 mod decode;
 mod flash;
@@ -20,10 +19,11 @@ mod int;
 mod mem;
 mod plain;
 
-use super::emitted::{COUNTERS, Emitted, Extent, Launch, Param, Target, When};
+use super::emitted::{Emitted, Target};
 use super::{PtxError, row, scope};
+use crate::fusible::HeadRows;
+use crate::launch::{COUNTERS, EntryLaunch, Extent, Param, When};
 use crate::{Attention, Binary, Body, DType, Dim, Inst, Operand, Reg, Row, Var};
-use before::Before;
 
 /// Up to this many queries, keys are split between blocks.
 const FEW: u32 = 8;
@@ -48,7 +48,7 @@ struct Plan<'a> {
     /// Pointers that a launch gives.
     given: usize,
     /// Row kernels that blocks run for themselves.
-    before: Option<Before<'a>>,
+    before: Option<HeadRows<'a>>,
     /// Bytes at the start of working memory that hold the queries.
     own: usize,
 }
@@ -71,7 +71,7 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     };
     let mut plan = Plan::new(&inner, target)?;
     plan.given = k.args.len();
-    plan.before = Before::of(&plan, rows);
+    plan.before = (plan.tensor.then(|| HeadRows::of(&inner, rows))).flatten();
     if plan.before.is_some() {
         plan.vars.extend(rows.iter().flat_map(row::vars));
         plan.vars.sort();
@@ -84,16 +84,6 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     let first = rows.map(|(i, row)| plan.rows_first(i, row));
     let first = first.collect::<Result<Vec<Entry>, _>>()?;
     Ok(plan.module(first))
-}
-
-/// Whether the blocks of an attention can run the rows before it for themselves, where there are
-/// tensor cores. Elsewhere these are launches of their own.
-pub(super) fn runs_before(k: &Attention) -> bool {
-    let Some((rows, inner)) = k.split() else {
-        return false;
-    };
-    let plan = Plan::new(&inner, Target::Sm90);
-    plan.is_ok_and(|plan| Before::of(&plan, rows).is_some())
 }
 
 impl<'a> Plan<'a> {
@@ -145,7 +135,7 @@ impl<'a> Plan<'a> {
         let mut launches = Vec::new();
         for e in entries {
             text += &e.text;
-            launches.push(Launch {
+            launches.push(EntryLaunch {
                 entry: e.name,
                 when: e.when,
                 grid: e.grid,

@@ -14,8 +14,8 @@ use super::frame::{Frame, Keys, Row};
 use super::mem::{self, over_lanes};
 use super::{Plan, combine, extent, int};
 use crate::Operand;
+use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};
-use crate::ptx::emitted::Extent;
 use crate::ptx::scope;
 
 /// Threads of a block.

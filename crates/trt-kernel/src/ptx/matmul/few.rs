@@ -16,9 +16,10 @@ use super::left::{self, Prologue};
 use super::out::{self, Ahead, Sums};
 use super::pieces::{self, PIECE, Reader};
 use super::{Frame, aligned_rows, over, over_rows, right_dtype};
+use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
-use crate::ptx::emitted::{Extent, Target};
+use crate::ptx::emitted::Target;
 use crate::{Matmul, Operand};
 
 /// Threads that keep enough bytes in flight for the memory of a large device, with few rows of

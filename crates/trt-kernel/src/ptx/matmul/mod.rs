@@ -31,8 +31,9 @@ use super::PtxError;
 use super::access::multiple;
 use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
-use super::emitted::{Emitted, Extent, Launch, Param, Target, When};
+use super::emitted::{Emitted, Target};
 use super::scope::{self, Scope, Tiles};
+use crate::launch::{EntryLaunch as Launch, Extent, Param, When};
 use crate::{Body, DType, Dim, Matmul, Operand, Var};
 
 /// One way to compute the product.

@@ -23,21 +23,21 @@
 //! group), latency for short ones: one trip for all reads, 16 dependent products of halves, the
 //! softmax, the merge of the warps.
 
-mod before;
 mod merge;
 mod read;
+mod staged;
 
 use super::combine::Share;
 use super::fragment::{self, from_lane, halves};
 use super::frame::{Frame, Keys, Row};
 use super::mem::{self, over_lanes};
 use super::{FEW, Plan, extent, int};
+use crate::launch::Extent;
 use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R};
-use crate::ptx::emitted::Extent;
 use crate::ptx::scope;
-use before::First;
 use read::{Ends, Read, fresh, inside, sides};
+use staged::First;
 
 /// Warps of a multiprocessor.
 const CROWD: usize = 8;

@@ -1,6 +1,6 @@
 //! Queries, keys and values on their way to registers: where a lane's parts lie, and how they come.
 
-use super::before::First;
+use super::staged::First;
 use super::{Block, Flow, KEYS, Tile};
 use crate::Operand;
 use crate::ptx::asm::{Asm, Class, Int, R};

@@ -14,13 +14,13 @@
 
 use super::read::{Read, Space, VALUES, read_row};
 use super::{Block, KEYS, tiles};
-use crate::Inst;
-use crate::ptx::access;
+use crate::fusible::HeadRow;
 use crate::ptx::asm::{Asm, Class, Int, R};
-use crate::ptx::attention::before::Stored;
 use crate::ptx::attention::frame::Keys;
 use crate::ptx::attention::{int, mem};
 use crate::ptx::lanes::{Lanes, Point};
+use crate::ptx::{access, space};
+use crate::{Dim, Inst};
 
 /// What a block computes first, and where it puts that.
 pub(super) struct First<'a> {
@@ -39,7 +39,7 @@ pub(super) struct First<'a> {
 
 /// What each thread takes of a row kernel: some points, or none.
 struct Piece<'a> {
-    stored: &'a Stored<'a>,
+    stored: &'a HeadRow<'a>,
     lanes: Lanes<'a>,
     lanes_at_once: usize,
     at: Vec<Int>,
@@ -52,7 +52,7 @@ struct Piece<'a> {
 
 /// The work of one row kernel.
 struct Job<'a> {
-    stored: &'a Stored<'a>,
+    stored: &'a HeadRow<'a>,
     /// The first head, and how many.
     head: Int,
     heads: usize,
@@ -64,8 +64,15 @@ struct Job<'a> {
 impl Job<'_> {
     /// Threads that it takes.
     fn units(&self, lanes: usize) -> usize {
-        self.heads * (self.stored.columns / lanes.min(self.stored.widest))
+        self.heads * (self.stored.columns / lanes.min(widest(self.stored)))
     }
+}
+
+/// How many points of a row a thread may take at once.
+fn widest(stored: &HeadRow) -> usize {
+    let row = stored.row;
+    let accesses = space::accesses(&row.body, &row.args);
+    access::lanes(&Dim::from(stored.columns), accesses)
 }
 
 /// Bytes from a row of queries to the next, so that rows lie in different banks.
@@ -80,7 +87,7 @@ impl<'a> First<'a> {
         let (k, before) = (f.plan.k, f.plan.before.as_ref()?);
         let rows = (8 * tiles(f.plan)).min(f.plan.group());
         let queries = mem::array(asm, rows * pitch(k.head_dim));
-        let room = |asm: &mut Asm, stored: &Option<Stored>, dim: usize| {
+        let room = |asm: &mut Asm, stored: &Option<HeadRow>, dim: usize| {
             (stored.is_some()).then(|| mem::array(asm, 2 * dim))
         };
         let key = room(asm, &before.key, k.head_dim);
@@ -241,7 +248,7 @@ impl<'a> Job<'a> {
         own: R,
     ) -> Piece<'a> {
         let stored = self.stored;
-        let lanes = lanes.min(stored.widest);
+        let lanes = lanes.min(widest(stored));
         let chunks = Int::Imm((stored.columns / lanes) as i64);
         let mut takes = asm.op("setp.lt.u32", Class::Pred, &[&unit, &units]);
         if self.kept {
