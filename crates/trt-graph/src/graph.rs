@@ -112,6 +112,32 @@ pub enum Op {
     Attention(AttentionOp),
 }
 
+impl Op {
+    /// Whether it only rearranges elements.
+    pub(crate) fn is_view(&self) -> bool {
+        matches!(
+            self,
+            Op::Reshape | Op::Permute(_) | Op::Broadcast | Op::Narrow { .. } | Op::Unfold { .. }
+        )
+    }
+
+    /// Whether it can be computed element by element inside another kernel.
+    pub(crate) fn is_scalar(&self) -> bool {
+        matches!(
+            self,
+            Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Where | Op::Cast
+        )
+    }
+
+    /// Whether kernels generate the value from indices alone.
+    pub(crate) fn is_generated(&self) -> bool {
+        matches!(
+            self,
+            Op::Float(_) | Op::Int(_) | Op::Arange { .. } | Op::Causal { .. }
+        )
+    }
+}
+
 /// The zeros of an axis in [`Op::Pad`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Margin {

@@ -4,6 +4,7 @@ mod before;
 mod conv;
 mod ends;
 mod fused;
+mod fusions;
 mod mirror;
 mod passes;
 mod programs;
