@@ -72,6 +72,7 @@
 mod compile;
 mod error;
 mod graph;
+mod ints;
 pub mod launches;
 mod lower;
 pub mod mirror;
@@ -85,9 +86,8 @@ mod verify;
 
 pub use compile::compile;
 pub use error::Error;
-pub use graph::{
-    AttentionOp, Graph, InputDecl, IntVar, Literal, Margin, Node, NodeId, Op, StateDecl,
-};
+pub use graph::{AttentionOp, Graph, InputDecl, Literal, Margin, Node, NodeId, Op, StateDecl};
+pub use ints::{IntVar, Meaning, PAST, Positions, SEQ};
 pub use lower::{lower, unfused};
 pub use mirror::{candle, candle_nn};
 pub use report::{FusionNote, KernelNote, PassNote, Report};

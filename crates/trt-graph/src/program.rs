@@ -6,7 +6,8 @@
 
 pub(crate) mod check;
 
-use crate::graph::{InputDecl, IntVar, Literal};
+use crate::graph::{InputDecl, Literal};
+use crate::ints::IntVar;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;

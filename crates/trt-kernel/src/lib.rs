@@ -52,13 +52,12 @@ pub mod host;
 mod kernel;
 pub mod launch;
 pub mod ptx;
+mod scalar;
 mod sizes;
 mod stored;
 mod text;
 
-pub use body::{
-    Arg, Binary, Body, BodyBuilder, BodyError, Compare, Inst, Reduce, Reg, Ty, Unary, View,
-};
+pub use body::{Arg, Body, BodyBuilder, BodyError, Inst, Reg, Ty, View};
 pub use check::KernelError;
 pub use dim::{Dim, Env, Interval, Var};
 pub use dtype::DType;
@@ -66,6 +65,7 @@ pub use encoding::{BlockType, Encoding};
 pub use kernel::{
     Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Order, Row,
 };
+pub use scalar::{Binary, Compare, Reduce, Unary};
 
 /// Row ranges of a streamed [`Matmul`] start and end on multiples of this many weight rows
 /// (or at the weight's end).

@@ -52,7 +52,7 @@ fn broadcast_shape(a: &Tensor, b: &Tensor) -> Result<Shape> {
 
 impl Tensor {
     fn binary(&self, rhs: &Tensor, f: Binary) -> Result<Tensor> {
-        self.agree(rhs, &format!("{f:?}").to_lowercase())?;
+        self.agree(rhs, &f.to_string())?;
         let operands = vec![self.clone(), rhs.clone()];
         Tensor::make(
             Op::Binary(f),
@@ -84,7 +84,7 @@ impl Tensor {
     }
 
     fn comparison(&self, rhs: &Tensor, f: Compare) -> Result<Tensor> {
-        self.agree(rhs, &format!("{f:?}").to_lowercase())?;
+        self.agree(rhs, &f.to_string())?;
         Tensor::make(
             Op::Compare(f),
             vec![self.clone(), rhs.clone()],

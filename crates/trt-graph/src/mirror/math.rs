@@ -8,8 +8,7 @@ use trt_kernel::{Binary, DType, Dim, Reduce, Unary};
 
 impl Tensor {
     pub(super) fn unary(&self, f: Unary) -> Result<Tensor> {
-        let integer = matches!(f, Unary::Neg | Unary::Abs | Unary::Sqr | Unary::Sign);
-        if !self.kernel_dtype().is_float() && !integer {
+        if !self.kernel_dtype().is_float() && !f.of_integers() {
             bail!("{f:?} of a tensor of dtype {:?}", self.dtype());
         }
         Tensor::make(

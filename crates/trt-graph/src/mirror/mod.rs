@@ -11,6 +11,7 @@ mod conv;
 mod index;
 mod layout;
 mod math;
+pub(crate) mod recorder;
 mod resize;
 pub mod size;
 mod tensor;

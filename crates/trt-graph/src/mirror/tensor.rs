@@ -1,8 +1,7 @@
 //! The symbolic tensor: an operation with its operands, shape and dtype.
 
-use super::size;
+use super::{recorder, size};
 use crate::graph::{Literal, Op};
-use crate::trace;
 use candle_core::{Device, Result, Shape, bail};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -99,14 +98,14 @@ impl Tensor {
         size::checked(shape.dims())?;
         let tensor = Tensor(Arc::new(Inner {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            epoch: trace::current_epoch(),
+            epoch: recorder::current_epoch(),
             op,
             operands,
             shape,
             resized: OnceLock::new(),
             dtype,
         }));
-        trace::record(&tensor);
+        recorder::record(&tensor);
         Ok(tensor)
     }
 

@@ -10,7 +10,7 @@
 
 use super::{Buffer, BufferId, BufferKind, Launch, Program, Source};
 use crate::Error;
-use crate::graph::bound;
+use crate::ints::bound;
 use std::collections::BTreeSet;
 use trt_kernel::{Arg, DType, Dim, Inst, Interval, Kernel, Order, Var};
 
