@@ -55,6 +55,7 @@ pub mod ptx;
 mod scalar;
 mod sizes;
 mod stored;
+mod sum_order;
 mod text;
 
 pub use body::{Arg, Body, BodyBuilder, BodyError, Inst, Reg, Ty, View};
@@ -66,6 +67,7 @@ pub use kernel::{
     Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Order, Row,
 };
 pub use scalar::{Binary, Compare, Reduce, Unary};
+pub use sum_order::{Fold, SumOrder, Within};
 
 /// Row ranges of a streamed [`Matmul`] start and end on multiples of this many weight rows
 /// (or at the weight's end).

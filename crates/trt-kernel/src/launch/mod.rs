@@ -17,7 +17,7 @@ pub(crate) mod widths;
 pub use limits::{LARGEST_INDEX, TooLarge, within};
 
 use crate::fusible::MAX_TILES;
-use crate::{Arg, Dim, Env};
+use crate::{Arg, Dim, Env, SumOrder};
 use std::fmt;
 
 /// A parameter of every entry of a module, in order.
@@ -128,6 +128,9 @@ pub struct EntryLaunch {
     pub shared: u32,
     /// Whether it needs the kernel's tensor maps.
     pub mapped: bool,
+    /// For each product of the kernel in order, the order in which the entry takes each of its sums;
+    /// none where tensor cores or a tile of `f32` lanes decide that.
+    pub sums: Vec<Option<SumOrder>>,
 }
 
 impl Extent {
@@ -174,6 +177,9 @@ impl fmt::Display for EntryLaunch {
         )?;
         if self.shared > 0 {
             write!(f, " shared {}", self.shared)?;
+        }
+        for order in self.sums.iter().flatten() {
+            write!(f, " sums {order}")?;
         }
         for w in &self.when {
             write!(f, " if {} <= {} <= {}", w.min, w.dim, w.max)?;

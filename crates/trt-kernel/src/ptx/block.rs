@@ -3,8 +3,8 @@
 use super::asm::Asm;
 use super::emitted::{Emitted, Target};
 use super::scope::{crowded_entry, head, params};
-use crate::Dim;
 use crate::launch::{EntryLaunch, Extent};
+use crate::{Dim, SumOrder};
 
 /// One entry and how it is launched.
 pub(super) struct Block {
@@ -16,6 +16,8 @@ pub(super) struct Block {
     pub grid: [Extent; 3],
     /// Bytes of dynamic shared memory.
     pub shared: u32,
+    /// The order in which a product sums, if it is one of few rows.
+    pub order: Option<SumOrder>,
 }
 
 impl Block {
@@ -28,6 +30,7 @@ impl Block {
             crowd: None,
             grid: [grid, Extent::Fixed(1), Extent::Fixed(1)],
             shared: 0,
+            order: None,
         }
     }
 
@@ -46,6 +49,7 @@ impl Block {
                 block: self.threads,
                 shared: self.shared,
                 mapped: false,
+                sums: Vec::new(),
             }],
             maps: Vec::new(),
             scratch: Dim::from(0),

@@ -30,6 +30,9 @@ pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> 
     let threads = blocks.iter().map(|b| b.threads).max().unwrap_or(1);
     let shared = blocks.iter().map(|b| b.shared).max().unwrap_or(0);
     let crowd = blocks.iter().filter_map(|b| b.crowd).min();
+    let products = blocks.iter().zip(&kernel.parts);
+    let products = products.filter(|(_, part)| matches!(part, Kernel::Matmul(_)));
+    let sums = products.map(|(block, _)| block.order).collect();
     let mut grid = Vec::with_capacity(blocks.len());
     let mut text = String::from("\t.reg .pred %part;\n\t.reg .b32 %which, %have, %mine;\n");
     if order == Order::Chain {
@@ -89,6 +92,7 @@ pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> 
             block: threads,
             shared,
             mapped: false,
+            sums,
         }],
         maps: Vec::new(),
         scratch: Dim::from(0),

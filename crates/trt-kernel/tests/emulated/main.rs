@@ -20,6 +20,7 @@ mod pull;
 mod row;
 mod special;
 mod subset;
+mod sums;
 mod tma;
 mod wide;
 

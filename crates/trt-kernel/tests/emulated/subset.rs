@@ -36,6 +36,7 @@ fn module(args: usize, threads: u32, blocks: u32, body: &str) -> Emitted {
             block: threads,
             shared: 9216,
             mapped: false,
+            sums: Vec::new(),
         }],
         maps: Vec::new(),
         scratch: Dim::from(0),

@@ -29,6 +29,7 @@ pub fn run(
         block,
         shared: 0,
         mapped: false,
+        sums: Vec::new(),
     };
     let mut device = Device::new(&emitted, call, args);
     let run = || {

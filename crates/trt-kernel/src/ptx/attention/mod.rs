@@ -142,6 +142,7 @@ impl<'a> Plan<'a> {
                 block: e.threads,
                 shared: e.shared,
                 mapped: false,
+                sums: Vec::new(),
             });
         }
         let records = match few && self.splits > 1 {

@@ -102,6 +102,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape) -> Block {
             over(&kernel.batch, 1),
         ],
         shared: shape.ring().shared() as u32,
+        order: None,
     }
 }
 
@@ -148,7 +149,6 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
         rows: shape.rows.0,
         cols: shape.cols.0,
         pitch: ring.pitch(),
-        parts: 1,
     };
     out::run(asm, frame, &sums, Int::Reg(m0), n0, shape.threads() as u32);
 }

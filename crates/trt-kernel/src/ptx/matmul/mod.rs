@@ -15,17 +15,14 @@
 //! the same bits wherever its row lies.
 
 mod few;
-mod left;
 mod mma;
 mod out;
-mod pieces;
 mod ring;
 mod tile;
 mod tma;
 mod wgmma;
 
-pub(super) use few::prefetch;
-pub(super) use left::STAGED;
+pub(super) use few::STAGED;
 
 use super::PtxError;
 use super::access::multiple;
@@ -34,13 +31,13 @@ use super::block::Block;
 use super::emitted::{Emitted, Target};
 use super::scope::{self, Scope, Tiles};
 use crate::launch::{EntryLaunch as Launch, Extent, Param, When};
-use crate::{Body, DType, Dim, Matmul, Operand, Var};
+use crate::{Body, DType, Dim, Matmul, Operand, SumOrder, Var};
 
 /// One way to compute the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Variant {
     /// At most so many rows.
-    Few(usize),
+    Few(SumOrder, usize),
     /// Tensor cores.
     Mma(mma::Shape),
     /// Tensor cores by groups of warps.
@@ -94,6 +91,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
             block: block.threads,
             shared: block.shared,
             mapped,
+            sums: vec![block.order],
         });
     }
     Ok(emitted)
@@ -103,11 +101,22 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
 pub(super) fn link(kernel: &Matmul, target: Target) -> Result<Block, PtxError> {
     supported(kernel)?;
     match choose(kernel, target).as_slice() {
-        [(Variant::Few(m), when)] if when.is_empty() => Ok(few::link(kernel, target, *m)),
+        [(Variant::Few(order, m), when)] if when.is_empty() => {
+            Ok(few::link(kernel, target, *order, *m))
+        }
         _ => Err(PtxError::Unsupported {
             kernel: "matmul",
             what: format!("a chain of {} rows", kernel.m),
         }),
+    }
+}
+
+/// Sends for the first pieces of a later part of a chain: see [`few::prefetch`]. Nothing for what
+/// [`link`] refuses.
+pub(super) fn prefetch(kernel: &Matmul, target: Target) -> Asm {
+    match choose(kernel, target).as_slice() {
+        [(Variant::Few(order, m), _)] => few::prefetch(kernel, target, *order, *m),
+        _ => Asm::default(),
     }
 }
 
@@ -130,7 +139,7 @@ pub(super) fn block(kernel: &Matmul, target: Target) -> Result<Block, PtxError> 
 /// Whether a product that computes its left operand can be emitted: there are few rows, which fit
 /// shared memory, and rows of `b` can be read in pieces.
 pub(crate) fn computes_left(kernel: &Matmul) -> bool {
-    left::fits(kernel) && few::fits(kernel)
+    few::computes_left(kernel)
 }
 
 /// Whether both operands are floats, and the left one is in memory or may be computed.
@@ -160,7 +169,7 @@ fn supported(kernel: &Matmul) -> Result<(), PtxError> {
 impl Variant {
     fn block(self, kernel: &Matmul, target: Target) -> Block {
         match self {
-            Variant::Few(most) => few::emit(kernel, target, most),
+            Variant::Few(order, most) => few::emit(kernel, target, order, most),
             Variant::Mma(shape) => mma::emit(kernel, target, shape),
             Variant::Wgmma(shape) => wgmma::emit(kernel, target, shape),
             Variant::Tma(shape) => tma::emit(kernel, target, shape),
@@ -172,8 +181,8 @@ impl Variant {
 /// The variants for a kernel, with the condition under which each runs.
 fn choose(kernel: &Matmul, target: Target) -> Vec<(Variant, Vec<When>)> {
     let mut list: Vec<(Variant, u32)> = Vec::new();
-    if few::fits(kernel) {
-        list.extend([1, 2, 4, 8].map(|most| (Variant::Few(most), most as u32)));
+    if let Some(order) = few::order(kernel) {
+        list.extend([1, 2, 4, 8].map(|most| (Variant::Few(order, most), most as u32)));
     }
     match mma::fits(kernel, target) {
         true => list.extend(on_tensor_cores(kernel, target)),
@@ -182,7 +191,7 @@ fn choose(kernel: &Matmul, target: Target) -> Vec<(Variant, Vec<When>)> {
     if let Some(m) = kernel.m.constant_size() {
         let holds = |(_, most): &&(Variant, u32)| m as u64 <= u64::from(*most);
         let variant = match list.iter().find(holds) {
-            Some((Variant::Few(_), _)) => Variant::Few(m.max(1)),
+            Some((Variant::Few(order, _), _)) => Variant::Few(*order, m.max(1)),
             Some((variant, _)) => *variant,
             None => Variant::Tile,
         };

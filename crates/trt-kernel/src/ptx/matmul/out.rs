@@ -11,7 +11,7 @@ use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::lanes::{Lanes, Point};
 use crate::{Dim, Inst};
 
-/// Sums of a block in shared memory. Each output is the sum of `parts` of them, in order.
+/// Sums of a block in shared memory.
 pub(super) struct Sums {
     /// Shared address of the first (u32), 16-byte aligned.
     pub base: R,
@@ -21,21 +21,12 @@ pub(super) struct Sums {
     pub cols: usize,
     /// Elements from a row to the next; a multiple of 4 if there are 4 or more lanes.
     pub pitch: usize,
-    /// How many sums make an output.
-    pub parts: usize,
 }
 
 /// How many neighbouring outputs a thread takes, if the block has `cols` columns.
 pub(super) fn lanes(n: &Dim, cols: usize) -> usize {
     let fits = |l: &usize| multiple(n, *l) && cols.is_multiple_of(*l);
     [8, 4, 2].into_iter().find(fits).unwrap_or(1)
-}
-
-fn lanes_of(frame: &Frame<'_>, cols: usize, parts: usize) -> usize {
-    match parts {
-        1 => lanes(&frame.kernel.n, cols),
-        _ => 1,
-    }
 }
 
 /// Where a group of neighbouring outputs is, in the block and in the result.
@@ -101,18 +92,17 @@ pub(super) struct Ahead<'a> {
 
 impl<'a> Ahead<'a> {
     /// Emits the loads before the first store, for a block of `threads` threads with `rows` x `cols`
-    /// outputs from `[m, n]` on, each the sum of `parts`. None if a thread has several groups of
+    /// outputs from `[m, n]` on. None if a thread has several groups of
     /// outputs, or there is nothing to load, or too much to keep.
     pub fn load(
         asm: &mut Asm,
         frame: &'a Frame<'a>,
         [rows, cols]: [usize; 2],
-        parts: usize,
         origin: [Int; 2],
         threads: u32,
     ) -> Option<Ahead<'a>> {
         let kernel = frame.kernel;
-        let lanes = lanes_of(frame, cols, parts);
+        let lanes = lanes(&kernel.n, cols);
         let insts = &kernel.epilogue.insts;
         let stores = |i: &Inst| matches!(i, Inst::Store(..));
         let considered = insts.iter().position(stores).unwrap_or(insts.len());
@@ -147,7 +137,7 @@ impl<'a> Ahead<'a> {
 /// Runs the epilogue over the sums of a block of `threads` threads whose first output is
 /// `[m, n]`. The sums are visible to all threads of the block.
 pub(super) fn run(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, m: Int, n: R, threads: u32) {
-    let lanes = lanes_of(frame, sums.cols, sums.parts);
+    let lanes = lanes(&frame.kernel.n, sums.cols);
     let work = (sums.rows * sums.cols / lanes) as i64;
     let each = |asm: &mut Asm, i: R| {
         let at = At::new(asm, frame, sums.cols, [m, Int::Reg(n)], i, lanes);
@@ -173,7 +163,7 @@ pub(super) fn run(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, m: Int, n: R, t
 
 /// What is left of the epilogue of a group of outputs, if it is inside of the result.
 pub(super) fn finish(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, ahead: Ahead<'_>) {
-    let lanes = lanes_of(frame, sums.cols, sums.parts);
+    let lanes = lanes(&frame.kernel.n, sums.cols);
     let Ahead {
         at,
         mut values,
@@ -182,13 +172,7 @@ pub(super) fn finish(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, ahead: Ahead
     asm.when(at.inside, true, |asm| {
         let place = asm.op("mad.lo.s32", Class::B32, &[&at.row, &sums.pitch, &at.col]);
         let place = asm.op("mad.lo.s32", Class::B32, &[&place, &4, &sums.base]);
-        let mut input = read(asm, place, 0, lanes);
-        for part in 1..sums.parts {
-            let more = read(asm, place, part * sums.rows * sums.pitch * 4, lanes);
-            for (sum, x) in input.iter_mut().zip(more) {
-                *sum = asm.op("add.rn.f32", Class::F32, &[sum, &x]);
-            }
-        }
+        let input = read(asm, place, lanes);
         let point = Point {
             at: &at.index(),
             lanes,
@@ -203,10 +187,10 @@ pub(super) fn finish(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, ahead: Ahead
 }
 
 /// Neighbouring floats of shared memory.
-fn read(asm: &mut Asm, at: R, offset: usize, lanes: usize) -> Vec<R> {
+fn read(asm: &mut Asm, at: R, lanes: usize) -> Vec<R> {
     let regs = asm.regs(Class::F32, lanes);
     for (i, four) in regs.chunks(4).enumerate() {
-        let offset = offset + 16 * i;
+        let offset = 16 * i;
         match four {
             [a] => asm.put(format_args!("ld.shared.f32 {a}, [{at}+{offset}]")),
             [a, b] => asm.put(format_args!(

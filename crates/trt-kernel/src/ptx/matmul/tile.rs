@@ -37,6 +37,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Block {
             over(&kernel.batch, 1),
         ],
         shared: 0,
+        order: None,
     }
 }
 
@@ -90,7 +91,6 @@ fn body(asm: &mut Asm, frame: &Frame<'_>) {
         rows: SIDE,
         cols: SIDE,
         pitch: PITCH,
-        parts: 1,
     };
     out::run(asm, frame, &sums, Int::Reg(m0), n0, THREADS as u32);
 }

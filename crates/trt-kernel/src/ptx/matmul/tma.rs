@@ -119,6 +119,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape) -> Block {
             over(&kernel.batch, 1),
         ],
         shared: (ring.shared() + 2 * BARRIER * ring.stages) as u32,
+        order: None,
     }
 }
 

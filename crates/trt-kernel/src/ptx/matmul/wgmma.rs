@@ -77,6 +77,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape) -> Block {
             over(&kernel.batch, 1),
         ],
         shared: shape.ring().shared() as u32,
+        order: None,
     }
 }
 
@@ -152,7 +153,6 @@ pub(super) fn finish(
         rows: ROWS,
         cols: shape.cols(),
         pitch: ring.pitch(),
-        parts: 1,
     };
     out::run(asm, frame, &sums, Int::Reg(m0), n0, THREADS as u32);
 }

@@ -1,11 +1,11 @@
 //! How products with few rows read: `b` in pieces of 16 bytes, each used against all rows of `a`
 //! and never again, several in flight for each thread.
 
-use super::Frame;
-use super::few::Cut;
+use super::super::Frame;
+use super::cut::{Cut, Place};
 use super::left::Prologue;
 use crate::DType;
-use crate::ptx::asm::{Asm, Class, Int, R};
+use crate::ptx::asm::{Asm, Class, Int, R, imm};
 
 /// Bytes of `b` that one load brings.
 pub(super) const PIECE: usize = 16;
@@ -33,18 +33,19 @@ impl Reader {
         frame: &Frame<'_>,
         cut: Cut,
         n0: R,
-        [team, lane]: [R; 2],
+        at: Place,
         prologue: Option<Prologue>,
     ) -> Reader {
         let [a, b] = frame.dtypes();
-        let (b_at, b_row) = start(asm, frame, cut, n0, [team, lane]);
+        let first = at.first;
+        let (b_at, b_row) = start(asm, frame, cut, n0, at);
         let a_piece = PIECE / b.size() * a.size();
         let place = |asm: &mut Asm, m: Int| match &prologue {
             None => {
                 let start = frame.a_at(asm, m, Int::Imm(0));
-                asm.op("mad.wide.s32", Class::B64, &[&lane, &a_piece, &start])
+                asm.op("mad.wide.s32", Class::B64, &[&first, &a_piece, &start])
             }
-            Some(p) => asm.op("mad.lo.s32", Class::B32, &[&lane, &a_piece, &p.base]),
+            Some(p) => asm.op("mad.lo.s32", Class::B32, &[&first, &a_piece, &p.base]),
         };
         let a_stride = match frame.kernel.a.stored() {
             Some(a) => &a.view.strides[1],
@@ -77,7 +78,7 @@ impl Reader {
         }
     }
 
-    /// Adds all products of the thread's pieces to `acc[m][row]`.
+    /// Sums all products of the thread's pieces, for each row of `a` and each of `b`.
     ///
     /// With many pieces, a register that has been multiplied is loaded again at once, so that
     /// always as many loads are in flight. The last round, the rest and a ragged piece, which
@@ -89,57 +90,52 @@ impl Reader {
         &self,
         asm: &mut Asm,
         frame: &Frame<'_>,
-        lane: R,
-        acc: &[R],
+        place: Place,
         then: impl FnOnce(&mut Asm),
-    ) {
-        let mut then = Some(then);
-        let mut wait = |asm: &mut Asm| {
-            if self.constant {
-                frame.scope.wait(asm);
-            }
-            if let Some(then) = then.take() {
-                then(asm);
-            }
-            if let Some(prologue) = &self.prologue {
-                prologue.run(asm, frame);
-            }
-        };
-        let Cut {
-            team,
-            ahead,
-            pieces,
-            ..
-        } = self.cut;
-        let (whole, ragged) = (pieces / team, pieces % team);
-        let mut flying: Vec<Flying> = Vec::new();
-        let mut rest = whole;
-        if whole >= 2 * ahead {
-            flying = (0..ahead).map(|i| self.start(asm, i, None)).collect();
-            wait(asm);
+    ) -> Vec<R> {
+        let (ahead, whole) = (self.cut.ahead, self.cut.whole());
+        let looped = whole >= 2 * ahead;
+        let early = if looped { ahead } else { whole };
+        let mut flying: Vec<Flying> = (0..early).map(|i| self.start(asm, i, None)).collect();
+        if !looped {
+            self.start_ragged(asm, place, &mut flying);
+        }
+        if self.constant {
+            frame.scope.wait(asm);
+        }
+        then(asm);
+        if let Some(prologue) = &self.prologue {
+            prologue.run(asm, frame);
+        }
+        let running = Running::begin(asm, self.cut);
+        if looped {
             let rounds = whole / ahead - 1;
             let i = asm.op("mov.b32", Class::B32, &[&0]);
             asm.count_rolled(i, Int::Imm(rounds as i64), Int::Imm(1), |asm| {
                 for f in &flying {
-                    self.meet(asm, acc, f);
+                    self.meet(asm, &running.sums, f);
                     self.load_b(asm, f, f.piece + ahead);
                 }
                 self.advance(asm, ahead);
+                running.round(asm, i);
             });
-            rest = whole % ahead;
-        }
-        for _ in 0..rest {
-            flying.push(self.start(asm, flying.len(), None));
-        }
-        if ragged > 0 {
-            let inside = asm.op("setp.lt.s32", Class::Pred, &[&lane, &ragged]);
-            flying.push(self.start(asm, flying.len(), Some(inside)));
-        }
-        if whole < 2 * ahead {
-            wait(asm);
+            for _ in 0..whole % ahead {
+                flying.push(self.start(asm, flying.len(), None));
+            }
+            self.start_ragged(asm, place, &mut flying);
         }
         for f in &flying {
-            self.meet(asm, acc, f);
+            self.meet(asm, &running.sums, f);
+        }
+        running.end(asm, self.cut)
+    }
+
+    /// Starts the last piece, if some lanes have one more than others.
+    fn start_ragged(&self, asm: &mut Asm, place: Place, flying: &mut Vec<Flying>) {
+        let ragged = self.cut.ragged();
+        if ragged > 0 {
+            let inside = asm.op("setp.lt.s32", Class::Pred, &[&place.lane, &ragged]);
+            flying.push(self.start(asm, flying.len(), Some(inside)));
         }
     }
 
@@ -154,7 +150,7 @@ impl Reader {
     }
 
     fn load_b(&self, asm: &mut Asm, to: &Flying, piece: usize) {
-        let at = (piece * self.cut.team * PIECE) as i64;
+        let at = (piece * self.cut.order.lanes * PIECE) as i64;
         for (r, words) in to.rows.iter().enumerate() {
             let place = (self.b_at, at + r as i64 * self.b_row);
             // What another launch may have written must not come through the constant cache.
@@ -169,7 +165,7 @@ impl Reader {
     /// Multiplies a piece of each row of `b` with all rows of `a`.
     fn meet(&self, asm: &mut Asm, acc: &[R], piece: &Flying) {
         let a_piece = PIECE / self.b.size() * self.a.size();
-        let at = (piece.piece * self.cut.team * a_piece) as i64;
+        let at = (piece.piece * self.cut.order.lanes * a_piece) as i64;
         let rows: Vec<Vec<R>> = piece.rows.iter().map(|w| unpack(asm, w, self.b)).collect();
         for (m, sums) in acc.chunks(self.cut.rows).enumerate() {
             let (base, offset) = self.a_at[m];
@@ -180,17 +176,22 @@ impl Reader {
             };
             load(asm, name, &words, (base, at + offset), piece.guard);
             let x = unpack(asm, &words, self.a);
+            // Who has no piece adds nothing: a product of zeros could change the sign of a sum.
+            let fma = match piece.guard {
+                None => "fma.rn.f32".to_string(),
+                Some(guard) => format!("@{guard} fma.rn.f32"),
+            };
             for (j, x) in x.iter().enumerate() {
                 for (row, sum) in rows.iter().zip(sums) {
-                    asm.op_to("fma.rn.f32", *sum, &[&row[j], x, sum]);
+                    asm.op_to(&fma, *sum, &[&row[j], x, sum]);
                 }
             }
         }
     }
 
-    /// Walks `count` pieces of the team along `k`.
+    /// Walks `count` rounds along `k`.
     fn advance(&self, asm: &mut Asm, count: usize) {
-        let pieces = count * self.cut.team;
+        let pieces = count * self.cut.order.lanes;
         asm.op_to("add.s64", self.b_at, &[&self.b_at, &(pieces * PIECE)]);
         let a_piece = PIECE / self.b.size() * self.a.size();
         let mut pointers: Vec<R> = self.a_at.iter().map(|(p, _)| *p).collect();
@@ -206,29 +207,107 @@ impl Reader {
 }
 
 /// A thread's place in the first row of `b` of its team, and the bytes from a row to the next.
-fn start(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, [team, lane]: [R; 2]) -> (R, i64) {
+fn start(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place: Place) -> (R, i64) {
     // A team beyond the range reads the last rows instead, and its sums are not used.
-    let row = asm.op("mad.lo.s32", Class::B32, &[&team, &cut.rows, &n0]);
+    let row = asm.op("mad.lo.s32", Class::B32, &[&place.team, &cut.rows, &n0]);
     let last = asm.op("sub.s32", Class::B32, &[&frame.end, &cut.rows]);
     let row = asm.op("min.s32", Class::B32, &[&row, &last]);
     let start = frame.b_at(asm, row, Int::Imm(0));
-    let at = asm.op("mad.wide.s32", Class::B64, &[&lane, &PIECE, &start]);
+    let at = asm.op("mad.wide.s32", Class::B64, &[&place.first, &PIECE, &start]);
     let stride = frame.kernel.b.view.strides[1].constant().unwrap_or(0);
     (at, stride * frame.dtypes()[1].size() as i64)
 }
 
 /// Brings the pieces to the second-level cache that a reader loads first.
-pub(super) fn prefetch(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place: [R; 2]) {
+pub(super) fn prefetch(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place: Place) {
     let (at, row) = start(asm, frame, cut, n0, place);
-    let whole = cut.pieces / cut.team;
+    let whole = cut.whole();
     let first = match whole >= 2 * cut.ahead {
         true => cut.ahead,
         false => whole,
     };
     for r in 0..cut.rows as i64 {
         for piece in 0..first {
-            let offset = r * row + (piece * cut.team * PIECE) as i64;
+            let offset = r * row + (piece * cut.order.lanes * PIECE) as i64;
             asm.put(format_args!("prefetch.global.L2 [{at}+{offset}]"));
+        }
+    }
+}
+
+/// The sums of a thread on its way through its segments.
+struct Running {
+    /// Those of the segment that it is in: for each row of `a`, those of rows of `b`.
+    pub sums: Vec<R>,
+    /// Those of the segments before, if it goes through several.
+    before: Vec<R>,
+    /// Rounds of the loop in a segment.
+    each: usize,
+    /// Counts those that are left, if their number is no power of two.
+    left: Option<R>,
+}
+
+impl Running {
+    pub fn begin(asm: &mut Asm, cut: Cut) -> Running {
+        let zeros = |asm: &mut Asm, n: usize| (0..n).map(|_| asm.f32(0.0)).collect();
+        let several = cut.segments() > 1;
+        let each = cut.order.segment_rounds() / cut.ahead;
+        Running {
+            sums: zeros(asm, cut.outputs()),
+            before: match several {
+                true => zeros(asm, cut.outputs()),
+                false => Vec::new(),
+            },
+            each,
+            left: (several && !each.is_power_of_two())
+                .then(|| asm.op("mov.b32", Class::B32, &[&each])),
+        }
+    }
+
+    /// What the `i`-th round of the loop ends with: where a segment ends, its sums are added to
+    /// those of the ones before.
+    fn round(&self, asm: &mut Asm, i: R) {
+        let flush = |asm: &mut Asm| {
+            for (sum, before) in self.sums.iter().zip(&self.before) {
+                asm.op_to("add.rn.f32", *before, &[before, sum]);
+                asm.put(format_args!("mov.f32 {sum}, {}", imm(0.0)));
+            }
+        };
+        match (self.left, self.each) {
+            _ if self.before.is_empty() => {}
+            (None, 1) => flush(asm),
+            (None, each) => {
+                let round = asm.op("and.b32", Class::B32, &[&i, &(each - 1)]);
+                let end = asm.op("setp.eq.s32", Class::Pred, &[&round, &(each - 1)]);
+                asm.when(end, true, flush);
+            }
+            (Some(left), each) => {
+                asm.op_to("add.s32", left, &[&left, &-1]);
+                let end = asm.op("setp.eq.s32", Class::Pred, &[&left, &0]);
+                asm.when(end, true, |asm| {
+                    flush(asm);
+                    asm.put(format_args!("mov.b32 {left}, {each}"));
+                });
+            }
+        }
+    }
+
+    /// The thread's sums after its last piece. Segments of other warps are added later, to what
+    /// starts at +0 as well.
+    fn end(self, asm: &mut Asm, cut: Cut) -> Vec<R> {
+        if cut.warps > 1 {
+            return self.sums;
+        }
+        match self.before.is_empty() {
+            true => self
+                .sums
+                .iter()
+                .map(|sum| asm.op("add.rn.f32", Class::F32, &[sum, &imm(0.0)]))
+                .collect(),
+            false => {
+                let each = self.sums.iter().zip(&self.before);
+                each.map(|(sum, before)| asm.op("add.rn.f32", Class::F32, &[before, sum]))
+                    .collect()
+            }
         }
     }
 }

@@ -9,7 +9,7 @@
 //! first product. So blocks are larger than those of other products with few rows, where there
 //! are enough of them. What it saves is a launch, and the operand's way through memory.
 
-use super::Frame;
+use super::super::Frame;
 use crate::ptx::asm::{Asm, Class, R};
 use crate::ptx::reduce;
 use crate::{Inst, Matmul, Row, Ty};

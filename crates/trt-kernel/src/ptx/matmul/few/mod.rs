@@ -1,0 +1,128 @@
+//! Up to 8 rows of `a`: every byte of `b` is read once, 16 at a time, and goes straight into
+//! registers.
+//!
+//! A *team* of threads computes a few neighbouring rows of `b` against all rows of `a`. Its
+//! threads take the 16-byte pieces of a row in turn, several pieces of several rows in flight
+//! each, and `a` comes through the first-level cache, which `b` bypasses, or from shared memory,
+//! where the block has computed it ([`left`]). How many threads a team has, and how many rows
+//! they take at once, follows from all sizes ([`cut`]); in which order they sum follows from `k`
+//! and the dtype of `b` alone ([`crate::SumOrder`], [`fold`]): so an output has the same bits
+//! whatever is computed beside it.
+//!
+//! Bound by memory: `n * k` elements at the speed of the device's memory (33.5 MB of a
+//! 4096 x 4096 bf16 weight are 12 µs at 2.8 TB/s). An element of `b` costs 1 instruction to
+//! unpack and `m` to multiply, and `m / rows` of the loads and unpacking of `a`: 11 at 8 rows of
+//! `a` and 4 of `b`, where an H100 has time for 21 (bf16).
+
+mod cut;
+mod fold;
+mod left;
+mod pieces;
+
+pub(in crate::ptx) use left::STAGED;
+
+use super::out::{self, Ahead, Sums};
+use super::{Frame, aligned_rows, over, over_rows, right_dtype};
+use crate::launch::Extent;
+use crate::ptx::asm::{Asm, Class, Int};
+use crate::ptx::block::Block;
+use crate::ptx::emitted::Target;
+use crate::{Encoding, Matmul, Operand, SumOrder};
+use cut::Cut;
+use left::Prologue;
+use pieces::{PIECE, Reader};
+
+/// The order in which sums are taken, if rows of both operands can be read in pieces.
+pub(super) fn order(kernel: &Matmul) -> Option<SumOrder> {
+    let (a, b) = (kernel.left_dtype(), right_dtype(kernel));
+    let order = SumOrder::new(kernel.k.constant_size()?, Encoding::Plain(b))?;
+    let aligned = |a: &Operand, bytes: usize| aligned_rows(kernel, a, bytes);
+    let stored = kernel.a.stored();
+    // Four rows are read at constant distances, which have 32 bits of bytes.
+    let near = |stride: i64| stride.abs() < 1 << 27;
+    let fits = kernel.b.view.strides[1].constant().is_some_and(near)
+        && aligned(&kernel.b, PIECE)
+        && stored.is_none_or(|s| aligned(s, PIECE.min(order.within.values() * a.size())));
+    fits.then_some(order)
+}
+
+/// Whether a left operand, were it computed, could be: see [`left`].
+pub(super) fn computes_left(kernel: &Matmul) -> bool {
+    left::fits(kernel) && order(kernel).is_some()
+}
+
+/// An entry for up to `m` rows of `a`.
+pub(super) fn emit(kernel: &Matmul, target: Target, order: SumOrder, m: usize) -> Block {
+    assemble(kernel, target, Cut::new(kernel, order, m), false)
+}
+
+/// The same as a part of a chain.
+pub(super) fn link(kernel: &Matmul, target: Target, order: SumOrder, m: usize) -> Block {
+    assemble(kernel, target, Cut::new(kernel, order, m), true)
+}
+
+/// Brings the first pieces of `b` of a block to the second-level cache, before the wait for the
+/// launch ahead: those of a later part of a chain. The weight is streamed.
+pub(super) fn prefetch(kernel: &Matmul, target: Target, order: SumOrder, m: usize) -> Asm {
+    let cut = Cut::new(kernel, order, m);
+    let mut asm = Asm::default();
+    let frame = Frame::begin_early(&mut asm, kernel, target);
+    let n0 = frame.block_row(&mut asm, "x", cut.block_rows());
+    let place = cut.place(&mut asm, frame.tid);
+    pieces::prefetch(&mut asm, &frame, cut, n0, place);
+    asm
+}
+
+fn assemble(kernel: &Matmul, target: Target, cut: Cut, chain: bool) -> Block {
+    let mut asm = Asm::default();
+    // Pieces of a streamed weight are on their way before the launch ahead has ended.
+    let frame = match kernel.ranged {
+        true => Frame::begin_early(&mut asm, kernel, target),
+        false => Frame::begin(&mut asm, kernel, target),
+    };
+    body(&mut asm, &frame, cut, chain);
+    let shared = left::bytes(kernel) as u32;
+    Block {
+        name: format!("few{}", cut.m),
+        asm,
+        threads: cut.threads as u32,
+        crowd: Some(cut.crowd()),
+        grid: [
+            over_rows(kernel, cut.block_rows()),
+            Extent::Fixed(1),
+            over(&kernel.batch, 1),
+        ],
+        shared,
+        order: Some(cut.order),
+    }
+}
+
+fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, chain: bool) {
+    let n0 = frame.block_row(asm, "x", cut.block_rows());
+    let place = cut.place(asm, frame.tid);
+    let prologue = Prologue::begin(asm, frame.kernel, (cut.threads as u32, cut.crowd()), chain);
+    if let Some(prologue) = &prologue {
+        prologue.prefetch(asm, frame);
+    }
+    let reader = Reader::begin(asm, frame, cut, n0, place, prologue);
+    let (mut ahead, outputs) = (None, [cut.m, cut.block_rows()]);
+    let sums = reader.multiply(asm, frame, place, |asm| {
+        let (origin, threads) = ([Int::Imm(0), Int::Reg(n0)], cut.threads as u32);
+        ahead = Ahead::load(asm, frame, outputs, origin, threads);
+    });
+
+    let array = asm.shared(cut.m * cut.block_rows() * 4, 16);
+    let base = asm.op("mov.u32", Class::B32, &[&array]);
+    fold::fold(asm, cut, &sums, base, place);
+    asm.put("bar.sync 0");
+    let sums = Sums {
+        base,
+        rows: cut.m,
+        cols: cut.block_rows(),
+        pitch: cut.block_rows(),
+    };
+    match ahead {
+        Some(ahead) => out::finish(asm, frame, &sums, ahead),
+        None => out::run(asm, frame, &sums, Int::Imm(0), n0, cut.threads as u32),
+    }
+}
