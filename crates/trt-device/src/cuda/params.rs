@@ -141,6 +141,7 @@ mod tests {
             block: 128,
             shared: 64,
             mapped: false,
+            sums: Vec::new(),
         }
     }
 
