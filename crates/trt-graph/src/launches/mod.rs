@@ -4,7 +4,7 @@
 //! buffers and changes none. [`Program::verify`] runs between any two, and an error names the fusion
 //! that broke the program. Goldens show what each does.
 //!
-//! Levels are those of the launches as they were written ([`order`]), whatever is fused afterwards:
+//! Levels are those of the launches as they were written (`order.rs`), whatever is fused afterwards:
 //! so they do not depend on the sizes of calls, and the programs of all classes use their weights in
 //! one order. A launch that takes in others keeps its own level.
 //!

@@ -36,6 +36,10 @@ fn ensure(ok: bool, what: impl FnOnce() -> String) -> Checked {
 
 impl Program {
     /// Checks everything that running a program relies on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] with the first thing that is wrong.
     pub fn verify(&self) -> Result<(), Error> {
         let all = || {
             self.check_integers()?;

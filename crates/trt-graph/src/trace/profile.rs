@@ -178,6 +178,10 @@ impl<'a> Call<'a> {
     }
 
     /// The value of a runtime integer at this sample point.
+    ///
+    /// # Errors
+    ///
+    /// If the profile has no integer of this name.
     pub fn int(&self, name: &str) -> candle_core::Result<usize> {
         match self.class.ints.iter().position(|i| i.name == name) {
             Some(i) => Ok(self.values[i] as usize),
@@ -199,6 +203,10 @@ impl<'a> Call<'a> {
 
     /// Declares an input of the call. Inputs are given to a compiled call in the order in which
     /// they are declared here.
+    ///
+    /// # Errors
+    ///
+    /// If the dtype is not supported or the shape too large.
     pub fn input<S: Into<candle_core::Shape>>(
         &self,
         name: &str,
@@ -220,6 +228,10 @@ impl<'a> Call<'a> {
 pub trait Step {
     /// Declares the call's inputs, runs the model and returns its outputs. What the model keeps
     /// for its next call becomes a state of the program.
+    ///
+    /// # Errors
+    ///
+    /// What the model's code fails with.
     fn step(&mut self, call: &Call<'_>) -> candle_core::Result<Vec<Tensor>>;
 }
 
