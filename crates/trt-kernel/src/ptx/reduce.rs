@@ -42,7 +42,7 @@ pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     let mut asm = Asm::default();
     let scope = Scope::begin(&mut asm, target, row.args.len(), &vars(&row));
     let rows = Dim::product(&row.space[..row.space.len() - 1]);
-    let places = vec![Place::begin(&mut asm, &scope, &row, &plan, &rows)];
+    let places = vec![InRow::begin(&mut asm, &scope, &row, &plan, &rows)];
     let job = Job {
         scope: &scope,
         row: &row,
@@ -94,7 +94,7 @@ pub(super) fn rows(
         places = each.collect();
     }
     let columns = row.space[row.space.len() - 1].constant().unwrap_or(0);
-    let place = |outer| Place {
+    let place = |outer| InRow {
         outer,
         inside: None,
         member: tid,
@@ -111,7 +111,7 @@ pub(super) fn rows(
 }
 
 /// Where a thread is in a row.
-struct Place {
+struct InRow {
     /// The index along the outer axes.
     outer: Vec<Int>,
     /// Whether the thread's row is one; none if all are.
@@ -122,8 +122,8 @@ struct Place {
     chunks: Int,
 }
 
-impl Place {
-    fn begin(asm: &mut Asm, scope: &Scope, row: &Row, plan: &RowPlan, rows: &Dim) -> Place {
+impl InRow {
+    fn begin(asm: &mut Asm, scope: &Scope, row: &Row, plan: &RowPlan, rows: &Dim) -> InRow {
         let (threads, outer) = (plan.threads, &row.space[..row.space.len() - 1]);
         let tid = asm.op("mov.u32", Class::B32, &[&"%tid.x"]);
         let mut number = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
@@ -144,7 +144,7 @@ impl Place {
         let columns = &row.space[row.space.len() - 1];
         // Columns are a multiple of the lanes.
         let chunks = columns.divide(&Dim::from(plan.lanes)).unwrap_or_default();
-        Place {
+        InRow {
             outer,
             inside,
             member,
@@ -166,12 +166,12 @@ struct Job<'a> {
     stages: &'a Stages,
     plan: RowPlan,
     /// The rows that a thread has a part in.
-    places: Vec<Place>,
+    places: Vec<InRow>,
 }
 
 /// A row whose registers stay.
 struct Line<'j, 'a> {
-    place: &'j Place,
+    place: &'j InRow,
     chunks: Vec<Chunk>,
     /// What is the same in all columns.
     shared: Lanes<'a>,
@@ -198,7 +198,7 @@ impl<'a> Job<'a> {
     }
 
     /// The chunk of a row with this number.
-    fn chunk(&self, asm: &mut Asm, place: &Place, number: R, inside: Option<R>) -> Chunk {
+    fn chunk(&self, asm: &mut Asm, place: &InRow, number: R, inside: Option<R>) -> Chunk {
         let column = asm.op("mul.lo.s32", Class::B32, &[&number, &self.plan.lanes]);
         let mut at = place.outer.clone();
         at.push(Int::Reg(column));
@@ -206,7 +206,7 @@ impl<'a> Job<'a> {
     }
 
     /// A row and the chunks of it that a thread has, `count` at most.
-    fn line<'j>(&self, asm: &mut Asm, place: &'j Place, count: usize) -> Line<'j, 'a> {
+    fn line<'j>(&self, asm: &mut Asm, place: &'j InRow, count: usize) -> Line<'j, 'a> {
         let threads = self.plan.threads as usize;
         let total = match place.chunks {
             Int::Imm(c) => c as usize,
@@ -309,7 +309,7 @@ impl<'a> Job<'a> {
     fn pass(
         &self,
         asm: &mut Asm,
-        place: &Place,
+        place: &InRow,
         stage: &Stage,
         accs: &[(Reduce, R)],
         shared: &Lanes<'a>,
@@ -348,7 +348,7 @@ impl<'a> Job<'a> {
     }
 
     /// What is the same in all columns.
-    fn row_values(&self, asm: &mut Asm, place: &Place, stage: &Stage, shared: &mut Lanes<'a>) {
+    fn row_values(&self, asm: &mut Asm, place: &InRow, stage: &Stage, shared: &mut Lanes<'a>) {
         let mut at = place.outer.clone();
         at.push(Int::Imm(0));
         for inst in &stage.row {
@@ -405,7 +405,7 @@ impl<'a> Job<'a> {
     }
 
     /// The stores of a row, by the first thread of its team.
-    fn store_row(&self, asm: &mut Asm, place: &Place, shared: &mut Lanes<'a>) {
+    fn store_row(&self, asm: &mut Asm, place: &InRow, shared: &mut Lanes<'a>) {
         if self.stages.row_stores.is_empty() {
             return;
         }

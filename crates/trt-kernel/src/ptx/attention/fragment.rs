@@ -8,7 +8,7 @@
 use crate::DType;
 use crate::fusible::HeadLimits;
 use crate::ptx::asm::{Asm, Class, R};
-use crate::ptx::attention::Plan;
+use crate::ptx::attention::AttentionPlan;
 use crate::ptx::emitted::Target;
 
 /// Queries, keys and values that can be read as fragments: of one 16-bit dtype, with heads that
@@ -20,7 +20,7 @@ const FRAGMENTS: HeadLimits = HeadLimits {
 };
 
 /// Whether queries, keys and values can be read as fragments.
-pub(super) fn fits(plan: &Plan) -> bool {
+pub(super) fn fits(plan: &AttentionPlan) -> bool {
     plan.target >= Target::Sm80 && FRAGMENTS.hold(plan.k)
 }
 

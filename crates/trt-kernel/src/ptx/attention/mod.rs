@@ -33,7 +33,7 @@ const CROWD: usize = 8 * 132;
 pub(super) const MAX_SPLITS: usize = 64;
 
 /// A kernel, and what follows from it for every entry.
-struct Plan<'a> {
+struct AttentionPlan<'a> {
     k: &'a Attention,
     target: Target,
     vars: Vec<Var>,
@@ -67,9 +67,9 @@ struct Entry {
 /// PTX for an attention.
 pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     let Some((rows, inner)) = k.split() else {
-        return Ok(Plan::new(k, target)?.module(Vec::new()));
+        return Ok(AttentionPlan::new(k, target)?.module(Vec::new()));
     };
-    let mut plan = Plan::new(&inner, target)?;
+    let mut plan = AttentionPlan::new(&inner, target)?;
     plan.given = k.args.len();
     plan.before = (plan.tensor.then(|| HeadRows::of(&inner, rows))).flatten();
     if plan.before.is_some() {
@@ -86,8 +86,8 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     Ok(plan.module(first))
 }
 
-impl<'a> Plan<'a> {
-    fn new(k: &'a Attention, target: Target) -> Result<Plan<'a>, PtxError> {
+impl<'a> AttentionPlan<'a> {
+    fn new(k: &'a Attention, target: Target) -> Result<AttentionPlan<'a>, PtxError> {
         for o in [&k.q, &k.k, &k.v, &k.out] {
             let dtype = k.args[o.arg.0 as usize];
             if !dtype.is_float() {
@@ -97,7 +97,7 @@ impl<'a> Plan<'a> {
         if !k.score.stores().is_empty() {
             return unsupported("a score that stores".into());
         }
-        let mut plan = Plan {
+        let mut plan = AttentionPlan {
             k,
             target,
             vars: vars(k),

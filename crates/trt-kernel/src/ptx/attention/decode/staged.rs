@@ -13,7 +13,7 @@
 //! launch.
 
 use super::read::{Read, Space, VALUES, read_row};
-use super::{Block, KEYS, tiles};
+use super::{DecodeBlock, KEYS, tiles};
 use crate::fusible::HeadRow;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::attention::frame::Keys;
@@ -82,7 +82,7 @@ fn pitch(dim: usize) -> usize {
 
 impl<'a> First<'a> {
     /// Makes addresses; touches no memory.
-    pub fn begin(asm: &mut Asm, block: &Block<'a>) -> Option<First<'a>> {
+    pub fn begin(asm: &mut Asm, block: &DecodeBlock<'a>) -> Option<First<'a>> {
         let f = block.f;
         let (k, before) = (f.plan.k, f.plan.before.as_ref()?);
         let rows = (8 * tiles(f.plan)).min(f.plan.group());
@@ -150,7 +150,7 @@ impl<'a> First<'a> {
     }
 
     /// Computes and stores; then all threads may read it.
-    pub fn run(&mut self, asm: &mut Asm, block: &Block) {
+    pub fn run(&mut self, asm: &mut Asm, block: &DecodeBlock) {
         let writes = self.writes;
         for piece in &mut self.pieces {
             asm.when(piece.takes, true, |asm| piece.run(asm, block, writes));
@@ -165,7 +165,7 @@ impl<'a> First<'a> {
     }
 
     /// Reads a lane's part of the rows' queries.
-    pub fn read_queries(&self, asm: &mut Asm, block: &Block, to: &Read) {
+    pub fn read_queries(&self, asm: &mut Asm, block: &DecodeBlock, to: &Read) {
         let dim = block.f.plan.k.head_dim;
         for (i, to) in to.iter().enumerate().take(tiles(block.f.plan)) {
             let row = int::add(asm, block.g, Int::Imm(8 * i as i64));
@@ -178,7 +178,7 @@ impl<'a> First<'a> {
     }
 
     /// Puts the last key where it is one of a step's from `key` on.
-    pub fn last_key(&self, asm: &mut Asm, block: &Block, key: R, to: &Read) {
+    pub fn last_key(&self, asm: &mut Asm, block: &DecodeBlock, key: R, to: &Read) {
         let Some(base) = self.key else { return };
         let dim = block.f.plan.k.head_dim;
         self.where_last(asm, key, |asm, place| {
@@ -192,7 +192,7 @@ impl<'a> First<'a> {
     }
 
     /// Puts the last value where it is one of a step's from `key` on.
-    pub fn last_value(&self, asm: &mut Asm, block: &Block, key: R, to: &Read) {
+    pub fn last_value(&self, asm: &mut Asm, block: &DecodeBlock, key: R, to: &Read) {
         let Some(base) = self.value else { return };
         let dim = block.f.plan.k.value_dim;
         self.where_last(asm, key, |asm, place| {
@@ -215,7 +215,7 @@ impl<'a> First<'a> {
 }
 
 /// Gives threads to jobs: as few points to each as lets all run at once.
-fn pieces<'a>(asm: &mut Asm, block: &Block<'a>, jobs: &[Job<'a>], own: R) -> Vec<Piece<'a>> {
+fn pieces<'a>(asm: &mut Asm, block: &DecodeBlock<'a>, jobs: &[Job<'a>], own: R) -> Vec<Piece<'a>> {
     let threads = 32 * block.warps;
     let needed = |lanes: usize| {
         let each = jobs.iter().map(|j| j.units(lanes).next_multiple_of(32));
@@ -242,7 +242,7 @@ impl<'a> Job<'a> {
     fn piece(
         &self,
         asm: &mut Asm,
-        block: &Block<'a>,
+        block: &DecodeBlock<'a>,
         (unit, units): (Int, usize),
         lanes: usize,
         own: R,
@@ -300,7 +300,7 @@ impl<'a> Job<'a> {
 }
 
 impl Piece<'_> {
-    fn run(&mut self, asm: &mut Asm, block: &Block, writes: R) {
+    fn run(&mut self, asm: &mut Asm, block: &DecodeBlock, writes: R) {
         let body = &self.stored.row.body;
         for (i, inst) in body.insts.iter().enumerate() {
             let point = point(&self.at, self.lanes_at_once);
