@@ -9,7 +9,9 @@
 //! [`chains`], *horizontal fusion* is [`part_kind`], and the rope and KV-append prologue of an
 //! attention is [`runs_before`].
 
-use crate::{Arg, Attention, DType, Dim, Inst, Kernel, Matmul, Operand, Row, View};
+use crate::{
+    Arg, Attention, Body, BodyBuilder, DType, Dim, Inst, Kernel, Matmul, Operand, Row, View,
+};
 
 /// The most tiles of a weight that one launch may cover.
 pub const MAX_TILES: usize = 64;
@@ -114,6 +116,35 @@ pub fn part_kind(kernel: &Kernel) -> Option<PartKind> {
         Kernel::Row(k) => few(&k.space),
         Kernel::Move(k) => few(&k.space),
         Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Group(_) => None,
+    }
+}
+
+/// The body of a kernel that may replace in memory what it loads: it loads and stores element by
+/// element, each at its own point.
+pub fn in_place(kernel: &Kernel) -> Option<&Body> {
+    match kernel {
+        Kernel::Row(k) => Some(&k.body),
+        Kernel::Matmul(k) => Some(&k.epilogue),
+        Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Move(_) | Kernel::Group(_) => None,
+    }
+}
+
+/// The space and body of what may become rows before an attention: a row kernel, or a move of floats
+/// as one.
+pub fn rows_of(kernel: &Kernel) -> Option<(Vec<Dim>, Body)> {
+    match kernel {
+        Kernel::Row(row) => Some((row.space.clone(), row.body.clone())),
+        Kernel::Move(copy) if copy.dtype.is_float() => {
+            let mut b = BodyBuilder::new();
+            let x = b.load(Arg(0), copy.src.clone());
+            b.store(Arg(1), copy.dst.clone(), x);
+            Some((copy.space.clone(), b.finish()))
+        }
+        Kernel::Move(_)
+        | Kernel::Matmul(_)
+        | Kernel::Attention(_)
+        | Kernel::Gather(_)
+        | Kernel::Group(_) => None,
     }
 }
 

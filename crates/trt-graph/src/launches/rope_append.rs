@@ -12,9 +12,7 @@
 
 use super::leveled::Leveled;
 use crate::program::{Buffer, BufferId, BufferKind, Launch, Source};
-use trt_kernel::{
-    Arg, Attention, Body, BodyBuilder, DType, Dim, Inst, Kernel, Operand, Row, fusible,
-};
+use trt_kernel::{Arg, Attention, Body, DType, Inst, Kernel, Operand, Row, fusible};
 
 /// Fuses what can be; `all` is in the order of levels.
 pub(super) fn run(buffers: &[Buffer], mut all: Vec<Leveled>) -> Vec<Leveled> {
@@ -133,7 +131,7 @@ fn fused(
     let with_own = [&args.dtypes[..], &[buffers.get(queries.0 as usize)?.dtype]].concat();
     let rows = parts.iter().map(|i| {
         let part = &all[*i].launch;
-        let (space, body) = rows_of(&part.kernel)?;
+        let (space, body) = fusible::rows_of(&part.kernel)?;
         Some(Row {
             space,
             args: with_own.clone(),
@@ -165,24 +163,6 @@ fn fused(
         args: args.sources,
         in_place: Vec::new(),
     })
-}
-
-/// The space and body of a row kernel, or of a move of floats as one.
-fn rows_of(kernel: &Kernel) -> Option<(Vec<Dim>, Body)> {
-    match kernel {
-        Kernel::Row(row) => Some((row.space.clone(), row.body.clone())),
-        Kernel::Move(copy) if copy.dtype.is_float() => {
-            let mut b = BodyBuilder::new();
-            let x = b.load(Arg(0), copy.src.clone());
-            b.store(Arg(1), copy.dst.clone(), x);
-            Some((copy.space.clone(), b.finish()))
-        }
-        Kernel::Move(_)
-        | Kernel::Matmul(_)
-        | Kernel::Attention(_)
-        | Kernel::Gather(_)
-        | Kernel::Group(_) => None,
-    }
 }
 
 /// A body with other numbers of arguments.

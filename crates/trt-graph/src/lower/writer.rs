@@ -8,7 +8,7 @@ use crate::graph::{Graph, NodeId};
 use crate::program::{BufferId, BufferKind, Launch, Program, Source, WeightId};
 use std::collections::HashMap;
 use std::sync::Arc;
-use trt_kernel::{BodyBuilder, Dim, Inst, Kernel};
+use trt_kernel::{BodyBuilder, Dim, Inst, Kernel, fusible};
 
 pub(super) enum Fault {
     Stop(Stop),
@@ -108,12 +108,8 @@ impl<'a> Writer<'a> {
 
     /// Temporaries that a result may replace: read only where it is written, element by element.
     fn in_place(&self, kernel: &Kernel, args: &Args) -> Vec<(BufferId, BufferId)> {
-        let body = match kernel {
-            Kernel::Row(k) => &k.body,
-            Kernel::Matmul(k) => &k.epilogue,
-            Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Move(_) | Kernel::Group(_) => {
-                return vec![];
-            }
+        let Some(body) = fusible::in_place(kernel) else {
+            return vec![];
         };
         let operand = |arg: trt_kernel::Arg| match kernel {
             Kernel::Matmul(k) => (k.a.stored().into_iter())

@@ -105,7 +105,7 @@ fn a_chain_of_products_that_may_be_one_has_text_for_every_target() {
             chained += 1;
             for parts in [
                 [one.clone(), other.clone()],
-                [one, &other].map(|k| computing(k)),
+                [one, &other].map(computing),
             ] {
                 ready(&Kernel::Group(Group {
                     parts: parts.map(Kernel::Matmul).to_vec(),
