@@ -1,6 +1,5 @@
 //! What `trt-graph` promises, by area.
 
-mod before;
 mod conv;
 mod ends;
 mod fused;
@@ -9,6 +8,7 @@ mod mirror;
 mod passes;
 mod programs;
 mod random;
+mod rope_append;
 mod sizes;
 mod stored;
 mod support;

@@ -9,12 +9,12 @@
 //! ([`within`]), how wide accesses to memory may be, and how rows with folds are cut into passes
 //! and given to threads.
 
-mod limits;
-pub(crate) mod rows;
+mod indices;
+pub(crate) mod row_plan;
 pub(crate) mod stages;
 pub(crate) mod widths;
 
-pub use limits::{LARGEST_INDEX, TooLarge, within};
+pub use indices::{LARGEST_INDEX, TooLarge, within};
 
 use crate::fusible::MAX_TILES;
 use crate::{Arg, Dim, Env, SumOrder};

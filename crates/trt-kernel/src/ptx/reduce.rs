@@ -19,7 +19,7 @@ use super::row::vars;
 use super::scope::Scope;
 use super::space::{self, Columns};
 use crate::launch::Extent;
-use crate::launch::rows::{Passes, RowPlan};
+use crate::launch::row_plan::{Passes, RowPlan};
 use crate::launch::stages::{Loads, Stage, Stages};
 use crate::{Dim, Reduce, Reg, Row, Ty};
 
