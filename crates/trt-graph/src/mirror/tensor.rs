@@ -10,9 +10,9 @@ use trt_kernel::{DType, Dim};
 
 /// A tensor whose elements are not known while a model is traced, with candle's methods.
 #[derive(Clone)]
-pub struct Tensor(Arc<Recorded>);
+pub struct Tensor(Arc<Symbol>);
 
-struct Recorded {
+struct Symbol {
     id: u64,
     epoch: u32,
     op: Op,
@@ -104,7 +104,7 @@ impl Tensor {
     ) -> Result<Tensor> {
         let shape = shape.into();
         size::checked(shape.dims())?;
-        let tensor = Tensor(Arc::new(Recorded {
+        let tensor = Tensor(Arc::new(Symbol {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             epoch: recorder::current_epoch(),
             op,

@@ -33,6 +33,7 @@ mod row;
 mod scope;
 mod space;
 
+pub use crate::fusible::MAX_TILES;
 pub use crate::launch::{
     COUNTERS, EntryLaunch as Launch, Extent, LARGEST_INDEX, Param, TilesParam, TooLarge, When,
     within,
