@@ -17,6 +17,7 @@ mod plot;
 
 use anyhow::{Context, Result};
 use candle_trt::device::{self, Cuda};
+use candle_trt::graph::PAST;
 use candle_trt::models::{Config, Llama, LoadOptions};
 use candle_trt::{Allocation, Compiler, Costs, Engine, Profile, Request, Session, Shared, Weights};
 use clap::Parser;
@@ -210,7 +211,7 @@ fn measure(name: &str, dir: &Path, device: &str, args: &Args) -> Result<Report> 
     let mut costs = Vec::new();
     for _ in 0..args.rounds {
         // As often as what it is compared with, so that it sees the same machine.
-        costs.push(engine.calibrate(&[("past", CONTEXT as i64)])?);
+        costs.push(engine.calibrate(&[(PAST, CONTEXT as i64)])?);
         for (&request, seen) in args.budgets.iter().zip(&mut seen) {
             let predicted = engine.predict(request)?.seconds;
             engine.set_device_budget(request)?;

@@ -7,7 +7,8 @@
 
 use crate::numbers::fill;
 use crate::{corpus, extent};
-use candle_trt::kernel::ptx::{self, Launch, Target};
+use candle_trt::kernel::launch::EntryLaunch;
+use candle_trt::kernel::ptx::{self, Target};
 use candle_trt::kernel::{Body, Dim, Env, Gather, Group, Inst, Kernel, Left, Matmul, Order, View};
 use std::collections::BTreeSet;
 
@@ -122,7 +123,7 @@ fn entries(kernel: &Kernel, target: Target, env: &Env) -> Vec<String> {
             _ => None,
         })
         .collect();
-    let holds = |launch: &Launch| {
+    let holds = |launch: &EntryLaunch| {
         let mut when = launch.when.iter();
         when.all(|w| (w.min..=w.max).contains(&(w.dim.size(env) as u32)))
             && launch.grid.iter().all(|e| e.blocks(env, &rows) > 0)

@@ -4,6 +4,7 @@ use super::Args;
 use super::starts::{How, Starts};
 use anyhow::{Result, ensure};
 use candle_trt::device::{AnonPeak, Device, ProcessMemory};
+use candle_trt::graph::PAST;
 use candle_trt::models::Config;
 use candle_trt::{Costs, Engine, Request, Session, Weights};
 use serde::Serialize;
@@ -179,7 +180,7 @@ impl Bench {
     pub fn run(&mut self, args: &Args) -> Result<Report> {
         let rates = self.engine.measure_rates()?;
         let start = Instant::now();
-        let costs = self.engine.calibrate(&[("past", args.context as i64)])?;
+        let costs = self.engine.calibrate(&[(PAST, args.context as i64)])?;
         let calibrate_seconds = start.elapsed().as_secs_f64();
         let mut budgets = Vec::new();
         let mut first_bits: Option<Vec<u32>> = None;

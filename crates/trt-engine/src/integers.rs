@@ -15,12 +15,6 @@ struct Equation {
     value: i128,
 }
 
-/// Whether calls of a class go on where the last one ended.
-pub(crate) fn continues(class: &Class) -> bool {
-    let has = |name: &str| class.ints.iter().any(|i| i.name == name);
-    has("past") && has("seq")
-}
-
 /// The integers of a call in one class: from the inputs, the session's position, and what the
 /// caller says.
 pub(crate) fn solve(
@@ -79,10 +73,11 @@ fn known(class: &Class, given: &[(&str, i64)], position: usize) -> Result<Vec<Op
             known: names.join(", "),
         });
     }
-    let value = |name: &str| {
+    let past = class.positions().map(|p| p.past);
+    let value = |(i, name): (usize, &str)| {
         let mut own = given.iter().filter(|(n, _)| *n == name).map(|(_, v)| *v);
         let value = own.next();
-        let here = (name == "past" && continues(class)).then_some(position as i64);
+        let here = (past == Some(i)).then_some(position as i64);
         let differs = own
             .find(|v| Some(*v) != value)
             .map(|v| (value.unwrap_or(v), v));
@@ -95,7 +90,8 @@ fn known(class: &Class, given: &[(&str, i64)], position: usize) -> Result<Vec<Op
             _ => Ok(here.or(value)),
         }
     };
-    class.ints.iter().map(|i| value(&i.name)).collect()
+    let names = class.ints.iter().map(|i| i.name.as_str());
+    names.enumerate().map(value).collect()
 }
 
 /// `dim = size`, where the dim is affine and depends on anything.

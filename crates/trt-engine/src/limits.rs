@@ -57,12 +57,9 @@ pub(crate) fn estimate(weights: &Weights, profile: &Profile) -> Result<u64, Erro
 
 /// Bytes of the mask that a decoder makes for a call.
 fn mask(class: &Class, point: &[i64]) -> u64 {
-    let named = |name: &str| {
-        let at = class.ints.iter().position(|i| i.name == name);
-        at.and_then(|i| point.get(i)).copied()
-    };
+    let both = class.positions().and_then(|p| p.in_call(point));
     let keys = |(past, seq): (i64, i64)| seq.saturating_mul(past.saturating_add(seq));
-    let elements = named("past").zip(named("seq")).map_or(0, keys);
+    let elements = both.map_or(0, keys);
     u64::try_from(elements).unwrap_or(0)
 }
 

@@ -1,12 +1,13 @@
 //! One conversation with an engine: its states and position.
 
 use crate::call::call;
-use crate::integers::{continues, solve};
+use crate::integers::solve;
 use crate::pressure::Failed;
 use crate::{Engine, Error, logits, states};
 use candle_core::{Device as CandleDevice, Tensor};
 use std::sync::atomic::Ordering;
 use trt_device::Slice;
+use trt_graph::{IntVar, Meaning, PAST, SEQ};
 use trt_kernel::{DType, Env, Var};
 
 /// States of their own on a shared engine. The states are device memory until the session is
@@ -141,13 +142,13 @@ impl Session {
             .classes
             .iter()
             .flat_map(|c| &c.ints)
-            .filter(|i| i.name == "seq");
+            .filter(|i| i.meaning() == Meaning::Seq);
         match seq.map(|i| i.range.max).max() {
             Some(max) if plain => Ok(max.max(1) as usize),
             Some(_) => Err(Error::NotADecoder(
                 "it takes other inputs than one of u32 tokens".into(),
             )),
-            None => Err(Error::NotADecoder("its profile has no 'seq'".into())),
+            None => Err(Error::NotADecoder(format!("its profile has no '{SEQ}'"))),
         }
     }
 
@@ -158,12 +159,12 @@ impl Session {
         inputs: Vec<Vec<u8>>,
     ) -> Result<(usize, Vec<Vec<u8>>), Error> {
         let past = self.position;
-        let named = |name: &str| match name {
-            "past" => Some(past as i64),
-            "seq" => Some(seq as i64),
-            _ => None,
+        let value = |int: &IntVar| match int.meaning() {
+            Meaning::Past => Some(past as i64),
+            Meaning::Seq => Some(seq as i64),
+            Meaning::Own => None,
         };
-        let (index, env) = self.class(named, &format!("past={past} seq={seq}"))?;
+        let (index, env) = self.class(value, &format!("{PAST}={past} {SEQ}={seq}"))?;
         Ok((index, self.call(index, env, inputs)?))
     }
 
@@ -176,11 +177,11 @@ impl Session {
     /// The first class that a call's integers fit.
     fn class(
         &self,
-        value: impl Fn(&str) -> Option<i64>,
+        value: impl Fn(&IntVar) -> Option<i64>,
         call: &str,
     ) -> Result<(usize, Env), Error> {
         for (index, class) in self.engine.0.profile.classes.iter().enumerate() {
-            let values: Option<Vec<i64>> = class.ints.iter().map(|i| value(&i.name)).collect();
+            let values: Option<Vec<i64>> = class.ints.iter().map(&value).collect();
             if let Some(values) = values
                 && class.accepts(&values)
             {
@@ -232,10 +233,8 @@ impl Session {
             });
         let tensors = tensors.collect::<Result<Vec<_>, Error>>()?;
         let class = &self.engine.0.profile.classes[index];
-        if let Some(seq) = class.ints.iter().position(|i| i.name == "seq")
-            && continues(class)
-        {
-            self.position += env.get(Var(seq as u8)) as usize;
+        if let Some(positions) = class.positions() {
+            self.position += env.get(Var(positions.seq as u8)) as usize;
         }
         Ok(tensors)
     }

@@ -1,6 +1,6 @@
 //! What can go wrong between model code and a program.
 
-use crate::NodeId;
+use crate::graph::NodeId;
 
 /// An error of tracing, generalising, a pass or lowering.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +139,14 @@ pub enum Error {
     /// A program that breaks its invariants, such as one that was read from a damaged file.
     #[error("the program is broken: {0}")]
     Program(String),
+    /// A program that breaks its invariants once launches were fused; `fusion` made it.
+    #[error("after {fusion}: the program is broken: {what}")]
+    Fusion {
+        /// The fusion that ran last.
+        fusion: &'static str,
+        /// What is wrong.
+        what: String,
+    },
     /// The reference evaluator was given something it cannot run.
     #[error("reference: {0}")]
     Reference(String),

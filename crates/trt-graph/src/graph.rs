@@ -4,6 +4,7 @@
 //! ([`Dim`]); a freshly traced graph simply has constant ones. The op set is closed and small:
 //! candle's richer methods are spelled in these ops when they are traced.
 
+use crate::ints::{IntVar, bound};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -112,6 +113,32 @@ pub enum Op {
     Attention(AttentionOp),
 }
 
+impl Op {
+    /// Whether it only rearranges elements.
+    pub(crate) fn is_view(&self) -> bool {
+        matches!(
+            self,
+            Op::Reshape | Op::Permute(_) | Op::Broadcast | Op::Narrow { .. } | Op::Unfold { .. }
+        )
+    }
+
+    /// Whether it can be computed element by element inside another kernel.
+    pub(crate) fn is_scalar(&self) -> bool {
+        matches!(
+            self,
+            Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Where | Op::Cast
+        )
+    }
+
+    /// Whether kernels generate the value from indices alone.
+    pub(crate) fn is_generated(&self) -> bool {
+        matches!(
+            self,
+            Op::Float(_) | Op::Int(_) | Op::Arange { .. } | Op::Causal { .. }
+        )
+    }
+}
+
 /// The zeros of an axis in [`Op::Pad`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Margin {
@@ -155,15 +182,6 @@ pub struct Node {
     pub shape: Vec<Dim>,
     /// The result's dtype.
     pub dtype: DType,
-}
-
-/// A runtime integer of the profile.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IntVar {
-    /// Its name, e.g. `past`.
-    pub name: String,
-    /// The values it may take.
-    pub range: Interval,
 }
 
 /// An input of the call.
@@ -258,33 +276,6 @@ impl Graph {
     pub fn max_env(&self) -> Env {
         Env::new(&self.ints.iter().map(|i| i.range.max).collect::<Vec<_>>())
     }
-}
-
-/// The largest value of a dim in any call with these integers.
-pub(crate) fn bound(ints: &[IntVar], max_context: Option<i64>, dim: &Dim) -> i64 {
-    let ranges: Vec<Interval> = ints.iter().map(|i| i.range).collect();
-    let free = dim.bounds(&ranges).max;
-    let find = |name: &str| ints.iter().position(|i| i.name == name);
-    let (Some(limit), Some(past), Some(seq)) = (max_context, find("past"), find("seq")) else {
-        return free;
-    };
-    // Where both occur with one coefficient, their sum is what is bounded.
-    let linear = |v: usize| {
-        let only = Dim::var(trt_kernel::Var(v as u8));
-        let unit = only.terms()[0].0;
-        dim.terms().iter().find(|t| t.0 == unit).map_or(0, |t| t.1)
-    };
-    let k = linear(past);
-    if k <= 0 || linear(seq) != k {
-        return free;
-    }
-    let pair = &Dim::var(trt_kernel::Var(past as u8)) + &Dim::var(trt_kernel::Var(seq as u8));
-    let rest = dim - &(&pair * &Dim::from(k));
-    let joint = rest
-        .bounds(&ranges)
-        .max
-        .saturating_add(k.saturating_mul(limit));
-    free.min(joint)
 }
 
 impl Literal {

@@ -20,6 +20,8 @@
 //! 4. **[`lower`]** makes a [`Program`](program::Program): every node is computed in exactly one
 //!    launch or again in each kernel that uses it, layout ops become strides, and every operand
 //!    of a launch is written before it is read. A program is plain data over buffers and weights.
+//! 5. **[`launches`]** makes fewer launches of the same work: each fusion takes launches and returns
+//!    launches, and [`Program::verify`](program::Program::verify) holds between any two.
 //!
 //! **A weight** is a name until the end: `VarBuilder::get` makes a node of it, a product reads
 //! it as a ranged operand (so that whoever runs the program may cut it into row tiles), a gather
@@ -66,23 +68,33 @@
 //! # Ok::<(), trt_graph::Error>(())
 //! ```
 #![forbid(unsafe_code)]
+#![warn(
+    clippy::missing_errors_doc,
+    clippy::too_many_arguments,
+    clippy::too_many_lines
+)]
 
+mod compile;
 mod error;
 mod graph;
+mod ints;
+pub mod launches;
 mod lower;
 pub mod mirror;
 pub mod passes;
 pub mod program;
 pub mod reference;
+mod report;
 mod text;
 mod trace;
 mod verify;
 
+pub use compile::compile;
 pub use error::Error;
-pub use graph::{
-    AttentionOp, Graph, InputDecl, IntVar, Literal, Margin, Node, NodeId, Op, StateDecl,
-};
-pub use lower::{KernelNote, Report, compile, lower};
+pub use graph::{AttentionOp, Graph, InputDecl, Literal, Margin, Node, NodeId, Op, StateDecl};
+pub use ints::{IntVar, Meaning, PAST, Positions, SEQ};
+pub use lower::{lower, unfused};
 pub use mirror::{candle, candle_nn};
+pub use report::{FusionNote, KernelNote, PassNote, Report};
 pub use trace::{Call, Class, Profile, Step, trace};
 pub use verify::verify;

@@ -6,7 +6,8 @@
 
 pub(crate) mod check;
 
-use crate::graph::{InputDecl, IntVar, Literal};
+use crate::graph::{InputDecl, Literal};
+use crate::ints::IntVar;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -186,14 +187,17 @@ impl fmt::Display for Program {
                 w.name, w.encoding, w.shape, w.roles
             )?;
         }
-        for l in &self.launches {
-            let args: Vec<String> = l.args.iter().map(Source::to_string).collect();
-            write!(f, "launch {} ({})", l.label, args.join(", "))?;
-            for (out, read) in &l.in_place {
-                write!(f, " b{} over b{}", out.0, read.0)?;
-            }
-            write!(f, "\n  {}", l.kernel)?;
+        self.launches.iter().try_for_each(|l| l.fmt(f))
+    }
+}
+
+impl fmt::Display for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let args: Vec<String> = self.args.iter().map(Source::to_string).collect();
+        write!(f, "launch {} ({})", self.label, args.join(", "))?;
+        for (out, read) in &self.in_place {
+            write!(f, " b{} over b{}", out.0, read.0)?;
         }
-        Ok(())
+        write!(f, "\n  {}", self.kernel)
     }
 }

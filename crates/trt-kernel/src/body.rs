@@ -7,7 +7,7 @@
 //! value over the last axis (the columns of a row kernel); what depends on it is a row value.
 //! [`Body::check`] is the invariant.
 
-use crate::{DType, Dim, Var};
+use crate::{Binary, Compare, DType, Dim, Reduce, Unary, Var};
 use serde::{Deserialize, Serialize};
 
 /// The index of a kernel argument (a pointer given at launch).
@@ -51,67 +51,6 @@ impl View {
             strides,
         }
     }
-}
-
-/// One-operand functions, with candle's names and definitions: `Relu` of NaN is zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub enum Unary {
-    Neg,
-    Abs,
-    Exp,
-    Log,
-    Sin,
-    Cos,
-    Tanh,
-    Sqr,
-    Sqrt,
-    Recip,
-    Erf,
-    Relu,
-    Silu,
-    Gelu,
-    GeluErf,
-    Sigmoid,
-    Floor,
-    Ceil,
-    Round,
-    Sign,
-}
-
-/// Two-operand functions, with candle's names. Integers support all but `Pow`. Where an operand is
-/// NaN, `Maximum` and `Minimum` give the first, as candle does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub enum Binary {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Maximum,
-    Minimum,
-    Pow,
-}
-
-/// Comparisons; the result is [`Ty::Bool`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub enum Compare {
-    Eq,
-    Ne,
-    Lt,
-    Le,
-    Gt,
-    Ge,
-}
-
-/// Folds over the columns of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub enum Reduce {
-    Sum,
-    Max,
-    Min,
 }
 
 /// One instruction; its value is the register with its index.
@@ -325,15 +264,14 @@ fn result_type(inst: &Inst, operands: &[Ty], args: &[DType]) -> Option<Option<Ty
         Some(d) if d.is_float() => F32,
         _ => I64,
     };
-    let int_unary = |u: &Unary| matches!(u, Unary::Neg | Unary::Abs | Unary::Sqr | Unary::Sign);
     Some(match (inst, operands) {
         (Inst::Load(a, _), []) => Some(loaded(a)),
         (Inst::Input | Inst::F32(_), []) => Some(F32),
         (Inst::I64(_) | Inst::Iota(_), []) => Some(I64),
         (Inst::Unary(..), [F32]) => Some(F32),
-        (Inst::Unary(u, _), [I64]) if int_unary(u) => Some(I64),
+        (Inst::Unary(u, _), [I64]) if u.of_integers() => Some(I64),
         (Inst::Binary(..), [F32, F32]) => Some(F32),
-        (Inst::Binary(b, ..), [I64, I64]) if *b != Binary::Pow => Some(I64),
+        (Inst::Binary(b, ..), [I64, I64]) if b.of_integers() => Some(I64),
         (Inst::Compare(..), [a, b]) if a == b && *a != Bool => Some(Bool),
         (Inst::Select(..), [Bool, a, b]) if a == b => Some(*a),
         (Inst::Cast(_, ty), [_]) => Some(*ty),

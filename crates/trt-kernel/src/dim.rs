@@ -89,6 +89,11 @@ impl Dim {
         self.constant() == Some(value)
     }
 
+    /// Whether it is a multiple of `n` in every call, as far as its terms tell.
+    pub fn is_multiple_of(&self, n: usize) -> bool {
+        self.terms.iter().all(|(_, c)| c % n as i64 == 0)
+    }
+
     /// The value in a call.
     pub fn eval(&self, env: &Env) -> i64 {
         let mut sum = 0;

@@ -8,7 +8,8 @@
 //! serves every length.
 //!
 //! The language knows no graph, device or file. [`host`] executes a kernel on the CPU; [`ptx`]
-//! emits text for NVIDIA GPUs.
+//! emits text for NVIDIA GPUs, with how to [`launch`] it as data. What both can run as one launch is in
+//! [`fusible`].
 //!
 //! **The row-range law.** A [`Matmul`] whose `b` operand is a weight may be launched on any
 //! range of output columns `n` (rows of the weight) whose ends lie on multiples of
@@ -47,19 +48,20 @@ mod check;
 mod dim;
 mod dtype;
 mod encoding;
+pub mod fusible;
 pub mod host;
 mod kernel;
+pub mod launch;
 pub mod ptx;
 mod role;
+mod scalar;
 mod sizes;
 mod stored;
 mod sum_order;
 mod text;
 
 pub use access::{Access, Reach, Toucher};
-pub use body::{
-    Arg, Binary, Body, BodyBuilder, BodyError, Compare, Inst, Reduce, Reg, Ty, Unary, View,
-};
+pub use body::{Arg, Body, BodyBuilder, BodyError, Inst, Reg, Ty, View};
 pub use check::KernelError;
 pub use dim::{Dim, Env, Interval, Var};
 pub use dtype::DType;
@@ -68,6 +70,7 @@ pub use kernel::{
     Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Order, Row,
 };
 pub use role::{Role, Roles};
+pub use scalar::{Binary, Compare, Reduce, Unary};
 pub use sum_order::{Fold, SumOrder, Within};
 
 /// Row ranges of a streamed [`Matmul`] start and end on multiples of this many weight rows

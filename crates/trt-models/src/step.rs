@@ -13,7 +13,7 @@ static SAID: Once = Once::new();
 
 impl Step for Llama {
     fn step(&mut self, call: &Call<'_>) -> Result<Vec<Tensor>> {
-        let (past, seq) = (call.int("past")?, call.int("seq")?);
+        let (past, seq) = call.positions()?;
         if let Some(original) = self.dynamic_beyond()
             && (past > 0 && seq > 1 && past.saturating_add(seq) > original)
         {

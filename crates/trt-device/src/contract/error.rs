@@ -3,7 +3,8 @@
 use super::LaunchError;
 use std::path::PathBuf;
 use trt_kernel::KernelError;
-use trt_kernel::ptx::{PtxError, TooLarge};
+use trt_kernel::launch::TooLarge;
+use trt_kernel::ptx::PtxError;
 
 /// An error of a device call, or of work on a stream.
 #[derive(Clone, Debug, thiserror::Error)]

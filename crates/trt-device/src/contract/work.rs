@@ -3,7 +3,7 @@
 use super::{Error, Event, Executable, Graph, Slice};
 use std::ops::Range;
 use trt_kernel::Env;
-use trt_kernel::ptx::MAX_TILES;
+use trt_kernel::fusible::MAX_TILES;
 
 /// Rows of a streamed weight, cut into tiles of equal height but for the last, each in memory
 /// of its own. The default is no rows.
@@ -13,7 +13,7 @@ pub struct Tiles {
     pub rows: Range<usize>,
     /// Rows of a tile.
     pub step: usize,
-    /// Where each tile's first row is; at most [`trt_kernel::ptx::MAX_TILES`].
+    /// Where each tile's first row is; at most [`trt_kernel::fusible::MAX_TILES`].
     pub places: Vec<Slice>,
 }
 

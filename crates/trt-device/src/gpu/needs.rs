@@ -9,7 +9,7 @@
 use super::bounds::inside;
 use crate::{Error, Slice};
 use std::collections::BTreeMap;
-use trt_kernel::ptx::within;
+use trt_kernel::launch::within;
 use trt_kernel::{Access, Dim, Encoding, Env, Var};
 
 /// What must hold in every replay.

@@ -62,7 +62,7 @@ impl Places<'_> {
             return Ok(place.clone());
         }
         let node = self.graph.node(id);
-        if !super::is_view(&node.op) {
+        if !node.op.is_view() {
             return Err(Stop(id, "an operand of a kernel must be in memory"));
         }
         let input = node.inputs[0];
@@ -146,7 +146,7 @@ impl Emitter<'_> {
             let place = place.clone();
             return Ok(self.load(&place, access));
         }
-        if super::is_view(&node.op) {
+        if node.op.is_view() {
             // A stored tensor behind it may be addressed even where the index is not linear.
             if let Ok(place) = self.places.of(id) {
                 return Ok(self.load(&place, access));
@@ -237,7 +237,7 @@ impl Emitter<'_> {
             }
             _ => return Err(Stop(id, "an operand of a kernel must be in memory")),
         };
-        if !super::is_generated(&node.op) && node.op != Op::Cast {
+        if !node.op.is_generated() && node.op != Op::Cast {
             self.ops.push(node.op.name());
         }
         Ok(value)

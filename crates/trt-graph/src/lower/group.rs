@@ -5,7 +5,6 @@
 //! the kernel of what follows it as its *anchor*: the rest becomes its epilogue. Casts and what
 //! kernels generate are cheap enough to be computed in every kernel that uses them.
 
-use super::{is_generated, is_scalar, is_view};
 use crate::graph::{Graph, NodeId, Op};
 use std::collections::BTreeMap;
 use trt_kernel::Dim;
@@ -74,14 +73,14 @@ impl Groups {
         ) {
             return Role::Leaf;
         }
-        if is_view(op) {
+        if op.is_view() {
             // An output that is a view is copied at the end; a forced one by its own kernel.
             return if forced { Role::Root } else { Role::View };
         }
-        if is_generated(op) {
+        if op.is_generated() {
             return if stored { Role::Root } else { Role::Anywhere };
         }
-        let scalar = is_scalar(op);
+        let scalar = op.is_scalar();
         let reduce = matches!(op, Op::Reduce(..));
         let product = *op == Op::Matmul;
         if stored || !(scalar || reduce || product) {
@@ -132,7 +131,7 @@ impl Groups {
                 Role::Inside(root) => root,
                 // Templates read operands from memory; only scalar kernels take them in.
                 Role::Root
-                    if is_scalar(&graph.node(user).op)
+                    if graph.node(user).op.is_scalar()
                         || matches!(graph.node(user).op, Op::Reduce(..)) =>
                 {
                     user
@@ -149,7 +148,7 @@ impl Groups {
 
     /// Whether an output is the node itself seen through views.
     fn reaches_root(&self, graph: &Graph, mut root: NodeId, id: NodeId) -> bool {
-        while is_view(&graph.node(root).op) {
+        while graph.node(root).op.is_view() {
             root = graph.node(root).inputs[0];
         }
         root == id
@@ -182,7 +181,7 @@ impl Groups {
     ) -> bool {
         let direct = users[id.index()]
             .iter()
-            .all(|u| !is_view(&graph.node(*u).op));
+            .all(|u| !graph.node(*u).op.is_view());
         let reduces = graph.ids().any(|n| {
             matches!(graph.node(n).op, Op::Reduce(..))
                 && (n == root || self.roles[n.index()] == Role::Inside(root))
@@ -219,12 +218,12 @@ fn cheap(graph: &Graph, mut id: NodeId) -> bool {
     loop {
         let node = graph.node(id);
         match &node.op {
-            op if is_view(op) => id = node.inputs[0],
+            op if op.is_view() => id = node.inputs[0],
             Op::Input(_) | Op::Weight(_) | Op::State(_) | Op::Const(_) => return true,
             // Stored by a template or by the add that ends a residual branch.
             op => {
-                return is_generated(op)
-                    || !(is_scalar(op) || matches!(op, Op::Reduce(..)))
+                return op.is_generated()
+                    || !(op.is_scalar() || matches!(op, Op::Reduce(..)))
                     || *op == Op::Binary(trt_kernel::Binary::Add);
             }
         }

@@ -1,4 +1,4 @@
-//! The template kernels of single ops: product, gather, rope, attention, copy.
+//! The template kernels of single ops: product, gather, rope, attention.
 
 use super::access::{Access, Index};
 use super::emit::{Args, Stop};
@@ -7,7 +7,7 @@ use super::writer::{Fault, Writer};
 use crate::Error;
 use crate::graph::{AttentionOp, Graph, NodeId, Op};
 use trt_kernel::{
-    Arg, Attention, Binary, BodyBuilder, Causal, Dim, Encoding, Gather, Inst, Kernel, Matmul, Move,
+    Arg, Attention, Binary, BodyBuilder, Causal, Dim, Encoding, Gather, Inst, Kernel, Matmul,
     Operand, Row, Unary, View,
 };
 
@@ -23,51 +23,6 @@ fn operand(arg: Arg, offset: &Dim, strides: Vec<Dim>) -> Operand {
 
 fn zero() -> Dim {
     Dim::from(0)
-}
-
-/// A strided copy.
-pub(super) fn copy(source: &Place, target: &Place, shape: &[Dim]) -> (Kernel, Args) {
-    let mut args = Args::default();
-    args.fresh(source.source, source.dtype);
-    args.fresh(target.source, target.dtype);
-    let view = |p: &Place| View {
-        offset: p.offset.clone(),
-        strides: p.strides.clone(),
-    };
-    let (mut src, mut dst, mut space) = (view(source), view(target), shape.to_vec());
-    if space.is_empty() {
-        space.push(Dim::from(1));
-        src.strides.push(zero());
-        dst.strides.push(zero());
-    }
-    (
-        Kernel::Move(Move {
-            space,
-            dtype: source.dtype,
-            src,
-            dst,
-        }),
-        args,
-    )
-}
-
-/// Zeros all over a tensor of a buffer of its own.
-pub(super) fn zeros(target: &Place, shape: &[Dim]) -> (Kernel, Args) {
-    let mut args = Args::default();
-    let arg = args.fresh(target.source, target.dtype);
-    let mut body = BodyBuilder::new();
-    let zero = match target.dtype.is_float() {
-        true => body.push(Inst::F32(0.0)),
-        false => body.push(Inst::I64(Dim::from(0))),
-    };
-    let space = vec![Dim::product(shape)];
-    body.store(arg, View::contiguous(&space), zero);
-    let kernel = Kernel::Row(Row {
-        space,
-        args: args.dtypes.clone(),
-        body: body.finish(),
-    });
-    (kernel, args)
 }
 
 /// Which axis of a product's leading axes is not 1, if at most one is.

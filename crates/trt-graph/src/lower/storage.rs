@@ -3,6 +3,7 @@
 //! A result goes straight into the output, state or joined tensor that is its only use; then no
 //! copy is needed. Otherwise it has a buffer of its own.
 
+use super::copies;
 use super::place::Place;
 use super::writer::{Fault, Writer};
 use crate::graph::{Margin, NodeId, Op};
@@ -210,7 +211,7 @@ impl Writer<'_> {
             .iter()
             .zip(strides)
             .for_each(|(a, s)| whole.strides[*a] = s);
-        let (kernel, args) = super::kernels::zeros(&whole, &node.shape);
+        let (kernel, args) = copies::zeros(&whole, &node.shape);
         self.launch(kernel, args, vec!["zeros".into()]);
         let mut inside = whole.clone();
         for (axis, m) in margins.iter().enumerate() {

@@ -1,31 +1,14 @@
-//! Writes the program: walks the graph in order and makes a launch of every root.
+//! A program in the making: what is declared, where results are, and the launches so far.
 
-use super::access::Index;
 use super::emit::{Args, Emitter, Places, Stop};
-use super::group::{Groups, Role};
-use super::place::{Place, row_major};
-use super::{KernelNote, Report, is_view, kernels};
+use super::group::Groups;
+use super::place::Place;
 use crate::Error;
-use crate::graph::{Graph, NodeId, Op};
+use crate::graph::{Graph, NodeId};
 use crate::program::{BufferId, BufferKind, Launch, ParamId, Program, Source};
 use std::collections::HashMap;
 use std::sync::Arc;
-use trt_kernel::{Arg, BodyBuilder, Dim, Inst, Kernel, Row};
-
-/// The program, or the node that has to be stored for there to be one.
-pub(super) enum Outcome {
-    Done(Box<Program>, Report),
-    Store(NodeId, &'static str),
-}
-
-pub(super) fn write(graph: &Graph, groups: &Groups) -> Result<Outcome, Error> {
-    let mut writer = Writer::new(graph, groups);
-    match writer.run() {
-        Ok(()) => Ok(Outcome::Done(Box::new(writer.program), writer.report)),
-        Err(Fault::Stop(Stop(node, why))) => Ok(Outcome::Store(node, why)),
-        Err(Fault::Error(e)) => Err(e),
-    }
-}
+use trt_kernel::{Arg, BodyBuilder, Dim, Inst, Kernel, fusible};
 
 pub(super) enum Fault {
     Stop(Stop),
@@ -50,7 +33,8 @@ pub(super) struct Writer<'a> {
     pub places: Places<'a>,
     pub(super) users: Vec<Vec<NodeId>>,
     pub(super) program: Program,
-    pub(super) report: Report,
+    /// The ops that each launch computes.
+    pub(super) ops: Vec<Vec<String>>,
     pub(super) weights: HashMap<Arc<str>, ParamId>,
     pub(super) cats: HashMap<NodeId, Place>,
     /// Padded tensors whose zeros are written: the whole, and where the elements belong.
@@ -58,7 +42,7 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(graph: &'a Graph, groups: &'a Groups) -> Self {
+    pub fn new(graph: &'a Graph, groups: &'a Groups) -> Self {
         let output = |o: &NodeId| (graph.node(*o).shape.clone(), graph.node(*o).dtype);
         Writer {
             graph,
@@ -75,100 +59,11 @@ impl<'a> Writer<'a> {
                 outputs: graph.outputs.iter().map(output).collect(),
                 ..Program::default()
             },
-            report: Report::default(),
+            ops: Vec::new(),
             weights: HashMap::new(),
             cats: HashMap::new(),
             pads: HashMap::new(),
         }
-    }
-
-    fn run(&mut self) -> Result<(), Fault> {
-        self.declare();
-        for id in self.graph.ids() {
-            match self.groups.roles[id.index()] {
-                Role::Leaf => self.leaf(id),
-                Role::Root => self.root(id)?,
-                Role::View | Role::Inside(_) | Role::Anywhere => {}
-            }
-        }
-        self.finish()
-    }
-
-    fn root(&mut self, id: NodeId) -> Result<(), Fault> {
-        let node = self.graph.node(id).clone();
-        match &node.op {
-            Op::Append(axis) => {
-                let new = node.inputs[1];
-                let target = self.append_target(id, *axis);
-                self.copy_unless_there(new, target)?;
-                let Op::State(state) = self.graph.node(node.inputs[0]).op else {
-                    unreachable!("verify: append starts with a state")
-                };
-                self.places.stored[id.index()] = Some(self.state_place(state as usize));
-            }
-            Op::Cat(axis) => {
-                // Parts may repeat, so each is placed by its position.
-                self.cat_target(id, *axis, node.inputs[0]);
-                let whole = self.cats[&id].clone();
-                let mut start = Dim::from(0);
-                for part in &node.inputs {
-                    self.copy_unless_there(*part, whole.part(*axis, &start))?;
-                    start = &start + &self.graph.node(*part).shape[*axis];
-                }
-                self.places.stored[id.index()] = Some(whole);
-            }
-            op if is_view(op) => {
-                let input = node.inputs[0];
-                let target = self.temp(node.dtype, &node.shape);
-                let source = self.places.of(input)?;
-                let from = self.graph.node(input).shape.clone();
-                match source.viewed(op, &from, &node.shape) {
-                    Some(seen) => self.copy(seen, target.clone(), &node.shape),
-                    // Only a reshape has no strides: the elements are copied in their own order.
-                    None => {
-                        let flat = Place {
-                            strides: row_major(&from),
-                            ..target.clone()
-                        };
-                        self.copy(source, flat, &from);
-                    }
-                }
-                self.places.stored[id.index()] = Some(target);
-            }
-            Op::Pad(margins) => {
-                let input = node.inputs[0];
-                let (whole, inside) = self.pad_target(id, margins)?;
-                self.copy_unless_there(input, inside)?;
-                self.places.stored[id.index()] = Some(whole);
-            }
-            Op::Matmul => self.matmul(id, id)?,
-            Op::IndexSelect => kernels::gather(self, id)?,
-            Op::Rope => kernels::rope(self, id)?,
-            Op::Attention(op) => kernels::attention(self, id, op)?,
-            _ => match self.groups.anchors.get(&id) {
-                Some(anchor) => self.matmul(id, *anchor)?,
-                None => self.row(id)?,
-            },
-        }
-        Ok(())
-    }
-
-    fn copy_unless_there(&mut self, part: NodeId, target: Place) -> Result<(), Fault> {
-        if self.places.stored[part.index()].as_ref() == Some(&target) {
-            return Ok(());
-        }
-        let source = self.places.of(part)?;
-        let shape = self.graph.node(part).shape.clone();
-        if !source.is_same(&target, &shape) {
-            self.copy(source, target, &shape);
-        }
-        Ok(())
-    }
-
-    /// A copy of a tensor of some shape between two places of one dtype.
-    fn copy(&mut self, source: Place, target: Place, shape: &[Dim]) {
-        let (kernel, args) = kernels::copy(&source, &target, shape);
-        self.launch(kernel, args, vec!["copy".into()]);
     }
 
     pub fn emitter(&self, root: NodeId, space: Vec<Dim>) -> Emitter<'_> {
@@ -186,46 +81,6 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// A row kernel for a root of scalar ops and reductions.
-    fn row(&mut self, id: NodeId) -> Result<(), Fault> {
-        let target = self.destination(id)?;
-        let shape = self.graph.node(id).shape.clone();
-        let mut space = self.groups.space(self.graph, id);
-        let reduced = matches!(self.graph.node(id).op, Op::Reduce(..));
-        if space.is_empty() {
-            space.push(Dim::from(1));
-        }
-        let last = shape.len().saturating_sub(1);
-        let access = (0..shape.len()).map(|i| {
-            if reduced && i == last {
-                Index::default()
-            } else {
-                Index::axis(i)
-            }
-        });
-        let access = access.collect();
-        let mut e = self.emitter(id, space.clone());
-        let value = e.emit(id, &access)?;
-        e.store(&target, &access, value);
-        let (args, ops) = (e.args, e.ops);
-        let kernel = Kernel::Row(Row {
-            space,
-            args: args.dtypes.clone(),
-            body: e.body.finish(),
-        });
-        self.places.stored[id.index()] = Some(target);
-        self.launch(kernel, args, ops);
-        Ok(())
-    }
-
-    fn matmul(&mut self, root: NodeId, product: NodeId) -> Result<(), Fault> {
-        let target = self.destination(root)?;
-        let (kernel, args, ops) = kernels::matmul(self, root, product, &target)?;
-        self.places.stored[root.index()] = Some(target);
-        self.launch(kernel, args, ops);
-        Ok(())
-    }
-
     pub fn launch(&mut self, kernel: Kernel, args: Args, ops: Vec<String>) {
         for (i, source) in args.sources.iter().enumerate() {
             let Source::Weight(w) = source else { continue };
@@ -233,15 +88,12 @@ impl<'a> Writer<'a> {
             self.program.weights[w.0 as usize].roles.add(role);
         }
         let in_place = self.in_place(&kernel, &args);
-        self.report.kernels.push(KernelNote {
-            kind: kernel.kind(),
-            ops: ops.clone(),
-        });
         let label = if ops.is_empty() {
             kernel.kind().to_string()
         } else {
             ops.join("+")
         };
+        self.ops.push(ops);
         self.program.launches.push(Launch {
             label,
             kernel,
@@ -252,12 +104,8 @@ impl<'a> Writer<'a> {
 
     /// Temporaries that a result may replace: read only where it is written, element by element.
     fn in_place(&self, kernel: &Kernel, args: &Args) -> Vec<(BufferId, BufferId)> {
-        let body = match kernel {
-            Kernel::Row(k) => &k.body,
-            Kernel::Matmul(k) => &k.epilogue,
-            Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Move(_) | Kernel::Group(_) => {
-                return vec![];
-            }
+        let Some(body) = fusible::in_place(kernel) else {
+            return vec![];
         };
         let operand = |arg: trt_kernel::Arg| match kernel {
             Kernel::Matmul(k) => (k.a.stored().into_iter())
@@ -301,38 +149,5 @@ impl<'a> Writer<'a> {
             }
         }
         pairs
-    }
-
-    /// Outputs and states that are not yet where they belong.
-    fn finish(&mut self) -> Result<(), Fault> {
-        for (i, output) in self.graph.outputs.clone().into_iter().enumerate() {
-            let node = self.graph.node(output);
-            let target =
-                Place::contiguous(self.find(&BufferKind::Output(i)), node.dtype, &node.shape);
-            self.copy_unless_there(output, target)?;
-        }
-        for (i, state) in self.graph.states.iter().enumerate() {
-            let target = self.state_place(i);
-            let source = self.places.of(state.update)?;
-            if source == target {
-                continue;
-            }
-            let shape = self.graph.node(state.update).shape.clone();
-            if shape != state.shape {
-                let what = "it changes its shape other than by appending along one axis".into();
-                return Err(Error::State { state: i, what }.into());
-            }
-            if let Source::Buffer(b) = source.source
-                && matches!(self.program.buffer(b).kind, BufferKind::State(_))
-            {
-                let what =
-                    "its next value is a state rearranged or another state, which this version \
-                            cannot move"
-                        .into();
-                return Err(Error::State { state: i, what }.into());
-            }
-            self.copy(source, target, &shape);
-        }
-        Ok(())
     }
 }

@@ -1,9 +1,8 @@
-//! Two-operand arithmetic: methods, broadcasting variants, comparisons and operators.
+//! Two-operand arithmetic: methods, broadcasting variants and comparisons.
 
 use super::tensor::Tensor;
 use crate::graph::Op;
 use candle_core::{Result, Shape, WithDType, bail};
-use std::borrow::Borrow;
 use trt_kernel::{Binary, Compare, DType};
 
 /// A tensor or a number, where candle accepts both.
@@ -51,8 +50,8 @@ fn broadcast_shape(a: &Tensor, b: &Tensor) -> Result<Shape> {
 }
 
 impl Tensor {
-    fn binary(&self, rhs: &Tensor, f: Binary) -> Result<Tensor> {
-        self.agree(rhs, &format!("{f:?}").to_lowercase())?;
+    pub(super) fn binary(&self, rhs: &Tensor, f: Binary) -> Result<Tensor> {
+        self.agree(rhs, &f.to_string())?;
         let operands = vec![self.clone(), rhs.clone()];
         Tensor::make(
             Op::Binary(f),
@@ -84,7 +83,7 @@ impl Tensor {
     }
 
     fn comparison(&self, rhs: &Tensor, f: Compare) -> Result<Tensor> {
-        self.agree(rhs, &format!("{f:?}").to_lowercase())?;
+        self.agree(rhs, &f.to_string())?;
         Tensor::make(
             Op::Compare(f),
             vec![self.clone(), rhs.clone()],
@@ -106,6 +105,10 @@ impl Tensor {
     }
 
     /// `cond != 0 ? on_true : on_false`, elementwise; all shapes are equal.
+    ///
+    /// # Errors
+    ///
+    /// If the three shapes or the two results' dtypes differ, or the condition is a float.
     pub fn where_cond(&self, on_true: &Tensor, on_false: &Tensor) -> Result<Tensor> {
         on_true.agree(on_false, "where_cond")?;
         if self.shape() != on_true.shape() || self.kernel_dtype().is_float() {
@@ -121,6 +124,10 @@ impl Tensor {
     }
 
     /// Elements limited to `min..=max`.
+    ///
+    /// # Errors
+    ///
+    /// If a bound is a tensor of another shape or dtype.
     pub fn clamp<T1: TensorOrScalar, T2: TensorOrScalar>(
         &self,
         min: T1,
@@ -130,23 +137,39 @@ impl Tensor {
     }
 
     /// The larger of each pair.
+    ///
+    /// # Errors
+    ///
+    /// If the other is a tensor of another shape or dtype.
     pub fn maximum<T: TensorOrScalar>(&self, rhs: T) -> Result<Tensor> {
         let rhs = self.operand(rhs)?;
         self.binary(&rhs, Binary::Maximum)
     }
 
     /// The smaller of each pair.
+    ///
+    /// # Errors
+    ///
+    /// If the other is a tensor of another shape or dtype.
     pub fn minimum<T: TensorOrScalar>(&self, rhs: T) -> Result<Tensor> {
         let rhs = self.operand(rhs)?;
         self.binary(&rhs, Binary::Minimum)
     }
 
     /// `self ^ rhs`, elementwise.
+    ///
+    /// # Errors
+    ///
+    /// If shapes or dtypes differ.
     pub fn pow(&self, rhs: &Tensor) -> Result<Tensor> {
         self.binary(rhs, Binary::Pow)
     }
 
     /// `[.., m, k] x [.., k, n]` with equal leading axes.
+    ///
+    /// # Errors
+    ///
+    /// If the last two axes do not fit, the leading ones differ, or the dtypes are not one float.
     pub fn matmul(&self, rhs: &Tensor) -> Result<Tensor> {
         let (a, b) = (self.dims(), rhs.dims());
         let r = a.len();
@@ -182,6 +205,11 @@ impl Tensor {
     }
 
     /// A product with leading axes broadcast.
+    ///
+    /// # Errors
+    ///
+    /// If one is no matrix, the leading axes cannot be broadcast together, or the matrices do not
+    /// fit.
     pub fn broadcast_matmul(&self, rhs: &Tensor) -> Result<Tensor> {
         let (ra, rb) = (self.rank(), rhs.rank());
         if ra < 2 || rb < 2 {
@@ -215,10 +243,18 @@ macro_rules! binary_methods {
         impl Tensor {
             $(
                 #[doc = $doc]
+                ///
+                /// # Errors
+                ///
+                /// If shapes or dtypes differ.
                 pub fn $name(&self, rhs: &Tensor) -> Result<Tensor> {
                     self.binary(rhs, $f)
                 }
                 #[doc = concat!($doc, " Shapes are broadcast.")]
+                ///
+                /// # Errors
+                ///
+                /// If the shapes cannot be broadcast together, or dtypes differ.
                 pub fn $broadcast(&self, rhs: &Tensor) -> Result<Tensor> {
                     self.broadcast_binary(rhs, $f)
                 }
@@ -235,16 +271,28 @@ binary_methods! {
 
 impl Tensor {
     /// The larger of each pair. Shapes are broadcast.
+    ///
+    /// # Errors
+    ///
+    /// If the shapes cannot be broadcast together, or dtypes differ.
     pub fn broadcast_maximum(&self, rhs: &Tensor) -> Result<Tensor> {
         self.broadcast_binary(rhs, Binary::Maximum)
     }
 
     /// The smaller of each pair. Shapes are broadcast.
+    ///
+    /// # Errors
+    ///
+    /// If the shapes cannot be broadcast together, or dtypes differ.
     pub fn broadcast_minimum(&self, rhs: &Tensor) -> Result<Tensor> {
         self.broadcast_binary(rhs, Binary::Minimum)
     }
 
     /// `self ^ rhs`. Shapes are broadcast.
+    ///
+    /// # Errors
+    ///
+    /// If the shapes cannot be broadcast together, or dtypes differ.
     pub fn broadcast_pow(&self, rhs: &Tensor) -> Result<Tensor> {
         self.broadcast_binary(rhs, Binary::Pow)
     }
@@ -255,10 +303,18 @@ macro_rules! comparison_methods {
         impl Tensor {
             $(
                 #[doc = $doc]
+                ///
+                /// # Errors
+                ///
+                /// If shapes or dtypes differ.
                 pub fn $name<T: TensorOrScalar>(&self, rhs: T) -> Result<Tensor> {
                     self.compare(rhs, $f)
                 }
                 #[doc = concat!($doc, " Shapes are broadcast.")]
+                ///
+                /// # Errors
+                ///
+                /// If the shapes cannot be broadcast together, or dtypes differ.
                 pub fn $broadcast(&self, rhs: &Tensor) -> Result<Tensor> {
                     let shape = broadcast_shape(self, rhs)?;
                     self.broadcast_as(shape.clone())?.comparison(&rhs.broadcast_as(shape)?, $f)
@@ -274,80 +330,4 @@ comparison_methods! {
     le broadcast_le Compare::Le, "1 where the left is not greater, else 0 (u8).";
     gt broadcast_gt Compare::Gt, "1 where the left is greater, else 0 (u8).";
     ge broadcast_ge Compare::Ge, "1 where the left is not less, else 0 (u8).";
-}
-
-/// candle's operator set: tensors by value or reference, results, and numbers on either side.
-macro_rules! operators {
-    ($($trait:ident $fn:ident $f:expr, |$t:ident, $v:ident| $reversed:expr;)*) => {
-        $(
-            impl<B: Borrow<Tensor>> std::ops::$trait<B> for Tensor {
-                type Output = Result<Tensor>;
-                fn $fn(self, rhs: B) -> Self::Output {
-                    self.binary(rhs.borrow(), $f)
-                }
-            }
-            impl<B: Borrow<Tensor>> std::ops::$trait<B> for &Tensor {
-                type Output = Result<Tensor>;
-                fn $fn(self, rhs: B) -> Self::Output {
-                    self.binary(rhs.borrow(), $f)
-                }
-            }
-            impl<B: Borrow<Tensor>> std::ops::$trait<Result<B>> for Tensor {
-                type Output = Result<Tensor>;
-                fn $fn(self, rhs: Result<B>) -> Self::Output {
-                    self.binary(rhs?.borrow(), $f)
-                }
-            }
-            impl<B: Borrow<Tensor>> std::ops::$trait<Result<B>> for &Tensor {
-                type Output = Result<Tensor>;
-                fn $fn(self, rhs: Result<B>) -> Self::Output {
-                    self.binary(rhs?.borrow(), $f)
-                }
-            }
-            impl<B: Borrow<Tensor>> std::ops::$trait<Tensor> for Result<B> {
-                type Output = Result<Tensor>;
-                fn $fn(self, rhs: Tensor) -> Self::Output {
-                    self?.borrow().binary(&rhs, $f)
-                }
-            }
-            impl<B: Borrow<Tensor>> std::ops::$trait<&Tensor> for Result<B> {
-                type Output = Result<Tensor>;
-                fn $fn(self, rhs: &Tensor) -> Self::Output {
-                    self?.borrow().binary(rhs, $f)
-                }
-            }
-            impl std::ops::$trait<f64> for Tensor {
-                type Output = Result<Tensor>;
-                fn $fn(self, rhs: f64) -> Self::Output {
-                    self.with_scalar(rhs, $f)
-                }
-            }
-            impl std::ops::$trait<f64> for &Tensor {
-                type Output = Result<Tensor>;
-                fn $fn(self, rhs: f64) -> Self::Output {
-                    self.with_scalar(rhs, $f)
-                }
-            }
-            impl std::ops::$trait<Tensor> for f64 {
-                type Output = Result<Tensor>;
-                fn $fn(self, $t: Tensor) -> Self::Output {
-                    let $v = self;
-                    $reversed
-                }
-            }
-            impl std::ops::$trait<&Tensor> for f64 {
-                type Output = Result<Tensor>;
-                fn $fn(self, $t: &Tensor) -> Self::Output {
-                    let $v = self;
-                    $reversed
-                }
-            }
-        )*
-    };
-}
-operators! {
-    Add add Binary::Add, |t, v| t.with_scalar(v, Binary::Add);
-    Sub sub Binary::Sub, |t, v| t.like(v)?.binary(Borrow::<Tensor>::borrow(&t), Binary::Sub);
-    Mul mul Binary::Mul, |t, v| t.with_scalar(v, Binary::Mul);
-    Div div Binary::Div, |t, v| t.like(v)?.binary(Borrow::<Tensor>::borrow(&t), Binary::Div);
 }

@@ -27,6 +27,11 @@ fn bytes(storage: &CpuStorage) -> Result<(Vec<u8>, DType)> {
 
 impl Tensor {
     /// A tensor from nested arrays, slices or a scalar.
+    ///
+    /// # Errors
+    ///
+    /// If the elements do not fill the shape, are more than [`CONSTANT`](size::CONSTANT) bytes, or
+    /// have a dtype that is not supported.
     pub fn new<A: NdArray>(array: A, _device: &Device) -> Result<Tensor> {
         let shape = array.shape()?;
         let (bytes, dtype) = bytes(&array.to_cpu_storage())?;
@@ -34,6 +39,11 @@ impl Tensor {
     }
 
     /// A tensor from row-major elements.
+    ///
+    /// # Errors
+    ///
+    /// If the elements do not fill the shape, are more than [`CONSTANT`](size::CONSTANT) bytes, or
+    /// have a dtype that is not supported.
     pub fn from_vec<S: ShapeWithOneHole, D: WithDType>(
         data: Vec<D>,
         shape: S,
@@ -45,6 +55,11 @@ impl Tensor {
     }
 
     /// A tensor from row-major elements.
+    ///
+    /// # Errors
+    ///
+    /// If the elements do not fill the shape, are more than [`CONSTANT`](size::CONSTANT) bytes, or
+    /// have a dtype that is not supported.
     pub fn from_slice<S: ShapeWithOneHole, D: WithDType>(
         data: &[D],
         shape: S,
@@ -54,6 +69,11 @@ impl Tensor {
     }
 
     /// A vector of an iterator's elements.
+    ///
+    /// # Errors
+    ///
+    /// If the elements are more than [`CONSTANT`](size::CONSTANT) bytes, or have a dtype that is
+    /// not supported.
     pub fn from_iter<D: WithDType>(
         iter: impl IntoIterator<Item = D>,
         device: &Device,
@@ -68,6 +88,11 @@ impl Tensor {
     }
 
     /// One value repeated.
+    ///
+    /// # Errors
+    ///
+    /// If the shape has more than [`LARGEST`](size::LARGEST) elements, or the dtype is not
+    /// supported.
     pub fn full<D: WithDType, S: Into<Shape>>(
         value: D,
         shape: S,
@@ -77,6 +102,11 @@ impl Tensor {
     }
 
     /// Zeros.
+    ///
+    /// # Errors
+    ///
+    /// If the shape has more than [`LARGEST`](size::LARGEST) elements, or the dtype is not
+    /// supported.
     pub fn zeros<S: Into<Shape>>(
         shape: S,
         dtype: candle_core::DType,
@@ -86,6 +116,11 @@ impl Tensor {
     }
 
     /// Ones.
+    ///
+    /// # Errors
+    ///
+    /// If the shape has more than [`LARGEST`](size::LARGEST) elements, or the dtype is not
+    /// supported.
     pub fn ones<S: Into<Shape>>(
         shape: S,
         dtype: candle_core::DType,
@@ -95,21 +130,38 @@ impl Tensor {
     }
 
     /// Zeros of this shape and dtype.
+    ///
+    /// # Errors
+    ///
+    /// None; the signature is candle's.
     pub fn zeros_like(&self) -> Result<Tensor> {
         self.like(0.0)
     }
 
     /// Ones of this shape and dtype.
+    ///
+    /// # Errors
+    ///
+    /// None; the signature is candle's.
     pub fn ones_like(&self) -> Result<Tensor> {
         self.like(1.0)
     }
 
     /// `start, start + 1, …` below `end`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::arange_step`].
     pub fn arange<D: WithDType>(start: D, end: D, device: &Device) -> Result<Tensor> {
         Tensor::arange_step(start, end, D::from_f64(1.0), device)
     }
 
     /// `start, start + step, …` before `end`.
+    ///
+    /// # Errors
+    ///
+    /// If the step is 0, or the elements are more than [`CONSTANT`](size::CONSTANT) bytes or of a
+    /// dtype that is not supported.
     pub fn arange_step<D: WithDType>(start: D, end: D, step: D, device: &Device) -> Result<Tensor> {
         let (first, last, by) = (start.to_f64(), end.to_f64(), step.to_f64());
         if by == 0.0 {
@@ -131,11 +183,19 @@ impl Tensor {
     }
 
     /// Ones on and below the diagonal of an `n x n` matrix.
+    ///
+    /// # Errors
+    ///
+    /// If the elements are too many or the dtype is not supported.
     pub fn tril2(n: usize, dtype: candle_core::DType, device: &Device) -> Result<Tensor> {
         Tensor::triangle(n, |row, col| col <= row, device)?.to_dtype(dtype)
     }
 
     /// Ones on and above the diagonal of an `n x n` matrix.
+    ///
+    /// # Errors
+    ///
+    /// If the elements are too many or the dtype is not supported.
     pub fn triu2(n: usize, dtype: candle_core::DType, device: &Device) -> Result<Tensor> {
         Tensor::triangle(n, |row, col| col >= row, device)?.to_dtype(dtype)
     }

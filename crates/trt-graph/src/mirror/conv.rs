@@ -27,6 +27,11 @@ pub(super) struct Params {
 
 impl Tensor {
     /// A convolution of `[b, c_in, l]` with a kernel `[c_out, c_in / groups, k]`.
+    ///
+    /// # Errors
+    ///
+    /// If channels, groups or dtypes do not fit, a stride or dilation is 0, or the kernel does not
+    /// fit into the padded input.
     pub fn conv1d(
         &self,
         kernel: &Self,
@@ -57,6 +62,11 @@ impl Tensor {
     }
 
     /// As [`Tensor::conv1d`]; the algorithm is the compiler's choice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::conv1d`].
+    #[expect(clippy::too_many_arguments, reason = "candle's signature")]
     pub fn conv1d_with_algo(
         &self,
         kernel: &Self,
@@ -70,6 +80,11 @@ impl Tensor {
     }
 
     /// A convolution of `[b, c_in, h, w]` with a kernel `[c_out, c_in / groups, kh, kw]`.
+    ///
+    /// # Errors
+    ///
+    /// If channels, groups or dtypes do not fit, a stride or dilation is 0, or the kernel does not
+    /// fit into the padded input.
     pub fn conv2d(
         &self,
         kernel: &Self,
@@ -95,6 +110,11 @@ impl Tensor {
     }
 
     /// As [`Tensor::conv2d`]; the algorithm is the compiler's choice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::conv2d`].
+    #[expect(clippy::too_many_arguments, reason = "candle's signature")]
     pub fn conv2d_with_algo(
         &self,
         kernel: &Self,

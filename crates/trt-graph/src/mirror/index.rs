@@ -52,6 +52,10 @@ range_indexers!(
 /// Indexing with one indexer or a tuple of them.
 pub trait IndexOp<T> {
     /// The part of the tensor that the indexers pick.
+    ///
+    /// # Errors
+    ///
+    /// If there are more indexers than axes, or one is outside of its axis.
     fn i(&self, index: T) -> Result<Tensor>;
 }
 

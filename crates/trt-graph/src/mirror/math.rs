@@ -8,8 +8,7 @@ use trt_kernel::{Binary, DType, Dim, Reduce, Unary};
 
 impl Tensor {
     pub(super) fn unary(&self, f: Unary) -> Result<Tensor> {
-        let integer = matches!(f, Unary::Neg | Unary::Abs | Unary::Sqr | Unary::Sign);
-        if !self.kernel_dtype().is_float() && !integer {
+        if !self.kernel_dtype().is_float() && !f.of_integers() {
             bail!("{f:?} of a tensor of dtype {:?}", self.dtype());
         }
         Tensor::make(
@@ -49,6 +48,10 @@ impl Tensor {
     }
 
     /// `self * mul + add`.
+    ///
+    /// # Errors
+    ///
+    /// What the methods of [`Tensor`] return that it is spelled in.
     pub fn affine(&self, mul: f64, add: f64) -> Result<Tensor> {
         let scaled = match mul == 1.0 {
             true => self.clone(),
@@ -61,6 +64,10 @@ impl Tensor {
     }
 
     /// `self ^ e`.
+    ///
+    /// # Errors
+    ///
+    /// What the methods of [`Tensor`] return that it is spelled in.
     pub fn powf(&self, e: f64) -> Result<Tensor> {
         match e == 2.0 {
             true => self.sqr(),
@@ -69,12 +76,20 @@ impl Tensor {
     }
 
     /// `x > 0 ? x : alpha * (exp(x) - 1)`.
+    ///
+    /// # Errors
+    ///
+    /// What the methods of [`Tensor`] return that it is spelled in.
     pub fn elu(&self, alpha: f64) -> Result<Tensor> {
         let negative = self.exp()?.affine(alpha, -alpha)?;
         self.gt(0.0)?.where_cond(self, &negative)
     }
 
     /// Sums over axes, which stay with size 1.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such axis, or the dtype is not a float.
     pub fn sum_keepdim<A: Dims>(&self, sum_dims: A) -> Result<Tensor> {
         let axes = sum_dims.to_indexes(self.shape(), "sum-keepdim")?;
         axes.iter()
@@ -82,6 +97,10 @@ impl Tensor {
     }
 
     /// Sums over axes, which go.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such axis, or the dtype is not a float.
     pub fn sum<A: Dims>(&self, sum_dims: A) -> Result<Tensor> {
         let axes = sum_dims.to_indexes(self.shape(), "sum")?;
         axes.iter()
@@ -90,6 +109,10 @@ impl Tensor {
     }
 
     /// Means over axes, which stay with size 1.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such axis, or the dtype is not a float.
     pub fn mean_keepdim<A: Dims>(&self, mean_dims: A) -> Result<Tensor> {
         let axes = mean_dims.to_indexes(self.shape(), "mean-keepdim")?;
         let count: usize = axes.iter().map(|a| self.dims()[*a]).product();
@@ -111,12 +134,20 @@ impl Tensor {
     }
 
     /// Means over axes, which go.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such axis, or the dtype is not a float.
     pub fn mean<A: Dims>(&self, mean_dims: A) -> Result<Tensor> {
         let axes = mean_dims.to_indexes(self.shape(), "mean")?;
         self.mean_keepdim(axes.clone())?.squeezed(&axes)
     }
 
     /// Unbiased variance over an axis, which stays with size 1.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such axis, or the dtype is not a float.
     pub fn var_keepdim<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "var")?;
         let mean = self.mean_keepdim(axis)?;
@@ -127,56 +158,96 @@ impl Tensor {
     }
 
     /// Unbiased variance over an axis, which goes.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such axis, or the dtype is not a float.
     pub fn var<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "var")?;
         self.var_keepdim(axis)?.squeezed(&[axis])
     }
 
     /// Largest elements along an axis, which stays with size 1.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such axis, or the dtype is not a float.
     pub fn max_keepdim<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "max")?;
         self.reduce(Reduce::Max, axis)
     }
 
     /// Largest elements along an axis, which goes.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such axis, or the dtype is not a float.
     pub fn max<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "max")?;
         self.reduce(Reduce::Max, axis)?.squeezed(&[axis])
     }
 
     /// Smallest elements along an axis, which stays with size 1.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such axis, or the dtype is not a float.
     pub fn min_keepdim<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "min")?;
         self.reduce(Reduce::Min, axis)
     }
 
     /// Smallest elements along an axis, which goes.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such axis, or the dtype is not a float.
     pub fn min<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "min")?;
         self.reduce(Reduce::Min, axis)?.squeezed(&[axis])
     }
 
     /// The sum of all elements.
+    ///
+    /// # Errors
+    ///
+    /// If the dtype is not a float.
     pub fn sum_all(&self) -> Result<Tensor> {
         self.flatten_all()?.sum(0)
     }
 
     /// The mean of all elements.
+    ///
+    /// # Errors
+    ///
+    /// If the dtype is not a float.
     pub fn mean_all(&self) -> Result<Tensor> {
         self.flatten_all()?.mean(0)
     }
 
     /// The largest element.
+    ///
+    /// # Errors
+    ///
+    /// If the dtype is not a float.
     pub fn max_all(&self) -> Result<Tensor> {
         self.flatten_all()?.max(0)
     }
 
     /// The smallest element.
+    ///
+    /// # Errors
+    ///
+    /// If the dtype is not a float.
     pub fn min_all(&self) -> Result<Tensor> {
         self.flatten_all()?.min(0)
     }
 
     /// `log(sum(exp(x)))` over axes, which go.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such axis, or the dtype is not a float.
     pub fn log_sum_exp<A: Dims>(&self, sum_dims: A) -> Result<Tensor> {
         let axes = sum_dims.to_indexes(self.shape(), "log-sum-exp")?;
         let max = axes
@@ -196,6 +267,10 @@ macro_rules! unary_methods {
         impl Tensor {
             $(
                 #[doc = $doc]
+                ///
+                /// # Errors
+                ///
+                /// If integers do not have it.
                 pub fn $name(&self) -> Result<Tensor> {
                     self.unary($f)
                 }

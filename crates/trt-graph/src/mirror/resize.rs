@@ -18,23 +18,43 @@ enum Pool {
 
 impl Tensor {
     /// Means of windows that touch.
+    ///
+    /// # Errors
+    ///
+    /// If the tensor has not 4 axes, the kernel does not fit into the last two, or it or the stride
+    /// is 0.
     pub fn avg_pool2d<T: ToUsize2>(&self, sz: T) -> Result<Self> {
         let sz = sz.to_usize2();
         self.pooled(sz, sz, Pool::Mean)
     }
 
     /// Means of windows.
+    ///
+    /// # Errors
+    ///
+    /// If the tensor has not 4 axes, the kernel does not fit into the last two, or it or the stride
+    /// is 0.
     pub fn avg_pool2d_with_stride<T: ToUsize2>(&self, kernel_size: T, stride: T) -> Result<Self> {
         self.pooled(kernel_size.to_usize2(), stride.to_usize2(), Pool::Mean)
     }
 
     /// Largest elements of windows that touch.
+    ///
+    /// # Errors
+    ///
+    /// If the tensor has not 4 axes, the kernel does not fit into the last two, or it or the stride
+    /// is 0.
     pub fn max_pool2d<T: ToUsize2>(&self, sz: T) -> Result<Self> {
         let sz = sz.to_usize2();
         self.pooled(sz, sz, Pool::Max)
     }
 
     /// Largest elements of windows.
+    ///
+    /// # Errors
+    ///
+    /// If the tensor has not 4 axes, the kernel does not fit into the last two, or it or the stride
+    /// is 0.
     pub fn max_pool2d_with_stride<T: ToUsize2>(&self, kernel_size: T, stride: T) -> Result<Self> {
         self.pooled(kernel_size.to_usize2(), stride.to_usize2(), Pool::Max)
     }
@@ -79,17 +99,29 @@ impl Tensor {
     }
 
     /// Nearest elements of `[b, c, l]` at another length.
+    ///
+    /// # Errors
+    ///
+    /// If the tensor has not 3 axes, or one that grows has no elements or becomes too long.
     pub fn interpolate1d(&self, target_size: usize) -> Result<Self> {
         self.dims3()?;
         self.nearest(2, target_size)
     }
 
     /// As [`Tensor::interpolate1d`].
+    ///
+    /// # Errors
+    ///
+    /// If the tensor has not 3 axes, or one that grows has no elements or becomes too long.
     pub fn upsample_nearest1d(&self, target_size: usize) -> Result<Self> {
         self.interpolate1d(target_size)
     }
 
     /// Nearest elements of `[b, c, h, w]` at another size.
+    ///
+    /// # Errors
+    ///
+    /// If the tensor has not 4 axes, or one that grows has no elements or becomes too long.
     pub fn interpolate2d(&self, target_h: usize, target_w: usize) -> Result<Self> {
         self.dims4()?;
         places(target_h)?;
@@ -112,6 +144,10 @@ impl Tensor {
     }
 
     /// As [`Tensor::interpolate2d`].
+    ///
+    /// # Errors
+    ///
+    /// If the tensor has not 4 axes, or one that grows has no elements or becomes too long.
     pub fn upsample_nearest2d(&self, target_h: usize, target_w: usize) -> Result<Self> {
         self.interpolate2d(target_h, target_w)
     }
@@ -140,6 +176,12 @@ impl Tensor {
 
     /// The transpose of a convolution of `[b, c_in, l]` with a kernel
     /// `[c_in, c_out / groups, k]`.
+    ///
+    /// # Errors
+    ///
+    /// If channels, groups or dtypes do not fit, a stride or dilation is 0, or padding leaves
+    /// nothing.
+    #[expect(clippy::too_many_arguments, reason = "candle's signature")]
     pub fn conv_transpose1d(
         &self,
         kernel: &Self,
@@ -167,6 +209,10 @@ impl Tensor {
     }
 
     /// The transpose of a convolution of `[b, c_in, h, w]` with a kernel `[c_in, c_out, kh, kw]`.
+    ///
+    /// # Errors
+    ///
+    /// If channels or dtypes do not fit, a stride or dilation is 0, or padding leaves nothing.
     pub fn conv_transpose2d(
         &self,
         kernel: &Self,

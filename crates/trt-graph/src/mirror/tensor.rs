@@ -1,8 +1,7 @@
 //! The symbolic tensor: an operation with its operands, shape and dtype.
 
-use super::size;
+use super::{recorder, size};
 use crate::graph::{Literal, Op};
-use crate::trace;
 use candle_core::{Device, Result, Shape, bail};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +10,9 @@ use trt_kernel::{DType, Dim};
 
 /// A tensor whose elements are not known while a model is traced, with candle's methods.
 #[derive(Clone)]
-pub struct Tensor(Arc<Inner>);
+pub struct Tensor(Arc<Symbol>);
 
-struct Inner {
+struct Symbol {
     id: u64,
     epoch: u32,
     op: Op,
@@ -27,12 +26,20 @@ struct Inner {
 /// A layer: candle's trait over symbolic tensors.
 pub trait Module {
     /// The layer's result.
+    ///
+    /// # Errors
+    ///
+    /// If the input does not fit the layer.
     fn forward(&self, xs: &Tensor) -> Result<Tensor>;
 }
 
 /// A layer that behaves differently in training; candle-trt runs with `train` false.
 pub trait ModuleT {
     /// The layer's result.
+    ///
+    /// # Errors
+    ///
+    /// If the input does not fit the layer, or `train` is set where only inference is there.
     fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor>;
 }
 
@@ -97,16 +104,16 @@ impl Tensor {
     ) -> Result<Tensor> {
         let shape = shape.into();
         size::checked(shape.dims())?;
-        let tensor = Tensor(Arc::new(Inner {
+        let tensor = Tensor(Arc::new(Symbol {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            epoch: trace::current_epoch(),
+            epoch: recorder::current_epoch(),
             op,
             operands,
             shape,
             resized: OnceLock::new(),
             dtype,
         }));
-        trace::record(&tensor);
+        recorder::record(&tensor);
         Ok(tensor)
     }
 
@@ -196,6 +203,10 @@ impl Tensor {
     }
 
     /// The size of one axis.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such axis.
     pub fn dim<D: candle_core::shape::Dim>(&self, dim: D) -> Result<usize> {
         let dim = dim.to_index(self.shape(), "dim")?;
         Ok(self.dims()[dim])
@@ -212,31 +223,55 @@ impl Tensor {
     }
 
     /// Checks for rank 0.
+    ///
+    /// # Errors
+    ///
+    /// If there are not 0 axes.
     pub fn dims0(&self) -> Result<()> {
         self.shape().dims0()
     }
 
     /// The size of a vector.
+    ///
+    /// # Errors
+    ///
+    /// If there are not 1 axes.
     pub fn dims1(&self) -> Result<usize> {
         self.shape().dims1()
     }
 
     /// The sizes of a matrix.
+    ///
+    /// # Errors
+    ///
+    /// If there are not 2 axes.
     pub fn dims2(&self) -> Result<(usize, usize)> {
         self.shape().dims2()
     }
 
     /// The sizes of a rank 3 tensor.
+    ///
+    /// # Errors
+    ///
+    /// If there are not 3 axes.
     pub fn dims3(&self) -> Result<(usize, usize, usize)> {
         self.shape().dims3()
     }
 
     /// The sizes of a rank 4 tensor.
+    ///
+    /// # Errors
+    ///
+    /// If there are not 4 axes.
     pub fn dims4(&self) -> Result<(usize, usize, usize, usize)> {
         self.shape().dims4()
     }
 
     /// The sizes of a rank 5 tensor.
+    ///
+    /// # Errors
+    ///
+    /// If there are not 5 axes.
     pub fn dims5(&self) -> Result<(usize, usize, usize, usize, usize)> {
         self.shape().dims5()
     }
@@ -247,16 +282,28 @@ impl Tensor {
     }
 
     /// The same tensor: layout is decided by the compiler.
+    ///
+    /// # Errors
+    ///
+    /// None; the signature is candle's.
     pub fn contiguous(&self) -> Result<Tensor> {
         Ok(self.clone())
     }
 
     /// The same tensor: layout is decided by the compiler.
+    ///
+    /// # Errors
+    ///
+    /// None; the signature is candle's.
     pub fn force_contiguous(&self) -> Result<Tensor> {
         Ok(self.clone())
     }
 
     /// The same tensor: nothing is shared that could be written.
+    ///
+    /// # Errors
+    ///
+    /// None; the signature is candle's.
     pub fn copy(&self) -> Result<Tensor> {
         Ok(self.clone())
     }
@@ -267,11 +314,19 @@ impl Tensor {
     }
 
     /// The same tensor: where a program runs is decided when it is compiled.
+    ///
+    /// # Errors
+    ///
+    /// None; the signature is candle's.
     pub fn to_device(&self, _device: &Device) -> Result<Tensor> {
         Ok(self.clone())
     }
 
     /// Conversion to another dtype.
+    ///
+    /// # Errors
+    ///
+    /// If the dtype is not supported.
     pub fn to_dtype(&self, dtype: candle_core::DType) -> Result<Tensor> {
         let dtype = kernel_dtype(dtype)?;
         if dtype == self.0.dtype {
@@ -281,11 +336,19 @@ impl Tensor {
     }
 
     /// Runs a layer on this tensor.
+    ///
+    /// # Errors
+    ///
+    /// What the layer returns.
     pub fn apply<M: Module>(&self, m: &M) -> Result<Tensor> {
         m.forward(self)
     }
 
     /// Runs a layer on this tensor.
+    ///
+    /// # Errors
+    ///
+    /// What the layer returns.
     pub fn apply_t<M: ModuleT>(&self, m: &M, train: bool) -> Result<Tensor> {
         m.forward_t(self, train)
     }

@@ -34,6 +34,10 @@ impl Tensor {
     }
 
     /// The only element of a scalar that depends on constants only.
+    ///
+    /// # Errors
+    ///
+    /// If there are axes, the dtype is another, or the elements depend on more than constants.
     pub fn to_scalar<S: WithDType>(&self) -> Result<S> {
         self.dims0()?;
         match self.elements::<S>()?.first() {
@@ -43,17 +47,30 @@ impl Tensor {
     }
 
     /// As [`Tensor::to_scalar`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::to_scalar`].
     pub fn to_vec0<S: WithDType>(&self) -> Result<S> {
         self.to_scalar()
     }
 
     /// The elements of a vector that depends on constants only.
+    ///
+    /// # Errors
+    ///
+    /// If there is not 1 axis, the dtype is another, or the elements depend on more than constants.
     pub fn to_vec1<S: WithDType>(&self) -> Result<Vec<S>> {
         self.dims1()?;
         self.elements()
     }
 
     /// The rows of a matrix that depends on constants only.
+    ///
+    /// # Errors
+    ///
+    /// If there are not 2 axes, the dtype is another, or the elements depend on more than
+    /// constants.
     pub fn to_vec2<S: WithDType>(&self) -> Result<Vec<Vec<S>>> {
         let (_, cols) = self.dims2()?;
         let all = self.elements::<S>()?;
@@ -61,6 +78,11 @@ impl Tensor {
     }
 
     /// The matrices of a rank 3 tensor that depends on constants only.
+    ///
+    /// # Errors
+    ///
+    /// If there are not 3 axes, the dtype is another, or the elements depend on more than
+    /// constants.
     pub fn to_vec3<S: WithDType>(&self) -> Result<Vec<Vec<Vec<S>>>> {
         let (_, rows, cols) = self.dims3()?;
         let all = self.elements::<S>()?;

@@ -103,7 +103,7 @@ impl View {
 
 /// A scalar op on matrices in place of one on views of them.
 fn before_view(g: &mut Graph, rows: &HashSet<NodeId>, node: &Node) -> Option<(Node, View)> {
-    if !crate::lower::is_scalar(&node.op) {
+    if !node.op.is_scalar() {
         return None;
     }
     let ours = |id: &NodeId| seen(g, *id).filter(|(matrix, _)| rows.contains(matrix));

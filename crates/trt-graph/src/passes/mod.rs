@@ -17,6 +17,7 @@ mod softmax;
 mod trim;
 
 use crate::graph::Graph;
+use crate::report::PassNote;
 use crate::{Error, verify};
 
 /// A pass by name.
@@ -40,18 +41,11 @@ pub const PASSES: &[Pass] = &[
     ("clean", clean::run),
 ];
 
-/// Node counts around a pass, for the compile report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PassNote {
-    /// The pass.
-    pub pass: &'static str,
-    /// Nodes before.
-    pub before: usize,
-    /// Nodes after.
-    pub after: usize,
-}
-
 /// Runs every pass with `verify` in between.
+///
+/// # Errors
+///
+/// [`Error::Verify`] or [`Error::State`], which name the pass whose graph breaks the invariants.
 pub fn optimise(mut graph: Graph) -> Result<(Graph, Vec<PassNote>), Error> {
     let mut notes = Vec::with_capacity(PASSES.len());
     for (pass, run) in PASSES {

@@ -10,7 +10,7 @@
 
 use super::{Buffer, BufferId, BufferKind, Launch, Program, Source};
 use crate::Error;
-use crate::graph::bound;
+use crate::ints::bound;
 use std::collections::BTreeSet;
 use trt_kernel::{Arg, DType, Dim, Inst, Interval, Kernel, Order, Roles, Var};
 
@@ -36,6 +36,10 @@ fn ensure(ok: bool, what: impl FnOnce() -> String) -> Checked {
 
 impl Program {
     /// Checks everything that running a program relies on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] with the first thing that is wrong.
     pub fn verify(&self) -> Result<(), Error> {
         let all = || {
             self.check_integers()?;

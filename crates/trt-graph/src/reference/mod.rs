@@ -4,17 +4,19 @@
 //! bf16 has bf16's error here as it would op by op. Everything else is tested against this
 //! module; the constant folder runs it.
 
+mod layouts;
 mod ops;
 mod values;
 
-pub use ops::{binary, compare, hidden, unary};
+pub use ops::hidden;
 pub(crate) use values::element;
 pub use values::{Array, decode, encode, round};
 
 use crate::Error;
 use crate::graph::{Graph, NodeId, Op};
-use ops::{attention, cat_at, matmul, padded_at, reduce, rope, softmax};
-use trt_kernel::{DType, Env};
+use layouts::{cat_at, in_window, index_select, padded_at, permuted, repeated, shifted};
+use ops::{attention, cast, matmul, reduce, rope, softmax};
+use trt_kernel::Env;
 
 /// The values that a graph's leaves take in one call.
 pub struct Leaves<'a> {
@@ -29,6 +31,10 @@ pub struct Leaves<'a> {
 }
 
 /// The outputs of a call, and the states after it.
+///
+/// # Errors
+///
+/// What [`evaluate`] returns for the first node that has no value.
 pub fn run(graph: &Graph, leaves: &Leaves<'_>) -> Result<(Vec<Array>, Vec<Array>), Error> {
     let mut values: Vec<Array> = Vec::with_capacity(graph.nodes.len());
     for id in graph.ids() {
@@ -41,6 +47,11 @@ pub fn run(graph: &Graph, leaves: &Leaves<'_>) -> Result<(Vec<Array>, Vec<Array>
 }
 
 /// One node from the values of its inputs (indexed by node).
+///
+/// # Errors
+///
+/// [`Error::Reference`] for a leaf that is not given or has another shape, and for an id outside of a
+/// table.
 pub fn evaluate(
     graph: &Graph,
     id: NodeId,
@@ -49,143 +60,89 @@ pub fn evaluate(
 ) -> Result<Array, Error> {
     let node = graph.node(id);
     let shape: Vec<usize> = node.shape.iter().map(|d| d.size(&leaves.env)).collect();
-    let input = |i: usize| &values[node.inputs[i].index()];
-    let missing = |what: String| Error::Reference(format!("no value for {what}"));
-    let given = |a: &Array, what: String| match a.shape == shape {
-        true => Ok(a.clone()),
-        false => Err(Error::Reference(format!(
-            "{what} has shape {:?}, expected {shape:?}",
-            a.shape
-        ))),
-    };
+    let x = |i: usize| &values[node.inputs[i].index()];
+    let flag = |b: bool| f64::from(u8::from(b));
     let mut out = match &node.op {
-        Op::Input(i) => given(
-            leaves
-                .inputs
-                .get(*i as usize)
-                .ok_or_else(|| missing(format!("input {i}")))?,
-            format!("input {i}"),
-        )?,
-        Op::State(i) => given(
-            leaves
-                .states
-                .get(*i as usize)
-                .ok_or_else(|| missing(format!("state {i}")))?,
-            format!("state {i}"),
-        )?,
-        Op::Weight(name) => given(
-            &(leaves.weight)(name).ok_or_else(|| missing(format!("weight {name}")))?,
-            format!("weight {name}"),
-        )?,
+        Op::Input(_) | Op::State(_) | Op::Weight(_) => leaves.of(&node.op, &shape)?,
         Op::Const(l) => Array::new(shape, decode(&l.bytes, node.dtype))?,
-        Op::Float(v) => Array {
-            shape,
-            data: vec![f64::from(*v)],
-        },
-        Op::Int(d) => Array {
-            shape,
-            data: vec![d.eval(&leaves.env) as f64],
-        },
+        Op::Float(v) => Array::from_fn(&shape, |_| f64::from(*v)),
+        Op::Int(d) => Array::from_fn(&shape, |_| d.eval(&leaves.env) as f64),
         Op::Arange { start, step } => {
             let start = start.eval(&leaves.env);
             Array::from_fn(&shape, |i| (start + *step * i[0] as i64) as f64)
         }
         Op::Causal { offset, window } => {
             let offset = offset.eval(&leaves.env);
-            Array::from_fn(&shape, |i| {
-                f64::from(u8::from(hidden(i[0], i[1], offset, *window)))
-            })
+            Array::from_fn(&shape, |i| flag(hidden(i[0], i[1], offset, *window)))
         }
-        Op::Unary(u) => Array::from_fn(&shape, |i| unary(*u, input(0).at(i))),
-        Op::Binary(b) => Array::from_fn(&shape, |i| {
-            binary(*b, input(0).at(i), input(1).at(i), node.dtype)
+        Op::Unary(f) => Array::from_fn(&shape, |i| f.defined(x(0).at(i))),
+        Op::Binary(f) => Array::from_fn(&shape, |i| {
+            f.defined(x(0).at(i), x(1).at(i), node.dtype.is_float())
         }),
-        Op::Compare(c) => Array::from_fn(&shape, |i| {
-            f64::from(u8::from(compare(*c, input(0).at(i), input(1).at(i))))
+        Op::Compare(f) => Array::from_fn(&shape, |i| flag(f.defined(x(0).at(i), x(1).at(i)))),
+        Op::Where => Array::from_fn(&shape, |i| match x(0).at(i) != 0.0 {
+            true => x(1).at(i),
+            false => x(2).at(i),
         }),
-        Op::Where => Array::from_fn(&shape, |i| match input(0).at(i) != 0.0 {
-            true => input(1).at(i),
-            false => input(2).at(i),
-        }),
-        // Floats saturate, which rounding does; integers wrap.
-        Op::Cast => {
-            let x = input(0);
-            let float = graph.node(node.inputs[0]).dtype.is_float();
-            let wrapped = |v: &f64| match node.dtype {
-                DType::U8 if !float => f64::from(*v as i64 as u8),
-                DType::U32 if !float => f64::from(*v as i64 as u32),
-                _ => *v,
-            };
-            Array {
-                shape,
-                data: x.data.iter().map(wrapped).collect(),
-            }
-        }
-        Op::Reduce(r, axis) => reduce(*r, *axis, input(0), &shape),
-        Op::Softmax => softmax(input(0)),
-        Op::Matmul => matmul(input(0), input(1), &shape),
-        Op::IndexSelect => {
-            let (table, ids) = (input(0), input(1));
-            if let Some(bad) = ids
-                .data
-                .iter()
-                .find(|v| **v < 0.0 || **v >= table.shape[0] as f64)
-            {
-                return Err(Error::Reference(format!(
-                    "id {bad} outside a table of {}",
-                    table.shape[0]
-                )));
-            }
-            Array::from_fn(&shape, |i| table.at(&[ids.data[i[0]] as usize, i[1]]))
-        }
+        Op::Cast => cast(x(0), graph.node(node.inputs[0]).dtype, node.dtype),
+        Op::Reduce(r, axis) => reduce(*r, *axis, x(0), &shape),
+        Op::Softmax => softmax(x(0)),
+        Op::Matmul => matmul(x(0), x(1), &shape),
+        Op::IndexSelect => index_select(x(0), x(1), &shape)?,
         Op::Reshape => Array {
+            data: x(0).data.clone(),
             shape,
-            data: input(0).data.clone(),
         },
-        Op::Permute(perm) => Array::from_fn(&shape, |i| {
-            let mut source = vec![0; i.len()];
-            perm.iter().zip(i).for_each(|(p, x)| source[*p] = *x);
-            input(0).at(&source)
-        }),
-        Op::Broadcast => Array::from_fn(&shape, |i| {
-            let source: Vec<usize> = i
-                .iter()
-                .zip(&input(0).shape)
-                .map(|(x, n)| if *n == 1 { 0 } else { *x })
-                .collect();
-            input(0).at(&source)
-        }),
+        Op::Permute(perm) => Array::from_fn(&shape, |i| x(0).at(&permuted(perm, i))),
+        Op::Broadcast => Array::from_fn(&shape, |i| x(0).at(&repeated(&x(0).shape, i))),
         Op::Narrow { axis, start } => {
             let start = start.size(&leaves.env);
-            Array::from_fn(&shape, |i| {
-                let mut source = i.to_vec();
-                source[*axis] += start;
-                input(0).at(&source)
-            })
+            Array::from_fn(&shape, |i| x(0).at(&shifted(i, *axis, start)))
         }
         Op::Unfold {
             axis,
             step,
             dilation,
-        } => Array::from_fn(&shape, |i| {
-            let mut source = i.to_vec();
-            let within = source.remove(axis + 1);
-            source[*axis] = source[*axis] * step + within * dilation;
-            input(0).at(&source)
-        }),
-        Op::Pad(margins) => Array::from_fn(&shape, |i| padded_at(input(0), margins, i)),
+        } => Array::from_fn(&shape, |i| x(0).at(&in_window(i, *axis, *step, *dilation))),
+        Op::Pad(margins) => Array::from_fn(&shape, |i| padded_at(x(0), margins, i)),
         Op::Cat(axis) | Op::Append(axis) => {
             let parts: Vec<&Array> = node.inputs.iter().map(|i| &values[i.index()]).collect();
             Array::from_fn(&shape, |i| cat_at(&parts, *axis, i))
         }
-        Op::Rope => rope(input(0), input(1), input(2)),
+        Op::Rope => rope(x(0), x(1), x(2)),
         Op::Attention(a) => {
-            let bias = a.bias.then(|| input(3));
-            attention(a, input(0), input(1), input(2), bias, &leaves.env)
+            let bias = a.bias.then(|| x(3));
+            attention(a, [x(0), x(1), x(2)], bias, &leaves.env)
         }
     };
     out.data.iter_mut().for_each(|v| *v = round(*v, node.dtype));
     Ok(out)
+}
+
+impl Leaves<'_> {
+    /// What was given for an input, a state or a weight.
+    fn of(&self, op: &Op, shape: &[usize]) -> Result<Array, Error> {
+        let found = match op {
+            Op::Input(i) => self.inputs.get(*i as usize).cloned(),
+            Op::State(i) => self.states.get(*i as usize).cloned(),
+            Op::Weight(name) => (self.weight)(name),
+            _ => None,
+        };
+        let what = match op {
+            Op::Input(i) => format!("input {i}"),
+            Op::State(i) => format!("state {i}"),
+            Op::Weight(name) => format!("weight {name}"),
+            _ => op.name(),
+        };
+        let given = found.ok_or_else(|| Error::Reference(format!("no value for {what}")))?;
+        match given.shape == shape {
+            true => Ok(given),
+            false => Err(Error::Reference(format!(
+                "{what} has shape {:?}, expected {shape:?}",
+                given.shape
+            ))),
+        }
+    }
 }
 
 /// The value of a node that depends on no input, weight or state; `None` for any other.

@@ -1,30 +1,21 @@
-//! The definition of every op on whole tensors and of every function on elements.
+//! The definition of every op on whole tensors; functions on elements are defined where they are
+//! declared, in `trt-kernel`.
 
 use super::Array;
-use crate::graph::{AttentionOp, Margin};
-use trt_kernel::{Binary, Compare, DType, Env, Reduce, Unary};
+use crate::graph::AttentionOp;
+use trt_kernel::{DType, Env, Reduce};
 
-pub(super) fn cat_at(parts: &[&Array], axis: usize, index: &[usize]) -> f64 {
-    let mut source = index.to_vec();
-    for part in parts {
-        if source[axis] < part.shape[axis] {
-            return part.at(&source);
-        }
-        source[axis] -= part.shape[axis];
-    }
-    f64::NAN
-}
-
-/// An element of a padded tensor: one of `x`, or a zero.
-pub(super) fn padded_at(x: &Array, margins: &[Margin], index: &[usize]) -> f64 {
-    let source = |((i, m), n): ((&usize, &Margin), &usize)| {
-        let at = i.checked_sub(m.before)?;
-        let pitch = m.between + 1;
-        (at % pitch == 0 && at / pitch < *n).then_some(at / pitch)
+/// Floats saturate, which rounding does; integers wrap.
+pub(super) fn cast(x: &Array, from: DType, to: DType) -> Array {
+    let wrapped = |v: &f64| match to {
+        DType::U8 if !from.is_float() => f64::from(*v as i64 as u8),
+        DType::U32 if !from.is_float() => f64::from(*v as i64 as u32),
+        _ => *v,
     };
-    let each = index.iter().zip(margins).zip(&x.shape).map(source);
-    each.collect::<Option<Vec<usize>>>()
-        .map_or(0.0, |source| x.at(&source))
+    Array {
+        shape: x.shape.clone(),
+        data: x.data.iter().map(wrapped).collect(),
+    }
 }
 
 /// Whether key `j` is hidden from query `i`.
@@ -34,82 +25,6 @@ pub fn hidden(i: usize, j: usize, offset: i64, window: Option<usize>) -> bool {
     j > last || window.is_some_and(|w| j <= last - w as i64)
 }
 
-/// The definition of every one-operand function.
-pub fn unary(f: Unary, x: f64) -> f64 {
-    match f {
-        Unary::Neg => -x,
-        Unary::Abs => x.abs(),
-        Unary::Exp => x.exp(),
-        Unary::Log => x.ln(),
-        Unary::Sin => x.sin(),
-        Unary::Cos => x.cos(),
-        Unary::Tanh => x.tanh(),
-        Unary::Sqr => x * x,
-        Unary::Sqrt => x.sqrt(),
-        Unary::Recip => 1.0 / x,
-        Unary::Erf => erf(x),
-        Unary::Relu => x.max(0.0),
-        Unary::Silu => x / (1.0 + (-x).exp()),
-        Unary::Gelu => {
-            0.5 * x
-                * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
-        }
-        Unary::GeluErf => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
-        Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        Unary::Floor => x.floor(),
-        Unary::Ceil => x.ceil(),
-        Unary::Round => x.round(),
-        Unary::Sign => f64::from(u8::from(x > 0.0)) - f64::from(u8::from(x < 0.0)),
-    }
-}
-
-/// The error function by its Maclaurin series (|x| < 3) or a continued fraction.
-fn erf(x: f64) -> f64 {
-    let a = x.abs();
-    let value = if a < 3.0 {
-        let (mut term, mut sum) = (a, a);
-        for n in 1..80 {
-            term *= -a * a / f64::from(n);
-            sum += term / f64::from(2 * n + 1);
-        }
-        sum * 2.0 / std::f64::consts::PI.sqrt()
-    } else {
-        let tail = (1..60)
-            .rev()
-            .fold(0.0, |acc, n| f64::from(n) / 2.0 / (a + acc));
-        1.0 - (-a * a).exp() / std::f64::consts::PI.sqrt() / (a + tail)
-    };
-    value.copysign(x)
-}
-
-/// The definition of every two-operand function; integers divide towards zero.
-pub fn binary(f: Binary, a: f64, b: f64, dtype: DType) -> f64 {
-    match f {
-        Binary::Add => a + b,
-        Binary::Sub => a - b,
-        Binary::Mul => a * b,
-        Binary::Div if dtype.is_float() => a / b,
-        Binary::Div => (a / b).trunc(),
-        // With a NaN, the first.
-        Binary::Maximum if a < b => b,
-        Binary::Minimum if a > b => b,
-        Binary::Maximum | Binary::Minimum => a,
-        Binary::Pow => a.powf(b),
-    }
-}
-
-/// The definition of every comparison.
-pub fn compare(f: Compare, a: f64, b: f64) -> bool {
-    match f {
-        Compare::Eq => a == b,
-        Compare::Ne => a != b,
-        Compare::Lt => a < b,
-        Compare::Le => a <= b,
-        Compare::Gt => a > b,
-        Compare::Ge => a >= b,
-    }
-}
-
 pub(super) fn reduce(f: Reduce, axis: usize, x: &Array, shape: &[usize]) -> Array {
     Array::from_fn(shape, |i| {
         let mut source = i.to_vec();
@@ -117,11 +32,7 @@ pub(super) fn reduce(f: Reduce, axis: usize, x: &Array, shape: &[usize]) -> Arra
             source[axis] = j;
             x.at(&source)
         });
-        match f {
-            Reduce::Sum => values.sum(),
-            Reduce::Max => values.fold(f64::NEG_INFINITY, f64::max),
-            Reduce::Min => values.fold(f64::INFINITY, f64::min),
-        }
+        f.defined(values)
     })
 }
 
@@ -169,9 +80,7 @@ pub(super) fn rope(x: &Array, cos: &Array, sin: &Array) -> Array {
 
 pub(super) fn attention(
     op: &AttentionOp,
-    q: &Array,
-    k: &Array,
-    v: &Array,
+    [q, k, v]: [&Array; 3],
     bias: Option<&Array>,
     env: &Env,
 ) -> Array {

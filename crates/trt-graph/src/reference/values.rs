@@ -15,6 +15,10 @@ pub struct Array {
 
 impl Array {
     /// An array from parts; lengths must agree.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Reference`] if the lengths differ.
     pub fn new(shape: Vec<usize>, data: Vec<f64>) -> Result<Array, Error> {
         match shape.iter().product::<usize>() == data.len() {
             true => Ok(Array { shape, data }),

@@ -5,10 +5,3 @@
 
 mod parse;
 mod print;
-
-use std::fmt;
-
-/// The printed name of a function of the kernel language.
-fn lower_name(value: &dyn fmt::Debug) -> String {
-    format!("{value:?}").to_lowercase()
-}

@@ -1,55 +1,16 @@
 //! Parses what is printed.
 
-use super::lower_name;
-use crate::graph::{
-    AttentionOp, Graph, InputDecl, IntVar, Literal, Margin, Node, NodeId, Op, StateDecl,
-};
+use crate::graph::{AttentionOp, Graph, InputDecl, Literal, Margin, Node, NodeId, Op, StateDecl};
+use crate::ints::IntVar;
 use crate::{Error, reference};
-use trt_kernel::{Binary, Compare, DType, Dim, Interval, Reduce, Unary};
-
-const UNARY: [Unary; 20] = [
-    Unary::Neg,
-    Unary::Abs,
-    Unary::Exp,
-    Unary::Log,
-    Unary::Sin,
-    Unary::Cos,
-    Unary::Tanh,
-    Unary::Sqr,
-    Unary::Sqrt,
-    Unary::Recip,
-    Unary::Erf,
-    Unary::Relu,
-    Unary::Silu,
-    Unary::Gelu,
-    Unary::GeluErf,
-    Unary::Sigmoid,
-    Unary::Floor,
-    Unary::Ceil,
-    Unary::Round,
-    Unary::Sign,
-];
-const BINARY: [Binary; 7] = [
-    Binary::Add,
-    Binary::Sub,
-    Binary::Mul,
-    Binary::Div,
-    Binary::Maximum,
-    Binary::Minimum,
-    Binary::Pow,
-];
-const COMPARE: [Compare; 6] = [
-    Compare::Eq,
-    Compare::Ne,
-    Compare::Lt,
-    Compare::Le,
-    Compare::Gt,
-    Compare::Ge,
-];
-const REDUCE: [Reduce; 3] = [Reduce::Sum, Reduce::Max, Reduce::Min];
+use trt_kernel::{DType, Dim, Interval};
 
 impl Graph {
     /// Parses what `Display` prints. `literal` finds constants that are written as `@hash`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Parse`] with the first line that is not understood.
     pub fn parse(text: &str, literal: &dyn Fn(u64) -> Option<Literal>) -> Result<Graph, Error> {
         let mut graph = Graph::default();
         for (at, raw) in text.lines().enumerate() {
@@ -186,20 +147,17 @@ fn parse_op(
     dtype: DType,
     literal: &dyn Fn(u64) -> Option<Literal>,
 ) -> Parsed<Op> {
-    if let Some(u) = UNARY.into_iter().find(|u| lower_name(u) == name) {
-        return Ok(Op::Unary(u));
+    if let Ok(f) = name.parse() {
+        return Ok(Op::Unary(f));
     }
-    if let Some(b) = BINARY.into_iter().find(|b| lower_name(b) == name) {
-        return Ok(Op::Binary(b));
+    if let Ok(f) = name.parse() {
+        return Ok(Op::Binary(f));
     }
-    if let Some(c) = COMPARE.into_iter().find(|c| lower_name(c) == name) {
-        return Ok(Op::Compare(c));
+    if let Ok(f) = name.parse() {
+        return Ok(Op::Compare(f));
     }
-    if let Some(r) = REDUCE
-        .into_iter()
-        .find(|r| name.strip_prefix("reduce_") == Some(&lower_name(r)))
-    {
-        return Ok(Op::Reduce(r, number(p.get("axis")?)?));
+    if let Some(Ok(f)) = name.strip_prefix("reduce_").map(str::parse) {
+        return Ok(Op::Reduce(f, number(p.get("axis")?)?));
     }
     Ok(match name {
         "input" => Op::Input(number(p.get("index")?)?),

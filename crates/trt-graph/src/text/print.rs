@@ -1,6 +1,5 @@
 //! Prints graphs.
 
-use super::lower_name;
 use crate::graph::{Graph, Literal, Node, Op};
 use crate::reference;
 use std::fmt;
@@ -26,12 +25,12 @@ impl Op {
             Op::Int(_) => "int".into(),
             Op::Arange { .. } => "arange".into(),
             Op::Causal { .. } => "causal".into(),
-            Op::Unary(u) => lower_name(u),
-            Op::Binary(b) => lower_name(b),
-            Op::Compare(c) => lower_name(c),
+            Op::Unary(f) => f.to_string(),
+            Op::Binary(f) => f.to_string(),
+            Op::Compare(f) => f.to_string(),
             Op::Where => "where".into(),
             Op::Cast => "cast".into(),
-            Op::Reduce(r, _) => format!("reduce_{}", lower_name(r)),
+            Op::Reduce(f, _) => format!("reduce_{f}"),
             Op::Softmax => "softmax".into(),
             Op::Matmul => "matmul".into(),
             Op::IndexSelect => "index_select".into(),

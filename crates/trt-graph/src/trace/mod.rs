@@ -12,13 +12,12 @@ mod literal;
 mod points;
 mod profile;
 mod reach;
-mod recorder;
 mod sample;
 
 pub use profile::{Call, Class, Profile, Step};
-pub(crate) use recorder::{current_epoch, record};
 
 use crate::graph::Graph;
+use crate::ints::Positions;
 use crate::mirror::candle_nn::VarBuilder;
 use crate::{Error, verify};
 use reach::Way;
@@ -125,7 +124,7 @@ impl<S: Step> Tracer<'_, S> {
 
     /// How points are come to, and the least number of cached positions at which that can be.
     fn way(&mut self) -> Result<(Way, i64), Error> {
-        let (Some(past), Some(seq)) = (self.class.past(), self.class.seq()) else {
+        let Some(Positions { past, seq }) = self.class.positions() else {
             return Ok((Way::Alone, 0));
         };
         if self.class.ints[past].range.max == 0 {
@@ -177,7 +176,7 @@ impl<S: Step> Tracer<'_, S> {
     /// The end of the cached positions is reached as far as that is cheap: there a model that
     /// counts calls or positions by itself, and heeds that only from some number on, shows.
     fn far(&self, way: Way, point: &[i64]) -> Way {
-        let (Some(past), Some(seq)) = (self.class.past(), self.class.seq()) else {
+        let Some(Positions { past, seq }) = self.class.positions() else {
             return way;
         };
         let shortest = self.class.ints[seq].range.min;

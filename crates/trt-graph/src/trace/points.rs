@@ -10,6 +10,7 @@
 
 use super::profile::Class;
 use crate::Error;
+use crate::ints::Positions;
 
 /// Ranges of more values than this have their middle sampled.
 const LONG: i64 = 1000;
@@ -84,7 +85,7 @@ impl Class {
     /// The values of one integer between which points are taken.
     fn range(&self, i: usize, least: i64) -> (i64, i64) {
         let r = self.ints[i].range;
-        let (Some(past), Some(seq)) = (self.past(), self.seq()) else {
+        let Some(Positions { past, seq }) = self.positions() else {
             return (r.min, r.max);
         };
         let shortest = self.ints[seq].range.min;
@@ -107,7 +108,8 @@ impl Class {
 
     /// Brings a point within the context: as many new positions as it has, fewer cached ones.
     fn put_within(&self, point: &mut [i64], least: i64) {
-        let (Some(past), Some(seq), Some(max)) = (self.past(), self.seq(), self.max_context) else {
+        let (Some(Positions { past, seq }), Some(max)) = (self.positions(), self.max_context)
+        else {
             return;
         };
         if point[past].saturating_add(point[seq]) > max {
@@ -119,7 +121,7 @@ impl Class {
 
     /// Calls without anything cached, if the class has them: the shortest and the longest.
     pub(super) fn first_calls(&self) -> Vec<Vec<i64>> {
-        let (Some(past), Some(seq)) = (self.past(), self.seq()) else {
+        let Some(Positions { past, seq }) = self.positions() else {
             return Vec::new();
         };
         if self.ints[past].range.min != 0 {

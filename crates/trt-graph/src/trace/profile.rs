@@ -1,7 +1,7 @@
 //! What varies between calls, and how a model is stepped.
 
 use crate::Error;
-use crate::graph::IntVar;
+use crate::ints::{IntVar, PAST, Positions, SEQ};
 use crate::mirror::Tensor;
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,7 @@ impl Profile {
         };
         let class = |name: &str, past: usize, low: usize, high: usize| Class {
             name: name.into(),
-            ints: vec![int("past", 0, past), int("seq", low, high)],
+            ints: vec![int(PAST, 0, past), int(SEQ, low, high)],
             max_context: Some(max_context as i64),
         };
         let mut classes = vec![class("decode", max_context - 1, 1, 1)];
@@ -130,27 +130,16 @@ impl Class {
         }
     }
 
-    /// The index of `past`, the number of cached positions, if calls have one.
-    pub(crate) fn past(&self) -> Option<usize> {
-        self.ints.iter().position(|i| i.name == "past")
-    }
-
-    /// The index of `seq`, the number of new positions.
-    pub(crate) fn seq(&self) -> Option<usize> {
-        self.ints.iter().position(|i| i.name == "seq")
+    /// Where the numbers of cached and new positions are; none if calls do not go on where the last
+    /// one ended.
+    pub fn positions(&self) -> Option<Positions> {
+        Positions::of(&self.ints)
     }
 
     /// Whether a call's integers fit.
     pub fn accepts(&self, values: &[i64]) -> bool {
-        let total = self
-            .past()
-            .zip(self.seq())
-            .map(|(p, s)| values.get(p).zip(values.get(s)));
-        let fits = |limit: i64| {
-            total
-                .flatten()
-                .is_none_or(|(p, s)| p.saturating_add(*s) <= limit)
-        };
+        let both = self.positions().and_then(|p| p.in_call(values));
+        let fits = |limit: i64| both.is_none_or(|(past, seq)| past.saturating_add(seq) <= limit);
         values.len() == self.ints.len()
             && self.max_context.is_none_or(fits)
             && self
@@ -189,6 +178,10 @@ impl<'a> Call<'a> {
     }
 
     /// The value of a runtime integer at this sample point.
+    ///
+    /// # Errors
+    ///
+    /// If the profile has no integer of this name.
     pub fn int(&self, name: &str) -> candle_core::Result<usize> {
         match self.class.ints.iter().position(|i| i.name == name) {
             Some(i) => Ok(self.values[i] as usize),
@@ -199,8 +192,21 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// The numbers of cached and of new positions at this sample point.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::int`], if the profile is not of a decoder.
+    pub fn positions(&self) -> candle_core::Result<(usize, usize)> {
+        Ok((self.int(PAST)?, self.int(SEQ)?))
+    }
+
     /// Declares an input of the call. Inputs are given to a compiled call in the order in which
     /// they are declared here.
+    ///
+    /// # Errors
+    ///
+    /// If the dtype is not supported or the shape too large.
     pub fn input<S: Into<candle_core::Shape>>(
         &self,
         name: &str,
@@ -222,6 +228,10 @@ impl<'a> Call<'a> {
 pub trait Step {
     /// Declares the call's inputs, runs the model and returns its outputs. What the model keeps
     /// for its next call becomes a state of the program.
+    ///
+    /// # Errors
+    ///
+    /// What the model's code fails with.
     fn step(&mut self, call: &Call<'_>) -> candle_core::Result<Vec<Tensor>>;
 }
 

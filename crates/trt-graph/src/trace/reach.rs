@@ -10,8 +10,9 @@
 //! ([`super::trace`]), and where the graphs differ, points are only reached, or refused by name.
 
 use super::profile::Class;
-use super::recorder::Made;
 use crate::Error;
+use crate::ints::Positions;
+use crate::mirror::recorder::Made;
 
 /// The longest sequence of one call on a long way; calls on a short one are of the class.
 const LONGEST: i64 = 512;
@@ -70,7 +71,7 @@ impl Way {
 impl Journey<'_> {
     /// The next stage, from what was recorded so far; none after the point's own call.
     pub(super) fn next(&mut self, made: &Made) -> Result<Option<Stage>, Error> {
-        let (Some(past), Some(seq)) = (self.class.past(), self.class.seq()) else {
+        let Some(Positions { past, seq }) = self.class.positions() else {
             return Ok(self.last());
         };
         let target = self.point[past];
@@ -129,10 +130,7 @@ impl Class {
     /// How many bytes a model with a mask of a byte for each query and key records on the way to
     /// the end of the cached positions.
     pub fn walked_bytes(&self) -> u64 {
-        let most = self
-            .past()
-            .zip(self.seq())
-            .map(|(past, _)| self.ints[past].range.max);
+        let most = self.positions().map(|p| self.ints[p.past].range.max);
         let most = most.and_then(|m| u64::try_from(m).ok()).unwrap_or(0);
         (most.saturating_mul(most) / 2).min(CHEAP)
     }
@@ -140,7 +138,7 @@ impl Class {
     /// The point that is traced both ways, to learn whether the model keeps nothing but tensors;
     /// none where the context has no room for it.
     pub(super) fn trial(&self) -> Option<Vec<i64>> {
-        let (past, seq) = (self.past()?, self.seq()?);
+        let Positions { past, seq } = self.positions()?;
         let mut point: Vec<i64> = self.ints.iter().map(|i| i.range.min).collect();
         point[past] = point[seq].checked_mul(3)?;
         self.accepts(&point).then_some(point)

@@ -6,11 +6,11 @@
 
 use super::profile::{Call, Class, Step};
 use super::reach::{Stage, Way};
-use super::recorder::{Recording, Scope};
 use crate::Error;
 use crate::graph::{Graph, InputDecl, Node, NodeId, Op, StateDecl};
 use crate::mirror::Tensor;
 use crate::mirror::candle_nn::VarBuilder;
+use crate::mirror::recorder::{Recording, Scope};
 use std::collections::HashMap;
 use trt_kernel::Dim;
 

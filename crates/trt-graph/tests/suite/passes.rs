@@ -1,24 +1,17 @@
 //! What each pass does, as text: `golden/<pass>[.<case>].txt` holds a graph, a line `---`, and the
 //! graph that the pass makes of it. `UPDATE_GOLDEN=1` rewrites the second half.
 
-use crate::support::{difference, reference};
-use std::path::{Path, PathBuf};
+use crate::support::{difference, golden_folder, middle, reference, updates_golden};
+use std::path::PathBuf;
 use trt_graph::passes::PASSES;
 use trt_graph::{Graph, compile, verify};
 use trt_kernel::Env;
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
-
-fn update() -> bool {
-    std::env::var_os("UPDATE_GOLDEN").is_some()
-}
-
 fn pass_files() -> Vec<(String, PathBuf)> {
-    let entries = std::fs::read_dir(folder())
+    let entries = std::fs::read_dir(golden_folder())
         .unwrap()
-        .map(|e| e.unwrap().path());
+        .map(|e| e.unwrap().path())
+        .filter(|path| path.is_file());
     let mut files: Vec<(String, PathBuf)> = entries
         .map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), p))
         .filter(|(name, _)| name != "program.txt")
@@ -30,12 +23,7 @@ fn pass_files() -> Vec<(String, PathBuf)> {
 
 /// A graph must mean the same before and after: calls of both give the same numbers.
 fn same_meaning(before: &Graph, after: &Graph, name: &str) {
-    let middle: Vec<i64> = before
-        .ints
-        .iter()
-        .map(|i| (i.range.min + i.range.max) / 2)
-        .collect();
-    let env = Env::new(&middle);
+    let env = Env::new(&middle(before));
     let ((a, s), (b, t)) = (reference(before, &env), reference(after, &env));
     for (x, y) in a.iter().chain(&s).zip(b.iter().chain(&t)) {
         assert_eq!(
@@ -61,7 +49,7 @@ fn every_pass_does_what_its_golden_says() {
         verify(&after, name).unwrap();
         same_meaning(&before, &after, name);
         let found = after.to_string();
-        match update() {
+        match updates_golden() {
             true => std::fs::write(&path, format!("{input}---\n{found}")).unwrap(),
             false => assert_eq!(found, expected, "{path:?}"),
         }
@@ -81,10 +69,10 @@ fn every_pass_has_a_golden() {
 
 #[test]
 fn a_decoder_layer_lowers_to_the_golden_program() {
-    let path = folder().join("program.txt");
+    let path = golden_folder().join("program.txt");
     let (program, _) = compile(crate::programs::decoder(1, false)).unwrap();
     let found = program.to_string();
-    if update() {
+    if updates_golden() {
         std::fs::write(&path, &found).unwrap();
     }
     assert_eq!(found, std::fs::read_to_string(&path).unwrap());

@@ -175,39 +175,8 @@ fn apply(pool: &[Value], v: &Value, k: Choice, vb: &VarBuilder) -> Result<Option
             }
             with(v.t.flatten(i, i + 1)?, shape)
         }
-        5 => {
-            let i = axis(v, k.a);
-            let factor = [2, 3][k.b as usize % 2];
-            match v.shape[i].divide(&Dim::from(factor)).filter(|_| rank < 5) {
-                Some(rest) if !rest.is(0) => {
-                    shape[i] = Dim::from(factor);
-                    shape.insert(i + 1, rest);
-                    let mut dims = v.t.dims().to_vec();
-                    dims[i] = factor as usize;
-                    dims.insert(i + 1, v.t.dims()[i] / factor as usize);
-                    with(v.t.reshape(dims)?, shape)
-                }
-                _ if rank < 5 => {
-                    shape.insert(i, Dim::from(1));
-                    with(v.t.unsqueeze(i)?, shape)
-                }
-                _ => Ok(None),
-            }
-        }
-        6 => {
-            let i = axis(v, k.a);
-            let n = v.t.dims()[i];
-            if n < 3 {
-                return Ok(None);
-            }
-            let (start, len, dim) = match k.b % 3 {
-                0 => (1, n - 2, &v.shape[i] - &Dim::from(2)),
-                1 => (n - 1, 1, Dim::from(1)),
-                _ => (0, 2, Dim::from(2)),
-            };
-            shape[i] = dim;
-            with(v.t.narrow(i, start, len)?, shape)
-        }
+        5 => split(v, k),
+        6 => narrowed(v, k),
         7 => {
             let i = axis(v, k.a);
             let fits = |o: &&Value| {
@@ -256,6 +225,46 @@ fn apply(pool: &[Value], v: &Value, k: Choice, vb: &VarBuilder) -> Result<Option
         }
         _ => Ok(None),
     }
+}
+
+/// An axis as two, or one more of size 1.
+fn split(v: &Value, k: Choice) -> Result<Option<Value>> {
+    let with = |t: Tensor, shape: Vec<Dim>| Ok(Some(Value { t, shape }));
+    let (i, rank, mut shape) = (axis(v, k.a), v.shape.len(), v.shape.clone());
+    let factor = [2, 3][k.b as usize % 2];
+    match v.shape[i].divide(&Dim::from(factor)).filter(|_| rank < 5) {
+        Some(rest) if !rest.is(0) => {
+            shape[i] = Dim::from(factor);
+            shape.insert(i + 1, rest);
+            let mut dims = v.t.dims().to_vec();
+            dims[i] = factor as usize;
+            dims.insert(i + 1, v.t.dims()[i] / factor as usize);
+            with(v.t.reshape(dims)?, shape)
+        }
+        _ if rank < 5 => {
+            shape.insert(i, Dim::from(1));
+            with(v.t.unsqueeze(i)?, shape)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A part of an axis.
+fn narrowed(v: &Value, k: Choice) -> Result<Option<Value>> {
+    let i = axis(v, k.a);
+    let n = v.t.dims()[i];
+    if n < 3 {
+        return Ok(None);
+    }
+    let (start, len, dim) = match k.b % 3 {
+        0 => (1, n - 2, &v.shape[i] - &Dim::from(2)),
+        1 => (n - 1, 1, Dim::from(1)),
+        _ => (0, 2, Dim::from(2)),
+    };
+    let mut shape = v.shape.clone();
+    shape[i] = dim;
+    let t = v.t.narrow(i, start, len)?;
+    Ok(Some(Value { t, shape }))
 }
 
 fn model(recipe: &Recipe, call: &Call<'_>, vb: &VarBuilder) -> Result<Vec<Tensor>> {

@@ -184,6 +184,21 @@ fn parts_of_a_group_that_touch_what_another_writes_are_refused() {
     assert!(error.to_string().contains("another uses"), "{error}");
 }
 
+/// Every kind of instruction but those of templates.
+fn every_instruction(n: &Dim, view: &View) -> k::Body {
+    let mut b = BodyBuilder::new();
+    let (x, i) = (b.load(Arg(0), view.clone()), b.push(Inst::Iota(1)));
+    let (f, d) = (b.push(Inst::F32(-0.5)), b.push(Inst::I64(n.clone())));
+    let u = b.unary(k::Unary::GeluErf, x);
+    let s = b.binary(k::Binary::Pow, u, f);
+    let c = b.push(Inst::Compare(k::Compare::Ge, i, d));
+    let w = b.push(Inst::Select(c, s, Reg(0)));
+    let r = b.push(Inst::Reduce(k::Reduce::Min, w));
+    let t = b.push(Inst::Cast(r, k::Ty::I64));
+    b.store(Arg(1), view.clone(), t);
+    b.finish()
+}
+
 /// Every kind of kernel, with every kind of instruction in one of them.
 fn every_kernel() -> Vec<Kernel> {
     let n = &Dim::var(Var(1)) * &Dim::from(3);
@@ -202,20 +217,10 @@ fn every_kernel() -> Vec<Kernel> {
         b.push(Inst::Yield(input));
         b.finish()
     };
-    let mut b = BodyBuilder::new();
-    let (x, i) = (b.load(Arg(0), view(2)), b.push(Inst::Iota(1)));
-    let (f, d) = (b.push(Inst::F32(-0.5)), b.push(Inst::I64(n.clone())));
-    let u = b.unary(k::Unary::GeluErf, x);
-    let s = b.binary(k::Binary::Pow, u, f);
-    let c = b.push(Inst::Compare(k::Compare::Ge, i, d));
-    let w = b.push(Inst::Select(c, s, Reg(0)));
-    let r = b.push(Inst::Reduce(k::Reduce::Min, w));
-    let t = b.push(Inst::Cast(r, k::Ty::I64));
-    b.store(Arg(1), view(2), t);
     let row = k::Row {
         space: space.clone(),
         args: vec![k::DType::BF16, k::DType::U8],
-        body: b.finish(),
+        body: every_instruction(&n, &view(2)),
     };
     let matmul = k::Matmul {
         batch: Dim::from(1),

@@ -1,5 +1,6 @@
 //! Tracing small models, and running programs one launch after another on plain memory.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trt_graph::candle::{Result, Tensor};
 use trt_graph::candle_nn::{VarBuilder, WeightSource};
@@ -8,6 +9,22 @@ use trt_graph::reference::{Array, decode, encode};
 use trt_graph::{Call, Error, Graph, Profile};
 use trt_kernel::host::{Span, run_on_slices};
 use trt_kernel::{Arg, DType, Dim, Env};
+
+/// Where golden files are.
+pub fn golden_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// Whether golden files are to be written.
+pub fn updates_golden() -> bool {
+    std::env::var_os("UPDATE_GOLDEN").is_some()
+}
+
+/// The runtime integers in the middle of their ranges.
+pub fn middle(graph: &Graph) -> Vec<i64> {
+    let ranges = graph.ints.iter().map(|i| i.range);
+    ranges.map(|r| (r.min + r.max) / 2).collect()
+}
 
 /// Weights whose name says their shape: `w5x4` is `[5, 4]` in f32, `h5x4` the same in bf16.
 struct Named;
@@ -299,13 +316,23 @@ pub fn difference(found: &Array, expected: &Array, tolerance: f64) -> Option<Str
 
 /// Compiles a graph and compares its program with the reference, with and without reuse of memory.
 pub fn compare(graph: &Graph, ints: &[i64], tolerance: f64) -> std::result::Result<(), String> {
-    let env = Env::new(ints);
     let (program, _) = trt_graph::compile(graph.clone()).map_err(|e| e.to_string())?;
+    compare_program(graph, &program, ints, tolerance)
+}
+
+/// Compares a program with the reference of its graph, with and without reuse of memory.
+pub fn compare_program(
+    graph: &Graph,
+    program: &Program,
+    ints: &[i64],
+    tolerance: f64,
+) -> std::result::Result<(), String> {
+    let env = Env::new(ints);
     let (outputs, after) = reference(graph, &env);
     let shapes: Vec<Vec<usize>> = after.iter().map(|a| a.shape.clone()).collect();
     for in_place in [false, true] {
         let (found, kept) = execute(
-            &program,
+            program,
             &env,
             &inputs(graph, &env),
             &states(graph, &env),

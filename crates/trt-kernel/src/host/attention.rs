@@ -15,7 +15,7 @@ use super::row::cut;
 use super::runs::{Load, Store, Values};
 use super::scratch;
 use super::simd;
-use super::softmax::{Running, Step};
+use super::softmax::{Running, SoftmaxStep};
 use super::span::Args;
 use super::team::Team;
 use super::tile::{self, PANEL, Panel};
@@ -31,7 +31,7 @@ const FEW: usize = 4;
 const SPLIT: usize = 128;
 
 /// One launch with its numbers.
-struct Launch<'a> {
+struct AttentionCall<'a> {
     kernel: &'a Attention,
     call: Call<'a>,
     q: Place,
@@ -97,7 +97,7 @@ pub(super) fn run(
             )
         }
     };
-    let launch = Launch {
+    let launch = AttentionCall {
         kernel,
         call: Call {
             program,
@@ -127,7 +127,7 @@ pub(super) fn run(
     }
 }
 
-impl Launch<'_> {
+impl AttentionCall<'_> {
     /// Query heads that share a key head.
     fn group(&self) -> usize {
         self.kernel.heads / self.kernel.kv_heads
@@ -228,7 +228,7 @@ impl Launch<'_> {
                     self.score_body(unit, &keys, scores)?;
                 }
                 self.load_values(unit, &keys, v)?;
-                simd::run(Step {
+                simd::run(SoftmaxStep {
                     running,
                     scores,
                     keys: keys.len(),

@@ -8,7 +8,6 @@
 //! machine, not across machines.
 
 mod attention;
-mod before;
 #[allow(unsafe_code)]
 mod dot;
 mod exec;
@@ -21,6 +20,7 @@ mod panics;
 mod pieces;
 mod program;
 mod row;
+mod rows_first;
 mod runs;
 mod scratch;
 #[allow(unsafe_code)]
@@ -41,9 +41,9 @@ pub use span::Span;
 pub use team::Team;
 
 use crate::{Arg, Body, DType, Encoding, Env, Kernel, KernelError};
-use before::Before;
 use left::Split;
 use program::Program;
+use rows_first::RowsFirst;
 use span::Args;
 use std::ops::Range;
 
@@ -129,7 +129,7 @@ pub struct Prepared {
     /// How a product runs that computes its left operand.
     split: Option<Split>,
     /// How an attention runs that rows come before.
-    before: Option<Before>,
+    before: Option<RowsFirst>,
 }
 
 impl Prepared {
@@ -156,7 +156,7 @@ impl Prepared {
             _ => None,
         };
         let before = match kernel {
-            Kernel::Attention(k) => Before::new(k).map_err(wrong)?,
+            Kernel::Attention(k) => RowsFirst::new(k).map_err(wrong)?,
             _ => None,
         };
         Ok(Prepared {

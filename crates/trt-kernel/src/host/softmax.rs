@@ -93,7 +93,7 @@ fn factor(old: f32, new: f32) -> f32 {
 
 /// Takes a block of at most 64 keys into the maxima and sums, turns its scores into weights
 /// (zero where a key is not visible) and scales the values to the new maxima.
-pub(super) struct Step<'a, 'b, F> {
+pub(super) struct SoftmaxStep<'a, 'b, F> {
     pub running: &'a mut Running<'b>,
     /// Rows 64 apart.
     pub scores: &'a mut [f32],
@@ -102,7 +102,7 @@ pub(super) struct Step<'a, 'b, F> {
     pub visible: F,
 }
 
-impl<F: Fn(usize) -> Range<usize>> Job for Step<'_, '_, F> {
+impl<F: Fn(usize) -> Range<usize>> Job for SoftmaxStep<'_, '_, F> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self) {

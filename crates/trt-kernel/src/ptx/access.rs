@@ -1,43 +1,26 @@
 //! Elements in memory: accesses of up to 16 bytes, and conversions between elements and registers.
 //!
-//! Neighbouring elements are read and written together where that is provably aligned: pointers
-//! are, to 256 bytes, so it is enough that offset and strides are multiples. No read is through
+//! Neighbouring elements are read and written together where [`widths`] says so. No read is through
 //! the read-only cache, because a kernel may work in place.
 
 use super::asm::{Asm, Class, Int, R};
 use super::emitted::Target;
+use crate::launch::widths;
+pub(super) use crate::launch::widths::{WIDEST, lanes};
 use crate::{DType, Dim, View};
-
-/// The widest access, in bytes.
-pub(super) const WIDEST: usize = 16;
 
 /// Whether every value of `dim` is a multiple of `n`.
 pub(super) fn multiple(dim: &Dim, n: usize) -> bool {
-    dim.terms().iter().all(|(_, c)| c % n as i64 == 0)
+    dim.is_multiple_of(n)
 }
 
-/// How many of `lanes` neighbouring elements of `size` bytes one access may take, where the index
-/// along the last axis is a multiple of `lanes`. `at` is the index, if some of it is known.
+/// [`widths::width`] where the index is known as far as it is a number in `at`.
 pub(super) fn width(view: &View, at: Option<&[Int]>, lanes: usize, size: usize) -> usize {
-    let Some((last, outer)) = view.strides.split_last() else {
-        return 1;
+    let known = |axis: usize| match at.and_then(|at| at.get(axis)) {
+        Some(Int::Imm(i)) => Some(*i),
+        Some(Int::Reg(_)) | None => None,
     };
-    if !last.is(1) {
-        return 1;
-    }
-    let index = |axis: usize| match at.and_then(|at| at.get(axis)) {
-        Some(Int::Imm(i)) => Dim::from(*i),
-        _ => Dim::from(1),
-    };
-    let aligned = |n: usize| {
-        let mut steps = outer.iter().enumerate();
-        multiple(&view.offset, n) && steps.all(|(axis, s)| multiple(&(s * &index(axis)), n))
-    };
-    let mut n = lanes.min(WIDEST / size).max(1);
-    while n > 1 && !(lanes.is_multiple_of(n) && aligned(n)) {
-        n /= 2;
-    }
-    n
+    widths::width(view, known, lanes, size)
 }
 
 /// Reads `bytes` (1, 2, 4, 8 or 16) at `address + offset`: registers of 64 bits for elements of
@@ -263,67 +246,4 @@ fn rounded(asm: &mut Asm, x: R) -> R {
     let up = asm.op("add.u32", Class::B32, &[&up, &"0x7FFF"]);
     let nan = asm.op("setp.nan.f32", Class::Pred, &[&x, &x]);
     asm.op("selp.b32", Class::B32, &[&"0x7FFF0000", &up, &nan])
-}
-
-/// How many neighbouring elements of the last axis a thread takes: no access is wider than 16
-/// bytes, all are aligned, and the axis is a multiple of it.
-pub(super) fn lanes<'a>(columns: &Dim, accesses: impl Iterator<Item = (&'a View, usize)>) -> usize {
-    let mut lanes = 8;
-    for (view, size) in accesses {
-        if view.strides.last().is_some_and(|s| !s.is(0)) {
-            lanes = lanes.min(width(view, None, lanes, size));
-        }
-    }
-    while !multiple(columns, lanes) {
-        lanes /= 2;
-    }
-    lanes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Var;
-
-    fn view(offset: Dim, strides: [i64; 2]) -> View {
-        View {
-            offset,
-            strides: strides.map(Dim::from).to_vec(),
-        }
-    }
-
-    #[test]
-    fn an_access_is_as_wide_as_offset_and_strides_allow() {
-        let past = Dim::var(Var(0));
-        let wide = |offset: Dim, row: i64| width(&view(offset, [row, 1]), None, 8, 2);
-        assert_eq!(wide(Dim::from(0), 64), 8);
-        assert_eq!(wide(&past * &Dim::from(128), 64), 8);
-        assert_eq!(wide(Dim::from(4), 64), 4);
-        assert_eq!(wide(Dim::from(0), 66), 2);
-        assert_eq!(wide(past, 64), 1);
-    }
-
-    #[test]
-    fn elements_that_lie_apart_are_accessed_one_by_one() {
-        assert_eq!(width(&view(Dim::from(0), [1, 64]), None, 8, 2), 1);
-    }
-
-    #[test]
-    fn a_stride_along_an_axis_at_its_start_does_not_count() {
-        let odd = view(Dim::from(0), [33, 1]);
-        assert_eq!(width(&odd, None, 8, 2), 1);
-        assert_eq!(width(&odd, Some(&[Int::Imm(0), Int::Imm(0)]), 8, 2), 8);
-    }
-
-    #[test]
-    fn lanes_fill_16_bytes_of_the_widest_element() {
-        let narrow = view(Dim::from(0), [64, 1]);
-        let lanes_of = |sizes: &[usize], columns: usize| {
-            lanes(&Dim::from(columns), sizes.iter().map(|s| (&narrow, *s)))
-        };
-        assert_eq!(lanes_of(&[2, 2], 64), 8);
-        assert_eq!(lanes_of(&[2, 4], 64), 4);
-        assert_eq!(lanes_of(&[2, 2], 36), 4);
-        assert_eq!(lanes_of(&[2, 2], 33), 1);
-    }
 }

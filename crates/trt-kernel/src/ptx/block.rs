@@ -1,8 +1,9 @@
 //! Entries in the making: what a template assembles, before it is known what it stands in.
 
 use super::asm::Asm;
-use super::emitted::{Emitted, Extent, Launch, Target};
+use super::emitted::{Emitted, Target};
 use super::scope::{crowded_entry, head, params};
+use crate::launch::{EntryLaunch, Extent};
 use crate::{Dim, SumOrder};
 
 /// One entry and how it is launched.
@@ -41,7 +42,7 @@ impl Block {
             text: head(target) + &text,
             target,
             params,
-            launches: vec![Launch {
+            launches: vec![EntryLaunch {
                 entry: self.name,
                 when: vec![],
                 grid: self.grid,

@@ -11,11 +11,12 @@ use super::access;
 use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
 use super::divide;
-use super::emitted::{Emitted, Extent, Target};
+use super::emitted::{Emitted, Target};
 use super::encoded;
 use super::lanes::{self, Point};
 use super::scope::Scope;
 use super::space;
+use crate::launch::Extent;
 use crate::{DType, Dim, Encoding, Gather, View};
 
 /// The most threads of a block.

@@ -11,10 +11,11 @@
 
 use super::PtxError;
 use super::block::Block;
-use super::emitted::{Emitted, Extent, Launch, Target};
+use super::emitted::{Emitted, Target};
 use super::matmul::{self, STAGED};
 use super::scope::{head, params, wrapped_entry};
 use super::{moves, row};
+use crate::launch::{EntryLaunch, Extent};
 use crate::{Dim, Env, Group, Kernel, Order};
 use std::fmt::Write;
 
@@ -84,7 +85,7 @@ pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> 
         text: module,
         target,
         params,
-        launches: vec![Launch {
+        launches: vec![EntryLaunch {
             entry: "group".into(),
             when: vec![],
             grid: [Extent::Most(grid), Extent::Fixed(1), Extent::Fixed(parts)],

@@ -8,6 +8,7 @@ use super::access;
 use super::asm::{Asm, Class, Int, R};
 use super::math;
 use super::scope::Scope;
+use crate::launch::widths::fixed_along_lanes;
 use crate::{Arg, Body, DType, Inst, Reg, View};
 
 /// Where a body runs.
@@ -248,11 +249,6 @@ impl<'a> Lanes<'a> {
             }
         }
     }
-}
-
-/// Whether all points along the last axis have one element.
-pub(super) fn fixed_along_lanes(view: &View) -> bool {
-    view.strides.last().is_none_or(|s| s.is(0))
 }
 
 /// The index along an axis.

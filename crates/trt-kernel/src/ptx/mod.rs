@@ -1,8 +1,8 @@
 //! The back end for NVIDIA GPUs: kernels as PTX text, with how to launch them as data.
 //!
-//! [`emit`] turns a [`Kernel`] into a module of one or more entries and the list of [`Launch`]es
-//! that run it. Nothing here talks to a driver: the text is assembled elsewhere, and whoever
-//! launches it follows [`Emitted::params`] and [`Emitted::launches`].
+//! [`emit`] turns a [`Kernel`] into a module of one or more entries and the list of
+//! [launches](crate::launch) that run it. Nothing here talks to a driver: the text is assembled
+//! elsewhere, and whoever launches it follows [`Emitted::params`] and [`Emitted::launches`].
 //!
 //! All entries of a module take the same parameters. The runtime integers of a call are read
 //! from device memory ([`Param::Env`]), so what is launched for a call depends on them only
@@ -28,22 +28,16 @@ mod limits;
 mod math;
 mod matmul;
 mod moves;
-mod plan;
 mod pull;
 mod reduce;
 mod row;
 mod scope;
 mod space;
-mod stages;
 
-pub use emitted::{
-    COUNTERS, Emitted, Extent, Launch, MAP_BYTES, MAP_RANGES, MAX_TILES, MapParam, Mapped, Param,
-    Target, TensorMap, TilesParam, When,
-};
-pub use limits::{LARGEST_INDEX, TooLarge, within};
+pub use emitted::{Emitted, MAP_BYTES, MAP_RANGES, MapParam, Mapped, Target, TensorMap};
 pub use pull::{Pull, pull};
 
-use crate::{Attention, Kernel, Matmul};
+use crate::Kernel;
 
 /// Why no text was emitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,18 +53,6 @@ pub enum PtxError {
         /// What it asks for, with numbers.
         what: String,
     },
-}
-
-/// Whether there is text for a product that computes its left operand. Asked of one whose left
-/// operand is in memory, whether there would be if that were computed.
-pub fn computes_left(kernel: &Matmul) -> bool {
-    matmul::computes_left(kernel)
-}
-
-/// Whether the blocks of an attention can run the rows before it for themselves, where there are
-/// tensor cores. Elsewhere they are launches of their own.
-pub fn runs_before(kernel: &Attention) -> bool {
-    attention::runs_before(kernel)
 }
 
 /// PTX text for a kernel, and how to launch it.

@@ -3,10 +3,11 @@
 use super::access;
 use super::asm::{Asm, Class};
 use super::block::Block;
-use super::emitted::{Emitted, Extent, Target};
+use super::emitted::{Emitted, Target};
 use super::row::{chunks, first_column};
 use super::scope::Scope;
 use super::space;
+use crate::launch::Extent;
 use crate::{Arg, Dim, Move};
 
 /// Threads of a block.

@@ -12,14 +12,15 @@ use super::PtxError;
 use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
 use super::divide;
-use super::emitted::{Extent, Target};
-use super::fold;
+use super::emitted::Target;
+use super::fold::{self, Team};
 use super::lanes::{Lanes, Point, Value};
-use super::plan::{Passes, Plan};
 use super::row::vars;
 use super::scope::Scope;
 use super::space::{self, Columns};
-use super::stages::{Loads, Stage, Stages};
+use crate::launch::Extent;
+use crate::launch::row_plan::{Passes, RowPlan};
+use crate::launch::stages::{Loads, Stage, Stages};
 use crate::{Dim, Reduce, Reg, Row, Ty};
 
 pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
@@ -30,7 +31,7 @@ pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     })?;
     let [early, late] =
         [Loads::First, Loads::Late].map(|l| Stages::new(&row.body, row.space.len(), &types, l));
-    let [first, plan] = [&early, &late].map(|s| Plan::new(&row, s));
+    let [first, plan] = [&early, &late].map(|s| RowPlan::new(&row, s));
     let stages = if first == plan { early } else { late };
     if let Some(i) = stages.ambiguous {
         return Err(PtxError::Unsupported {
@@ -41,7 +42,7 @@ pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     let mut asm = Asm::default();
     let scope = Scope::begin(&mut asm, target, row.args.len(), &vars(&row));
     let rows = Dim::product(&row.space[..row.space.len() - 1]);
-    let places = vec![Place::begin(&mut asm, &scope, &row, &plan, &rows)];
+    let places = vec![InRow::begin(&mut asm, &scope, &row, &plan, &rows)];
     let job = Job {
         scope: &scope,
         row: &row,
@@ -70,7 +71,7 @@ pub(super) fn rows(
 ) {
     let row = space::merge_row(row, Columns::Keep);
     let stages = |l| Stages::new(&row.body, row.space.len(), types, l);
-    let plan = |s: &Stages| Plan::within(&row, s, threads, carry);
+    let plan = |s: &Stages| RowPlan::within(&row, s, threads, carry);
     let [early, late] = [Loads::First, Loads::Late].map(stages);
     let (stages, plan) = match plan(&early) {
         plan if matches!(plan.passes, Passes::Keep { .. }) => (early, plan),
@@ -93,7 +94,7 @@ pub(super) fn rows(
         places = each.collect();
     }
     let columns = row.space[row.space.len() - 1].constant().unwrap_or(0);
-    let place = |outer| Place {
+    let place = |outer| InRow {
         outer,
         inside: None,
         member: tid,
@@ -110,7 +111,7 @@ pub(super) fn rows(
 }
 
 /// Where a thread is in a row.
-struct Place {
+struct InRow {
     /// The index along the outer axes.
     outer: Vec<Int>,
     /// Whether the thread's row is one; none if all are.
@@ -121,9 +122,9 @@ struct Place {
     chunks: Int,
 }
 
-impl Place {
-    fn begin(asm: &mut Asm, scope: &Scope, row: &Row, plan: &Plan, rows: &Dim) -> Place {
-        let (threads, outer) = (plan.team.threads, &row.space[..row.space.len() - 1]);
+impl InRow {
+    fn begin(asm: &mut Asm, scope: &Scope, row: &Row, plan: &RowPlan, rows: &Dim) -> InRow {
+        let (threads, outer) = (plan.threads, &row.space[..row.space.len() - 1]);
         let tid = asm.op("mov.u32", Class::B32, &[&"%tid.x"]);
         let mut number = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
         let (mut member, mut inside) = (tid, None);
@@ -143,7 +144,7 @@ impl Place {
         let columns = &row.space[row.space.len() - 1];
         // Columns are a multiple of the lanes.
         let chunks = columns.divide(&Dim::from(plan.lanes)).unwrap_or_default();
-        Place {
+        InRow {
             outer,
             inside,
             member,
@@ -163,14 +164,14 @@ struct Job<'a> {
     scope: &'a Scope,
     row: &'a Row,
     stages: &'a Stages,
-    plan: Plan,
+    plan: RowPlan,
     /// The rows that a thread has a part in.
-    places: Vec<Place>,
+    places: Vec<InRow>,
 }
 
 /// A row whose registers stay.
 struct Line<'j, 'a> {
-    place: &'j Place,
+    place: &'j InRow,
     chunks: Vec<Chunk>,
     /// What is the same in all columns.
     shared: Lanes<'a>,
@@ -183,6 +184,12 @@ impl<'a> Job<'a> {
         Lanes::new(self.scope, &self.row.body, &self.row.args)
     }
 
+    fn team(&self) -> Team {
+        Team {
+            threads: self.plan.threads,
+        }
+    }
+
     fn run(&self, asm: &mut Asm) {
         match self.plan.passes {
             Passes::Keep { chunks } => self.keep(asm, chunks),
@@ -191,7 +198,7 @@ impl<'a> Job<'a> {
     }
 
     /// The chunk of a row with this number.
-    fn chunk(&self, asm: &mut Asm, place: &Place, number: R, inside: Option<R>) -> Chunk {
+    fn chunk(&self, asm: &mut Asm, place: &InRow, number: R, inside: Option<R>) -> Chunk {
         let column = asm.op("mul.lo.s32", Class::B32, &[&number, &self.plan.lanes]);
         let mut at = place.outer.clone();
         at.push(Int::Reg(column));
@@ -199,8 +206,8 @@ impl<'a> Job<'a> {
     }
 
     /// A row and the chunks of it that a thread has, `count` at most.
-    fn line<'j>(&self, asm: &mut Asm, place: &'j Place, count: usize) -> Line<'j, 'a> {
-        let threads = self.plan.team.threads as usize;
+    fn line<'j>(&self, asm: &mut Asm, place: &'j InRow, count: usize) -> Line<'j, 'a> {
+        let threads = self.plan.threads as usize;
         let total = match place.chunks {
             Int::Imm(c) => c as usize,
             Int::Reg(_) => 0, // a kept row's size is known
@@ -253,7 +260,7 @@ impl<'a> Job<'a> {
                 self.take(asm, stage, &own, &line.chunks, &line.points);
                 accs.extend(own);
             }
-            let folded = self.plan.team.fold(asm, &accs);
+            let folded = self.team().fold(asm, &accs);
             let mut folded = folded.chunks(stage.folds.len().max(1));
             for line in &mut lines {
                 let folded = folded.next().unwrap_or(&[]);
@@ -287,7 +294,7 @@ impl<'a> Job<'a> {
                 });
                 accs.extend(own);
             }
-            let folded = self.plan.team.fold(asm, &accs);
+            let folded = self.team().fold(asm, &accs);
             let mut folded = folded.chunks(stage.folds.len().max(1));
             for shared in &mut all {
                 give(stage, folded.next().unwrap_or(&[]), shared);
@@ -302,13 +309,13 @@ impl<'a> Job<'a> {
     fn pass(
         &self,
         asm: &mut Asm,
-        place: &Place,
+        place: &InRow,
         stage: &Stage,
         accs: &[(Reduce, R)],
         shared: &Lanes<'a>,
         (unroll, last): (usize, bool),
     ) {
-        let threads = self.plan.team.threads as i64;
+        let threads = self.plan.threads as i64;
         let counter = asm.op("mov.u32", Class::B32, &[&place.member]);
         let turn = |asm: &mut Asm, count: usize| {
             let chunks: Vec<Chunk> = (0..count as i64)
@@ -341,7 +348,7 @@ impl<'a> Job<'a> {
     }
 
     /// What is the same in all columns.
-    fn row_values(&self, asm: &mut Asm, place: &Place, stage: &Stage, shared: &mut Lanes<'a>) {
+    fn row_values(&self, asm: &mut Asm, place: &InRow, stage: &Stage, shared: &mut Lanes<'a>) {
         let mut at = place.outer.clone();
         at.push(Int::Imm(0));
         for inst in &stage.row {
@@ -398,7 +405,7 @@ impl<'a> Job<'a> {
     }
 
     /// The stores of a row, by the first thread of its team.
-    fn store_row(&self, asm: &mut Asm, place: &Place, shared: &mut Lanes<'a>) {
+    fn store_row(&self, asm: &mut Asm, place: &InRow, shared: &mut Lanes<'a>) {
         if self.stages.row_stores.is_empty() {
             return;
         }

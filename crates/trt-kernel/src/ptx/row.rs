@@ -7,11 +7,12 @@ use super::PtxError;
 use super::access;
 use super::asm::{Asm, Class, Int};
 use super::block::Block;
-use super::emitted::{Emitted, Extent, Target};
+use super::emitted::{Emitted, Target};
 use super::lanes::{self, Point};
 use super::reduce;
 use super::scope::Scope;
 use super::space::{self, Columns};
+use crate::launch::Extent;
 use crate::{Dim, Env, Inst, Row, Var};
 
 /// Threads of a block of independent points.

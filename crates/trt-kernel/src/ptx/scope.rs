@@ -1,7 +1,9 @@
 //! What an entry knows from its parameters: addresses of arguments and the runtime integers.
 
 use super::asm::{Asm, Class, Int, R, param};
-use super::emitted::{MAP_BYTES, MAX_TILES, Param, Target};
+use super::emitted::{MAP_BYTES, Target};
+use crate::fusible::MAX_TILES;
+use crate::launch::Param;
 use crate::{Arg, Dim, Var, View};
 use std::fmt::Write;
 

@@ -7,7 +7,8 @@
 use super::asm::{Asm, Class, Int, R};
 use super::divide;
 use super::scope::Scope;
-use crate::{Body, DType, Dim, Inst, Move, Row, Var, View};
+pub(super) use crate::launch::widths::accesses;
+use crate::{Body, Dim, Inst, Move, Row, Var, View};
 
 /// What may be merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,15 +130,6 @@ pub(super) fn merge_move(copy: &Move) -> Move {
     }
 }
 
-/// The views of a body's loads and stores with the sizes of their elements.
-pub(super) fn accesses<'a>(
-    body: &'a Body,
-    args: &'a [DType],
-) -> impl Iterator<Item = (&'a View, usize)> {
-    let each = body.accesses();
-    each.map(|(arg, view, _)| (view, args[arg.0 as usize].size()))
-}
-
 /// The runtime integers in sizes and views.
 pub(super) fn vars<'a>(
     dims: impl IntoIterator<Item = &'a Dim>,
@@ -184,7 +176,7 @@ pub(super) fn index(asm: &mut Asm, scope: &Scope, sizes: &[Dim], number: R) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Arg, BodyBuilder};
+    use crate::{Arg, BodyBuilder, DType};
 
     /// `a0[space] -> a1[space]` with these strides of the source.
     fn copied(space: Vec<Dim>, strides: &[Dim], read: Option<u8>) -> Row {

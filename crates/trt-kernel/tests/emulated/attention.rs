@@ -346,7 +346,7 @@ fn many_heads_need_no_splits() {
         let kernel = case.kernel(false, case.scaled());
         let emitted = ptx::emit(&kernel, Target::Sm80).unwrap();
         assert!(emitted.scratch.is(0), "{}", emitted.scratch);
-        assert!(!emitted.params.contains(&ptx::Param::Counters));
+        assert!(!emitted.params.contains(&launch::Param::Counters));
         assert!(case.distance() <= 3.0, "{dtype}");
     }
 }

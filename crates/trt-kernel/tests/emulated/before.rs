@@ -3,7 +3,7 @@
 use super::corpus::kernels::step::{K, KEYS, OWN, STEP, Step, VALUES};
 use super::*;
 use proptest::prelude::*;
-use trt_kernel::ptx::runs_before;
+use trt_kernel::fusible::runs_before;
 
 const SMALL: Step = Step {
     heads: [2, 3],

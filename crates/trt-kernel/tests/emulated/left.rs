@@ -137,7 +137,7 @@ fn a_group_computes_the_operand_for_each_part() {
 fn an_operand_of_too_many_rows_or_bytes_has_no_text() {
     let refused = |shape| {
         let kernel = product(What::RmsNorm, shape, DType::F32, DType::BF16);
-        assert!(!ptx::computes_left(&kernel), "{shape:?}");
+        assert!(!fusible::computes_left(&kernel), "{shape:?}");
         let error = ptx::emit(&Kernel::Matmul(kernel), Target::Sm80).unwrap_err();
         assert!(
             error.to_string().contains("computed left operand"),

@@ -111,7 +111,7 @@ fn variants_for_many_rows_are_right_for_few_and_keep_the_law() {
             for l in e.launches.iter().filter(|l| !l.entry.starts_with("few")) {
                 let (l, when) = (l.clone(), vec![]);
                 entries.insert(l.entry.clone());
-                let launches = vec![ptx::Launch { when, ..l }];
+                let launches = vec![launch::EntryLaunch { when, ..l }];
                 alone.push(Emitted {
                     launches,
                     ..e.clone()

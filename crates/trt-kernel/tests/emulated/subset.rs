@@ -2,7 +2,8 @@
 
 use crate::emulator::{self, Call, EmuError, Why};
 use crate::reference::Buffer;
-use trt_kernel::ptx::{Emitted, Extent, Launch, Param, Target};
+use trt_kernel::launch::{EntryLaunch, Extent, Param};
+use trt_kernel::ptx::{Emitted, Target};
 use trt_kernel::{Arg, DType, Dim};
 
 /// A module with one entry whose arguments' addresses are in `%d0`, `%d1`, …, and that of the
@@ -28,7 +29,7 @@ fn module(args: usize, threads: u32, blocks: u32, body: &str) -> Emitted {
             .map(|i| Param::Arg(Arg(i as u16)))
             .chain([Param::Counters])
             .collect(),
-        launches: vec![Launch {
+        launches: vec![EntryLaunch {
             entry: "k".into(),
             when: vec![],
             grid: [Extent::Fixed(blocks), Extent::Fixed(1), Extent::Fixed(1)],

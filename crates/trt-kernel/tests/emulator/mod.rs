@@ -50,9 +50,9 @@ use exec::Machine;
 use inst::Program;
 use memory::{Access, Memory, Params, Region};
 use std::ops::Range;
-use trt_kernel::ptx::{
-    COUNTERS, Emitted, Launch, MAP_BYTES, MAX_TILES, Mapped, Param, Target, TensorMap,
-};
+use trt_kernel::fusible::MAX_TILES;
+use trt_kernel::launch::{COUNTERS, EntryLaunch, Param};
+use trt_kernel::ptx::{Emitted, MAP_BYTES, Mapped, Target, TensorMap};
 use trt_kernel::{Arg, Env, ROW_PANEL};
 
 /// The weight rows of a ranged launch, where they lie in tiles of `step` rows.
@@ -321,7 +321,7 @@ impl Device {
     fn launch(
         &mut self,
         emitted: &Emitted,
-        launch: &Launch,
+        launch: &EntryLaunch,
         program: &Program,
         call: &Call,
     ) -> Result<(), EmuError> {
@@ -341,7 +341,7 @@ impl Device {
     /// Runs the blocks of a launch, in an order drawn from a seed.
     fn blocks(
         &mut self,
-        launch: &Launch,
+        launch: &EntryLaunch,
         program: &Program,
         params: &Params,
         grid: [u64; 3],
@@ -422,7 +422,12 @@ impl Device {
 }
 
 /// What a device allows.
-fn limits(target: Target, launch: &Launch, program: &Program, grid: [u64; 3]) -> Result<(), Why> {
+fn limits(
+    target: Target,
+    launch: &EntryLaunch,
+    program: &Program,
+    grid: [u64; 3],
+) -> Result<(), Why> {
     let statics: usize = program.shared.iter().map(|s| s.2).sum();
     let shared = statics + launch.shared as usize;
     // The smallest of the family: 64 KiB on 7.5, 99 KiB on 8.6 and 12.0, 227 KiB on 9.0.

@@ -2,7 +2,7 @@
 
 use super::*;
 use trt_kernel::Dim;
-use trt_kernel::ptx::Extent;
+use trt_kernel::launch::Extent;
 
 /// Runs an entry in so many blocks along x. `params` gives the values of its parameters (u64), from
 /// the addresses of the buffers, of which those in `written` may be written.

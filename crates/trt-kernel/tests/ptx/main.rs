@@ -3,6 +3,7 @@
 
 mod assemble;
 mod corpus;
+mod fusible;
 mod hostile;
 mod resources;
 mod texts;

@@ -7,7 +7,7 @@ use super::{Lane, Layout, Part, Split, TileId, Use};
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
-use trt_kernel::ptx::MAX_TILES;
+use trt_kernel::fusible::MAX_TILES;
 
 /// A use of a weight, by its position in a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -7,7 +7,8 @@
 //! none, and the caller launches what needs none.
 
 use crate::cuda::driver::{Bound, Boxes, MAP_WORDS, Maps};
-use trt_kernel::ptx::{MAP_RANGES, MapParam, Mapped, TensorMap, TilesParam};
+use trt_kernel::launch::TilesParam;
+use trt_kernel::ptx::{MAP_RANGES, MapParam, Mapped, TensorMap};
 use trt_kernel::{DType, Env};
 
 /// Bytes of a box along a row.
@@ -138,7 +139,7 @@ fn ranges(tiles: &TilesParam, pitch: u64) -> Option<[Span; MAP_RANGES as usize]>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trt_kernel::ptx::MAX_TILES;
+    use trt_kernel::fusible::MAX_TILES;
     use trt_kernel::{Arg, Dim, Var};
 
     const COLUMNS: usize = 128;

@@ -10,7 +10,9 @@ use super::maps::NOTHING;
 use crate::Error;
 use crate::cuda::driver::Grid;
 use trt_kernel::Env;
-use trt_kernel::ptx::{Launch, MAX_TILES, MapParam, Param, TilesParam};
+use trt_kernel::fusible::MAX_TILES;
+use trt_kernel::launch::{EntryLaunch, Param, TilesParam};
+use trt_kernel::ptx::MapParam;
 
 /// What a launch is given beside its arguments.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +98,7 @@ const MOST_BLOCKS: [u64; 3] = [(1 << 31) - 1, 65535, 65535];
 /// The grid of a launch in a call on so many `rows` of each weight; none where nothing is launched. The blocks, where there are
 /// too many.
 pub(in crate::cuda) fn grid(
-    launch: &Launch,
+    launch: &EntryLaunch,
     env: &Env,
     rows: &[usize],
     overlap: bool,
@@ -122,11 +124,11 @@ pub(in crate::cuda) fn grid(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trt_kernel::ptx::{Extent, When};
+    use trt_kernel::launch::{Extent, When};
     use trt_kernel::{Arg, Dim, Var};
 
-    fn launch(x: Extent) -> Launch {
-        Launch {
+    fn launch(x: Extent) -> EntryLaunch {
+        EntryLaunch {
             entry: "k".into(),
             when: vec![When {
                 dim: Dim::var(Var(0)),

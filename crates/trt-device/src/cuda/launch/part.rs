@@ -15,7 +15,8 @@ use crate::gpu::{Alignment, Bounds, Needs, WIDEST, count, refused, row_range_law
 use crate::{Call, Error, LaunchError, Slice, Tiles};
 use std::ops::Range;
 use std::sync::Arc;
-use trt_kernel::ptx::{Emitted, Launch, Param, TilesParam, within};
+use trt_kernel::launch::{EntryLaunch, Param, TilesParam, within};
+use trt_kernel::ptx::Emitted;
 use trt_kernel::{Dim, Encoding, Env, Kernel, Order, Toucher, Var};
 
 /// A part of an executable.
@@ -48,7 +49,7 @@ pub(in crate::cuda) struct Part {
 #[derive(Debug)]
 struct Entry {
     function: Function,
-    launch: Launch,
+    launch: EntryLaunch,
 }
 
 /// An operand that may come in tiles.
@@ -73,7 +74,7 @@ impl Part {
         text: Arc<Text>,
         fed: Option<Fed>,
     ) -> Result<Part, Error> {
-        let entry = |launch: &Launch| {
+        let entry = |launch: &EntryLaunch| {
             // The attribute for shared memory belongs to the entry, so it must fit all launches.
             let same = emitted.launches.iter().filter(|l| l.entry == launch.entry);
             let shared = same.map(|l| l.shared).max().unwrap_or(0);

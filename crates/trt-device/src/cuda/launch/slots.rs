@@ -12,7 +12,7 @@ use super::params::Surroundings;
 use crate::Error;
 use crate::cuda::driver::{Context, DeviceBytes, Pinned, RawStream};
 use std::sync::{Arc, Mutex, PoisonError};
-use trt_kernel::ptx::COUNTERS;
+use trt_kernel::launch::COUNTERS;
 
 /// Slots that are made at once.
 const COUNT: usize = 64;

@@ -63,6 +63,10 @@ impl BatchNorm {
     }
 
     /// With weight and bias.
+    ///
+    /// # Errors
+    ///
+    /// If `eps` is negative or a tensor does not have one element for each feature.
     pub fn new(
         num_features: usize,
         running_mean: Tensor,
@@ -81,6 +85,10 @@ impl BatchNorm {
     }
 
     /// Without weight and bias.
+    ///
+    /// # Errors
+    ///
+    /// As [`BatchNorm::new`].
     pub fn new_no_bias(
         num_features: usize,
         running_mean: Tensor,
@@ -136,6 +144,10 @@ impl ModuleT for BatchNorm {
 }
 
 /// A norm with the tensors `running_mean`, `running_var` and, if affine, `weight` and `bias`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape, or as [`BatchNorm::new`].
 pub fn batch_norm<C: Into<BatchNormConfig>>(
     num_features: usize,
     config: C,

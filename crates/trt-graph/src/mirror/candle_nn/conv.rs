@@ -100,6 +100,10 @@ fn weight(sizes: [usize; 2], groups: usize, window: &[usize], vb: &VarBuilder) -
 }
 
 /// A layer with the tensors `weight` and `bias`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape, or there are 0 groups.
 pub fn conv1d(
     in_channels: usize,
     out_channels: usize,
@@ -112,6 +116,10 @@ pub fn conv1d(
 }
 
 /// A layer with the tensor `weight`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape, or there are 0 groups.
 pub fn conv1d_no_bias(
     in_channels: usize,
     out_channels: usize,
@@ -124,6 +132,10 @@ pub fn conv1d_no_bias(
 }
 
 /// A layer with the tensors `weight` and `bias`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape, or there are 0 groups.
 pub fn conv2d(
     in_channels: usize,
     out_channels: usize,
@@ -141,6 +153,10 @@ pub fn conv2d(
 }
 
 /// A layer with the tensor `weight`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape, or there are 0 groups.
 pub fn conv2d_no_bias(
     in_channels: usize,
     out_channels: usize,

@@ -107,6 +107,10 @@ layer!(ConvTranspose2d ConvTranspose2dConfig, "The transpose of a convolution ov
     |x, w, c| x.conv_transpose2d(w, c.padding, c.output_padding, c.stride, c.dilation));
 
 /// A layer with the tensors `weight` and `bias`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape, or there are 0 groups.
 pub fn conv_transpose1d(
     in_channels: usize,
     out_channels: usize,
@@ -120,6 +124,10 @@ pub fn conv_transpose1d(
 }
 
 /// A layer with the tensor `weight`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape, or there are 0 groups.
 pub fn conv_transpose1d_no_bias(
     in_channels: usize,
     out_channels: usize,
@@ -135,6 +143,10 @@ pub fn conv_transpose1d_no_bias(
 }
 
 /// A layer with the tensors `weight` and `bias`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape.
 pub fn conv_transpose2d(
     in_channels: usize,
     out_channels: usize,
@@ -148,6 +160,10 @@ pub fn conv_transpose2d(
 }
 
 /// A layer with the tensor `weight`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape.
 pub fn conv_transpose2d_no_bias(
     in_channels: usize,
     out_channels: usize,

@@ -42,6 +42,10 @@ impl Module for Embedding {
 }
 
 /// An embedding whose table is the tensor `weight`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape.
 pub fn embedding(in_size: usize, out_size: usize, vb: VarBuilder) -> Result<Embedding> {
     Ok(Embedding::new(
         vb.get((in_size, out_size), "weight")?,

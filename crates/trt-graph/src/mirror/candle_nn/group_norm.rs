@@ -16,6 +16,10 @@ pub struct GroupNorm {
 
 impl GroupNorm {
     /// From a weight and a bias of one number for each channel.
+    ///
+    /// # Errors
+    ///
+    /// If the groups do not divide the channels.
     pub fn new(
         weight: Tensor,
         bias: Tensor,
@@ -71,6 +75,10 @@ impl Module for GroupNorm {
 }
 
 /// A norm with the tensors `weight` and `bias`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape, or the groups do not divide the channels.
 pub fn group_norm(
     num_groups: usize,
     num_channels: usize,

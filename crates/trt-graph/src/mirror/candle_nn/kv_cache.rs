@@ -40,6 +40,10 @@ impl Cache {
     }
 
     /// What is cached.
+    ///
+    /// # Errors
+    ///
+    /// None; the signature is candle's.
     pub fn current_data(&self) -> Result<Option<Tensor>> {
         Ok(self.all_data.clone())
     }
@@ -50,6 +54,10 @@ impl Cache {
     }
 
     /// Appends along the axis.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room for what is new, or its shape does not fit.
     pub fn append(&mut self, src: &Tensor) -> Result<()> {
         let len = self.current_seq_len() + src.dim(self.dim)?;
         if len > self.max_seq_len {
@@ -90,16 +98,28 @@ impl KvCache {
     }
 
     /// The cached keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::current_data`].
     pub fn k(&self) -> Result<Option<Tensor>> {
         self.k.current_data()
     }
 
     /// The cached values.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::current_data`].
     pub fn v(&self) -> Result<Option<Tensor>> {
         self.v.current_data()
     }
 
     /// Appends and returns everything cached.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room for what is new, or its shape does not fit.
     pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         self.k.append(k)?;
         self.v.append(v)?;
@@ -150,6 +170,10 @@ impl ConcatKvCache {
     }
 
     /// Appends and returns everything cached.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room for what is new, or its shape does not fit.
     pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         let joined = match &self.kv {
             None => (k.clone(), v.clone()),

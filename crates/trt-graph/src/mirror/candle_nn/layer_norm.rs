@@ -101,6 +101,10 @@ impl Module for LayerNorm {
 }
 
 /// A layer norm with the tensors `weight` and, if affine, `bias`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape.
 pub fn layer_norm<C: Into<LayerNormConfig>>(
     size: impl Into<Shape>,
     config: C,
@@ -122,6 +126,10 @@ pub fn layer_norm<C: Into<LayerNormConfig>>(
 }
 
 /// A layer norm with the tensor `weight` only.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape.
 pub fn layer_norm_no_bias(size: usize, eps: f64, vb: VarBuilder) -> Result<LayerNorm> {
     layer_norm(
         size,
@@ -160,6 +168,10 @@ impl RmsNorm {
     }
 
     /// As forward: there are no gradients to differ in.
+    ///
+    /// # Errors
+    ///
+    /// If the weight does not fit the last axis.
     pub fn forward_diff(&self, xs: &Tensor) -> Result<Tensor> {
         self.0.forward(xs)
     }
@@ -172,6 +184,10 @@ impl Module for RmsNorm {
 }
 
 /// An RMS norm with the tensor `weight`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape.
 pub fn rms_norm(size: usize, eps: f64, vb: VarBuilder) -> Result<RmsNorm> {
     Ok(RmsNorm::new(vb.get(size, "weight")?, eps))
 }

@@ -47,17 +47,29 @@ impl Module for Linear {
 }
 
 /// A layer with the tensors `weight` and `bias`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape.
 pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
     let weight = vb.get((out_dim, in_dim), "weight")?;
     Ok(Linear::new(weight, Some(vb.get(out_dim, "bias")?)))
 }
 
 /// A layer with the tensor `weight`.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape.
 pub fn linear_no_bias(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
     Ok(Linear::new(vb.get((out_dim, in_dim), "weight")?, None))
 }
 
 /// A layer with or without bias.
+///
+/// # Errors
+///
+/// If a weight is missing or has another shape.
 pub fn linear_b(in_dim: usize, out_dim: usize, bias: bool, vb: VarBuilder) -> Result<Linear> {
     match bias {
         true => linear(in_dim, out_dim, vb),

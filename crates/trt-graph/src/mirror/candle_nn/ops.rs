@@ -7,11 +7,19 @@ use candle_core::{D, DType, Result, bail};
 use trt_kernel::Unary;
 
 /// `x * sigmoid(x)`.
+///
+/// # Errors
+///
+/// If the dtype is not a float.
 pub fn silu(xs: &Tensor) -> Result<Tensor> {
     xs.silu()
 }
 
 /// `silu(a) * b` where `a` and `b` are the halves of the last axis.
+///
+/// # Errors
+///
+/// If the last axis has no halves, or the dtype is not a float.
 pub fn swiglu(xs: &Tensor) -> Result<Tensor> {
     let halves = xs.chunk(2, D::Minus1)?;
     match halves.as_slice() {
@@ -21,21 +29,37 @@ pub fn swiglu(xs: &Tensor) -> Result<Tensor> {
 }
 
 /// `1 / (1 + e^-x)`.
+///
+/// # Errors
+///
+/// If the dtype is not a float.
 pub fn sigmoid(xs: &Tensor) -> Result<Tensor> {
     xs.unary(Unary::Sigmoid)
 }
 
 /// `clamp((x + 3) / 6, 0, 1)`.
+///
+/// # Errors
+///
+/// What the methods of [`Tensor`] return that it is spelled in.
 pub fn hard_sigmoid(xs: &Tensor) -> Result<Tensor> {
     ((xs + 3.0)? / 6.0)?.clamp(0f32, 1f32)
 }
 
 /// `x >= 0 ? x : slope * x`.
+///
+/// # Errors
+///
+/// What the methods of [`Tensor`] return that it is spelled in.
 pub fn leaky_relu(xs: &Tensor, negative_slope: f64) -> Result<Tensor> {
     xs.relu()?.add(&(xs.minimum(0f64)? * negative_slope)?)
 }
 
 /// Softmax along an axis.
+///
+/// # Errors
+///
+/// If there is no such axis, or the dtype is not a float.
 pub fn softmax<A: AsDim>(xs: &Tensor, dim: A) -> Result<Tensor> {
     let axis = dim.to_index(xs.shape(), "softmax")?;
     if axis + 1 == xs.rank() {
@@ -45,6 +69,10 @@ pub fn softmax<A: AsDim>(xs: &Tensor, dim: A) -> Result<Tensor> {
 }
 
 /// Softmax along the last axis.
+///
+/// # Errors
+///
+/// If there is no axis, or the dtype is not a float.
 pub fn softmax_last_dim(xs: &Tensor) -> Result<Tensor> {
     if xs.rank() == 0 || !xs.kernel_dtype().is_float() {
         bail!("softmax of {xs:?}");
@@ -58,6 +86,10 @@ pub fn softmax_last_dim(xs: &Tensor) -> Result<Tensor> {
 }
 
 /// `x - log(sum(e^x))` along an axis.
+///
+/// # Errors
+///
+/// What the methods of [`Tensor`] return that it is spelled in.
 pub fn log_softmax<A: AsDim>(xs: &Tensor, dim: A) -> Result<Tensor> {
     let axis = dim.to_index(xs.shape(), "log-softmax")?;
     let shifted = xs.broadcast_sub(&xs.max_keepdim(axis)?)?;
@@ -66,11 +98,19 @@ pub fn log_softmax<A: AsDim>(xs: &Tensor, dim: A) -> Result<Tensor> {
 }
 
 /// RMS norm over the last axis, computed in f32: `x / sqrt(mean(x^2) + eps) * alpha`.
+///
+/// # Errors
+///
+/// If the weight does not fit the last axis.
 pub fn rms_norm(xs: &Tensor, alpha: &Tensor, eps: f32) -> Result<Tensor> {
     normalise(xs, alpha, None, f64::from(eps), false)
 }
 
 /// Layer norm over the last axis, computed in f32.
+///
+/// # Errors
+///
+/// If weight or bias do not fit the last axis.
 pub fn layer_norm(xs: &Tensor, alpha: &Tensor, beta: &Tensor, eps: f32) -> Result<Tensor> {
     normalise(xs, alpha, Some(beta), f64::from(eps), true)
 }

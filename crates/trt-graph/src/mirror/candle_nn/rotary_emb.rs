@@ -5,6 +5,10 @@ use crate::mirror::tensor::Tensor;
 use candle_core::{D, Result, bail};
 
 /// Rotates the halves of `xs (b, h, s, d)` by tables `cos`, `sin` of shape `(s, d/2)`.
+///
+/// # Errors
+///
+/// If the tables do not fit the input, which has 4 axes.
 pub fn rope(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let (_, _, s, d) = xs.dims4()?;
     let table = |t: &Tensor| match t.dims() {
@@ -16,6 +20,10 @@ pub fn rope(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 }
 
 /// [`rope`] spelled in tensor operations; tables may have their halves repeated.
+///
+/// # Errors
+///
+/// If the tables do not fit the input, which has 4 axes.
 pub fn rope_slow(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let (_, _, s, d) = x.dims4()?;
     let full = |t: &Tensor| -> Result<Tensor> {

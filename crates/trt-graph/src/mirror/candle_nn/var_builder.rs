@@ -116,6 +116,10 @@ impl VarBuilder {
     }
 
     /// The tensor of a name, which must have this shape.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such weight, it cannot be used, or it has another shape.
     pub fn get<S: Into<Shape>>(&self, s: S, name: &str) -> Result<Tensor> {
         let shape = s.into();
         let tensor = self.get_unchecked(name)?;
@@ -130,11 +134,19 @@ impl VarBuilder {
     }
 
     /// The tensor of a name, whatever its shape.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such weight, or it cannot be used.
     pub fn get_unchecked(&self, name: &str) -> Result<Tensor> {
         self.get_unchecked_dtype(name, self.dtype)
     }
 
     /// The tensor of a name as another dtype, whatever its shape.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such weight, it cannot be used, or the dtype is not supported.
     pub fn get_unchecked_dtype(&self, name: &str, dtype: DType) -> Result<Tensor> {
         let full = self.full_name(name);
         let Some((shape, stored)) = self.source.find(&full) else {

@@ -21,7 +21,7 @@
 
 use super::frame::{Frame, Keys, Row, Split};
 use super::mem::{self, over_lanes};
-use super::{FEW, Plan, int};
+use super::{AttentionPlan, FEW, int};
 use crate::Dim;
 use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R};
@@ -62,7 +62,7 @@ pub(super) fn padded(width: usize) -> usize {
 }
 
 /// Working memory of all records, of slices of so many columns.
-pub(super) fn scratch(plan: &Plan, width: usize) -> Dim {
+pub(super) fn scratch(plan: &AttentionPlan, width: usize) -> Dim {
     let queries = match plan.k.queries.constant() {
         Some(_) => plan.k.queries.clone(),
         None => Dim::from(i64::from(FEW)),

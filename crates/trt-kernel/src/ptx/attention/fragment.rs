@@ -5,33 +5,23 @@
 //! along the contracted axis it holds `2t`, `2t + 1`, `2t + 8`, `2t + 9`. Any renaming of the
 //! contracted axis is as good as long as both sides share it.
 
+use crate::DType;
+use crate::fusible::HeadLimits;
 use crate::ptx::asm::{Asm, Class, R};
+use crate::ptx::attention::AttentionPlan;
 use crate::ptx::emitted::Target;
-use crate::ptx::{access, attention::Plan};
-use crate::{DType, Operand};
 
-/// Widest query, key or value that has a variant on tensor cores.
-const WIDEST: usize = 256;
+/// Queries, keys and values that can be read as fragments: of one 16-bit dtype, with heads that
+/// start at multiples of 16 bytes.
+const FRAGMENTS: HeadLimits = HeadLimits {
+    element: 2,
+    step: 8,
+    widest: 256,
+};
 
-/// Whether queries, keys and values can be read as fragments: of one 16-bit dtype, with heads
-/// whose elements are neighbours and start at multiples of 16 bytes.
-pub(super) fn fits(plan: &Plan) -> bool {
-    let k = plan.k;
-    let dtype = plan.dtype(&k.q);
-    let aligned = |o: &Operand| match o.view.strides.split_last() {
-        Some((last, outer)) => {
-            last.is(1) && (outer.iter().chain([&o.view.offset])).all(|d| access::multiple(d, 8))
-        }
-        None => false,
-    };
-    plan.target >= Target::Sm80
-        && dtype.size() == 2
-        && [&k.q, &k.k, &k.v]
-            .iter()
-            .all(|o| plan.dtype(o) == dtype && aligned(o))
-        && [k.head_dim, k.value_dim]
-            .iter()
-            .all(|d| d % 8 == 0 && (8..=WIDEST).contains(d))
+/// Whether queries, keys and values can be read as fragments.
+pub(super) fn fits(plan: &AttentionPlan) -> bool {
+    plan.target >= Target::Sm80 && FRAGMENTS.hold(plan.k)
 }
 
 /// `sums += a * b`, with sums in f32.

@@ -1,16 +1,16 @@
 //! What an entry of an attention knows: sizes, the mask's limits, rows, scores.
 
-use super::{Plan, int};
+use super::{AttentionPlan, int};
+use crate::launch::LARGEST_INDEX;
 use crate::ptx::asm::{Asm, Class, Int, R, imm};
 use crate::ptx::lanes::{self, Point};
-use crate::ptx::limits::LARGEST_INDEX;
 use crate::ptx::scope::Scope;
 use crate::{Inst, Operand, View};
 use std::f32::consts::LOG2_E;
 
 /// Registers at the start of an entry.
 pub(super) struct Frame<'a> {
-    pub plan: &'a Plan<'a>,
+    pub plan: &'a AttentionPlan<'a>,
     pub scope: Scope,
     pub queries: Int,
     pub keys: Int,
@@ -57,7 +57,7 @@ pub(super) struct Row {
 
 impl<'a> Frame<'a> {
     /// Starts an entry, and waits for the launch ahead.
-    pub fn begin(asm: &mut Asm, plan: &'a Plan<'a>) -> Frame<'a> {
+    pub fn begin(asm: &mut Asm, plan: &'a AttentionPlan<'a>) -> Frame<'a> {
         let frame = Frame::begin_early(asm, plan);
         frame.scope.wait(asm);
         frame
@@ -65,7 +65,7 @@ impl<'a> Frame<'a> {
 
     /// As [`Frame::begin`], but without the wait: the entry touches no argument, working memory
     /// or counter until it waits itself.
-    pub fn begin_early(asm: &mut Asm, plan: &'a Plan<'a>) -> Frame<'a> {
+    pub fn begin_early(asm: &mut Asm, plan: &'a AttentionPlan<'a>) -> Frame<'a> {
         let k = plan.k;
         let mut scope = Scope::begin_early(asm, plan.target, k.args.len(), &plan.vars);
         if plan.own > 0 {

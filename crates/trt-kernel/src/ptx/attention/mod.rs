@@ -10,7 +10,6 @@
 //! the call (the first one all of them, where they are few), so what is launched does not depend
 //! on how many keys there are.
 
-mod before;
 mod combine;
 mod decode;
 mod flash;
@@ -20,10 +19,11 @@ mod int;
 mod mem;
 mod plain;
 
-use super::emitted::{COUNTERS, Emitted, Extent, Launch, Param, Target, When};
+use super::emitted::{Emitted, Target};
 use super::{PtxError, row, scope};
+use crate::fusible::HeadRows;
+use crate::launch::{COUNTERS, EntryLaunch, Extent, Param, When};
 use crate::{Attention, Binary, Body, DType, Dim, Inst, Operand, Reg, Row, Var};
-use before::Before;
 
 /// Up to this many queries, keys are split between blocks.
 const FEW: u32 = 8;
@@ -33,7 +33,7 @@ const CROWD: usize = 8 * 132;
 pub(super) const MAX_SPLITS: usize = 64;
 
 /// A kernel, and what follows from it for every entry.
-struct Plan<'a> {
+struct AttentionPlan<'a> {
     k: &'a Attention,
     target: Target,
     vars: Vec<Var>,
@@ -48,7 +48,7 @@ struct Plan<'a> {
     /// Pointers that a launch gives.
     given: usize,
     /// Row kernels that blocks run for themselves.
-    before: Option<Before<'a>>,
+    before: Option<HeadRows<'a>>,
     /// Bytes at the start of working memory that hold the queries.
     own: usize,
 }
@@ -67,11 +67,11 @@ struct Entry {
 /// PTX for an attention.
 pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     let Some((rows, inner)) = k.split() else {
-        return Ok(Plan::new(k, target)?.module(Vec::new()));
+        return Ok(AttentionPlan::new(k, target)?.module(Vec::new()));
     };
-    let mut plan = Plan::new(&inner, target)?;
+    let mut plan = AttentionPlan::new(&inner, target)?;
     plan.given = k.args.len();
-    plan.before = Before::of(&plan, rows);
+    plan.before = (plan.tensor.then(|| HeadRows::of(&inner, rows))).flatten();
     if plan.before.is_some() {
         plan.vars.extend(rows.iter().flat_map(row::vars));
         plan.vars.sort();
@@ -86,18 +86,8 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     Ok(plan.module(first))
 }
 
-/// Whether the blocks of an attention can run the rows before it for themselves, where there are
-/// tensor cores. Elsewhere these are launches of their own.
-pub(super) fn runs_before(k: &Attention) -> bool {
-    let Some((rows, inner)) = k.split() else {
-        return false;
-    };
-    let plan = Plan::new(&inner, Target::Sm90);
-    plan.is_ok_and(|plan| Before::of(&plan, rows).is_some())
-}
-
-impl<'a> Plan<'a> {
-    fn new(k: &'a Attention, target: Target) -> Result<Plan<'a>, PtxError> {
+impl<'a> AttentionPlan<'a> {
+    fn new(k: &'a Attention, target: Target) -> Result<AttentionPlan<'a>, PtxError> {
         for o in [&k.q, &k.k, &k.v, &k.out] {
             let dtype = k.args[o.arg.0 as usize];
             if !dtype.is_float() {
@@ -107,7 +97,7 @@ impl<'a> Plan<'a> {
         if !k.score.stores().is_empty() {
             return unsupported("a score that stores".into());
         }
-        let mut plan = Plan {
+        let mut plan = AttentionPlan {
             k,
             target,
             vars: vars(k),
@@ -145,7 +135,7 @@ impl<'a> Plan<'a> {
         let mut launches = Vec::new();
         for e in entries {
             text += &e.text;
-            launches.push(Launch {
+            launches.push(EntryLaunch {
                 entry: e.name,
                 when: e.when,
                 grid: e.grid,

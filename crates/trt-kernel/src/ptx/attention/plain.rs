@@ -12,10 +12,10 @@
 use super::combine::Share;
 use super::frame::{Frame, Keys, Row};
 use super::mem::{self, over_lanes};
-use super::{Plan, combine, extent, int};
+use super::{AttentionPlan, combine, extent, int};
 use crate::Operand;
+use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};
-use crate::ptx::emitted::Extent;
 use crate::ptx::scope;
 
 /// Threads of a block.
@@ -38,16 +38,16 @@ const COLUMNS: usize = 128;
 const PITCH: usize = (SLICE + 4) * 4;
 
 /// Columns of a slice at most.
-pub(super) fn share_width(plan: &Plan) -> usize {
+pub(super) fn share_width(plan: &AttentionPlan) -> usize {
     plan.k.value_dim.min(COLUMNS)
 }
 
 /// Blocks beside each other along the columns of the values.
-pub(super) fn slices(plan: &Plan) -> usize {
+pub(super) fn slices(plan: &AttentionPlan) -> usize {
     plan.k.value_dim.div_ceil(COLUMNS)
 }
 
-pub(super) fn grid(plan: &Plan, splits: usize) -> [Extent; 3] {
+pub(super) fn grid(plan: &AttentionPlan, splits: usize) -> [Extent; 3] {
     let blocks = plan.k.kv_heads * splits * slices(plan);
     [
         extent(plan.rows(), ROWS as u32),
@@ -57,10 +57,10 @@ pub(super) fn grid(plan: &Plan, splits: usize) -> [Extent; 3] {
 }
 
 /// An entry that takes all keys of its rows, or one of `splits` parts.
-pub(super) fn entry(plan: &Plan, name: &str, splits: usize) -> String {
+pub(super) fn entry(plan: &AttentionPlan, name: &str, splits: usize) -> String {
     let mut asm = Asm::default();
     let f = Frame::begin(&mut asm, plan);
-    let block = Block::begin(&mut asm, &f, splits);
+    let block = PlainBlock::begin(&mut asm, &f, splits);
     match &block.share {
         None => block.run(&mut asm),
         Some(share) => {
@@ -72,7 +72,7 @@ pub(super) fn entry(plan: &Plan, name: &str, splits: usize) -> String {
 }
 
 /// One block's part of the work.
-struct Block<'a> {
+struct PlainBlock<'a> {
     f: &'a Frame<'a>,
     lane: R,
     warp: R,
@@ -100,8 +100,8 @@ struct Running {
     values: Vec<R>,
 }
 
-impl<'a> Block<'a> {
-    fn begin(asm: &mut Asm, f: &'a Frame<'a>, splits: usize) -> Block<'a> {
+impl<'a> PlainBlock<'a> {
+    fn begin(asm: &mut Asm, f: &'a Frame<'a>, splits: usize) -> PlainBlock<'a> {
         let slices = slices(f.plan);
         let y = asm.op("mov.u32", Class::B32, &[&"%ctaid.y"]);
         let slice = int::rem(asm, y, Int::Imm(slices as i64));
@@ -133,7 +133,7 @@ impl<'a> Block<'a> {
             }
         };
         let width = f.plan.k.value_dim.min(COLUMNS).next_multiple_of(32);
-        Block {
+        PlainBlock {
             f,
             lane: asm.op("and.b32", Class::B32, &[&f.tid, &31]),
             warp: asm.op("shr.u32", Class::B32, &[&f.tid, &5]),

@@ -28,9 +28,10 @@ use super::PtxError;
 use super::access::multiple;
 use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
-use super::emitted::{Emitted, Extent, Launch, Param, Target, When};
+use super::emitted::{Emitted, Target};
 use super::scope::{self, Scope, Tiles};
-use crate::{Body, DType, Dim, Encoding, Matmul, Operand, SumOrder, Var};
+use crate::launch::{EntryLaunch, Extent, Param, When};
+use crate::{Body, DType, Dim, Encoding, Matmul, Operand, SumOrder, Var, fusible};
 
 /// One way to compute the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +84,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError>
             block.crowd,
             block.asm,
         );
-        emitted.launches.push(Launch {
+        emitted.launches.push(EntryLaunch {
             entry: block.name,
             when,
             grid: block.grid,
@@ -135,12 +136,6 @@ pub(super) fn block(kernel: &Matmul, target: Target) -> Result<Block, PtxError> 
     }
 }
 
-/// Whether a product that computes its left operand can be emitted: there are few rows, which fit
-/// shared memory, and rows of `b` can be read in pieces.
-pub(crate) fn computes_left(kernel: &Matmul) -> bool {
-    few::computes_left(kernel)
-}
-
 /// Whether both operands are floats, and the left one is in memory or may be computed.
 fn supported(kernel: &Matmul) -> Result<(), PtxError> {
     let unsupported = |what: String| PtxError::Unsupported {
@@ -154,7 +149,7 @@ fn supported(kernel: &Matmul) -> Result<(), PtxError> {
             )));
         }
     }
-    match kernel.a.stored().is_some() || computes_left(kernel) {
+    match kernel.a.stored().is_some() || fusible::computes_left(kernel) {
         true => Ok(()),
         false => {
             let (m, k, dtype) = (&kernel.m, &kernel.k, kernel.left_dtype());

@@ -1,12 +1,12 @@
 //! What the warps of a block have found, as one.
 
-use super::{Block, Tile, inside};
+use super::{DecodeBlock, Tile, inside};
 use crate::ptx::asm::{Asm, Class, Int, R, imm};
 use crate::ptx::attention::combine::{self, Share};
 use crate::ptx::attention::mem::{self, over_lanes};
 use crate::ptx::attention::{fragment, int};
 
-impl Block<'_> {
+impl DecodeBlock<'_> {
     /// Merges the warps' sums in shared memory, in their order, and writes.
     pub(super) fn merge(&self, asm: &mut Asm, tiles: &[Tile]) {
         let rows = 8 * tiles.len();

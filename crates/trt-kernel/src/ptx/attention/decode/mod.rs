@@ -23,21 +23,21 @@
 //! group), latency for short ones: one trip for all reads, 16 dependent products of halves, the
 //! softmax, the merge of the warps.
 
-mod before;
 mod merge;
 mod read;
+mod staged;
 
 use super::combine::Share;
 use super::fragment::{self, from_lane, halves};
 use super::frame::{Frame, Keys, Row};
 use super::mem::{self, over_lanes};
-use super::{FEW, Plan, extent, int};
+use super::{AttentionPlan, FEW, extent, int};
+use crate::launch::Extent;
 use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R};
-use crate::ptx::emitted::Extent;
 use crate::ptx::scope;
-use before::First;
 use read::{Ends, Read, fresh, inside, sides};
+use staged::First;
 
 /// Warps of a multiprocessor.
 const CROWD: usize = 8;
@@ -49,7 +49,7 @@ const AHEAD: usize = 256;
 
 /// Tiles of eight rows in a block: two where there are more than eight rows and the values of
 /// sixteen fit into registers.
-pub(super) fn tiles(plan: &Plan) -> usize {
+pub(super) fn tiles(plan: &AttentionPlan) -> usize {
     let queries = plan.k.queries.constant_size().unwrap_or(FEW as usize);
     match plan.group() * queries > 8 && plan.k.value_dim <= 128 {
         true => 2,
@@ -58,7 +58,7 @@ pub(super) fn tiles(plan: &Plan) -> usize {
 }
 
 /// Warps of a block: as many as there is shared memory to merge.
-pub(super) fn warps(plan: &Plan) -> usize {
+pub(super) fn warps(plan: &AttentionPlan) -> usize {
     match tiles(plan) * plan.k.value_dim <= 128 {
         true => 8,
         false => 4,
@@ -66,11 +66,11 @@ pub(super) fn warps(plan: &Plan) -> usize {
 }
 
 /// Threads of a block.
-pub(super) fn threads(plan: &Plan) -> u32 {
+pub(super) fn threads(plan: &AttentionPlan) -> u32 {
     32 * warps(plan) as u32
 }
 
-pub(super) fn grid(plan: &Plan, splits: usize) -> [Extent; 3] {
+pub(super) fn grid(plan: &AttentionPlan, splits: usize) -> [Extent; 3] {
     [
         Extent::Fixed((plan.k.kv_heads * splits) as u32),
         extent(plan.rows(), 8 * tiles(plan) as u32),
@@ -78,10 +78,10 @@ pub(super) fn grid(plan: &Plan, splits: usize) -> [Extent; 3] {
     ]
 }
 
-pub(super) fn entry(plan: &Plan, name: &str, splits: usize) -> String {
+pub(super) fn entry(plan: &AttentionPlan, name: &str, splits: usize) -> String {
     let mut asm = Asm::default();
     let f = Frame::begin_early(&mut asm, plan);
-    let block = Block::begin(&mut asm, &f, splits);
+    let block = DecodeBlock::begin(&mut asm, &f, splits);
     match &block.share {
         None => block.run(&mut asm),
         Some(share) => {
@@ -95,7 +95,7 @@ pub(super) fn entry(plan: &Plan, name: &str, splits: usize) -> String {
 }
 
 /// One block's part of the work.
-struct Block<'a> {
+struct DecodeBlock<'a> {
     f: &'a Frame<'a>,
     warp: R,
     /// A lane's place in fragments.
@@ -134,8 +134,8 @@ struct Flow<'a> {
     before: Option<First<'a>>,
 }
 
-impl<'a> Block<'a> {
-    fn begin(asm: &mut Asm, f: &'a Frame<'a>, splits: usize) -> Block<'a> {
+impl<'a> DecodeBlock<'a> {
+    fn begin(asm: &mut Asm, f: &'a Frame<'a>, splits: usize) -> DecodeBlock<'a> {
         let plan = f.plan;
         let (warps, rows) = (warps(plan), 8 * tiles(plan));
         // The first splits are the first blocks: there may be keys for no others.
@@ -171,7 +171,7 @@ impl<'a> Block<'a> {
             let column = asm.op("mul.lo.u32", Class::B32, &[by, &8]);
             f.at(asm, o, kv_head, Int::Imm(0), column.into())
         };
-        Block {
+        DecodeBlock {
             f,
             warp: asm.op("shr.u32", Class::B32, &[&f.tid, &5]),
             kv_head,

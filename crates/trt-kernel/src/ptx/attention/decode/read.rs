@@ -1,7 +1,7 @@
 //! Queries, keys and values on their way to registers: where a lane's parts lie, and how they come.
 
-use super::before::First;
-use super::{Block, Flow, KEYS, Tile};
+use super::staged::First;
+use super::{DecodeBlock, Flow, KEYS, Tile};
 use crate::Operand;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::attention::frame::Row;
@@ -52,7 +52,7 @@ impl Flow<'_> {
     }
 }
 
-impl Block<'_> {
+impl DecodeBlock<'_> {
     /// Where the keys and values end that are in memory.
     pub(super) fn ends(&self, asm: &mut Asm, before: Option<&First>) -> Ends {
         let all = self.keys.end;

@@ -17,10 +17,10 @@ mod softmax;
 use super::fragment::{self, load4x};
 use super::frame::{Frame, Keys, Row};
 use super::mem::{self, over_lanes};
-use super::{Plan, combine, extent, int};
+use super::{AttentionPlan, combine, extent, int};
+use crate::launch::Extent;
 use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R};
-use crate::ptx::emitted::Extent;
 use crate::ptx::scope;
 use crate::{Attention, Dim};
 use copy::{Copy, arrived};
@@ -45,7 +45,7 @@ struct Shape {
 
 impl Shape {
     /// As much as registers hold beside the sums, which are as wide as a value.
-    fn of(plan: &Plan) -> Shape {
+    fn of(plan: &AttentionPlan) -> Shape {
         let wide = plan.k.head_dim.max(plan.k.value_dim) > 128;
         let body = plan.factor.is_none() && plan.k.value_dim > 64;
         Shape {
@@ -76,13 +76,13 @@ fn pitch(elements: usize) -> usize {
 }
 
 /// Bytes of shared memory: queries, a tile of keys, one of values.
-pub(super) fn shared(plan: &Plan) -> u32 {
+pub(super) fn shared(plan: &AttentionPlan) -> u32 {
     let shape = Shape::of(plan);
     let (k, v) = (pitch(plan.k.head_dim), pitch(plan.k.value_dim));
     ((shape.queries() + shape.tile) * k + shape.tile * v) as u32
 }
 
-pub(super) fn grid(plan: &Plan) -> [Extent; 3] {
+pub(super) fn grid(plan: &AttentionPlan) -> [Extent; 3] {
     [
         extent(plan.k.queries.clone(), Shape::of(plan).queries() as u32),
         Extent::Fixed(plan.k.heads as u32),
@@ -90,10 +90,10 @@ pub(super) fn grid(plan: &Plan) -> [Extent; 3] {
     ]
 }
 
-pub(super) fn entry(plan: &Plan, name: &str) -> String {
+pub(super) fn entry(plan: &AttentionPlan, name: &str) -> String {
     let mut asm = Asm::default();
     let f = Frame::begin(&mut asm, plan);
-    Block::begin(&mut asm, &f).run(&mut asm);
+    FlashBlock::begin(&mut asm, &f).run(&mut asm);
     let params = plan.params();
     scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
 }
@@ -102,7 +102,7 @@ pub(super) fn entry(plan: &Plan, name: &str) -> String {
 type Fragments = Vec<[R; 4]>;
 
 /// One block's part of the work.
-struct Block<'a> {
+struct FlashBlock<'a> {
     f: &'a Frame<'a>,
     head: Int,
     /// First query of the block, of the warp, of the lane.
@@ -119,8 +119,8 @@ struct Block<'a> {
     v_copy: Copy<'a>,
 }
 
-impl<'a> Block<'a> {
-    fn begin(asm: &mut Asm, f: &'a Frame<'a>) -> Block<'a> {
+impl<'a> FlashBlock<'a> {
+    fn begin(asm: &mut Asm, f: &'a Frame<'a>) -> FlashBlock<'a> {
         let k = f.plan.k;
         let shape = Shape::of(f.plan);
         let tile = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
@@ -141,7 +141,7 @@ impl<'a> Block<'a> {
         let [q, keys, values] = bases;
         let g = asm.op("shr.u32", Class::B32, &[&lane, &2]);
         let of_warp = asm.op("mad.lo.u32", Class::B32, &[&warp, &shape.own(), &first]);
-        Block {
+        FlashBlock {
             f,
             head: head.into(),
             first: [

@@ -1,6 +1,6 @@
 //! From dot products to weights, in the registers that hold them.
 
-use super::{Block, Fragments};
+use super::{FlashBlock, Fragments};
 use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R, imm};
 use crate::ptx::attention::int;
@@ -23,7 +23,7 @@ impl Running {
     }
 }
 
-impl Block<'_> {
+impl FlashBlock<'_> {
     /// Takes a tile's scores into maxima and sums; the weights are left sides of 16 keys each.
     pub(super) fn softmax(
         &self,

@@ -14,11 +14,6 @@ use crate::ptx::asm::{Asm, Class, R};
 use crate::ptx::reduce;
 use crate::{Inst, Matmul, Row, Ty};
 
-/// The most rows of products that compute their left operand.
-const ROWS: usize = 8;
-/// The most bytes of shared memory that a left operand takes.
-const BYTES: usize = 32 << 10;
-
 /// Up to this many threads on a multiprocessor, each has 128 registers.
 const CROWD: u32 = 512;
 
@@ -32,18 +27,6 @@ pub(super) fn bytes(kernel: &Matmul) -> usize {
         Some(_) => 0,
         None => sizes.into_iter().product::<usize>() * kernel.left_dtype().size(),
     }
-}
-
-/// Whether a left operand, were it computed, has few enough rows and bytes.
-pub(super) fn fits(kernel: &Matmul) -> bool {
-    let m = kernel.m.constant_size();
-    let bytes = kernel.k.constant_size().map(|k| {
-        let row = k.saturating_mul(kernel.left_dtype().size());
-        row.saturating_mul(m.unwrap_or(0))
-    });
-    kernel.batch.is(1)
-        && m.is_some_and(|m| (1..=ROWS).contains(&m))
-        && bytes.is_some_and(|b| b <= BYTES)
 }
 
 /// In a chain: whether the block has computed the left operand already.

@@ -23,36 +23,20 @@ mod pieces;
 pub(in crate::ptx) use left::STAGED;
 
 use super::out::{self, Ahead, Sums};
-use super::{Frame, aligned_rows, over, over_rows};
+use super::{Frame, over, over_rows};
+use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
-use crate::ptx::emitted::{Extent, Target};
-use crate::{Encoding, Matmul, Operand, SumOrder};
+use crate::ptx::emitted::Target;
+use crate::{Encoding, Matmul, SumOrder, fusible};
 use cut::Cut;
 use left::Prologue;
-use pieces::{PIECE, Reader};
+use pieces::Reader;
 
 /// The order in which sums are taken, if rows of both operands can be read in pieces.
 pub(super) fn order(kernel: &Matmul) -> Option<SumOrder> {
-    let a = kernel.left_dtype();
-    let order = SumOrder::new(kernel.k.constant_size()?, kernel.right())?;
-    if kernel.right().as_plain().is_none() {
-        // Values are read one by one.
-        return Some(order);
-    }
-    let aligned = |a: &Operand, bytes: usize| aligned_rows(kernel, a, bytes);
-    let stored = kernel.a.stored();
-    // Four rows are read at constant distances, which have 32 bits of bytes.
-    let near = |stride: i64| stride.abs() < 1 << 27;
-    let fits = kernel.b.view.strides[1].constant().is_some_and(near)
-        && aligned(&kernel.b, PIECE)
-        && stored.is_none_or(|s| aligned(s, PIECE.min(order.within.values() * a.size())));
-    fits.then_some(order)
-}
-
-/// Whether a left operand, were it computed, could be: see [`left`].
-pub(super) fn computes_left(kernel: &Matmul) -> bool {
-    left::fits(kernel) && order(kernel).is_some()
+    let order = || SumOrder::new(kernel.k.constant_size()?, kernel.right());
+    fusible::LEFT.read_in_pieces(kernel).then(order).flatten()
 }
 
 /// An entry for up to `m` rows of `a`.

@@ -12,16 +12,16 @@ use crate::{Attention, BodyError, Encoding, Env, Row};
 
 /// The kernels that such an attention is.
 #[derive(Debug)]
-pub(super) struct Before {
+pub(super) struct RowsFirst {
     rows: Vec<(Row, Program)>,
     attention: Attention,
     /// Floats that have room for the queries.
     floats: usize,
 }
 
-impl Before {
+impl RowsFirst {
     /// None for an attention that no rows come before.
-    pub fn new(kernel: &Attention) -> Result<Option<Before>, BodyError> {
+    pub fn new(kernel: &Attention) -> Result<Option<RowsFirst>, BodyError> {
         let Some((rows, attention)) = kernel.split() else {
             return Ok(None);
         };
@@ -29,7 +29,7 @@ impl Before {
         let size = attention.args.last().map_or(0, |d| d.size());
         // The kernel was checked, so this is known.
         let elements = kernel.own_elements().unwrap_or(0);
-        Ok(Some(Before {
+        Ok(Some(RowsFirst {
             rows: rows.iter().map(ready).collect::<Result<_, _>>()?,
             attention,
             floats: elements.saturating_mul(size).div_ceil(size_of::<f32>()),

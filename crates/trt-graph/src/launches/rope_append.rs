@@ -1,4 +1,4 @@
-//! Row kernels that attention of one query runs for itself.
+//! Rope and KV-append prologue: row kernels that attention of one query runs for itself.
 //!
 //! In a decode step rope and appends are a few rows, and a launch for them costs more than
 //! computing them where they are read. So the row kernel that makes the queries of an attention,
@@ -10,32 +10,32 @@
 //! alive while it runs, so its results take other memory. The buffer of the queries stays declared,
 //! and takes no memory since no launch uses it.
 
-use super::prologue::Leveled;
-use super::side::touched;
-use crate::program::{BufferId, BufferKind, Launch, Program, Source};
-use trt_kernel::{Arg, Attention, Body, DType, Inst, Kernel, Operand, Row, ptx};
+use super::leveled::Leveled;
+use crate::program::{Buffer, BufferId, BufferKind, Launch, Source};
+use trt_kernel::{Arg, Attention, Body, DType, Inst, Kernel, Operand, Row, fusible};
 
 /// Fuses what can be; `all` is in the order of levels.
-pub(super) fn fuse(program: &Program, all: &mut Vec<Leveled>) {
+pub(super) fn run(buffers: &[Buffer], mut all: Vec<Leveled>) -> Vec<Leveled> {
     let mut at = 0;
     while at < all.len() {
-        if let Some((first, launch)) = with_rows(program, all, at) {
-            let ops = first.iter().flat_map(|i| all[*i].2.ops.clone());
-            let ops: Vec<String> = ops.chain(all[at].2.ops.clone()).collect();
-            all[at].1 = launch;
-            all[at].2.ops = ops;
+        if let Some((first, launch)) = with_rows(buffers, &all, at) {
+            let ops = first.iter().flat_map(|i| all[*i].ops.clone());
+            let ops: Vec<String> = ops.chain(all[at].ops.clone()).collect();
+            all[at].launch = launch;
+            all[at].ops = ops;
             let mut number = 0..;
             all.retain(|_| number.next().is_none_or(|i| !first.contains(&i)));
             at -= first.len();
         }
         at += 1;
     }
+    all
 }
 
 /// The launches that become part of an attention, in their order, and the launch that takes the
 /// place of all: with what is made of values, or without where that cannot be.
-fn with_rows(program: &Program, all: &[Leveled], at: usize) -> Option<(Vec<usize>, Launch)> {
-    let launch = &all[at].1;
+fn with_rows(buffers: &[Buffer], all: &[Leveled], at: usize) -> Option<(Vec<usize>, Launch)> {
+    let launch = &all[at].launch;
     let Kernel::Attention(k) = &launch.kernel else {
         return None;
     };
@@ -44,7 +44,7 @@ fn with_rows(program: &Program, all: &[Leveled], at: usize) -> Option<(Vec<usize
         Source::Weight(_) => None,
     };
     let (queries, key) = (of(&k.q)?, of(&k.k)?);
-    let mine = queries_of(program, all, at, queries)?;
+    let mine = queries_of(buffers, all, at, queries)?;
     let value = of(&k.v).filter(|v| ![queries, key].contains(v));
     let with = |parts: Vec<usize>| {
         let mut parts = parts;
@@ -52,7 +52,7 @@ fn with_rows(program: &Program, all: &[Leveled], at: usize) -> Option<(Vec<usize
         parts.dedup();
         let moved = parts.iter().all(|i| moves(all, *i, at, &parts));
         let fused = moved
-            .then(|| fused(program, all, at, mine, &parts))
+            .then(|| fused(buffers, all, at, mine, &parts))
             .flatten()?;
         Some((parts, fused))
     };
@@ -62,13 +62,13 @@ fn with_rows(program: &Program, all: &[Leveled], at: usize) -> Option<(Vec<usize
 
 /// The last launch before another one that writes a buffer.
 fn writer(all: &[Leveled], at: usize, buffer: BufferId) -> Option<usize> {
-    let writes = |(_, launch, _): &Leveled| touched(launch).1.contains(&buffer);
+    let writes = |l: &Leveled| l.writes().contains(&buffer);
     all[..at].iter().rposition(writes)
 }
 
 /// The buffer of the queries, if only their maker and the attention use it.
-fn queries_of(program: &Program, all: &[Leveled], at: usize, maker: usize) -> Option<BufferId> {
-    let launch = &all[at].1;
+fn queries_of(buffers: &[Buffer], all: &[Leveled], at: usize, maker: usize) -> Option<BufferId> {
+    let launch = &all[at].launch;
     let Kernel::Attention(k) = &launch.kernel else {
         return None;
     };
@@ -77,43 +77,43 @@ fn queries_of(program: &Program, all: &[Leveled], at: usize, maker: usize) -> Op
         return None;
     };
     let once = |l: &Launch| l.args.iter().filter(|s| **s == source).count() == 1;
-    let mut users = all
-        .iter()
-        .enumerate()
-        .filter(|(_, (_, l, _))| l.args.contains(&source));
-    let only = users.all(|(i, (_, l, _))| [maker, at].contains(&i) && once(l));
-    let free = program.buffer(buffer).kind == BufferKind::Temp && !k.score.touches(k.q.arg);
+    let users = all.iter().map(|l| &l.launch).enumerate();
+    let mut users = users.filter(|(_, l)| l.args.contains(&source));
+    let only = users.all(|(i, l)| [maker, at].contains(&i) && once(l));
+    let temp = buffers.get(buffer.0 as usize)?.kind == BufferKind::Temp;
+    let free = temp && !k.score.touches(k.q.arg);
     (only && free).then_some(buffer)
 }
 
 /// Whether a launch may as well be done where a later one stands, if `parts` are too.
 fn moves(all: &[Leveled], from: usize, to: usize, parts: &[usize]) -> bool {
-    let (reads, writes) = touched(&all[from].1);
+    let (reads, writes) = (all[from].reads(), all[from].writes());
     // Launches of one level may come in any order.
-    let (first, last) = (all[from].0, all[to].0);
-    let mut between = all.iter().enumerate().filter(|(i, (level, ..))| {
-        *i != to && !parts.contains(i) && (first..=last).contains(level)
-    });
-    between.all(|(_, (_, launch, _))| {
-        let (r, w) = touched(launch);
-        !w.iter().any(|b| reads.contains(b)) && !r.iter().any(|b| writes.contains(b))
+    let levels = all[from].level..=all[to].level;
+    let mut between = all
+        .iter()
+        .enumerate()
+        .filter(|(i, l)| *i != to && !parts.contains(i) && levels.contains(&l.level));
+    between.all(|(_, l)| {
+        !l.writes().iter().any(|b| reads.contains(b))
+            && !l.reads().iter().any(|b| writes.contains(b))
     })
 }
 
 /// One launch of an attention and what comes before it, if its blocks can run that.
 fn fused(
-    program: &Program,
+    buffers: &[Buffer],
     all: &[Leveled],
     at: usize,
     queries: BufferId,
     parts: &[usize],
 ) -> Option<Launch> {
-    let launch = &all[at].1;
+    let launch = &all[at].launch;
     let Kernel::Attention(k) = &launch.kernel else {
         return None;
     };
-    let mut args = Args::default();
-    let members = parts.iter().map(|i| &all[*i].1).chain([launch]);
+    let mut args = Sources::default();
+    let members = parts.iter().map(|i| &all[*i].launch).chain([launch]);
     for (source, dtype) in members
         .clone()
         .flat_map(|l| l.args.iter().zip(l.kernel.args()))
@@ -128,10 +128,10 @@ fn fused(
         Some(source) => args.find(source),
         None => None,
     };
-    let with_own = [&args.dtypes[..], &[program.buffer(queries).dtype]].concat();
+    let with_own = [&args.dtypes[..], &[buffers.get(queries.0 as usize)?.dtype]].concat();
     let rows = parts.iter().map(|i| {
-        let part = &all[*i].1;
-        let (space, body) = rows_of(&part.kernel)?;
+        let part = &all[*i].launch;
+        let (space, body) = fusible::rows_of(&part.kernel)?;
         Some(Row {
             space,
             args: with_own.clone(),
@@ -155,7 +155,7 @@ fn fused(
     };
     let labels: Vec<&str> = members.map(|l| l.label.as_str()).collect();
     let label = labels.join("+");
-    let fits = ptx::runs_before(&attention);
+    let fits = fusible::runs_before(&attention);
     let kernel = Kernel::Attention(attention);
     (fits && kernel.check().is_ok()).then(|| Launch {
         label,
@@ -163,24 +163,6 @@ fn fused(
         args: args.sources,
         in_place: Vec::new(),
     })
-}
-
-/// The space and body of a row kernel, or of a move of floats as one.
-fn rows_of(kernel: &Kernel) -> Option<(Vec<trt_kernel::Dim>, Body)> {
-    match kernel {
-        Kernel::Row(row) => Some((row.space.clone(), row.body.clone())),
-        Kernel::Move(copy) if copy.dtype.is_float() => {
-            let mut b = trt_kernel::BodyBuilder::new();
-            let x = b.load(Arg(0), copy.src.clone());
-            b.store(Arg(1), copy.dst.clone(), x);
-            Some((copy.space.clone(), b.finish()))
-        }
-        Kernel::Move(_)
-        | Kernel::Matmul(_)
-        | Kernel::Attention(_)
-        | Kernel::Gather(_)
-        | Kernel::Group(_) => None,
-    }
 }
 
 /// A body with other numbers of arguments.
@@ -198,12 +180,12 @@ fn renumbered(body: &Body, number: impl Fn(Arg) -> Option<Arg>) -> Option<Body> 
 
 /// Arguments of one launch, each source once.
 #[derive(Default)]
-struct Args {
+struct Sources {
     sources: Vec<Source>,
     dtypes: Vec<DType>,
 }
 
-impl Args {
+impl Sources {
     fn find(&self, source: &Source) -> Option<Arg> {
         let at = self.sources.iter().position(|s| s == source)?;
         Some(Arg(at as u16))

@@ -1,10 +1,7 @@
 //! How many threads share a row with reductions, and what they keep between passes.
 
-use super::access;
-use super::fold::Team;
-use super::lanes::fixed_along_lanes;
-use super::space;
 use super::stages::Stages;
+use super::widths::{self, accesses, fixed_along_lanes};
 use crate::{Dim, Row};
 
 /// Threads of a block of several rows.
@@ -20,10 +17,11 @@ const AGAIN: Passes = Passes::Again { unroll: UNROLL };
 
 /// How the work of a row is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(crate) struct RowPlan {
     /// Columns of a chunk.
     pub lanes: usize,
-    pub team: Team,
+    /// Threads of a row: a power of two up to 32, or a multiple of 32, which are all of the block.
+    pub threads: u32,
     /// Rows of a block.
     pub rows: u32,
     pub passes: Passes,
@@ -31,25 +29,25 @@ pub(super) struct Plan {
 
 /// What becomes of registers between passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Passes {
+pub(crate) enum Passes {
     /// Each thread has this many chunks at most and keeps their registers.
     Keep { chunks: usize },
     /// Each pass loops over its chunks, so many at once while there are.
     Again { unroll: usize },
 }
 
-impl Plan {
+impl RowPlan {
     /// The plan for a row kernel whose columns are its last axis.
-    pub fn new(row: &Row, stages: &Stages) -> Plan {
+    pub fn new(row: &Row, stages: &Stages) -> RowPlan {
         let (columns, outer) = match row.space.split_last() {
             Some((columns, outer)) => (columns.clone(), outer),
             None => (Dim::from(1), &[][..]),
         };
         let loads = || {
-            let views = space::accesses(&row.body, &row.args);
+            let views = accesses(&row.body, &row.args);
             views.filter(|(v, _)| !fixed_along_lanes(v))
         };
-        let lanes = access::lanes(&columns, loads());
+        let lanes = widths::lanes(&columns, loads());
         let rows = Dim::product(outer).constant_size();
         // Rows that lie beside each other, with columns far apart: a thread for each row.
         let across = loads().any(|(v, _)| {
@@ -59,15 +57,15 @@ impl Plan {
         let (threads, passes) = match columns.constant_size() {
             Some(c) if c > 0 && c <= lanes => (1, Passes::Keep { chunks: 1 }),
             _ if across => (1, AGAIN),
-            Some(c) if c > 0 => Plan::row(c.div_ceil(lanes), lanes * stages.carried.max(1)),
+            Some(c) if c > 0 => RowPlan::row(c.div_ceil(lanes), lanes * stages.carried.max(1)),
             _ => (128, AGAIN),
         };
         // A team of several warps has the block to itself.
         let fit = if threads <= 32 { BLOCK / threads } else { 1 };
         let few = rows.map_or(fit, |r| (r.max(1) as u32).next_power_of_two());
-        Plan {
+        RowPlan {
             lanes,
-            team: Team { threads },
+            threads,
             rows: fit.min(few.max(32 / threads.min(32))),
             passes,
         }
@@ -75,17 +73,17 @@ impl Plan {
 
     /// The plan where all `threads` threads of a block compute all rows together, and `carry`
     /// registers of each may carry values from pass to pass.
-    pub fn within(row: &Row, stages: &Stages, threads: u32, carry: usize) -> Plan {
+    pub fn within(row: &Row, stages: &Stages, threads: u32, carry: usize) -> RowPlan {
         let columns = row.space.last().cloned().unwrap_or(Dim::from(1));
-        let views = space::accesses(&row.body, &row.args);
-        let lanes = access::lanes(&columns, views.filter(|(v, _)| !fixed_along_lanes(v)));
+        let views = accesses(&row.body, &row.args);
+        let lanes = widths::lanes(&columns, views.filter(|(v, _)| !fixed_along_lanes(v)));
         let size = |d: &Dim| d.constant_size().unwrap_or(0);
         let rows: usize = row.space.iter().rev().skip(1).map(size).product();
         let chunks = (size(&columns) / lanes).div_ceil(threads as usize);
         let cost = rows * chunks * lanes * stages.carried.max(1);
-        Plan {
+        RowPlan {
             lanes,
-            team: Team { threads },
+            threads,
             rows: 1,
             passes: match cost <= carry {
                 true => Passes::Keep { chunks },
@@ -118,18 +116,18 @@ impl Plan {
 
     /// Threads of a block.
     pub fn block(&self) -> u32 {
-        self.team.threads * self.rows
+        self.threads * self.rows
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ptx::stages::Loads;
+    use crate::launch::stages::Loads;
     use crate::{Arg, BodyBuilder, DType, Inst, Reduce, Var, View};
 
     /// A plan for the sum of each row.
-    fn sums(rows: impl Into<Dim>, columns: impl Into<Dim>, strides: Option<[i64; 2]>) -> Plan {
+    fn sums(rows: impl Into<Dim>, columns: impl Into<Dim>, strides: Option<[i64; 2]>) -> RowPlan {
         let space = vec![rows.into(), columns.into()];
         let mut view = View::contiguous(&space);
         if let Some(s) = strides {
@@ -147,13 +145,13 @@ mod tests {
             body: b.finish(),
         };
         let types = row.body.types(&row.args).unwrap();
-        Plan::new(&row, &Stages::new(&row.body, 2, &types, Loads::Late))
+        RowPlan::new(&row, &Stages::new(&row.body, 2, &types, Loads::Late))
     }
 
-    fn plan(lanes: usize, threads: u32, rows: u32, passes: Passes) -> Plan {
-        Plan {
+    fn plan(lanes: usize, threads: u32, rows: u32, passes: Passes) -> RowPlan {
+        RowPlan {
             lanes,
-            team: Team { threads },
+            threads,
             rows,
             passes,
         }

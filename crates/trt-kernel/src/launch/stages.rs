@@ -5,12 +5,12 @@
 //! kept registers runs what no earlier pass ran (`fresh`), one that kept nothing runs all that
 //! its folds or stores need (`again`).
 
-use super::lanes::fixed_along_lanes;
+use super::widths::fixed_along_lanes;
 use crate::{Body, Inst, Reduce, Reg, Ty};
 
 /// One pass.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stage {
+pub(crate) struct Stage {
     /// Runs once a row, before the pass.
     pub row: Vec<usize>,
     /// Runs in each column whose registers were kept.
@@ -23,7 +23,7 @@ pub(super) struct Stage {
 
 /// When kept registers are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Loads {
+pub(crate) enum Loads {
     /// All in the first pass, so that no fold waits for one after another.
     First,
     /// In the pass that needs them.
@@ -32,7 +32,7 @@ pub(super) enum Loads {
 
 /// All passes and what follows the last.
 #[derive(Clone, Debug)]
-pub(super) struct Stages {
+pub(crate) struct Stages {
     pub list: Vec<Stage>,
     /// Stores to an element for each column.
     pub stores: Vec<usize>,

@@ -13,14 +13,14 @@
 //! launch.
 
 use super::read::{Read, Space, VALUES, read_row};
-use super::{Block, KEYS, tiles};
-use crate::Inst;
-use crate::ptx::access;
+use super::{DecodeBlock, KEYS, tiles};
+use crate::fusible::HeadRow;
 use crate::ptx::asm::{Asm, Class, Int, R};
-use crate::ptx::attention::before::Stored;
 use crate::ptx::attention::frame::Keys;
 use crate::ptx::attention::{int, mem};
 use crate::ptx::lanes::{Lanes, Point};
+use crate::ptx::{access, space};
+use crate::{Dim, Inst};
 
 /// What a block computes first, and where it puts that.
 pub(super) struct First<'a> {
@@ -39,7 +39,7 @@ pub(super) struct First<'a> {
 
 /// What each thread takes of a row kernel: some points, or none.
 struct Piece<'a> {
-    stored: &'a Stored<'a>,
+    stored: &'a HeadRow<'a>,
     lanes: Lanes<'a>,
     lanes_at_once: usize,
     at: Vec<Int>,
@@ -52,7 +52,7 @@ struct Piece<'a> {
 
 /// The work of one row kernel.
 struct Job<'a> {
-    stored: &'a Stored<'a>,
+    stored: &'a HeadRow<'a>,
     /// The first head, and how many.
     head: Int,
     heads: usize,
@@ -64,8 +64,15 @@ struct Job<'a> {
 impl Job<'_> {
     /// Threads that it takes.
     fn units(&self, lanes: usize) -> usize {
-        self.heads * (self.stored.columns / lanes.min(self.stored.widest))
+        self.heads * (self.stored.columns / lanes.min(widest(self.stored)))
     }
+}
+
+/// How many points of a row a thread may take at once.
+fn widest(stored: &HeadRow) -> usize {
+    let row = stored.row;
+    let accesses = space::accesses(&row.body, &row.args);
+    access::lanes(&Dim::from(stored.columns), accesses)
 }
 
 /// Bytes from a row of queries to the next, so that rows lie in different banks.
@@ -75,12 +82,12 @@ fn pitch(dim: usize) -> usize {
 
 impl<'a> First<'a> {
     /// Makes addresses; touches no memory.
-    pub fn begin(asm: &mut Asm, block: &Block<'a>) -> Option<First<'a>> {
+    pub fn begin(asm: &mut Asm, block: &DecodeBlock<'a>) -> Option<First<'a>> {
         let f = block.f;
         let (k, before) = (f.plan.k, f.plan.before.as_ref()?);
         let rows = (8 * tiles(f.plan)).min(f.plan.group());
         let queries = mem::array(asm, rows * pitch(k.head_dim));
-        let room = |asm: &mut Asm, stored: &Option<Stored>, dim: usize| {
+        let room = |asm: &mut Asm, stored: &Option<HeadRow>, dim: usize| {
             (stored.is_some()).then(|| mem::array(asm, 2 * dim))
         };
         let key = room(asm, &before.key, k.head_dim);
@@ -143,7 +150,7 @@ impl<'a> First<'a> {
     }
 
     /// Computes and stores; then all threads may read it.
-    pub fn run(&mut self, asm: &mut Asm, block: &Block) {
+    pub fn run(&mut self, asm: &mut Asm, block: &DecodeBlock) {
         let writes = self.writes;
         for piece in &mut self.pieces {
             asm.when(piece.takes, true, |asm| piece.run(asm, block, writes));
@@ -158,7 +165,7 @@ impl<'a> First<'a> {
     }
 
     /// Reads a lane's part of the rows' queries.
-    pub fn read_queries(&self, asm: &mut Asm, block: &Block, to: &Read) {
+    pub fn read_queries(&self, asm: &mut Asm, block: &DecodeBlock, to: &Read) {
         let dim = block.f.plan.k.head_dim;
         for (i, to) in to.iter().enumerate().take(tiles(block.f.plan)) {
             let row = int::add(asm, block.g, Int::Imm(8 * i as i64));
@@ -171,7 +178,7 @@ impl<'a> First<'a> {
     }
 
     /// Puts the last key where it is one of a step's from `key` on.
-    pub fn last_key(&self, asm: &mut Asm, block: &Block, key: R, to: &Read) {
+    pub fn last_key(&self, asm: &mut Asm, block: &DecodeBlock, key: R, to: &Read) {
         let Some(base) = self.key else { return };
         let dim = block.f.plan.k.head_dim;
         self.where_last(asm, key, |asm, place| {
@@ -185,7 +192,7 @@ impl<'a> First<'a> {
     }
 
     /// Puts the last value where it is one of a step's from `key` on.
-    pub fn last_value(&self, asm: &mut Asm, block: &Block, key: R, to: &Read) {
+    pub fn last_value(&self, asm: &mut Asm, block: &DecodeBlock, key: R, to: &Read) {
         let Some(base) = self.value else { return };
         let dim = block.f.plan.k.value_dim;
         self.where_last(asm, key, |asm, place| {
@@ -208,7 +215,7 @@ impl<'a> First<'a> {
 }
 
 /// Gives threads to jobs: as few points to each as lets all run at once.
-fn pieces<'a>(asm: &mut Asm, block: &Block<'a>, jobs: &[Job<'a>], own: R) -> Vec<Piece<'a>> {
+fn pieces<'a>(asm: &mut Asm, block: &DecodeBlock<'a>, jobs: &[Job<'a>], own: R) -> Vec<Piece<'a>> {
     let threads = 32 * block.warps;
     let needed = |lanes: usize| {
         let each = jobs.iter().map(|j| j.units(lanes).next_multiple_of(32));
@@ -235,13 +242,13 @@ impl<'a> Job<'a> {
     fn piece(
         &self,
         asm: &mut Asm,
-        block: &Block<'a>,
+        block: &DecodeBlock<'a>,
         (unit, units): (Int, usize),
         lanes: usize,
         own: R,
     ) -> Piece<'a> {
         let stored = self.stored;
-        let lanes = lanes.min(stored.widest);
+        let lanes = lanes.min(widest(stored));
         let chunks = Int::Imm((stored.columns / lanes) as i64);
         let mut takes = asm.op("setp.lt.u32", Class::Pred, &[&unit, &units]);
         if self.kept {
@@ -293,7 +300,7 @@ impl<'a> Job<'a> {
 }
 
 impl Piece<'_> {
-    fn run(&mut self, asm: &mut Asm, block: &Block, writes: R) {
+    fn run(&mut self, asm: &mut Asm, block: &DecodeBlock, writes: R) {
         let body = &self.stored.row.body;
         for (i, inst) in body.insts.iter().enumerate() {
             let point = point(&self.at, self.lanes_at_once);

@@ -3,8 +3,8 @@
 //! The recorder holds every tensor of the trace, and lets them go newest first. A tensor's
 //! operands are older, so none is freed recursively however long the chain of calls is.
 
+use super::tensor::Tensor;
 use crate::graph::Op;
-use crate::mirror::Tensor;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 

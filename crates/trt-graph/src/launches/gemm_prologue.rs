@@ -1,4 +1,4 @@
-//! Row kernels that products of few rows compute for themselves.
+//! GEMM prologue: row kernels that products of few rows compute for themselves.
 //!
 //! In a decode step a norm is one short row, and a launch for it costs more than computing it
 //! again in each product that reads it. So a row kernel whose one result is nothing but the left
@@ -10,39 +10,36 @@
 //! while it is read. Lifetimes in the arena follow from the arguments of launches. The buffer of
 //! the result stays declared, and takes no memory since no launch uses it.
 
-use super::KernelNote;
-use super::side::touched;
-use crate::program::{BufferId, BufferKind, Launch, Program, Source};
-use trt_kernel::{Arg, Body, DType, Dim, Encoding, Inst, Kernel, Left, Matmul, View, ptx};
-
-/// A launch with its level.
-pub(super) type Leveled = (usize, Launch, KernelNote);
+use super::leveled::Leveled;
+use crate::program::{Buffer, BufferId, BufferKind, Launch, Source};
+use trt_kernel::{Arg, Body, DType, Dim, Encoding, Inst, Kernel, Left, Matmul, View, fusible};
 
 /// Fuses what can be; `all` is in the order of levels.
-pub(super) fn fuse(program: &Program, all: &mut Vec<Leveled>) {
+pub(super) fn run(buffers: &[Buffer], mut all: Vec<Leveled>) -> Vec<Leveled> {
     let mut gone = vec![false; all.len()];
     for at in 0..all.len() {
-        let Some(rows) = Rows::of(program, &all[at].1) else {
+        let Some(rows) = LeftRows::of(buffers, &all[at].launch) else {
             continue;
         };
-        let Some(fused) = rows.into_users(all, at) else {
+        let Some(fused) = rows.into_users(&all, at) else {
             continue;
         };
-        let (label, ops) = (all[at].1.label.clone(), all[at].2.ops.clone());
+        let (label, ops) = (all[at].launch.label.clone(), all[at].ops.clone());
         for (user, launch) in fused {
-            let note = &mut all[user].2;
-            note.ops = ops.iter().chain(&note.ops).cloned().collect();
+            let user = &mut all[user];
+            user.ops = ops.iter().chain(&user.ops).cloned().collect();
             let label = format!("{label}+{}", launch.label);
-            all[user].1 = Launch { label, ..launch };
+            user.launch = Launch { label, ..launch };
         }
         gone[at] = true;
     }
     let mut gone = gone.into_iter();
     all.retain(|_| !gone.next().unwrap_or(false));
+    all
 }
 
 /// A row kernel that stores one result, row-major.
-struct Rows<'a> {
+struct LeftRows {
     space: Vec<Dim>,
     body: Body,
     dtypes: Vec<DType>,
@@ -50,11 +47,12 @@ struct Rows<'a> {
     /// The axis of more than one row, if there is one.
     axis: Option<usize>,
     stored: BufferId,
-    program: &'a Program,
+    /// What is stored is rounded to this.
+    rounded: DType,
 }
 
-impl<'a> Rows<'a> {
-    fn of(program: &'a Program, launch: &Launch) -> Option<Rows<'a>> {
+impl LeftRows {
+    fn of(buffers: &[Buffer], launch: &Launch) -> Option<LeftRows> {
         let Kernel::Row(row) = &launch.kernel else {
             return None;
         };
@@ -74,43 +72,41 @@ impl<'a> Rows<'a> {
         let plain = view.offset.is(0)
             && view.strides.last()?.is(1)
             && axis.is_none_or(|a| view.strides[a] == *columns);
+        let result = buffers.get(stored.0 as usize)?;
         // One argument of the rows takes the place of the left operand.
         let reads = row.args.len() > 1;
         let only = reads
-            && program.buffer(stored).kind == BufferKind::Temp
+            && result.kind == BufferKind::Temp
             && row.args[arg.0 as usize].is_float()
             && !row
                 .body
                 .insts
                 .iter()
                 .any(|i| matches!(i, Inst::Load(a, _) if a == arg));
-        (plain && only).then(|| Rows {
+        (plain && only).then(|| LeftRows {
             space: row.space.clone(),
             body: row.body.clone(),
             dtypes: row.args.clone(),
             args: launch.args.clone(),
             axis,
             stored,
-            program,
+            rounded: result.dtype,
         })
     }
 
     /// The launches that take the place of the users, if all of them can compute the rows.
     fn into_users(self, all: &[Leveled], at: usize) -> Option<Vec<(usize, Launch)>> {
         let result = Source::Buffer(self.stored);
-        let uses =
-            |(i, (_, launch, _)): &(usize, &Leveled)| *i != at && launch.args.contains(&result);
-        let users: Vec<(usize, &Leveled)> = all.iter().enumerate().filter(uses).collect();
-        let fused = users.iter().map(|(i, (_, l, _))| Some((*i, self.user(l)?)));
+        let numbered = || all.iter().enumerate().filter(|(i, _)| *i != at);
+        let users = numbered().filter(|(_, l)| l.launch.args.contains(&result));
+        let users: Vec<(usize, &Leveled)> = users.collect();
+        let fused = users.iter().map(|(i, l)| Some((*i, self.user(&l.launch)?)));
         let fused: Vec<(usize, Launch)> = fused.collect::<Option<_>>()?;
         // Launches of one level may come in any order.
-        let (first, last) = (all[at].0, users.last()?.1.0);
+        let levels = all[at].level..=users.last()?.1.level;
         let read: Vec<BufferId> = self.read().collect();
-        let mut between = all
-            .iter()
-            .enumerate()
-            .filter(|(i, (level, ..))| *i != at && (first..=last).contains(level));
-        let kept = between.all(|(_, (_, l, _))| touched(l).1.iter().all(|b| !read.contains(b)));
+        let mut between = numbered().filter(|(_, l)| levels.contains(&l.level));
+        let kept = between.all(|(_, l)| l.writes().iter().all(|b| !read.contains(b)));
         kept.then_some(fused)
     }
 
@@ -147,7 +143,7 @@ impl<'a> Rows<'a> {
             && a.view.offset.is(0)
             && strides[2].is(1)
             && (rows.is(1) || strides[1] == *columns);
-        (same && product.ranged && ptx::computes_left(product))
+        (same && product.ranged && fusible::computes_left(product))
             .then(|| self.fused(launch, product, a.arg))
     }
 
@@ -176,7 +172,7 @@ impl<'a> Rows<'a> {
         let in_place = launch.in_place.iter();
         let in_place = in_place.filter(|(_, r)| !read.contains(r)).copied();
         let left = Left::Computed {
-            dtype: self.program.buffer(self.stored).dtype,
+            dtype: self.rounded,
             body: self.left(&numbers),
         };
         Launch {

@@ -1,0 +1,193 @@
+//! Walks a graph in order and makes a launch of every root.
+
+use super::access::Index;
+use super::emit::Stop;
+use super::group::{Groups, Role};
+use super::place::{Place, row_major};
+use super::writer::{Fault, Writer};
+use super::{copies, kernels};
+use crate::Error;
+use crate::graph::{Graph, NodeId, Op};
+use crate::program::{BufferKind, Program, Source};
+use trt_kernel::{Dim, Kernel, Row};
+
+/// The program, or the node that has to be stored for there to be one.
+pub(super) enum Outcome {
+    /// The program, and the ops that each launch computes.
+    Done(Box<Program>, Vec<Vec<String>>),
+    /// What to store, and why.
+    Store(NodeId, &'static str),
+}
+
+pub(super) fn write(graph: &Graph, groups: &Groups) -> Result<Outcome, Error> {
+    let mut writer = Writer::new(graph, groups);
+    match writer.run() {
+        Ok(()) => Ok(Outcome::Done(Box::new(writer.program), writer.ops)),
+        Err(Fault::Stop(Stop(node, why))) => Ok(Outcome::Store(node, why)),
+        Err(Fault::Error(e)) => Err(e),
+    }
+}
+
+impl Writer<'_> {
+    fn run(&mut self) -> Result<(), Fault> {
+        self.declare();
+        for id in self.graph.ids() {
+            match self.groups.roles[id.index()] {
+                Role::Leaf => self.leaf(id),
+                Role::Root => self.root(id)?,
+                Role::View | Role::Inside(_) | Role::Anywhere => {}
+            }
+        }
+        self.finish()
+    }
+
+    fn root(&mut self, id: NodeId) -> Result<(), Fault> {
+        let node = self.graph.node(id).clone();
+        match &node.op {
+            Op::Append(axis) => {
+                let new = node.inputs[1];
+                let target = self.append_target(id, *axis);
+                self.copy_unless_there(new, target)?;
+                let Op::State(state) = self.graph.node(node.inputs[0]).op else {
+                    unreachable!("verify: append starts with a state")
+                };
+                self.places.stored[id.index()] = Some(self.state_place(state as usize));
+            }
+            Op::Cat(axis) => {
+                // Parts may repeat, so each is placed by its position.
+                self.cat_target(id, *axis, node.inputs[0]);
+                let whole = self.cats[&id].clone();
+                let mut start = Dim::from(0);
+                for part in &node.inputs {
+                    self.copy_unless_there(*part, whole.part(*axis, &start))?;
+                    start = &start + &self.graph.node(*part).shape[*axis];
+                }
+                self.places.stored[id.index()] = Some(whole);
+            }
+            op if op.is_view() => {
+                let input = node.inputs[0];
+                let target = self.temp(node.dtype, &node.shape);
+                let source = self.places.of(input)?;
+                let from = self.graph.node(input).shape.clone();
+                match source.viewed(op, &from, &node.shape) {
+                    Some(seen) => self.copy(seen, target.clone(), &node.shape),
+                    // Only a reshape has no strides: the elements are copied in their own order.
+                    None => {
+                        let flat = Place {
+                            strides: row_major(&from),
+                            ..target.clone()
+                        };
+                        self.copy(source, flat, &from);
+                    }
+                }
+                self.places.stored[id.index()] = Some(target);
+            }
+            Op::Pad(margins) => {
+                let input = node.inputs[0];
+                let (whole, inside) = self.pad_target(id, margins)?;
+                self.copy_unless_there(input, inside)?;
+                self.places.stored[id.index()] = Some(whole);
+            }
+            Op::Matmul => self.matmul(id, id)?,
+            Op::IndexSelect => kernels::gather(self, id)?,
+            Op::Rope => kernels::rope(self, id)?,
+            Op::Attention(op) => kernels::attention(self, id, op)?,
+            _ => match self.groups.anchors.get(&id) {
+                Some(anchor) => self.matmul(id, *anchor)?,
+                None => self.row(id)?,
+            },
+        }
+        Ok(())
+    }
+
+    fn copy_unless_there(&mut self, part: NodeId, target: Place) -> Result<(), Fault> {
+        if self.places.stored[part.index()].as_ref() == Some(&target) {
+            return Ok(());
+        }
+        let source = self.places.of(part)?;
+        let shape = self.graph.node(part).shape.clone();
+        if !source.is_same(&target, &shape) {
+            self.copy(source, target, &shape);
+        }
+        Ok(())
+    }
+
+    /// A copy of a tensor of some shape between two places of one dtype.
+    fn copy(&mut self, source: Place, target: Place, shape: &[Dim]) {
+        let (kernel, args) = copies::between(&source, &target, shape);
+        self.launch(kernel, args, vec!["copy".into()]);
+    }
+
+    /// A row kernel for a root of scalar ops and reductions.
+    fn row(&mut self, id: NodeId) -> Result<(), Fault> {
+        let target = self.destination(id)?;
+        let shape = self.graph.node(id).shape.clone();
+        let mut space = self.groups.space(self.graph, id);
+        let reduced = matches!(self.graph.node(id).op, Op::Reduce(..));
+        if space.is_empty() {
+            space.push(Dim::from(1));
+        }
+        let last = shape.len().saturating_sub(1);
+        let access = (0..shape.len()).map(|i| {
+            if reduced && i == last {
+                Index::default()
+            } else {
+                Index::axis(i)
+            }
+        });
+        let access = access.collect();
+        let mut e = self.emitter(id, space.clone());
+        let value = e.emit(id, &access)?;
+        e.store(&target, &access, value);
+        let (args, ops) = (e.args, e.ops);
+        let kernel = Kernel::Row(Row {
+            space,
+            args: args.dtypes.clone(),
+            body: e.body.finish(),
+        });
+        self.places.stored[id.index()] = Some(target);
+        self.launch(kernel, args, ops);
+        Ok(())
+    }
+
+    fn matmul(&mut self, root: NodeId, product: NodeId) -> Result<(), Fault> {
+        let target = self.destination(root)?;
+        let (kernel, args, ops) = kernels::matmul(self, root, product, &target)?;
+        self.places.stored[root.index()] = Some(target);
+        self.launch(kernel, args, ops);
+        Ok(())
+    }
+
+    /// Outputs and states that are not yet where they belong.
+    fn finish(&mut self) -> Result<(), Fault> {
+        for (i, output) in self.graph.outputs.clone().into_iter().enumerate() {
+            let node = self.graph.node(output);
+            let target =
+                Place::contiguous(self.find(&BufferKind::Output(i)), node.dtype, &node.shape);
+            self.copy_unless_there(output, target)?;
+        }
+        for (i, state) in self.graph.states.iter().enumerate() {
+            let target = self.state_place(i);
+            let source = self.places.of(state.update)?;
+            if source == target {
+                continue;
+            }
+            let shape = self.graph.node(state.update).shape.clone();
+            if shape != state.shape {
+                let what = "it changes its shape other than by appending along one axis".into();
+                return Err(Error::State { state: i, what }.into());
+            }
+            if let Source::Buffer(b) = source.source
+                && matches!(self.program.buffer(b).kind, BufferKind::State(_))
+            {
+                let what =
+                    "its next value is a state rearranged or another state, which this version \
+                            cannot move"
+                        .into();
+                return Err(Error::State { state: i, what }.into());
+            }
+            self.copy(source, target, &shape);
+        }
+        Ok(())
+    }
+}
