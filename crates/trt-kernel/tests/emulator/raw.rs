@@ -22,7 +22,7 @@ pub fn run(
         scratch: Dim::from(0),
         limits: Vec::new(),
     };
-    let launch = Launch {
+    let launch = EntryLaunch {
         entry: entry.into(),
         when: Vec::new(),
         grid: [blocks, 1, 1].map(Extent::Fixed),
