@@ -45,47 +45,29 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
+#![warn(
+    clippy::missing_errors_doc,
+    clippy::too_many_lines,
+    clippy::too_many_arguments
+)]
 
-mod allocation;
+// Arrows go one way, between the folders (compile -> budget -> run -> report, error) and between files.
 mod budget;
-mod calibrate;
-mod call;
-mod compiler;
-mod contents;
-mod device_budget;
-mod engine;
+mod compile;
 mod error;
-mod guard;
-mod integers;
-mod limits;
-mod logits;
-mod memory;
-mod neighbours;
-mod planning;
-mod predict;
-mod pressure;
-mod ready;
-mod recorded;
 mod report;
-mod saved;
-mod seat;
-mod session;
-mod source;
-mod states;
-mod tensors;
+mod run;
 
-pub use allocation::ResourceAllocation;
-pub use compiler::Compiler;
-pub use device_budget::{DeviceBudget, DeviceShares, EngineShare, Priority};
-pub use engine::Engine;
-pub use error::Error;
-pub use guard::WeightStreaming;
-pub use limits::CompileLimits;
-pub use pressure::{Pressure, Shrink};
-pub use report::{ClassReport, CompileReport, MemoryReport};
-pub use saved::SavedError;
-pub use session::Session;
-pub use tensors::FromTensors;
+pub use budget::allocation::ResourceAllocation;
+pub use budget::device_budget::{DeviceBudget, DeviceShares, EngineShare, Priority};
+pub use budget::guard::WeightStreaming;
+pub use compile::compiler::Compiler;
+pub use compile::limits::CompileLimits;
+pub use compile::tensors::FromTensors;
+pub use error::{Error, SavedError};
+pub use report::{ClassReport, CompileReport, MemoryReport, Pressure, Shrink};
+pub use run::engine::Engine;
+pub use run::session::Session;
 pub use trt_alloc::{Allocation, Shared};
 pub use trt_device::trim_host_memory;
 pub use trt_graph::{Class, Profile};

@@ -1,6 +1,5 @@
 //! What an engine says of itself, as data that serialises.
 
-use crate::pressure::Pressure;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use trt_graph::{Class, Graph, Report};
@@ -76,6 +75,24 @@ impl ClassReport {
         self.launches = launches.map(|k| (k.kind.to_string(), k.ops)).collect();
         self.stored = notes.stored;
     }
+}
+
+/// How an engine gave way to others on its device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// How often memory was refused and resident weights made room.
+    pub shrinks: u64,
+    /// The last time.
+    pub last: Option<Shrink>,
+}
+
+/// A budget that became smaller because the device had no memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shrink {
+    /// Bytes of weights on the device before.
+    pub from: u64,
+    /// Bytes of weights on the device after.
+    pub to: u64,
 }
 
 /// What an engine holds on its device, in bytes.

@@ -18,6 +18,18 @@ struct Refused {
     restored: bool,
 }
 
+/// What growing back comes to.
+enum Regrowth {
+    /// The budget in force is what was asked for.
+    None(Applied),
+    /// As much of `most` as there is memory for, but no less than `least`.
+    To {
+        most: u64,
+        least: u64,
+        granted: Granted,
+    },
+}
+
 impl From<Error> for Refused {
     fn from(error: Error) -> Refused {
         let restored = true;
@@ -87,18 +99,49 @@ impl Streamer {
     /// If the pool or the device refuses what it seemed to have; with no budget in force, if there is no
     /// memory for the floor.
     pub fn regrow(&mut self, free: u64) -> Result<Applied, Error> {
+        match self.regrowth(free)? {
+            Regrowth::None(now) => Ok(now),
+            Regrowth::To {
+                most,
+                least,
+                granted,
+            } => {
+                let bytes = self.settle(most, least)?;
+                Ok(self.note(bytes, why(bytes, granted)))
+            }
+        }
+    }
+
+    /// Whether [`Streamer::regrow`] would move weights, as [`Streamer::would_move`].
+    ///
+    /// # Errors
+    /// If there is no budget that could be asked for.
+    pub fn would_regrow(&self, free: u64) -> Result<bool, Error> {
+        Ok(match self.regrowth(free)? {
+            Regrowth::None(_) => false,
+            Regrowth::To { most, .. } => {
+                self.applied.is_none() || self.layout.split(most) != self.split
+            }
+        })
+    }
+
+    fn regrowth(&self, free: u64) -> Result<Regrowth, Error> {
         let limits = self.layout.limits();
         let granted = match self.requested.grant(free, &limits) {
             Ok(granted) => granted,
             Err(_) => Request::Minimum.grant(free, &limits)?,
         };
         let least = match self.applied {
-            Some(now) if now.applied >= granted.bytes => return Ok(now),
+            Some(now) if now.applied >= granted.bytes => return Ok(Regrowth::None(now)),
             Some(now) => now.applied,
             None => limits.floor(),
         };
-        let bytes = self.settle(granted.bytes.min(free.max(least)), least)?;
-        Ok(self.note(bytes, why(bytes, granted)))
+        let most = granted.bytes.min(free.max(least));
+        Ok(Regrowth::To {
+            most,
+            least,
+            granted,
+        })
     }
 
     /// Goes back to a budget that was in force, or as near to it from the present one as the device

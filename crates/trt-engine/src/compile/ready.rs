@@ -1,0 +1,206 @@
+//! A program made ready for one device: weights found, then kernels loaded, arena laid out.
+//!
+//! Programs that were just lowered and programs that were read from a file come through here
+//! alike, after both were verified. Between the two steps is what needs no device to be known, such
+//! as whether the device's limit can be kept.
+
+use crate::error::Error;
+use crate::report::ClassReport;
+use crate::run::arena::{ArenaShape, is_written};
+use crate::run::program::{ArgUse, Compiled};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use trt_device::Device;
+use trt_graph::Class;
+use trt_graph::program::{Program, Source as ArgSource};
+use trt_kernel::{Arg, Dim, Interval, Role, Var};
+use trt_stream::{TensorId, WeightId, Weights};
+
+/// Pinned weights larger than this are mentioned in the report.
+const LARGE_PINNED: usize = 8 << 20;
+
+/// A program and what is known of it without a device.
+pub(crate) struct Lowered {
+    pub class: Class,
+    pub program: Program,
+    /// Offsets in the arena that were planned before, if any.
+    pub offsets: Option<Vec<u64>>,
+}
+
+/// A lowered program whose weights are there.
+pub(crate) struct Found {
+    lowered: Lowered,
+    /// The tensor of each of its parameters.
+    tensors: Vec<TensorId>,
+}
+
+/// A program that is made ready, or is ready.
+pub(crate) trait HasProgram {
+    fn program(&self) -> &Program;
+}
+
+impl HasProgram for Found {
+    fn program(&self) -> &Program {
+        &self.lowered.program
+    }
+}
+
+impl HasProgram for Compiled {
+    fn program(&self) -> &Program {
+        &self.program
+    }
+}
+
+/// Bytes of the kernels' code on the device, at most; what programs share counts once.
+pub(crate) fn code_bytes(programs: &[Compiled]) -> u64 {
+    let executables = programs.iter().flat_map(|p| &p.executables);
+    let pieces: HashMap<usize, u64> = executables.flat_map(|e| e.code()).collect();
+    pieces.values().sum()
+}
+
+/// Finds the weights of a program.
+pub(crate) fn find(lowered: Lowered, weights: &Weights) -> Result<Found, Error> {
+    let find = |w: &trt_graph::program::Weight| {
+        let dtype = w.encoding.dtype();
+        weights.require(&w.name, &w.shape, Some(dtype))
+    };
+    let found = lowered.program.weights.iter().map(find);
+    let tensors = found.collect::<Result<Vec<_>, _>>()?;
+    Ok(Found { lowered, tensors })
+}
+
+impl Found {
+    /// The tensor of each parameter of the program.
+    pub fn tensors(&self) -> &[TensorId] {
+        &self.tensors
+    }
+
+    /// Bytes that the arena of the largest call cannot be smaller than, whatever working memory the
+    /// kernels turn out to need.
+    pub fn least_arena(&self) -> u64 {
+        let Lowered { class, program, .. } = &self.lowered;
+        ArenaShape::new(program, &[], &class.name).largest_live()
+    }
+}
+
+/// Makes a program ready whose parameters are these weights; what the device decides is noted in
+/// `report`.
+pub(crate) fn ready(
+    found: Found,
+    weights: Vec<WeightId>,
+    device: &dyn Device,
+    report: &mut ClassReport,
+) -> Result<Compiled, Error> {
+    let Found { lowered, .. } = found;
+    let Lowered {
+        class,
+        program,
+        offsets,
+    } = lowered;
+    // In turn: a GPU's driver assembles one kernel at a time whoever asks.
+    let loads = program.launches.iter().map(|l| device.load(&l.kernel));
+    let executables = loads.collect::<Result<Vec<_>, _>>()?;
+    let ranges: Vec<Interval> = class.ints.iter().map(|i| i.range).collect();
+    let most = |bytes: &Dim| u64::try_from(bytes.bounds(&ranges).max).unwrap_or(0);
+    let scratch = executables.iter().map(|e| e.scratch());
+    let scratch: Vec<(Dim, u64)> = scratch.map(|s| (s.clone(), most(&s))).collect();
+    let shape = ArenaShape::new(&program, &scratch, &class.name);
+    let arena = Arc::new(shape.largest(offsets.as_deref())?);
+    report.arena_bytes = arena.bytes;
+    report.largest_live_bytes = arena.largest_live;
+    let labels = program.launches.iter().map(|l| &l.label);
+    let by_host = executables.iter().zip(labels);
+    report.by_host = by_host
+        .filter_map(|(e, label)| Some((label.clone(), e.by_host()?.to_string())))
+        .collect();
+    let mut shape_vars: Vec<Var> = executables.iter().flat_map(|e| e.grid_vars()).collect();
+    shape_vars.sort();
+    shape_vars.dedup();
+    let uses = (0..program.launches.len())
+        .map(|i| launch_uses(&program, i))
+        .collect::<Result<_, _>>()?;
+    Ok(Compiled {
+        class,
+        program,
+        executables,
+        shape_vars,
+        shape,
+        arena,
+        weights,
+        uses,
+    })
+}
+
+/// How each argument of a launch is found.
+fn launch_uses(program: &Program, launch: usize) -> Result<Vec<ArgUse>, Error> {
+    let l = &program.launches[launch];
+    let uses = l.args.iter().enumerate().map(|(i, source)| match source {
+        ArgSource::Buffer(b) => Ok(ArgUse::Buffer(*b)),
+        ArgSource::Weight(_) if is_written(program, launch, i) => Err(Error::lower(format!(
+            "launch {} writes to a weight",
+            l.label
+        ))),
+        ArgSource::Weight(w) => Ok(ArgUse::Weight(
+            *w,
+            match l.kernel.role(Arg(i as u16)) {
+                // It is on the device in any case.
+                Role::Table if program.weight(*w).roles.has(Role::Whole) => Role::Whole,
+                role => role,
+            },
+        )),
+    });
+    uses.collect()
+}
+
+/// Checks that all classes keep the same states.
+pub(crate) fn agree(programs: &[Found]) -> Result<(), Error> {
+    let mut programs = programs.iter().map(|p| &p.lowered);
+    let Some(first) = programs.next() else {
+        return Ok(());
+    };
+    for other in programs {
+        let differ = |what: String| {
+            Err(Error::Classes {
+                a: first.class.name.clone(),
+                b: other.class.name.clone(),
+                what,
+            })
+        };
+        let (a, b) = (&first.program.states, &other.program.states);
+        if a.len() != b.len() {
+            return differ(format!("states: {} and {}", a.len(), b.len()));
+        }
+        if let Some(i) =
+            (0..a.len()).find(|i| a[*i].dtype != b[*i].dtype || a[*i].capacity != b[*i].capacity)
+        {
+            return differ(format!(
+                "state {i}: {}{:?} and {}{:?}",
+                a[i].dtype, a[i].capacity, b[i].dtype, b[i].capacity
+            ));
+        }
+        if first.program.inputs.len() != other.program.inputs.len() {
+            return differ(format!(
+                "inputs: {} and {}",
+                first.program.inputs.len(),
+                other.program.inputs.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Weights that are on the device whole although they are large, with their bytes.
+pub(crate) fn large_pinned(programs: &[Found], weights: &Weights) -> Vec<(String, usize)> {
+    let whole = programs
+        .iter()
+        .flat_map(|p| p.program().weights.iter().zip(p.tensors()));
+    let ids: BTreeSet<TensorId> = whole
+        .filter(|(w, _)| w.roles.has(Role::Whole))
+        .map(|(_, id)| *id)
+        .collect();
+    let sized = ids
+        .into_iter()
+        .filter_map(|id| weights.get(id))
+        .map(|info| (info.name.clone(), info.bytes()));
+    sized.filter(|(_, bytes)| *bytes > LARGE_PINNED).collect()
+}

@@ -1,0 +1,233 @@
+//! The runtime integers of a call, read off the shapes of its inputs.
+//!
+//! Sizes of inputs are affine in the runtime integers, so the shapes of a call are a system of
+//! linear equations. What it determines is taken, what it leaves open must be given with the call
+//! (unless its range is one value): nothing is guessed, and every size is compared in the end.
+
+use crate::error::Error;
+use candle_core::Tensor;
+use trt_graph::{Class, InputDecl};
+use trt_kernel::{Dim, Env, Var};
+
+/// `Σ coefficients[v] * v = value`.
+struct Equation {
+    coefficients: [i128; Var::MAX],
+    value: i128,
+}
+
+/// The integers of a call in one class: from the inputs, the session's position, and what the
+/// caller says.
+pub(crate) fn solve(
+    declared: &[InputDecl],
+    class: &Class,
+    inputs: &[Tensor],
+    given: &[(&str, i64)],
+    position: usize,
+) -> Result<Vec<i64>, Error> {
+    if declared.len() != inputs.len() {
+        return Err(Error::Input {
+            name: "all".into(),
+            expected: format!("{} tensors", declared.len()),
+            got: format!("{}", inputs.len()),
+        });
+    }
+    let known = known(class, given, position)?;
+    let mut equations: Vec<Equation> = Vec::new();
+    for (v, value) in known.iter().enumerate() {
+        equations.extend(value.and_then(|value| equation(&Dim::var(Var(v as u8)), value)));
+    }
+    for (d, t) in declared.iter().zip(inputs) {
+        if d.shape.len() == t.rank() {
+            let sizes = d.shape.iter().zip(t.dims());
+            equations.extend(sizes.filter_map(|(dim, size)| equation(dim, *size as i64)));
+        }
+    }
+    let solved = eliminate(equations);
+    let values: Vec<Option<i64>> = class
+        .ints
+        .iter()
+        .zip(solved)
+        .map(|(int, value)| value.or((int.range.min == int.range.max).then_some(int.range.min)))
+        .collect();
+    compare(declared, class, inputs, &values)?;
+    let each = class.ints.iter().zip(&values);
+    let all = each.map(|(int, value)| {
+        value.ok_or_else(|| Error::Integer {
+            name: int.name.clone(),
+            min: int.range.min,
+            max: int.range.max,
+        })
+    });
+    all.collect()
+}
+
+/// What is known without the inputs: the position, what the caller gives, and ranges of one value.
+fn known(class: &Class, given: &[(&str, i64)], position: usize) -> Result<Vec<Option<i64>>, Error> {
+    if let Some((name, _)) = given
+        .iter()
+        .find(|(n, _)| class.ints.iter().all(|i| i.name != *n))
+    {
+        let names: Vec<&str> = class.ints.iter().map(|i| i.name.as_str()).collect();
+        return Err(Error::NoInteger {
+            name: (*name).into(),
+            known: names.join(", "),
+        });
+    }
+    let past = class.positions().map(|p| p.past);
+    let value = |(i, name): (usize, &str)| {
+        let mut own = given.iter().filter(|(n, _)| *n == name).map(|(_, v)| *v);
+        let value = own.next();
+        let here = (past == Some(i)).then_some(position as i64);
+        let differs = own
+            .find(|v| Some(*v) != value)
+            .map(|v| (value.unwrap_or(v), v));
+        match (differs, here, value) {
+            (Some((a, b)), ..) | (None, Some(a), Some(b)) if a != b => Err(Error::Contradiction {
+                name: name.into(),
+                a,
+                b,
+            }),
+            _ => Ok(here.or(value)),
+        }
+    };
+    let names = class.ints.iter().map(|i| i.name.as_str());
+    names.enumerate().map(value).collect()
+}
+
+/// `dim = size`, where the dim is affine and depends on anything.
+fn equation(dim: &Dim, size: i64) -> Option<Equation> {
+    let mut equation = Equation {
+        coefficients: [0; Var::MAX],
+        value: i128::from(size),
+    };
+    for (powers, factor) in dim.terms() {
+        let mut vars = (0..Var::MAX).filter(|v| powers[*v] > 0);
+        match (
+            vars.next(),
+            powers.iter().map(|p| u32::from(*p)).sum::<u32>(),
+        ) {
+            (None, _) => equation.value -= i128::from(*factor),
+            (Some(v), 1) => equation.coefficients[v] += i128::from(*factor),
+            _ => return None,
+        }
+    }
+    let depends = equation.coefficients.iter().any(|c| *c != 0);
+    depends.then_some(equation)
+}
+
+/// The values that equations determine. Where they contradict each other the first ones count:
+/// comparing the shapes then names the other.
+fn eliminate(equations: Vec<Equation>) -> [Option<i64>; Var::MAX] {
+    let mut rows: Vec<(usize, Equation)> = Vec::new();
+    for mut e in equations {
+        for (pivot, row) in &rows {
+            cancel(&mut e, row, *pivot);
+        }
+        let Some(pivot) = e.coefficients.iter().position(|c| *c != 0) else {
+            continue;
+        };
+        for (_, row) in &mut rows {
+            cancel(row, &e, pivot);
+        }
+        rows.push((pivot, e));
+    }
+    let mut values = [None; Var::MAX];
+    for (pivot, row) in rows {
+        let only = |(v, c): (usize, &i128)| (v == pivot) == (*c != 0);
+        if row.coefficients.iter().enumerate().all(only) {
+            // A fraction is no solution; comparing the shapes says so.
+            values[pivot] = i64::try_from(row.value.div_euclid(row.coefficients[pivot])).ok();
+        }
+    }
+    values
+}
+
+/// Takes a variable out of an equation by another one. Coefficients are those of real sizes, and
+/// at most four steps multiply them; where even that overflows, the equation says nothing.
+fn cancel(e: &mut Equation, by: &Equation, pivot: usize) {
+    let (a, b) = (e.coefficients[pivot], by.coefficients[pivot]);
+    if a == 0 {
+        return;
+    }
+    let step = |x: i128, y: i128| x.checked_mul(b)?.checked_sub(y.checked_mul(a)?);
+    let mut next = Equation {
+        coefficients: [0; Var::MAX],
+        value: 0,
+    };
+    let mut fits = true;
+    for v in 0..Var::MAX {
+        match step(e.coefficients[v], by.coefficients[v]) {
+            Some(c) => next.coefficients[v] = c,
+            None => fits = false,
+        }
+    }
+    match (step(e.value, by.value), fits) {
+        (Some(value), true) => next.value = value,
+        _ => next.coefficients = [0; Var::MAX],
+    }
+    *e = next;
+}
+
+/// Compares what every input is with what it is declared as, as far as the integers are known.
+fn compare(
+    declared: &[InputDecl],
+    class: &Class,
+    inputs: &[Tensor],
+    values: &[Option<i64>],
+) -> Result<(), Error> {
+    let each: Vec<i64> = values.iter().map(|v| v.unwrap_or(0)).collect();
+    let env = Env::new(&each);
+    let size = |dim: &Dim| match dim
+        .vars()
+        .all(|v| values.get(v.0 as usize).is_some_and(Option::is_some))
+    {
+        true => dim.checked_eval(&env),
+        false => None,
+    };
+    for (d, t) in declared.iter().zip(inputs) {
+        let open = |dim: &Dim| {
+            dim.vars()
+                .any(|v| values.get(v.0 as usize).is_none_or(Option::is_none))
+        };
+        let fits =
+            |(dim, found): (&Dim, &usize)| open(dim) || size(dim) == i64::try_from(*found).ok();
+        let same = d.shape.len() == t.rank()
+            && d.shape.iter().zip(t.dims()).all(fits)
+            && super::tensor_bytes::candle_dtype(d.dtype) == t.dtype();
+        if !same {
+            return Err(Error::Input {
+                name: d.name.clone(),
+                expected: expected(d, class, values, size),
+                got: format!("{:?}{:?}", t.dtype(), t.dims()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A declared shape in words: `f32[n, 2*n + 1], which is [5, 11] with n=5`.
+fn expected(
+    d: &InputDecl,
+    class: &Class,
+    values: &[Option<i64>],
+    size: impl Fn(&Dim) -> Option<i64>,
+) -> String {
+    let names: Vec<&str> = class.ints.iter().map(|i| i.name.as_str()).collect();
+    let symbols: Vec<String> = d.shape.iter().map(|s| s.named(&names)).collect();
+    let declared = format!("{}[{}]", d.dtype, symbols.join(", "));
+    let uses = |v: usize| d.shape.iter().any(|s| s.vars().any(|x| x.0 as usize == v));
+    let known = |(v, value): (usize, &Option<i64>)| {
+        let value = value.filter(|_| uses(v))?;
+        Some(format!("{}={value}", names[v]))
+    };
+    let known: Vec<String> = values.iter().enumerate().filter_map(known).collect();
+    if known.is_empty() {
+        return declared;
+    }
+    let sizes = d
+        .shape
+        .iter()
+        .map(|s| size(s).map_or("?".into(), |n| n.to_string()));
+    let sizes = sizes.collect::<Vec<String>>().join(", ");
+    format!("{declared}, which is [{sizes}] with {}", known.join(" "))
+}

@@ -1,0 +1,56 @@
+//! The program of one class of calls, loaded and laid out for a device.
+
+use super::arena::{ArenaLayout, ArenaShape};
+use std::sync::Arc;
+use trt_device::Executable;
+use trt_graph::program::{BufferId, ParamId, Program};
+use trt_kernel::{Env, Role, Var};
+use trt_stream::{Use, WeightId};
+
+/// How an argument of a launch is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ArgUse {
+    /// A buffer.
+    Buffer(BufferId),
+    /// A weight, where weights of this role are.
+    Weight(ParamId, Role),
+}
+
+/// The program of one class of calls, ready to run.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub class: trt_graph::Class,
+    pub program: Program,
+    pub executables: Vec<Executable>,
+    /// The runtime integers that decide how its launches are made.
+    pub shape_vars: Vec<Var>,
+    /// What lives when in the arena of a call.
+    pub shape: ArenaShape,
+    /// The arena of the largest call.
+    pub arena: Arc<ArenaLayout>,
+    /// The weight that each parameter of the program is.
+    pub weights: Vec<WeightId>,
+    /// For each launch, its arguments.
+    pub uses: Vec<Vec<ArgUse>>,
+}
+
+impl Compiled {
+    /// What it reads by rows, in launch order.
+    pub fn streamed(&self) -> Vec<Use> {
+        streamed(&self.program, &self.weights)
+    }
+
+    /// Bytes of each input of a call.
+    pub fn input_bytes(&self, env: &Env) -> Vec<usize> {
+        let bytes = |i: &trt_graph::InputDecl| {
+            i.shape.iter().map(|d| d.size(env)).product::<usize>() * i.dtype.size()
+        };
+        self.program.inputs.iter().map(bytes).collect()
+    }
+}
+
+/// What a program reads by rows, in launch order, where its parameters are these weights.
+pub(crate) fn streamed(program: &Program, numbers: &[WeightId]) -> Vec<Use> {
+    let ranged = program.ranged_uses();
+    ranged.map(|p| numbers[p.0 as usize].into()).collect()
+}

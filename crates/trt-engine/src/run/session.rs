@@ -1,0 +1,293 @@
+//! One conversation with an engine: its states and position.
+
+use super::call::{CallContext, call};
+use super::engine::Engine;
+use super::integers::solve;
+use super::pressure::Failed;
+use super::tensor_bytes::{floats, tensor_bytes, tensor_from};
+use super::{logits, states};
+use crate::error::Error;
+use candle_core::Tensor;
+use trt_device::Slice;
+use trt_graph::{IntVar, Meaning, PAST, SEQ};
+use trt_kernel::{DType, Env, Var};
+
+/// One conversation with a shared engine, with states of its own: what a model of candle-transformers
+/// keeps in its cache. The states are device memory until the session is dropped; an error in a call
+/// leaves the session at the position before it.
+#[derive(Debug)]
+pub struct Session {
+    engine: Engine,
+    states: Vec<Slice>,
+    position: usize,
+}
+
+impl Session {
+    pub(crate) fn new(engine: Engine) -> Result<Session, Error> {
+        // What was acquired before a refusal is given back, so all of it is asked for again.
+        let states = match states::acquire(engine.core()) {
+            Err(e) if e.out_of_memory().is_some() => {
+                let mut run = engine.run();
+                let again = |_: &mut _| states::acquire(engine.core()).map_err(Failed::Yet);
+                engine.core().shrink_and_retry(&mut run, again)?
+            }
+            other => other?,
+        };
+        Ok(Session {
+            engine,
+            states,
+            position: 0,
+        })
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Positions that are cached.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Positions that the states can hold, for a decoder.
+    pub fn max_context(&self) -> Option<usize> {
+        let max = self
+            .engine
+            .profile()
+            .classes
+            .iter()
+            .find_map(|c| c.max_context);
+        max.and_then(|m| usize::try_from(m).ok())
+    }
+
+    /// Forgets everything: the next call starts at position 0.
+    pub fn reset(&mut self) {
+        self.position = 0;
+    }
+
+    /// Goes back to an earlier position, e.g. to drop the end of a conversation.
+    pub fn truncate(&mut self, position: usize) {
+        self.position = self.position.min(position);
+    }
+
+    /// Runs a decoder on tokens at the current position, in as many calls as the profile needs,
+    /// and returns the last call's first output as f32: the logits of the last token.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotADecoder`] for a model of another kind, [`Error::NoTokens`] without tokens,
+    /// [`Error::ContextFull`] for more than the states hold, [`Error::OutsideProfile`] if no class serves
+    /// the call, and whatever the device fails with.
+    /// Logits of which some are NaN or +infinite, or all -infinite, are [`Error::NotFinite`]: no
+    /// token can be chosen by them. -infinity for some is how a model excludes tokens, and passes.
+    /// After this and every other error the session is at the position before the call.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        let start = self.position;
+        let result = self.prefill_chunks(tokens);
+        if result.is_err() {
+            self.position = start;
+        }
+        result
+    }
+
+    /// Runs a decoder on one token, as [`prefill`](Self::prefill) does on several.
+    ///
+    /// # Errors
+    /// Those of [`prefill`](Self::prefill).
+    pub fn decode(&mut self, token: u32) -> Result<Vec<f32>, Error> {
+        self.prefill(&[token])
+    }
+
+    fn prefill_chunks(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        if tokens.is_empty() {
+            return Err(Error::NoTokens);
+        }
+        let longest = self.longest_call()?;
+        if let Some(max) = self.max_context()
+            && self.position + tokens.len() > max
+        {
+            return Err(Error::ContextFull {
+                past: self.position,
+                new: tokens.len(),
+                max,
+            });
+        }
+        let mut logits = Vec::new();
+        for chunk in tokens.chunks(longest) {
+            let bytes = chunk.iter().flat_map(|t| t.to_le_bytes()).collect();
+            let (index, mut outputs) = self.run_bytes(chunk.len(), vec![bytes])?;
+            let dtype = self.engine.core().programs()[index]
+                .program
+                .outputs
+                .first()
+                .map(|o| o.1);
+            logits = match (dtype, outputs.is_empty()) {
+                (Some(DType::F32), false) => floats(&outputs.swap_remove(0)),
+                (Some(other), _) => {
+                    return Err(Error::NotADecoder(format!(
+                        "its first output is {other}, not f32"
+                    )));
+                }
+                _ => return Err(Error::NotADecoder("it has no output".into())),
+            };
+            self.position += chunk.len();
+            logits::check(&logits, self.position - 1)?;
+        }
+        Ok(logits)
+    }
+
+    /// The longest `seq` of one call.
+    fn longest_call(&self) -> Result<usize, Error> {
+        let inputs = self
+            .engine
+            .core()
+            .programs()
+            .first()
+            .map_or(&[][..], |p| &p.program.inputs);
+        let plain = matches!(inputs, [only] if only.dtype == DType::U32);
+        let seq = self
+            .engine
+            .profile()
+            .classes
+            .iter()
+            .flat_map(|c| &c.ints)
+            .filter(|i| i.meaning() == Meaning::Seq);
+        match seq.map(|i| i.range.max).max() {
+            Some(max) if plain => Ok(max.max(1) as usize),
+            Some(_) => Err(Error::NotADecoder(
+                "it takes other inputs than one of u32 tokens".into(),
+            )),
+            None => Err(Error::NotADecoder(format!("its profile has no '{SEQ}'"))),
+        }
+    }
+
+    /// One call of a decoder: `seq` new positions with the bytes of each input.
+    fn run_bytes(
+        &mut self,
+        seq: usize,
+        inputs: Vec<Vec<u8>>,
+    ) -> Result<(usize, Vec<Vec<u8>>), Error> {
+        let past = self.position;
+        let value = |int: &IntVar| match int.meaning() {
+            Meaning::Past => Some(past as i64),
+            Meaning::Seq => Some(seq as i64),
+            Meaning::Own => None,
+        };
+        let (index, env) = self.class(value, &format!("{PAST}={past} {SEQ}={seq}"))?;
+        Ok((index, self.call(index, env, &inputs)?))
+    }
+
+    fn call(&self, class: usize, env: Env, inputs: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Error> {
+        let core = self.engine.core();
+        core.count_call();
+        let context = CallContext {
+            core,
+            class,
+            env,
+            inputs,
+            states: &self.states,
+        };
+        call(&context, &mut core.run())
+    }
+
+    /// The first class that a call's integers fit.
+    fn class(
+        &self,
+        value: impl Fn(&IntVar) -> Option<i64>,
+        call: &str,
+    ) -> Result<(usize, Env), Error> {
+        for (index, class) in self.engine.profile().classes.iter().enumerate() {
+            let values: Option<Vec<i64>> = class.ints.iter().map(&value).collect();
+            if let Some(values) = values
+                && class.accepts(&values)
+            {
+                return Ok((index, Env::new(&values)));
+            }
+        }
+        Err(Error::outside(call.into(), self.engine.profile()))
+    }
+
+    /// Runs a call on candle tensors (on the CPU), one for each input in the order in which the
+    /// model declared them, and returns its outputs. The runtime integers are read off the shapes;
+    /// `past` is the session's position, which moves on by `seq`. Outputs are what the model
+    /// computes: whether they are finite is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] if an input is not what was declared, [`Error::Integer`] if no input shows a
+    /// runtime integer (see [`run_with`](Self::run_with)), [`Error::OutsideProfile`] if no class
+    /// serves the call, and whatever the device fails with.
+    pub fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+        self.run_with(inputs, &[])
+    }
+
+    /// As [`run`](Self::run), with values of runtime integers by name: of those that no input's
+    /// shape shows, and of others if they agree with the shapes and the session's position.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run); [`Error::NoInteger`] for a name that the profile does not have,
+    /// and [`Error::Contradiction`] for a value that contradicts another one.
+    pub fn run_with(
+        &mut self,
+        inputs: &[Tensor],
+        integers: &[(&str, i64)],
+    ) -> Result<Vec<Tensor>, Error> {
+        let (index, env) = self.fit(inputs, integers)?;
+        let program = &self.engine.core().programs()[index].program;
+        let bytes = inputs
+            .iter()
+            .map(tensor_bytes)
+            .collect::<Result<Vec<_>, _>>()?;
+        let outputs = self.call(index, env, &bytes)?;
+        let tensors = outputs
+            .iter()
+            .zip(&program.outputs)
+            .map(|(bytes, (shape, dtype))| {
+                let dims: Vec<usize> = shape.iter().map(|d| d.size(&env)).collect();
+                tensor_from(bytes, &dims, *dtype)
+            });
+        let tensors = tensors.collect::<Result<Vec<_>, Error>>()?;
+        let class = &self.engine.profile().classes[index];
+        if let Some(positions) = class.positions() {
+            self.position += env.get(Var(positions.seq as u8)) as usize;
+        }
+        Ok(tensors)
+    }
+
+    /// The class and integers whose declared shapes are those of the inputs.
+    fn fit(&self, inputs: &[Tensor], given: &[(&str, i64)]) -> Result<(usize, Env), Error> {
+        let mut last = None;
+        for (index, p) in self.engine.core().programs().iter().enumerate() {
+            match solve(&p.program.inputs, &p.class, inputs, given, self.position) {
+                Ok(values) if p.class.accepts(&values) => return Ok((index, Env::new(&values))),
+                Ok(values) => {
+                    last = last.or(Some(Error::outside(
+                        p.class.describe(&values),
+                        self.engine.profile(),
+                    )))
+                }
+                Err(e) => last = last.or(Some(e)),
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::outside("this call".into(), self.engine.profile())))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let states = std::mem::take(&mut self.states);
+        self.engine.run().release(states);
+    }
+}
+
+impl Engine {
+    /// A new session with empty states.
+    ///
+    /// # Errors
+    /// If the device has no memory for its states, even where resident weights make room.
+    pub fn session(&self) -> Result<Session, Error> {
+        Session::new(self.clone())
+    }
+}
