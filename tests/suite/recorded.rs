@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex};
 use trt_graph::candle_nn::{Linear, VarBuilder};
 use trt_graph::{Call, candle::Module};
 
+/// A change of the budget.
+type Change = fn(&Engine) -> Result<Applied, Error>;
+
 /// Bytes of every arena.
 const BYTES: u64 = 1 << 20;
 
@@ -113,8 +116,7 @@ fn run(session: &mut Session, x: &Tensor) -> Vec<Vec<f32>> {
 
 #[test]
 fn what_was_recorded_gives_its_memory_back_before_weights_move() {
-    type Grow = fn(&Engine) -> Result<Applied, Error>;
-    let ways: [(&str, Grow); 4] = [
+    let ways: [(&str, Change); 4] = [
         ("regrow", Engine::regrow),
         ("a budget", |e| e.set_device_budget(Request::Full)),
         ("automatic", |e| e.set_device_budget(Request::Automatic)),
@@ -163,7 +165,7 @@ fn a_change_that_moves_nothing_forgets_nothing() {
     let wide = randn((3, 64));
     run(&mut session, &wide);
     run(&mut session, &wide);
-    let same: [fn(&Engine) -> Result<Applied, Error>; 3] = [
+    let same: [Change; 3] = [
         Engine::regrow,
         |e| e.set_device_budget(Request::Full),
         |e| e.weight_streaming()?.set_device_budget(Request::Automatic),

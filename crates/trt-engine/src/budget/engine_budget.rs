@@ -122,6 +122,9 @@ impl Engine {
     }
 
     /// Sets the limit and the budget with it; whoever calls plans on the device.
+    ///
+    /// # Errors
+    /// Those of [`Engine::set_device_limit`].
     pub(crate) fn limit_to(&self, limit: u64, automatic: bool) -> Result<Applied, Error> {
         let mut run = self.run();
         let other = self.core().other_bytes(run.membership());
@@ -195,6 +198,9 @@ impl Core {
     }
 
     /// Changes the budget, and remembers what was asked for.
+    ///
+    /// # Errors
+    /// Those of [`Run::set_budget`].
     pub fn apply(&self, run: &mut Run, request: Request, free: u64) -> Result<Applied, Error> {
         let applied = run.set_budget(request, free);
         self.note(run);

@@ -4,7 +4,7 @@
 //! [`Planning`] from the look to the taking; else two would take the same bytes. Budgets in bytes or
 //! parts do not: they go by no look, and the device refuses what there is not.
 //!
-//! Locks are taken in this order: the state of a device budget, the planning of a device, the lock
+//! Locks are taken in this order: the roster of a device budget, the planning of a device, the lock
 //! of one engine. While it is locked, an engine neither plans nor takes another engine's lock: calls,
 //! giving way and changes of a budget get by with their own. So a plan waits at most for calls to
 //! end, and calls wait for no plan. The list of engines and the pools are locked last and for a

@@ -49,8 +49,9 @@ impl Compiler {
     /// Where to run (default: the first CUDA device where there is one, else the host's memory in
     /// place; a CUDA device that is there but cannot be used is an error of
     /// [`compile`](Self::compile), so nobody runs on the CPU without knowing it). What was chosen is
-    /// [`Engine::device`]'s name. Each compiler opens a device of its own: engines that are to know of
-    /// each other are given one with [`shared_device`](Self::shared_device).
+    /// [`Engine::device`](crate::Engine::device)'s name. Each compiler opens a device of its own:
+    /// engines that are to know of each other are given one with
+    /// [`shared_device`](Self::shared_device).
     pub fn device(self, device: impl Device + 'static) -> Self {
         self.shared_device(Arc::new(device))
     }
@@ -88,8 +89,8 @@ impl Compiler {
         self
     }
 
-    /// The most that the engine may hold on the device, in bytes: all that [`Engine::device_limit`]
-    /// counts. It implies weight streaming.
+    /// The most that the engine may hold on the device, in bytes: all that
+    /// [`Engine::device_limit`](crate::Engine::device_limit) counts. It implies weight streaming.
     ///
     /// **Without a budget, or with an automatic one, the budget is the largest that fits**: what the
     /// limit leaves for weights, as far as the device has it, at most all of them; less than the
@@ -191,6 +192,10 @@ impl Compiler {
         self
     }
 
+    /// The device that it was told of, or the default one.
+    ///
+    /// # Errors
+    /// If there is a device that cannot be used.
     pub(super) fn device_or_default(&self) -> Result<Arc<dyn Device>, Error> {
         match &self.device {
             Some(device) => Ok(device.clone()),
@@ -213,6 +218,9 @@ impl Compiler {
     }
 
     /// Whether what was asked for can be had together.
+    ///
+    /// # Errors
+    /// [`Error::BudgetWithoutStreaming`] if it cannot.
     pub(super) fn check_options(&self) -> Result<(), Error> {
         match self.budget {
             Some(budget) if !self.streams() && budget != Request::Full => {

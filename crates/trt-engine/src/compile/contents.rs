@@ -51,6 +51,9 @@ impl Contract {
     }
 
     /// Bytes of the tables that are only read through the mapping.
+    ///
+    /// # Errors
+    /// If a weight has more bytes than can be counted.
     pub fn mapped_tables(&self) -> Result<u64, Error> {
         let only = |w: &&Weight| w.roles.has(Role::Table) && !w.roles.has(Role::Rows);
         let tables = self.weights.iter().filter(only);
@@ -70,6 +73,9 @@ pub(crate) fn constant_bytes<P: HasProgram>(programs: &[P]) -> u64 {
 }
 
 /// Puts every constant on the device, equal ones once.
+///
+/// # Errors
+/// If the device fails or has no memory for them.
 pub(crate) fn constants(
     pool: &Pool,
     compute: Stream,

@@ -44,6 +44,9 @@ const PER_WEIGHT: u64 = 8 << 10;
 
 /// About how many bytes of anonymous host memory compiling takes: records of the model at each
 /// sample point of the largest class, masks of the sampled lengths, and the program.
+///
+/// # Errors
+/// [`Error::Graph`] for a class that has no sample points.
 pub(crate) fn estimate(weights: &Weights, profile: &Profile) -> Result<u64, Error> {
     let count = weights.len() as u64;
     let mut largest = 0;
@@ -70,6 +73,9 @@ fn mask(class: &Class, point: &[i64]) -> u64 {
 pub(crate) type Estimate = (u64, String);
 
 /// What compiling needs of the host.
+///
+/// # Errors
+/// Those of [`estimate`].
 pub(crate) fn compiling(weights: &Weights, profile: &Profile) -> Result<Estimate, Error> {
     let (count, classes) = (weights.len(), profile.classes.len());
     let parts = format!("estimated for {count} weights and {classes} classes of calls");
@@ -78,6 +84,9 @@ pub(crate) fn compiling(weights: &Weights, profile: &Profile) -> Result<Estimate
 
 /// What loading a saved engine of so many bytes needs of the host: the bytes, and at least as many
 /// for the programs that they are.
+///
+/// # Errors
+/// None: it is asked for as [`compiling`] is.
 pub(crate) fn loading(bytes: u64) -> Result<Estimate, Error> {
     let parts = format!("estimated for a saved engine of {bytes} bytes");
     Ok((bytes.saturating_mul(2), parts))
@@ -93,6 +102,9 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Checks the estimate, and starts to measure.
+    ///
+    /// # Errors
+    /// [`Error::CompileLimit`] if the estimate is above the limit; those of the estimate.
     pub fn start(
         limit: Option<u64>,
         estimate: impl FnOnce() -> Result<Estimate, Error>,
@@ -117,6 +129,9 @@ impl Watch {
     }
 
     /// Whether the limit was kept so far.
+    ///
+    /// # Errors
+    /// [`Error::CompileLimit`] if it was not.
     pub fn check(&self, after: &str) -> Result<(), Error> {
         match (self.limit, self.peak()) {
             (Some(limit), Some(peak)) => {
@@ -186,6 +201,9 @@ impl DeviceNeeds {
     }
 
     /// Whether it can be within the limit of compiling, where the arena may turn out larger.
+    ///
+    /// # Errors
+    /// [`Error::CompileLimit`] if it cannot.
     pub fn check_least(&self, limit: Option<u64>) -> Result<(), Error> {
         match limit {
             Some(limit) => check("device", self.total(), limit, format!("at least {self}")),
@@ -194,6 +212,9 @@ impl DeviceNeeds {
     }
 
     /// Whether it is within the limit of compiling.
+    ///
+    /// # Errors
+    /// [`Error::CompileLimit`] if it is not.
     pub fn check(&self, limit: Option<u64>) -> Result<(), Error> {
         match limit {
             Some(limit) => check("device", self.total(), limit, self.to_string()),
@@ -202,6 +223,9 @@ impl DeviceNeeds {
     }
 
     /// Whether the first budget is within the engine's own limit.
+    ///
+    /// # Errors
+    /// [`Error::LimitBelowBudget`] if it is not.
     pub fn check_budget(&self, limit: Option<u64>) -> Result<(), Error> {
         match limit {
             Some(limit) if self.total() > limit => Err(Error::LimitBelowBudget {

@@ -40,6 +40,9 @@ pub(super) struct Prepared {
 }
 
 /// Makes the engine.
+///
+/// # Errors
+/// If the device fails or has no memory for it, or a limit cannot be kept.
 pub(super) fn make(prepared: Prepared, watch: Watch) -> Result<Engine, Error> {
     let Prepared {
         device,

@@ -59,6 +59,9 @@ pub(crate) fn code_bytes(programs: &[Compiled]) -> u64 {
 }
 
 /// Finds the weights of a program.
+///
+/// # Errors
+/// [`Error::Weights`] if one is missing, or of another shape or dtype.
 pub(crate) fn find(lowered: Lowered, weights: &Weights) -> Result<Found, Error> {
     let find = |w: &trt_graph::program::Weight| {
         let dtype = w.encoding.dtype();
@@ -85,6 +88,9 @@ impl Found {
 
 /// Makes a program ready whose parameters are these weights; what the device decides is noted in
 /// `report`.
+///
+/// # Errors
+/// If the device cannot load a kernel; [`Error::Plan`] if the plan of the arena fails its check.
 pub(crate) fn ready(
     found: Found,
     weights: Vec<WeightId>,
@@ -153,6 +159,9 @@ fn launch_uses(program: &Program, launch: usize) -> Result<Vec<ArgUse>, Error> {
 }
 
 /// Checks that all classes keep the same states.
+///
+/// # Errors
+/// [`Error::Classes`] if they do not.
 pub(crate) fn agree(programs: &[Found]) -> Result<(), Error> {
     let mut programs = programs.iter().map(|p| &p.lowered);
     let Some(first) = programs.next() else {

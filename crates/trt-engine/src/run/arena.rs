@@ -114,6 +114,9 @@ impl ArenaShape {
 
     /// The layout that serves every call. Offsets that were planned before, perhaps for another
     /// device, are taken if they prove right.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the plan fails its check.
     pub fn largest(&self, offsets: Option<&[u64]>) -> Result<ArenaLayout, Error> {
         self.layout(&self.most(), offsets)
     }
@@ -232,6 +235,9 @@ const KEPT: usize = 16;
 
 impl Layouts {
     /// The layout of a program's calls with these runtime integers.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the plan fails its check.
     pub fn get(
         &mut self,
         program: usize,

@@ -192,6 +192,10 @@ impl Engine {
         self.0.run()
     }
 
+    /// Whether weights may stream, for what needs that.
+    ///
+    /// # Errors
+    /// [`Error::NoStreaming`] if weights may not stream.
     pub(crate) fn require_streaming(&self) -> Result<(), Error> {
         match self.0.streaming {
             true => Ok(()),
@@ -200,6 +204,9 @@ impl Engine {
     }
 
     /// The first class that has these integers and serves the call.
+    ///
+    /// # Errors
+    /// [`Error::OutsideProfile`] if there is none.
     pub(crate) fn class_of(&self, ints: &[(&str, i64)]) -> Result<(usize, Env), Error> {
         for (index, class) in self.0.profile.classes.iter().enumerate() {
             let given = |name: &str| ints.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);

@@ -17,6 +17,9 @@ struct Equation {
 
 /// The integers of a call in one class: from the inputs, the session's position, and what the
 /// caller says.
+///
+/// # Errors
+/// [`Error::Input`], [`Error::Integer`], [`Error::NoInteger`] or [`Error::Contradiction`].
 pub(crate) fn solve(
     declared: &[InputDecl],
     class: &Class,

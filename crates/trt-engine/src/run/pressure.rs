@@ -21,6 +21,9 @@ pub(crate) enum Failed {
 impl Core {
     /// Makes an attempt, again and again while the device has no memory for it and resident
     /// weights can make room. Without weight streaming they cannot.
+    ///
+    /// # Errors
+    /// Those of the attempt that was the last.
     pub fn shrink_and_retry<T>(
         &self,
         run: &mut Run,

@@ -23,6 +23,10 @@ pub struct Session {
 }
 
 impl Session {
+    /// A session with empty states.
+    ///
+    /// # Errors
+    /// If there is no memory for its states.
     pub(crate) fn new(engine: Engine) -> Result<Session, Error> {
         // What was acquired before a refusal is given back, so all of it is asked for again.
         let states = match states::acquire(engine.core()) {

@@ -31,6 +31,9 @@ fn aligned(bytes: usize) -> usize {
 }
 
 /// Memory for the states of one session, which counts until the last of them is gone.
+///
+/// # Errors
+/// If there is no memory for them.
 pub(crate) fn acquire(engine: &Core) -> Result<Vec<Slice>, Error> {
     let states = engine
         .programs()

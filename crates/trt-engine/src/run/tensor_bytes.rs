@@ -27,6 +27,9 @@ pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 /// What a tensor's values are on a device.
+///
+/// # Errors
+/// What candle refuses.
 pub(super) fn tensor_bytes(t: &Tensor) -> Result<Vec<u8>, Error> {
     let flat = t.flatten_all()?;
     Ok(match t.dtype() {
@@ -60,6 +63,9 @@ pub(super) fn tensor_bytes(t: &Tensor) -> Result<Vec<u8>, Error> {
 }
 
 /// A tensor on the CPU of what was read from a device.
+///
+/// # Errors
+/// What candle refuses.
 pub(super) fn tensor_from(bytes: &[u8], dims: &[usize], dtype: DType) -> Result<Tensor, Error> {
     Ok(Tensor::from_raw_buffer(
         bytes,

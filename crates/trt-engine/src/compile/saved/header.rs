@@ -53,6 +53,9 @@ fn word(header: &[u8], at: usize) -> u64 {
 
 impl Header {
     /// The header of a file of `found` bytes, if it is of this version.
+    ///
+    /// # Errors
+    /// If it is of another kind or version, or cut short.
     pub fn read(header: &[u8], found: u64) -> Result<Header, SavedError> {
         if !header.starts_with(&MARK) {
             return Err(SavedError::Foreign);
@@ -84,6 +87,9 @@ impl Header {
 
     /// The bytes after the header, if a file of `found` bytes has just as many, and no more than
     /// `most`.
+    ///
+    /// # Errors
+    /// [`SavedError::Length`] or [`SavedError::TooLarge`] if it has another length, or more.
     pub fn len(&self, found: u64, most: u64) -> Result<usize, SavedError> {
         let needed = self.len.saturating_add(HEADER as u64);
         if needed != found {
@@ -96,6 +102,9 @@ impl Header {
     }
 
     /// Whether these are the bytes that were written after it.
+    ///
+    /// # Errors
+    /// [`SavedError::Damaged`] if they are not what was written.
     pub fn check(&self, body: &[u8]) -> Result<(), SavedError> {
         match hash(&[&self.before, body]) == self.hash {
             true => Ok(()),

@@ -109,6 +109,9 @@ impl Opened {
     /// Opens a file and checks that its header is of this version and of weights with this
     /// fingerprint: nothing else is read of a file of another kind, which may be large, and no
     /// memory is taken for it.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or its header is of another kind, version, length or of other weights.
     pub fn new(path: &Path, fingerprint: u64) -> Result<Opened, SavedError> {
         let file = trt_stream::open_regular(path).map_err(|e| match e {
             FileError::Io(error) => unread(error),
@@ -130,6 +133,9 @@ impl Opened {
     }
 
     /// Reads what was saved.
+    ///
+    /// # Errors
+    /// If it cannot be read, there is no memory for it, or it is damaged.
     pub fn read(self) -> Result<Saved, SavedError> {
         let Opened { file, header, len } = self;
         let mut body = Vec::new();
@@ -158,6 +164,10 @@ fn unread(error: io::Error) -> SavedError {
 }
 
 impl Saved {
+    /// The dtype in which weights appear to the model.
+    ///
+    /// # Errors
+    /// [`SavedError::Damaged`] if there is no such dtype.
     pub fn dtype(&self) -> Result<DType, SavedError> {
         DType::from_str(&self.dtype).map_err(|e| SavedError::Damaged {
             what: e.to_string(),
@@ -171,6 +181,9 @@ impl Saved {
     }
 
     /// Whether this is what was asked for, as far as anything was.
+    ///
+    /// # Errors
+    /// [`SavedError::OtherOptions`] if it is not.
     pub fn agrees(
         &self,
         dtype: Option<DType>,
@@ -197,6 +210,9 @@ impl Saved {
 
 impl SavedClass {
     /// The program, once it is known to keep its invariants.
+    ///
+    /// # Errors
+    /// [`SavedError::Damaged`] if it does not.
     pub fn lowered(&mut self) -> Result<Lowered, SavedError> {
         let damaged = |what: String| SavedError::Damaged { what };
         let program = std::mem::take(&mut self.program);

@@ -26,6 +26,10 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
+    /// Joins the strategy of an allocation.
+    ///
+    /// # Errors
+    /// If the strategy refuses, e.g. since there is no memory.
     pub fn new(allocation: Allocation, pool: &Pool, most: u64) -> Result<Membership, Error> {
         let mut membership = Membership {
             strategy: allocation.strategy(),
@@ -67,6 +71,9 @@ impl Membership {
 
     /// Changes to another allocation; after an error it is where it was. Work on `stream`
     /// has ended.
+    ///
+    /// # Errors
+    /// If the strategy refuses.
     pub(super) fn enter(&mut self, allocation: Allocation, stream: Stream) -> Result<(), Error> {
         // What is given up may be what the other needs, so it goes first.
         self.poison(stream);
@@ -101,6 +108,9 @@ impl Membership {
     }
 
     /// An arena for a call whose work goes to `stream`.
+    ///
+    /// # Errors
+    /// If the strategy refuses, or the device fails.
     pub(super) fn begin(&mut self, bytes: u64, stream: Stream) -> Result<ArenaGuard, Error> {
         self.join()?;
         let guard = self.lend(bytes, stream, POISON && self.hold() == Hold::Call)?;
@@ -150,6 +160,10 @@ pub(crate) struct ArenaGuard {
 }
 
 impl ArenaGuard {
+    /// What is lent.
+    ///
+    /// # Errors
+    /// If it was given back.
     pub fn arena(&self) -> Result<&Arena, Error> {
         let gone = || Error::lower("a call has no arena".into());
         self.arena.as_ref().ok_or_else(gone)
