@@ -79,7 +79,9 @@ fn what_fell_regrows_to_what_was_asked_for_once_memory_is_back() {
     let fallen = streamer.applied().unwrap();
     assert_eq!(streamer.regrow(u64::MAX).unwrap().applied, fallen.applied);
     thief.give_back();
+    assert!(streamer.would_regrow(u64::MAX).unwrap());
     assert_eq!(streamer.regrow(u64::MAX).unwrap(), before);
+    assert!(!streamer.would_regrow(u64::MAX).unwrap());
     bench.pass(&mut streamer, 0, &STREAMED);
     bench.pass(&mut streamer, 0, &STREAMED);
     assert_eq!(streamer.last_pass().bytes, before.streamed);
