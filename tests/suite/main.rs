@@ -23,6 +23,7 @@ mod poison;
 mod predict;
 mod pressure;
 mod profiles;
+mod recorded;
 mod rooms;
 mod saved;
 mod semantics;

@@ -353,7 +353,7 @@ fn every_part() -> (Class, Program) {
     (class, program)
 }
 
-/// Files outlive a build of the library. If this fails, raise `FORMAT` in the engine's `saved.rs`
+/// Files outlive a build of the library. If this fails, raise `FORMAT` in the engine's `saved/header.rs`
 /// and then write the new number here.
 #[test]
 fn the_stored_form_is_that_of_its_format_number() {
