@@ -23,7 +23,7 @@ const IDS: [u32; 3] = [3, 699, 64];
 pub enum Sums {
     /// The device sums in the [`SumOrder`]: bit for bit.
     InOrder,
-    /// It sums otherwise: to a part in 10^5.
+    /// It sums otherwise: to a part in 10^4, since two products follow each other.
     Close,
 }
 
@@ -203,7 +203,7 @@ pub fn a_table_in_two_forms_is_right_at_every_budget(device: Arc<dyn Device>, su
         assert_eq!(pool.in_use(), applied.used());
         for _ in 0..3 {
             let found = step.run(&mut streamer);
-            let far = |(a, b): (&f32, &f32)| (a - b).abs() > 1e-5 * b.abs().max(1.0);
+            let far = |(a, b): (&f32, &f32)| (a - b).abs() > 1e-4 * b.abs().max(1.0);
             assert!(
                 !found.iter().zip(&wanted).any(far),
                 "at {budget} of {total}"
