@@ -14,6 +14,7 @@ mod engine;
 mod families;
 mod files;
 mod first_budget;
+mod forgotten;
 mod guards;
 mod layers;
 mod limits;
