@@ -15,7 +15,7 @@ if [ ! -e "$folder/tree/tests/suite/recorded.rs" ]; then
 fi
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 record() { # FOLDER FILE
-    (cd "$1" && TRT_RECORD=$2 cargo test --quiet --test suite recorded:: > /dev/null)
+    (cd "$1" && TRT_RECORD=$2 cargo test --quiet --workspace --test suite recorded:: > /dev/null)
 }
 record "$folder/tree" "$folder/before"
 record . "$folder/after"
