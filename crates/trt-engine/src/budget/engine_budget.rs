@@ -156,8 +156,12 @@ impl Engine {
             applied = Err(error.into());
         }
         if applied.is_err() {
-            run.restore(&before)?;
-            pool.set_limit(old)?;
+            // Both are tried, whichever fails; what could not be had back is what matters then.
+            let restored = run.restore(&before).map(drop).map_err(Error::from);
+            let limited = pool.set_limit(old).map_err(Error::from);
+            if let Err(error) = restored.and(limited) {
+                applied = Err(error);
+            }
         }
         self.core().note(&run);
         applied
