@@ -45,6 +45,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
+// Until this crate's files have been made to the bounds of clippy.toml.
+#![allow(
+    clippy::missing_errors_doc,
+    clippy::too_many_arguments,
+    clippy::too_many_lines
+)]
 
 mod allocation;
 mod budget;

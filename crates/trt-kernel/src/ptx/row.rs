@@ -32,15 +32,6 @@ pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     }
 }
 
-/// The runtime integers of a row kernel.
-pub(super) fn vars(kernel: &Row) -> Vec<Var> {
-    let mut vars = kernel.body.vars();
-    vars.extend(space::vars(&kernel.space, []));
-    vars.sort();
-    vars.dedup();
-    vars
-}
-
 /// The sizes that the text of a row kernel counts with 32 bits.
 pub(super) fn counted(kernel: &Row) -> Vec<Dim> {
     let insts = &kernel.body.insts;
@@ -75,7 +66,7 @@ fn points(kernel: &Row, target: Target) -> Block {
     let total = Dim::product(&sizes);
 
     let mut asm = Asm::default();
-    let scope = Scope::begin(&mut asm, target, row.args.len(), &vars(&row));
+    let scope = Scope::begin(&mut asm, target, row.args.len(), &space::row_vars(&row));
     let number = space::thread(&mut asm, BLOCK);
     let end = scope.size(&mut asm, &total);
     let inside = asm.op("setp.lt.u32", Class::Pred, &[&number, &end]);
