@@ -15,6 +15,7 @@ mod families;
 mod files;
 mod first_budget;
 mod guards;
+mod laws;
 mod layers;
 mod limits;
 mod mapped;
@@ -23,7 +24,7 @@ mod poison;
 mod predict;
 mod pressure;
 mod profiles;
-mod rooms;
+
 mod saved;
 mod semantics;
 mod smollm2;
