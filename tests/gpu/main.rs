@@ -13,6 +13,7 @@ mod conv;
 mod corpus;
 #[path = "../suite/common/mapped.rs"]
 mod cut;
+mod encodings;
 mod engines;
 mod errors;
 mod extent;
@@ -20,6 +21,8 @@ mod extent;
 mod forward;
 mod kernels;
 mod limits;
+#[path = "../../crates/trt-stream/tests/support/forms.rs"]
+mod made;
 mod mapped;
 mod maps;
 #[path = "../suite/common/matrix.rs"]
@@ -35,6 +38,11 @@ mod pressure;
 mod small;
 #[path = "../suite/common/stress.rs"]
 mod stress;
+#[path = "../../crates/trt-stream/tests/support/mod.rs"]
+mod support;
+#[path = "../../crates/trt-stream/tests/support/tied.rs"]
+#[allow(dead_code, reason = "the host sums otherwise")]
+mod tied;
 #[path = "../suite/common/tiny.rs"]
 #[allow(dead_code, reason = "the other suite uses more of it")]
 mod tiny;

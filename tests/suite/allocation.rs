@@ -301,3 +301,9 @@ fn every_pair_of_states_gives_right_outputs_on_the_discrete_host() {
 fn every_pair_of_states_gives_right_outputs_in_unified_memory() {
     matrix::every_pair_is_right_on(Arc::new(Host::unified()));
 }
+
+#[test]
+fn a_batch_gives_what_its_rows_give_alone() {
+    matrix::a_batch_gives_what_its_rows_give_alone_on(Arc::new(Host::discrete()));
+    matrix::a_batch_gives_what_its_rows_give_alone_on(Arc::new(Host::unified()));
+}

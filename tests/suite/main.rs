@@ -24,7 +24,7 @@ mod poison;
 mod predict;
 mod pressure;
 mod profiles;
-
+mod recorded;
 mod saved;
 mod semantics;
 mod smollm2;

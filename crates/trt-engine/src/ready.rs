@@ -60,10 +60,8 @@ pub(crate) fn code_bytes(programs: &[Compiled]) -> u64 {
 
 /// Finds the weights of a program.
 pub(crate) fn find(lowered: Lowered, weights: &Weights) -> Result<Found, Error> {
-    let find = |w: &trt_graph::program::Weight| {
-        let dtype = w.encoding.dtype();
-        weights.require(&w.name, &w.shape, Some(dtype))
-    };
+    let find =
+        |w: &trt_graph::program::Weight| weights.require(&w.name, &w.shape, Some(w.encoding));
     let found = lowered.program.weights.iter().map(find);
     let tensors = found.collect::<Result<Vec<_>, _>>()?;
     Ok(Found { lowered, tensors })

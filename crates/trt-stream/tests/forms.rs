@@ -9,11 +9,14 @@ mod copying;
 #[path = "support/forms.rs"]
 mod made;
 mod support;
+#[path = "support/tied.rs"]
+#[allow(dead_code, reason = "devices that sum in order are tested elsewhere")]
+mod tied;
 
 use bench::{Bench, HEAD, MADE, both, budget, program};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use trt_device::{HostMode, Work};
+use trt_device::{Host, HostMode, Work};
 use trt_kernel::Role;
 use trt_stream::{
     Arrive, Case, Config, Error, Packed, ProgramId, Request, STAGES, SheetError, Streamer, Unpack,
@@ -37,6 +40,14 @@ fn a_pass_hands_out_the_held_form_at_every_budget() {
             assert_eq!(streamer.last_pass().bytes, applied.streamed);
         }
     });
+}
+
+#[test]
+fn products_and_gathers_read_each_its_form_at_every_budget() {
+    for mode in [HostMode::Unified, HostMode::Discrete] {
+        let device = Arc::new(Host::new(mode));
+        tied::a_table_in_two_forms_is_right_at_every_budget(device, tied::Sums::Close);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod support;
 
 use support::{write_f32, write_raw};
 use tempfile::TempDir;
-use trt_kernel::DType;
+use trt_kernel::{BlockType, DType, Encoding};
 use trt_stream::{TensorId, Weights, WeightsError};
 
 fn dir() -> TempDir {
@@ -41,7 +41,7 @@ fn a_file_is_indexed_in_file_order() {
     let weights = Weights::open(path).unwrap();
     assert_eq!(weights.names().collect::<Vec<_>>(), ["b", "a"]);
     assert_eq!(weights.total_bytes(), 40);
-    let id = weights.require("a", &[4], Some(DType::F32)).unwrap();
+    let id = weights.require("a", &[4], Some(DType::F32.into())).unwrap();
     assert_eq!(weights.get(id).unwrap().rows(), 4);
     assert_eq!(
         weights.bytes(id).unwrap()[..4],
@@ -236,9 +236,13 @@ fn what_a_model_requires_is_checked() {
         shape.to_string().contains("shape [8], the model needs [9]"),
         "{shape}"
     );
-    let dtype = weights.require("norm.weight", &[8], Some(DType::F16));
+    let dtype = weights.require("norm.weight", &[8], Some(DType::F16.into()));
     let dtype = dtype.unwrap_err().to_string();
     assert!(dtype.contains("is f32, the model needs f16"), "{dtype}");
+    let blocks = Encoding::Blocks(BlockType::Q8_0);
+    let blocks = weights.require("norm.weight", &[8], Some(blocks));
+    let blocks = blocks.unwrap_err().to_string();
+    assert!(blocks.contains("is f32, the model needs q8_0"), "{blocks}");
 }
 
 #[test]

@@ -59,10 +59,15 @@ impl State {
 }
 
 /// A chain of wide layers whose activations outlive each other, over a batch that varies.
-fn compile(dir: &Path, device: Arc<dyn Device>, largest: i64, allocation: Allocation) -> Engine {
+fn compile(
+    dir: &Path,
+    device: Arc<dyn Device>,
+    (smallest, largest): (i64, i64),
+    allocation: Allocation,
+) -> Engine {
     Compiler::new(Weights::open(dir.join("model.safetensors")).expect("it opens"))
         .shared_device(device)
-        .profile(Profile::single(&[("batch", 2, largest)]).expect("a profile"))
+        .profile(Profile::single(&[("batch", smallest, largest)]).expect("a profile"))
         .weight_streaming(true)
         .tile_target(TileTarget::Bytes(8 << 10))
         .allocation(allocation)
@@ -138,8 +143,8 @@ impl Setting {
             .each_ref()
             .map(|x| values(&reference(&weights, x).expect("candle runs")));
         let shared = Shared::new();
-        let other = compile(dir, device.clone(), 64, Allocation::from(&shared));
-        let engine = compile(dir, device, 16, Allocation::Static);
+        let other = compile(dir, device.clone(), (2, 64), Allocation::from(&shared));
+        let engine = compile(dir, device, (2, 16), Allocation::Static);
         Setting {
             session: engine.session().expect("a session"),
             neighbour: other.session().expect("a session"),
@@ -213,5 +218,26 @@ pub fn every_pair_is_right_on(device: Arc<dyn Device>) {
                 false => {}
             }
         }
+    }
+}
+
+/// Up to 8 rows are summed alike however many they are: a batch gives the bits of its rows alone.
+pub fn a_batch_gives_what_its_rows_give_alone_on(device: Arc<dyn Device>) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("model.safetensors");
+    candle_core::safetensors::save(&weights(), path).expect("a file");
+    let engine = compile(dir.path(), device, (1, 8), Allocation::Static);
+    let mut session = engine.session().expect("a session");
+    let mut run = |x: &Tensor| -> Vec<u32> {
+        let outputs = session.run(std::slice::from_ref(x)).expect("it runs");
+        values(&outputs[0]).iter().map(|v| v.to_bits()).collect()
+    };
+    let all = Tensor::randn(0f32, 1.0, (8, WIDTH), &Cpu::Cpu).expect("an input");
+    let rows: Vec<Vec<u32>> = (0..8)
+        .map(|i| run(&all.narrow(0, i, 1).expect("a row")))
+        .collect();
+    for batch in 2..=8 {
+        let found = run(&all.narrow(0, 8 - batch, batch).expect("rows"));
+        assert!(found == rows[8 - batch..].concat(), "a batch of {batch}");
     }
 }

@@ -135,14 +135,12 @@ impl Program {
         }
         for (i, (source, encoding)) in launch.args.iter().zip(&encodings).enumerate() {
             let found = match source {
-                Source::Buffer(b) => self.buffers.get(b.0 as usize).map(|b| b.dtype),
-                Source::Weight(w) => {
-                    let weight = self.weights.get(w.0 as usize);
-                    weight.and_then(|w| w.encoding.as_plain())
-                }
+                Source::Buffer(b) => self.buffers.get(b.0 as usize).map(|b| b.dtype.into()),
+                Source::Weight(w) => self.weights.get(w.0 as usize).map(|w| w.encoding),
             };
-            ensure(found == encoding.as_plain() && found.is_some(), || {
-                format!("argument a{i} is {source} of {found:?}, not {encoding}")
+            ensure(found == Some(*encoding), || {
+                let found = found.map_or("nothing".into(), |found| found.to_string());
+                format!("argument a{i} is {source} of {found}, not {encoding}")
             })?;
         }
         let written = written(launch);

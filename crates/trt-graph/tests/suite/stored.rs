@@ -353,11 +353,11 @@ fn every_part() -> (Class, Program) {
     (class, program)
 }
 
-/// Files outlive a build of the library. If this fails, raise `FORMAT` in the engine's `saved.rs`
+/// Files outlive a build of the library. If this fails, raise `FORMAT` in the engine's `saved/header.rs`
 /// and then write the new number here.
 #[test]
 fn the_stored_form_is_that_of_its_format_number() {
     let bytes = postcard::to_allocvec(&every_part()).unwrap();
     let hash = Literal::new(bytes).hash();
-    assert_eq!(hash, 0x2fe3_d70d_7001_206e, "{hash:#018x}");
+    assert_eq!(hash, 0x3ee9_a80e_ecde_a60e, "{hash:#018x}");
 }

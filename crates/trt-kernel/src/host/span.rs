@@ -115,7 +115,15 @@ pub(super) struct Args<'a> {
 }
 
 /// Values of the largest block.
-const MOST_VALUES: usize = 256;
+const MOST_VALUES: usize = {
+    let (mut most, mut i) = (0, 0);
+    while i < BlockType::ALL.len() {
+        let values = BlockType::ALL[i].values();
+        most = if values > most { values } else { most };
+        i += 1;
+    }
+    most
+};
 
 /// `count` elements from `offset` on, `stride` elements apart.
 #[derive(Clone, Copy)]

@@ -1,7 +1,7 @@
 //! Row kernels: a body over rows and columns.
 //!
 //! A body without reductions has no rows: axes are merged, and each thread takes a few
-//! neighbouring points wherever they lie. Rows with reductions are in `reduce.rs`.
+//! neighbouring points wherever they lie. Rows with reductions are in `reduce/`.
 
 use super::PtxError;
 use super::access;

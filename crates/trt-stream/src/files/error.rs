@@ -4,7 +4,7 @@ use super::near;
 use super::regular::FileError;
 use super::shown::{Dims, Shown};
 use std::path::{Path, PathBuf};
-use trt_kernel::DType;
+use trt_kernel::{DType, Encoding};
 
 /// An error about weight files or a weight asked of them.
 #[derive(Debug, thiserror::Error)]
@@ -231,8 +231,8 @@ pub enum WeightsError {
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// The dtype asked for.
-        expected: DType,
+        /// What it was asked for as.
+        expected: Encoding,
         /// Its dtype.
         found: DType,
     },

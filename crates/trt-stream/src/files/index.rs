@@ -16,7 +16,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use trt_kernel::DType;
+use trt_kernel::{DType, Encoding};
 
 /// A tensor of the files, by its position in [`Weights`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -272,15 +272,15 @@ impl Weights {
         })
     }
 
-    /// The weight of this name with this shape and, if given, this dtype.
+    /// The weight of this name with this shape and, if given, in this encoding: files hold plain ones.
     ///
     /// # Errors
-    /// As [`find`](Self::find); another shape or dtype.
+    /// As [`find`](Self::find); another shape or encoding.
     pub fn require(
         &self,
         name: &str,
         shape: &[usize],
-        dtype: Option<DType>,
+        encoding: Option<Encoding>,
     ) -> Result<TensorId, WeightsError> {
         let id = self.find(name)?;
         let info = self.info(id);
@@ -292,8 +292,8 @@ impl Weights {
                 found: info.shape.clone(),
             });
         }
-        match dtype {
-            Some(expected) if expected != info.dtype => Err(WeightsError::WrongDType {
+        match encoding {
+            Some(expected) if expected != info.dtype.into() => Err(WeightsError::WrongDType {
                 file: self.path(info.file).to_path_buf(),
                 tensor: name.to_string(),
                 expected,
