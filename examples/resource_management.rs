@@ -4,22 +4,18 @@
 //! needs no download: without a model it makes a random small llama. Each function below is one
 //! row of the table in README's "Resource management", and fails if what it shows is not so.
 
-#[allow(dead_code, reason = "the tests use all of it")]
-#[path = "../tests/suite/common/random.rs"]
-mod random;
-#[allow(dead_code, reason = "the tests use all of it")]
-#[path = "../tests/suite/common/tiny.rs"]
-mod tiny;
+#[path = "resource_management/model.rs"]
+mod model;
 
 use anyhow::{Result, ensure};
-use candle_trt::device::{self, Device, ProcessMemory};
-use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::device::{self, ProcessMemory};
+use candle_trt::models::Config;
 use candle_trt::{
-    Allocation, CompileLimits, Compiler, Engine, Error, FromTensors, Profile, Request, Shared,
-    Weights, trim_host_memory,
+    Allocation, CompileLimits, Compiler, Engine, Error, FromTensors, Request, Shared, Weights,
+    trim_host_memory,
 };
 use clap::Parser;
-use random::{Random, Stored};
+use model::{Model, small};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,28 +30,10 @@ struct Args {
     device: String,
 }
 
-const CONTEXT: usize = 256;
 const PROMPT: [u32; 8] = [1, 5, 9, 2, 6, 3, 8, 4];
 /// What is freed to be trimmed: so many pieces of so many bytes.
 const PIECES: usize = 4096;
 const PIECE: usize = 16 << 10;
-
-/// The model and where it runs.
-struct Model {
-    dir: PathBuf,
-    config: Config,
-    device: Arc<dyn Device>,
-}
-
-/// 71 MB: large enough that streaming costs something, small enough to be made in a second.
-fn small() -> Random {
-    Random {
-        name: "71 MB",
-        json: random::llama(512, 1536, 8, (8, 4), 8192, false),
-        stored: Stored::Bf16,
-        shards: 1,
-    }
-}
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -88,25 +66,6 @@ fn main() -> Result<()> {
     resource_partitioning(&model)?;
     offload_module_to_cpu(&model)?;
     builder_malloc_trim()
-}
-
-impl Model {
-    fn compiler(&self, weights: impl Into<Arc<Weights>>) -> Result<Compiler> {
-        Ok(Compiler::new(weights)
-            .shared_device(self.device.clone())
-            .profile(Profile::decoder(CONTEXT, 32)?))
-    }
-
-    fn compile(&self, compiler: Compiler) -> Result<Engine, Error> {
-        let options = LoadOptions {
-            max_positions: Some(CONTEXT),
-        };
-        compiler.compile(|vb| Llama::load_with(vb, &self.config, &options))
-    }
-
-    fn opened(&self) -> Result<Compiler> {
-        self.compiler(Weights::open(&self.dir)?)
-    }
 }
 
 fn mb(bytes: u64) -> String {

@@ -30,11 +30,11 @@ struct Command {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Decode text with a language model whose weights do not have to fit the device.
-    Run(run::Args),
+    Run(run::RunArgs),
     /// Measure the time of a token at several budgets.
-    Curve(curve::Args),
+    Curve(curve::CurveArgs),
     /// Tell what a model is, and what of it fits on this machine.
-    Info(info::Args),
+    Info(info::InfoArgs),
 }
 
 /// Runs the command that the process was started with.

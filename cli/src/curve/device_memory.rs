@@ -6,7 +6,7 @@
 //! device, what of it was asked for, and the rest. Host memory that is registered should cost
 //! nothing on the device but page tables.
 
-use super::Args;
+use super::CurveArgs;
 use super::measure::{Bench, prompt};
 use super::open::Opened;
 use anyhow::{Context, Result};
@@ -27,7 +27,12 @@ const REGISTERED: usize = 1 << 30;
 const TOUCHED: usize = 16 << 20;
 
 /// Prints every step.
-pub fn print(opened: &Opened, weights: Arc<Weights>, config: &Config, args: &Args) -> Result<()> {
+pub fn print(
+    opened: &Opened,
+    weights: Arc<Weights>,
+    config: &Config,
+    args: &CurveArgs,
+) -> Result<()> {
     let device = opened.device.clone();
     let mut meter = Meter::new(&device)?;
     streams(&mut meter)?;
@@ -231,7 +236,7 @@ fn model(
     opened: &Opened,
     weights: Arc<Weights>,
     config: &Config,
-    args: &Args,
+    args: &CurveArgs,
 ) -> Result<()> {
     let request = Request::Minimum;
     let bench = Bench::new(opened.device.clone(), weights, config, args, request)?;

@@ -1,6 +1,6 @@
 //! The measuring: one engine, every budget, the same tokens.
 
-use super::Args;
+use super::CurveArgs;
 use super::starts::{How, Starts};
 use anyhow::{Result, ensure};
 use candle_trt::device::{AnonPeak, Device, ProcessMemory};
@@ -17,7 +17,7 @@ const LONGEST_CALL: usize = 2048;
 /// Everything that was measured; bytes, seconds, bytes a second.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
-pub struct Report {
+pub struct CurveReport {
     pub model: String,
     pub device: String,
     pub total_weight_bytes: u64,
@@ -30,7 +30,7 @@ pub struct Report {
     pub calibrate_seconds: f64,
     pub compile_seconds: f64,
     pub budgets: Vec<Point>,
-    pub prefill: Vec<Prompt>,
+    pub prefill: Vec<PromptTime>,
     pub switches: Vec<Switch>,
     /// The most anonymous memory of the process, compiling included, and how much that is above what
     /// it had with the device open.
@@ -70,7 +70,7 @@ pub struct Point {
 /// A prompt at the full budget.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
-pub struct Prompt {
+pub struct PromptTime {
     pub tokens: usize,
     pub seconds: f64,
     pub flops: f64,
@@ -118,7 +118,7 @@ impl Bench {
         device: Arc<dyn Device>,
         weights: Arc<Weights>,
         config: &Config,
-        args: &Args,
+        args: &CurveArgs,
         first: Request,
     ) -> Result<Bench> {
         let bare_free = device.free_memory();
@@ -177,7 +177,7 @@ impl Bench {
         })
     }
 
-    pub fn run(&mut self, args: &Args) -> Result<Report> {
+    pub fn run(&mut self, args: &CurveArgs) -> Result<CurveReport> {
         let rates = self.engine.measure_rates()?;
         let start = Instant::now();
         let costs = self.engine.calibrate(&[(PAST, args.context as i64)])?;
@@ -203,7 +203,7 @@ impl Bench {
         let anonymous = self.anonymous_peak();
         let starts = Starts::measure(&self.how, &self.engine)?;
         let applied = self.engine.device_budget()?;
-        Ok(Report {
+        Ok(CurveReport {
             model: self.model.clone(),
             device: self.engine.device().info().name.clone(),
             total_weight_bytes: applied.total,
@@ -235,7 +235,7 @@ impl Bench {
         Ok(session)
     }
 
-    fn point(&self, request: Request, args: &Args) -> Result<(Point, Vec<u32>)> {
+    fn point(&self, request: Request, args: &CurveArgs) -> Result<(Point, Vec<u32>)> {
         let predicted = self.engine.predict(request)?.seconds;
         let anonymous = AnonPeak::start().ok();
         let applied = self.engine.set_device_budget(request)?;
@@ -280,7 +280,7 @@ impl Bench {
         Ok((point, logits.iter().map(|v| v.to_bits()).collect()))
     }
 
-    fn prefill(&self, lengths: &[usize]) -> Result<Vec<Prompt>> {
+    fn prefill(&self, lengths: &[usize]) -> Result<Vec<PromptTime>> {
         self.engine.set_device_budget(Request::Full)?;
         let mut session = self.engine.session()?;
         let mut all = Vec::new();
@@ -297,7 +297,7 @@ impl Bench {
             }
             seconds.sort_by(f64::total_cmp);
             let median = seconds[seconds.len() / 2];
-            all.push(Prompt {
+            all.push(PromptTime {
                 tokens,
                 seconds: median,
                 flops: self.flops(tokens) / median,
@@ -312,7 +312,7 @@ impl Bench {
     }
 
     /// There and back, twice.
-    fn switches(&self, a: Request, b: Request, args: &Args) -> Result<Vec<Switch>> {
+    fn switches(&self, a: Request, b: Request, args: &CurveArgs) -> Result<Vec<Switch>> {
         self.engine.set_device_budget(a)?;
         let mut session = self.session(args.context)?;
         for token in 0..3 {

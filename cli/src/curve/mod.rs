@@ -15,15 +15,15 @@ mod tensor_maps;
 use anyhow::{Context, Result, bail};
 use candle_trt::models::Config;
 use candle_trt::{Request, Weights};
-use clap::Args as Arguments;
+use clap::Args;
 use plot::Style;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// The flags of `candle-trt curve`.
-#[derive(Debug, Arguments)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct CurveArgs {
     /// A folder with config.json and safetensors of a Llama-family model.
     model: PathBuf,
     /// auto, host, host-discrete or cuda:N.
@@ -77,7 +77,7 @@ pub struct Args {
 }
 
 /// Measures what the flags ask for; `start` is when the process began.
-pub fn run(args: &Args, start: Instant) -> Result<()> {
+pub fn run(args: &CurveArgs, start: Instant) -> Result<()> {
     if args.context == 0 || args.budgets.is_empty() {
         bail!("--context must be above 0 and --budgets not empty");
     }
@@ -122,7 +122,7 @@ pub fn run(args: &Args, start: Instant) -> Result<()> {
 
 /// The time of a token against the budget, measured and predicted, with the floors of the link and
 /// of the memory.
-fn chart(report: &measure::Report) -> plot::Chart {
+fn chart(report: &measure::CurveReport) -> plot::Chart {
     let mut points: Vec<&measure::Point> = report.budgets.iter().collect();
     points.sort_by_key(|p| p.applied_bytes);
     let total = report.total_weight_bytes as f64;

@@ -1,6 +1,6 @@
 //! The device of a run, with the bound on locked memory that was asked for.
 
-use super::Args;
+use super::CurveArgs;
 use anyhow::{Result, bail};
 use candle_trt::device::{self, Cuda, Device, Transfers};
 use candle_trt::{Request, Weights};
@@ -20,7 +20,7 @@ impl Opened {
 }
 
 /// Opens what the command line names.
-pub fn device(args: &Args, weights: &Weights) -> Result<Opened> {
+pub fn device(args: &CurveArgs, weights: &Weights) -> Result<Opened> {
     let cuda = match cuda(args, weights)? {
         Some(cuda) => Arc::new(cuda),
         None => {
@@ -35,7 +35,7 @@ pub fn device(args: &Args, weights: &Weights) -> Result<Opened> {
 }
 
 /// A new device of CUDA, if the command line names one.
-pub fn cuda(args: &Args, weights: &Weights) -> Result<Option<Cuda>> {
+pub fn cuda(args: &CurveArgs, weights: &Weights) -> Result<Option<Cuda>> {
     let number = match args.device.strip_prefix("cuda") {
         Some("") => Some(0),
         Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse().ok()),

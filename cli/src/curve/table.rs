@@ -1,10 +1,10 @@
 //! The report as text.
 
-use super::measure::Report;
+use super::measure::CurveReport;
 use std::fmt::Write;
 
 /// A table of everything.
-pub fn text(report: &Report) -> String {
+pub fn text(report: &CurveReport) -> String {
     let mut out = String::new();
     let gb = |bytes: u64| bytes as f64 / 1e9;
     // Writing to a string cannot fail.
@@ -96,7 +96,7 @@ pub fn text(report: &Report) -> String {
     out
 }
 
-fn footer(out: &mut String, report: &Report) {
+fn footer(out: &mut String, report: &CurveReport) {
     let mb = |bytes: u64| bytes as f64 / 1e6;
     // Writing to a string cannot fail.
     let each = report.budgets.iter().filter_map(|p| {

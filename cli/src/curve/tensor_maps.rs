@@ -3,7 +3,7 @@
 //! Two devices on one GPU, an engine on each, and the same prompts by turns, so that clocks and
 //! warmth fall on both.
 
-use super::Args;
+use super::CurveArgs;
 use super::measure::{Bench, prompt};
 use super::open::{self, Opened};
 use anyhow::{Result, bail, ensure};
@@ -15,7 +15,12 @@ use std::time::Instant;
 /// Prompts of each length on each engine, after one that is not counted.
 const ROUNDS: usize = 9;
 
-pub fn print(plain: &Opened, weights: Arc<Weights>, config: &Config, args: &Args) -> Result<()> {
+pub fn print(
+    plain: &Opened,
+    weights: Arc<Weights>,
+    config: &Config,
+    args: &CurveArgs,
+) -> Result<()> {
     let Some(mapped) = open::cuda(args, &weights)? else {
         bail!("--tensor-maps needs --device cuda or cuda:N");
     };

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use candle_trt::Weights;
 use candle_trt::models::Config;
 use candle_trt::stream::read_regular;
-use clap::Args as Arguments;
+use clap::Args;
 use serde::Serialize;
 
 use crate::get::{self, Wanted};
@@ -21,8 +21,8 @@ use fits::Fit;
 const CONFIG: u64 = 16 << 20;
 
 /// The flags of `candle-trt info`.
-#[derive(Debug, Arguments)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct InfoArgs {
     /// A folder with config.json and safetensors, or a Hugging Face repository id. Without it:
     /// SmolLM2-135M-Instruct.
     model: Option<String>,
@@ -79,7 +79,7 @@ struct Type {
 }
 
 /// Prints what is known.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &InfoArgs) -> Result<()> {
     let folder = get::obtain(Wanted {
         model: args.model.as_deref(),
         revision: args.revision.as_deref(),
@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn look(args: &Args, folder: &Path) -> Result<Info> {
+fn look(args: &InfoArgs, folder: &Path) -> Result<Info> {
     let weights = std::sync::Arc::new(Weights::open(folder)?);
     let file = folder.join("config.json");
     let json =

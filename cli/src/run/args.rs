@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use candle_trt::Request;
-use clap::Args as Arguments;
+use clap::Args;
 
 use crate::precision::Precision;
 
@@ -13,8 +13,8 @@ use crate::precision::Precision;
 pub const TOKENS: usize = 64;
 
 /// The flags of `candle-trt run`.
-#[derive(Debug, Arguments)]
-pub struct Args {
+#[derive(Debug, Args)]
+pub struct RunArgs {
     /// A folder with config.json, tokenizer.json and safetensors, or a Hugging Face repository id.
     /// Without it: SmolLM2-135M-Instruct, fetched once.
     #[arg(long, value_name = "DIR|REPO")]
@@ -172,10 +172,10 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        args: Args,
+        args: RunArgs,
     }
 
-    fn parse(line: &[&str]) -> Result<Args, String> {
+    fn parse(line: &[&str]) -> Result<RunArgs, String> {
         let line = std::iter::once("run").chain(line.iter().copied());
         let parsed = Line::try_parse_from(line).map_err(|e| e.to_string())?;
         Ok(parsed.args)

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Write};
 use anyhow::Result;
 use trt_text::{Chat, ChatTemplate, Decoder as _, Error, Message, Settings};
 
-use super::{Args, Model};
+use super::{Model, RunArgs};
 
 /// Positions of a chat where the model holds more: states are held for all of them.
 const POSITIONS: usize = 4096;
@@ -14,7 +14,7 @@ const POSITIONS: usize = 4096;
 const PIECE: usize = 512;
 
 /// Talks until the input ends or `/exit`.
-pub fn talk(args: &Args, model: &Model, template: &ChatTemplate) -> Result<()> {
+pub fn talk(args: &RunArgs, model: &Model, template: &ChatTemplate) -> Result<()> {
     let positions = model.config.max_position_embeddings.min(POSITIONS);
     let decoder = model.compile(args, PIECE.min(positions / 2), positions)?;
     let positions = decoder.max_context().unwrap_or(positions);
@@ -32,7 +32,7 @@ pub fn talk(args: &Args, model: &Model, template: &ChatTemplate) -> Result<()> {
     )
 }
 
-fn system(args: &Args) -> Option<Message> {
+fn system(args: &RunArgs) -> Option<Message> {
     super::system(args).next()
 }
 

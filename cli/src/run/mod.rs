@@ -20,7 +20,7 @@ use candle_trt::device::{AnonPeak, ProcessMemory};
 use candle_trt::models::Config;
 use trt_text::{ChatTemplate, Conversation, Ends, Message, Sampling, Settings, Tokenizer};
 
-pub use args::Args;
+pub use args::RunArgs;
 
 use crate::get::{self, Wanted};
 use crate::progress;
@@ -29,7 +29,7 @@ use prompt::Prompt;
 use report::{HostPeaks, Report};
 
 /// Answers one prompt, or holds a chat.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &RunArgs) -> Result<()> {
     let prompt = prompt::find(args)?;
     let model = Model::open(args)?;
     match prompt {
@@ -49,7 +49,7 @@ struct Model {
 }
 
 impl Model {
-    fn open(args: &Args) -> Result<Self> {
+    fn open(args: &RunArgs) -> Result<Self> {
         let folder = get::obtain(Wanted {
             model: args.model.as_deref(),
             revision: args.revision.as_deref(),
@@ -62,7 +62,12 @@ impl Model {
         })
     }
 
-    fn compile(&self, args: &Args, prompt_tokens: usize, max_positions: usize) -> Result<Decoder> {
+    fn compile(
+        &self,
+        args: &RunArgs,
+        prompt_tokens: usize,
+        max_positions: usize,
+    ) -> Result<Decoder> {
         let wish = Wish {
             device: &args.device,
             budget: args.budget,
@@ -77,7 +82,7 @@ impl Model {
     }
 }
 
-fn once(args: &Args, model: &Model, text: &str) -> Result<()> {
+fn once(args: &RunArgs, model: &Model, text: &str) -> Result<()> {
     let prompt = tokens(args, &model.folder, &model.tokenizer, text)?;
     let most = most_tokens(args, prompt.len(), model.config.max_position_embeddings)?;
 
@@ -109,7 +114,7 @@ fn show(piece: &str) -> Result<()> {
 }
 
 /// The prompt's tokens. A chat template writes its own first token; a raw prompt gets the tokenizer's.
-fn tokens(args: &Args, folder: &Path, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+fn tokens(args: &RunArgs, folder: &Path, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     let tokens = match args.raw {
         true => tokenizer.encode(text, true)?,
         false => {
@@ -124,12 +129,12 @@ fn tokens(args: &Args, folder: &Path, tokenizer: &Tokenizer, text: &str) -> Resu
     Ok(tokens)
 }
 
-fn system(args: &Args) -> impl Iterator<Item = Message> {
+fn system(args: &RunArgs) -> impl Iterator<Item = Message> {
     args.system.as_deref().map(Message::system).into_iter()
 }
 
 /// The most tokens of an answer: what was asked for, as far as the model holds it.
-fn most_tokens(args: &Args, prompt: usize, positions: usize) -> Result<usize> {
+fn most_tokens(args: &RunArgs, prompt: usize, positions: usize) -> Result<usize> {
     let room = positions.saturating_sub(prompt);
     if room == 0 {
         bail!(
@@ -146,7 +151,7 @@ fn most_tokens(args: &Args, prompt: usize, positions: usize) -> Result<usize> {
     Ok(asked.min(room))
 }
 
-fn settings(args: &Args, max_tokens: Option<usize>) -> Settings {
+fn settings(args: &RunArgs, max_tokens: Option<usize>) -> Settings {
     let ends = match (args.ignore_eos, args.raw) {
         (true, _) => Ends::Never,
         (false, true) => Ends::Text,

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use candle_trt::stream::read_regular;
 
-use super::Args;
+use super::RunArgs;
 
 /// The prompt where there is none.
 const DEFAULT: &str = "What is the capital of France, and what is it known for?";
@@ -25,7 +25,7 @@ pub enum Prompt {
 
 /// The prompt that the flags name. Without one it is what comes on standard input, and where nothing comes a default;
 /// on a terminal it is a chat.
-pub fn find(args: &Args) -> Result<Prompt> {
+pub fn find(args: &RunArgs) -> Result<Prompt> {
     let stdin = std::io::stdin();
     let text = match (&args.prompt, &args.file) {
         (Some(text), _) => text.clone(),

@@ -98,6 +98,9 @@ impl Claims {
 
 /// Checks that a plan keeps every promise: one offset a value, aligned, below the peak, and no
 /// byte shared by two values alive in one step, unless one takes over the other's in place.
+///
+/// # Errors
+/// [`PlanError`] names the first promise that is broken, with the values and bytes.
 pub fn check(lifetimes: &[Lifetime], plan: &Plan) -> Result<(), PlanError> {
     if plan.offsets.len() != lifetimes.len() {
         return Err(PlanError::Count {

@@ -231,6 +231,10 @@ impl Pool {
     }
 
     /// Zeroed device memory.
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`] if the limit does not allow it, [`Error::Device`] if the device has not as
+    /// much.
     pub fn acquire(&self, bytes: u64, purpose: Purpose) -> Result<Lease, Error> {
         let charge = self.charge(bytes, purpose)?;
         // More than an address space can hold is refused by the device, with its number.
@@ -243,6 +247,9 @@ impl Pool {
     }
 
     /// Counts bytes that become resident in another way.
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`] if the limit does not allow it.
     pub fn reserve(&self, bytes: u64, purpose: Purpose) -> Result<Reservation, Error> {
         let charge = self.charge(bytes, purpose)?;
         Ok(Reservation { charge })
@@ -289,6 +296,9 @@ impl Pool {
     }
 
     /// Changes the limit. Below what is in use is an error, and then nothing has changed.
+    ///
+    /// # Errors
+    /// [`Error::LimitBelowUse`] if more is in use.
     pub fn set_limit(&self, bytes: u64) -> Result<(), Error> {
         let mut accounts = lock(&self.accounts);
         if bytes < accounts.usage.total() {
@@ -364,6 +374,9 @@ impl Reservation {
 
     /// Changes the number of bytes. More than the limit allows is an error, and then nothing
     /// has changed.
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`] if the limit does not allow it.
     pub fn resize(&mut self, bytes: u64) -> Result<(), Error> {
         let (accounts, purpose, held) = (&self.charge.accounts, self.purpose(), self.bytes());
         let mut accounts = lock(accounts);

@@ -70,6 +70,9 @@ pub trait Strategy: Send + Sync + fmt::Debug {
 
     /// An engine whose calls need up to `most` bytes starts to use it. After an error nothing
     /// has changed.
+    ///
+    /// # Errors
+    /// [`Error`] if it does not serve one more engine, or has no memory for it.
     fn join(&self, pool: &Pool, most: u64) -> Result<(), Error> {
         let _ = (pool, most);
         Ok(())
@@ -81,6 +84,9 @@ pub trait Strategy: Send + Sync + fmt::Debug {
     }
 
     /// An arena of at least `bytes` bytes for one call.
+    ///
+    /// # Errors
+    /// [`Error`] if what it holds is too small or in use, or there is no memory for the call.
     fn begin(&self, pool: &Pool, bytes: u64) -> Result<Arena, Error>;
 
     /// Takes the arena of a call back, to keep it or to let it go.
@@ -181,6 +187,9 @@ impl Arena {
     }
 
     /// An arena of newly acquired memory.
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`] and [`Error::Device`] as [`Pool::acquire`].
     pub fn acquire(pool: &Pool, bytes: u64) -> Result<Arena, Error> {
         let lease = pool.acquire(bytes, Purpose::Activations)?;
         Ok(Arena::new(Arc::new(lease)))
@@ -198,6 +207,9 @@ impl Arena {
     }
 
     /// The bytes of one value of a plan.
+    ///
+    /// # Errors
+    /// [`trt_device::Error`] if the arena does not hold these bytes.
     pub fn slice(&self, offset: u64, bytes: u64) -> Result<Slice, trt_device::Error> {
         // What does not fit a usize does not fit the arena either, and is refused as a range.
         let clamp = |b: u64| usize::try_from(b).unwrap_or(usize::MAX);
@@ -208,6 +220,9 @@ impl Arena {
     /// Fills it with garbage, in the order of a stream, so that whoever reads what was not
     /// written in this call, or uses it after this call, gets wrong results rather than lucky
     /// ones. Meant for debug builds.
+    ///
+    /// # Errors
+    /// [`trt_device::Error`] as the device refuses the writes and copies.
     pub fn poison(&self, device: &dyn Device, stream: Stream) -> Result<(), trt_device::Error> {
         let mut done = DOSE.min(self.whole.len());
         let dst = self.whole.slice(0..done)?;

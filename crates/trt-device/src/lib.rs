@@ -35,8 +35,6 @@
 //! # Ok::<(), trt_device::Error>(())
 //! ```
 
-#![warn(clippy::missing_errors_doc)]
-
 mod contract;
 mod cpu;
 mod cuda;

@@ -164,6 +164,10 @@ impl Inst {
 
 impl Body {
     /// The type of every register (`None` for [`Inst::Store`] and [`Inst::Yield`]).
+    ///
+    /// # Errors
+    /// [`BodyError`] for an operand that is not defined earlier or has a type that its instruction
+    /// does not take, and for an argument beyond `args`.
     pub fn types(&self, args: &[DType]) -> Result<Vec<Option<Ty>>, BodyError> {
         let mut types: Vec<Option<Ty>> = Vec::with_capacity(self.insts.len());
         for (at, inst) in self.insts.iter().enumerate() {
@@ -196,6 +200,10 @@ impl Body {
 
     /// Checks order, types, argument indices and axes. `place` names the owner for errors;
     /// `reduces` and `input` say whether it offers [`Inst::Reduce`] and [`Inst::Input`].
+    ///
+    /// # Errors
+    /// [`BodyError`] as [`Body::types`], and for views of another number of axes than `axes`, indices
+    /// along axes beyond them, and folds or inputs that the owner does not offer.
     pub fn check(
         &self,
         args: &[DType],

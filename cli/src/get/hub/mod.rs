@@ -62,11 +62,11 @@ pub fn is_repo_id(text: &str) -> bool {
 ///
 /// What is missing and cannot be had, by name.
 pub fn fetch(repo: &str, revision: &str) -> Result<PathBuf, HubError> {
-    Model::new(&Settings::from_env()?, repo, revision)?.fetch()
+    HubModel::new(&Settings::from_env()?, repo, revision)?.fetch()
 }
 
 /// One revision of a repository.
-struct Model<'a> {
+struct HubModel<'a> {
     settings: &'a Settings,
     repo: &'a str,
     revision: &'a str,
@@ -81,13 +81,13 @@ enum Found {
     Absent,
 }
 
-impl<'a> Model<'a> {
+impl<'a> HubModel<'a> {
     fn new(settings: &'a Settings, repo: &'a str, revision: &'a str) -> Result<Self, HubError> {
         // It becomes a path and a part of an address.
         if plain_name(revision).is_err() || revision.starts_with(['.', '-']) {
             return Err(HubError::Revision(revision.to_string()));
         }
-        Ok(Model {
+        Ok(HubModel {
             settings,
             repo,
             revision,
@@ -170,13 +170,13 @@ impl<'a> Model<'a> {
 
 /// The cache, and behind it the hub where that may be asked.
 struct Source<'a> {
-    model: &'a Model<'a>,
+    model: &'a HubModel<'a>,
     #[cfg(feature = "hub")]
     client: std::cell::OnceCell<client::Client>,
 }
 
 impl<'a> Source<'a> {
-    fn new(model: &'a Model<'a>) -> Self {
+    fn new(model: &'a HubModel<'a>) -> Self {
         Source {
             model,
             #[cfg(feature = "hub")]
@@ -233,7 +233,7 @@ impl Source<'_> {
 
     /// What the revision is now.
     fn commit(&self) -> Result<Commit, HubError> {
-        let Model { repo, revision, .. } = *self.model;
+        let HubModel { repo, revision, .. } = *self.model;
         if self.model.settings.offline {
             return Err(self.offline(CONFIG));
         }

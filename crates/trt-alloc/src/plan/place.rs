@@ -4,12 +4,12 @@ use super::Lifetime;
 
 /// Values that hand their bytes on in place, in the order of their lives: one offset for all.
 pub(super) struct Chain {
-    pub(super) members: Vec<Member>,
+    pub(super) members: Vec<ChainMember>,
     align: u64,
 }
 
 /// A value as a member of a chain.
-pub(super) struct Member {
+pub(super) struct ChainMember {
     pub(super) value: usize,
     bytes: u64,
     first: u32,
@@ -20,7 +20,7 @@ impl Chain {
     pub(super) fn new(lifetimes: &[Lifetime], values: &[usize]) -> Chain {
         let member = |&value: &usize| {
             let l = &lifetimes[value];
-            Member {
+            ChainMember {
                 value,
                 bytes: l.bytes,
                 first: l.first,
@@ -78,7 +78,7 @@ struct Conflict {
 
 impl Conflicts {
     pub(super) fn new(chains: &[Chain]) -> Conflicts {
-        let mut members: Vec<(usize, &Member)> = Vec::new();
+        let mut members: Vec<(usize, &ChainMember)> = Vec::new();
         for (i, chain) in chains.iter().enumerate() {
             // A value of no bytes lies anywhere.
             members.extend(chain.members.iter().filter(|m| m.bytes > 0).map(|m| (i, m)));
@@ -86,7 +86,7 @@ impl Conflicts {
         members.sort_by_key(|(_, m)| m.first);
         let mut of = vec![Vec::new(); chains.len()];
         let mut pairs = 0;
-        let mut alive: Vec<(usize, &Member)> = Vec::new();
+        let mut alive: Vec<(usize, &ChainMember)> = Vec::new();
         for (chain, member) in members {
             alive.retain(|(_, m)| m.last >= member.first);
             for (other, m) in alive.iter().filter(|(other, _)| *other != chain) {

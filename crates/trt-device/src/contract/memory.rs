@@ -17,7 +17,7 @@ pub const ALIGN: usize = 256;
 
 /// A range of bytes that a device can address.
 #[derive(Clone)]
-pub struct Memory(Arc<Inner>);
+pub struct Memory(Arc<MemoryInner>);
 
 /// A part of a [`Memory`]; cheap to clone.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ pub struct Slice {
 }
 
 // Fields drop in order: the bytes first, then what was tied to them.
-struct Inner {
+struct MemoryInner {
     owner: Owner,
     device: DeviceId,
     start: NonNull<u8>,
@@ -44,12 +44,12 @@ enum Owner {
     Mapping(MappedFile, Box<dyn Any + Send + Sync>),
 }
 
-// SAFETY: `start` points to memory that `owner` holds for as long as `Inner` lives and that no
+// SAFETY: `start` points to memory that `owner` holds for as long as `MemoryInner` lives and that no
 // other value frees. The type itself never reads or writes it; work does, ordered by streams and
 // events, on memory that its device has opened and so made itself.
-unsafe impl Send for Inner {}
-// SAFETY: as above; shared access to `Inner` touches only the mutex and plain fields.
-unsafe impl Sync for Inner {}
+unsafe impl Send for MemoryInner {}
+// SAFETY: as above; shared access to `MemoryInner` touches only the mutex and plain fields.
+unsafe impl Sync for MemoryInner {}
 
 impl Memory {
     /// Memory of a device: `len` bytes at `start`, as the device addresses them. `owner` is for
@@ -72,7 +72,7 @@ impl Memory {
     }
 
     fn of(device: DeviceId, owner: Owner, start: *mut u8, len: usize) -> Memory {
-        Memory(Arc::new(Inner {
+        Memory(Arc::new(MemoryInner {
             owner,
             device,
             start: NonNull::new(start).unwrap_or(NonNull::dangling()),

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 
 /// The memory of a device whose driver does not count it; clones are the same memory.
 #[derive(Clone, Debug)]
-pub struct Room(Arc<Inner>);
+pub struct Room(Arc<RoomInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct RoomInner {
     device: String,
     total: u64,
     /// Whether more than the total is refused here; else the system decides.
@@ -33,7 +33,7 @@ impl Room {
     /// Room of `total` bytes on a device of that name. With `bounded` more is refused here, else it
     /// is only counted.
     pub fn new(device: &str, total: u64, bounded: bool) -> Room {
-        Room(Arc::new(Inner {
+        Room(Arc::new(RoomInner {
             device: device.into(),
             total,
             bounded,

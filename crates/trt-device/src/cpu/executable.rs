@@ -12,14 +12,14 @@ pub(crate) struct HostExecutable {
     kind: &'static str,
     args: usize,
     written: Vec<usize>,
-    parts: Vec<Part>,
+    parts: Vec<HostPart>,
     /// How many of the parts take tiles.
     streamed: usize,
 }
 
 /// A kernel, or one of a group.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct HostPart {
     pub(crate) prepared: Prepared,
     /// Its arguments among those of the launch.
     pub(crate) args: Range<usize>,
@@ -78,9 +78,9 @@ impl From<HostError> for LaunchError {
 impl HostExecutable {
     pub(crate) fn new(kernel: &Kernel) -> Result<Self, Error> {
         kernel.check()?;
-        let part = |(first, part): (u16, &Kernel)| -> Result<Part, Error> {
+        let part = |(first, part): (u16, &Kernel)| -> Result<HostPart, Error> {
             let first = first as usize;
-            Ok(Part {
+            Ok(HostPart {
                 prepared: Prepared::new(part)?,
                 args: first..first + part.args().len(),
                 weight: part.streamed().first().map(|a| a.0 as usize),
@@ -125,7 +125,7 @@ impl HostExecutable {
     }
 
     /// Its kernels, in order.
-    pub(crate) fn parts(&self) -> &[Part] {
+    pub(crate) fn parts(&self) -> &[HostPart] {
         &self.parts
     }
 

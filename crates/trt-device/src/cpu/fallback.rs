@@ -11,7 +11,7 @@
 //! travel by a
 //! [`Ferry`].
 
-use super::executable::{Failure, HostExecutable, Part};
+use super::executable::{Failure, HostExecutable, HostPart};
 use crate::{Call, Device, Error, ExecutableInfo, Slice, Stream, Tiles, Work};
 use std::ops::Range;
 use trt_kernel::Kernel;
@@ -129,7 +129,7 @@ impl HostFallback {
     /// Runs a part, on its own arguments, and on the tiles of its own weight if it has some.
     fn run_part(
         &self,
-        part: &Part,
+        part: &HostPart,
         call: Call<'_>,
         team: &Team,
         ferry: &impl Ferry,

@@ -30,12 +30,12 @@ pub(super) struct CudaStream {
     /// The streams that this one has waited for since it was last waited for, as bits. Beyond 64
     /// streams bits are shared, so that a failure is rather told to one too many.
     upstream: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<StreamState>,
     staging: Mutex<Option<Pinned>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct StreamState {
     /// What the runtime integers are at the end of the stream.
     env: Option<Env>,
     retire: Retire<Kept, RawEvent>,
@@ -82,7 +82,7 @@ impl CudaStream {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, StreamState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -126,7 +126,12 @@ impl CudaStream {
     }
 
     /// Makes the runtime integers of the stream those of a call.
-    fn set_integers(&self, bound: &Bound<'_>, state: &mut State, env: Env) -> Result<(), Error> {
+    fn set_integers(
+        &self,
+        bound: &Bound<'_>,
+        state: &mut StreamState,
+        env: Env,
+    ) -> Result<(), Error> {
         if state.env != Some(env) {
             state.env = None;
             let retire = &mut state.retire;

@@ -22,15 +22,15 @@ pub(super) enum Item {
 /// The two ends of a stream.
 #[derive(Debug)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     arrived: Condvar,
-    /// `State::submitted`, readable without the lock.
+    /// `QueueState::submitted`, readable without the lock.
     submitted: AtomicU64,
     timeline: Arc<Timeline>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     items: VecDeque<Item>,
     submitted: u64,
     asleep: bool,
@@ -88,7 +88,7 @@ impl Queue {
         self.wake(&mut state);
     }
 
-    fn wake(&self, state: &mut State) {
+    fn wake(&self, state: &mut QueueState) {
         if std::mem::take(&mut state.asleep) {
             self.arrived.notify_one();
         }

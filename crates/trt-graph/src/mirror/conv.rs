@@ -18,7 +18,7 @@ pub(super) const UNROLLED: usize = 64;
 
 /// The numbers of a convolution, alike along all axes of places.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Params {
+pub(super) struct ConvParams {
     pub padding: usize,
     pub stride: usize,
     pub dilation: usize,
@@ -52,7 +52,7 @@ impl Tensor {
             }
             .bt())?
         }
-        let params = Params {
+        let params = ConvParams {
             padding,
             stride,
             dilation,
@@ -100,7 +100,7 @@ impl Tensor {
                 "in_channel mismatch between input ({c_in}, groups {groups}) and kernel ({c_in_k})"
             )
         }
-        let params = Params {
+        let params = ConvParams {
             padding,
             stride,
             dilation,
@@ -127,7 +127,7 @@ impl Tensor {
         self.conv2d(kernel, padding, stride, dilation, groups)
     }
 
-    pub(super) fn convolved(&self, kernel: &Self, p: Params, name: &str) -> Result<Self> {
+    pub(super) fn convolved(&self, kernel: &Self, p: ConvParams, name: &str) -> Result<Self> {
         if self.kernel_dtype() != kernel.kernel_dtype() || !self.kernel_dtype().is_float() {
             bail!(
                 "{name}: dtypes {:?} and {:?} do not fit",
@@ -156,7 +156,7 @@ impl Tensor {
     }
 
     /// The number of windows along each axis.
-    fn places(&self, window: &[usize], p: Params, name: &str) -> Result<Vec<usize>> {
+    fn places(&self, window: &[usize], p: ConvParams, name: &str) -> Result<Vec<usize>> {
         if p.stride == 0 || p.dilation == 0 {
             bail!(
                 "{name}: stride {} and dilation {} must be at least 1",
@@ -231,7 +231,7 @@ impl Tensor {
         })
     }
 
-    fn by_product(&self, kernel: &Self, places: &[usize], p: Params) -> Result<Self> {
+    fn by_product(&self, kernel: &Self, places: &[usize], p: ConvParams) -> Result<Self> {
         let (b, c_out, groups) = (self.dims()[0], kernel.dims()[0], p.groups);
         let (window, d) = (&kernel.dims()[2..], places.len());
         let m = b * places.iter().product::<usize>();
@@ -275,7 +275,7 @@ impl Tensor {
     }
 
     /// One input channel for each group, and one or more outputs.
-    fn depthwise(&self, kernel: &Self, places: &[usize], p: Params) -> Result<Self> {
+    fn depthwise(&self, kernel: &Self, places: &[usize], p: ConvParams) -> Result<Self> {
         let (b, groups, c_out) = (self.dims()[0], p.groups, kernel.dims()[0]);
         let window = kernel.dims()[2..].to_vec();
         let windows = self.windows(&window, places, (p.stride, p.dilation))?;

@@ -1,6 +1,6 @@
 //! Pooling, upsampling and transposed convolutions: windows read, or zeros put in between.
 
-use super::conv::{Params, UNROLLED, taps};
+use super::conv::{ConvParams, UNROLLED, taps};
 use super::size;
 use super::tensor::Tensor;
 use candle_core::{Result, ToUsize2, bail};
@@ -199,7 +199,7 @@ impl Tensor {
         if groups == 0 || !c_in.is_multiple_of(groups) {
             bail!("in_channel {c_in} is not divisible by the number of groups")
         }
-        let params = Params {
+        let params = ConvParams {
             padding,
             stride,
             dilation,
@@ -226,7 +226,7 @@ impl Tensor {
         if c_in != c_in_k {
             bail!("in_channel mismatch between input ({c_in}) and kernel ({c_in_k})")
         }
-        let params = Params {
+        let params = ConvParams {
             padding,
             stride,
             dilation,
@@ -236,7 +236,7 @@ impl Tensor {
     }
 
     /// A convolution with the window turned around, over the input with zeros in between.
-    fn transposed(&self, kernel: &Self, p: Params, output_padding: usize) -> Result<Self> {
+    fn transposed(&self, kernel: &Self, p: ConvParams, output_padding: usize) -> Result<Self> {
         let window = kernel.dims()[2..].to_vec();
         if p.stride == 0 || p.dilation == 0 || window.contains(&0) {
             bail!(
@@ -284,7 +284,7 @@ impl Tensor {
         }
         let mut joined = vec![p.groups * of_group, c_in / p.groups];
         joined.extend(&window);
-        let params = Params {
+        let params = ConvParams {
             padding: 0,
             stride: 1,
             ..p

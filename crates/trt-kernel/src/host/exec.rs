@@ -6,97 +6,32 @@
 //! defined earlier, so splitting the file at the result gives disjoint slices.
 
 use super::HostError;
-use super::fold::Fold;
+use super::call_view::{CallView, Index, MAX_AXES};
+use super::fold::RunningFold;
 use super::math;
 use super::program::{Program, Slot};
 use super::simd::{self, Job, Simd};
-use super::span::{Args, Run};
-use crate::{Env, Inst, Unary, View};
+use super::span::Args;
+use crate::{Arg, Binary, Compare, Env, Inst, Reg, Unary};
 use std::cell::Cell;
-
-/// The most axes that an index space may have.
-pub(super) const MAX_AXES: usize = 8;
-
-/// A point of an index space.
-pub(super) type Index = [i64; MAX_AXES];
-
-/// A view with the numbers of one call.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
-    pub offset: i64,
-    pub strides: Index,
-}
-
-impl Place {
-    pub fn new(view: &View, env: &Env) -> Place {
-        let mut strides = [0; MAX_AXES];
-        for (s, dim) in strides.iter_mut().zip(&view.strides) {
-            *s = dim.eval(env);
-        }
-        Place {
-            offset: view.offset.eval(env),
-            strides,
-        }
-    }
-
-    /// The element at a point.
-    #[inline(always)]
-    pub fn at(&self, index: &Index) -> i64 {
-        let mut sum = self.offset;
-        for (i, s) in index.iter().zip(&self.strides) {
-            sum = sum.wrapping_add(i.wrapping_mul(*s));
-        }
-        sum
-    }
-
-    /// `count` points from `index` on along `axis`.
-    #[inline(always)]
-    pub fn run(&self, index: &Index, axis: usize, count: usize) -> Run {
-        Run {
-            offset: self.at(index),
-            stride: self.strides[axis],
-            count,
-        }
-    }
-}
 
 /// A body with everything that one call fixes.
 #[derive(Clone, Copy)]
-pub(super) struct Call<'a> {
+pub(super) struct BodyCall<'a> {
     pub program: &'a Program,
     pub args: Args<'a>,
     pub env: &'a Env,
     /// By instruction; only loads and stores have one that matters.
-    pub places: &'a [Place],
+    pub places: &'a [CallView],
     /// The space's axis that an [`Inst::Iota`] reads; `None` if that axis has one point.
     pub iotas: [Option<u8>; MAX_AXES],
     /// The axis that blocks run along.
     pub inner: usize,
 }
 
-/// One [`Place`] for each instruction.
-pub(super) fn places(program: &Program, env: &Env) -> Vec<Place> {
-    let place = |inst: &Inst| match inst.access() {
-        Some((_, view, _)) => Place::new(view, env),
-        None => Place::default(),
-    };
-    program.insts.iter().map(place).collect()
-}
-
-/// Axes of a template: each is its own.
-pub(super) const SAME_AXES: [Option<u8>; MAX_AXES] = {
-    let mut axes = [None; MAX_AXES];
-    let mut i = 0;
-    while i < MAX_AXES {
-        axes[i] = Some(i as u8);
-        i += 1;
-    }
-    axes
-};
-
 /// Register files, kept by each thread between launches.
 #[derive(Default)]
-pub(super) struct Frame {
+pub(super) struct Registers {
     width: usize,
     f32s: Vec<f32>,
     i64s: Vec<i64>,
@@ -104,21 +39,21 @@ pub(super) struct Frame {
 }
 
 thread_local! {
-    static FRAME: Cell<Option<Box<Frame>>> = const { Cell::new(None) };
+    static REGISTERS: Cell<Option<Box<Registers>>> = const { Cell::new(None) };
 }
 
-impl Frame {
-    /// Lends this thread's frame with room for `width` lanes of each register.
-    pub fn with<T>(program: &Program, width: usize, f: impl FnOnce(&mut Frame) -> T) -> T {
-        let mut frame = FRAME.take().unwrap_or_default();
-        frame.width = width;
+impl Registers {
+    /// Lends this thread's registers with room for `width` lanes of each register.
+    pub fn with<T>(program: &Program, width: usize, f: impl FnOnce(&mut Registers) -> T) -> T {
+        let mut registers = REGISTERS.take().unwrap_or_default();
+        registers.width = width;
         let [f32s, i64s, bools] = program.counts;
-        grow(&mut frame.f32s, f32s * width);
+        grow(&mut registers.f32s, f32s * width);
         // One more than the program has: truth values are widened there on their way to memory.
-        grow(&mut frame.i64s, (i64s + usize::from(bools > 0)) * width);
-        grow(&mut frame.bools, bools * width);
-        let out = f(&mut frame);
-        FRAME.set(Some(frame));
+        grow(&mut registers.i64s, (i64s + usize::from(bools > 0)) * width);
+        grow(&mut registers.bools, bools * width);
+        let out = f(&mut registers);
+        REGISTERS.set(Some(registers));
         out
     }
 
@@ -129,7 +64,7 @@ impl Frame {
     }
 
     /// Runs the uniform instructions of a stage over all lanes.
-    pub fn uniform(&mut self, call: &Call, stage: usize) -> Result<(), HostError> {
+    pub fn uniform(&mut self, call: &BodyCall, stage: usize) -> Result<(), HostError> {
         let list = &call.program.stages[stage].uniform;
         match list.is_empty() {
             true => Ok(()),
@@ -141,13 +76,13 @@ impl Frame {
     /// rows: then `len` is the number of lanes.
     pub fn exec(
         &mut self,
-        call: &Call,
+        call: &BodyCall,
         list: &[usize],
         rows: &[Index],
         len: usize,
     ) -> Result<(), HostError> {
         simd::run(Exec {
-            frame: self,
+            registers: self,
             call,
             list,
             rows,
@@ -158,7 +93,7 @@ impl Frame {
     #[inline(always)]
     fn interpret<S: Simd>(
         &mut self,
-        call: &Call,
+        call: &BodyCall,
         list: &[usize],
         rows: &[Index],
         len: usize,
@@ -167,129 +102,177 @@ impl Frame {
         let w = self.width;
         let program = call.program;
         for &at in list {
-            let inst = &program.insts[at];
-            let of = |r: &crate::Reg| program.slots[r.0 as usize];
-            match (inst, program.slots[at]) {
-                (Inst::Load(arg, _), slot) => {
-                    for (r, index) in rows.iter().enumerate() {
-                        let run = call.places[at].run(index, call.inner, len);
-                        match slot {
-                            Slot::F32(o) => {
-                                let out = &mut self.f32s[o * w + r * len..][..len];
-                                call.args.load_f32::<S>(*arg, run, out)?;
-                            }
-                            Slot::I64(o) => {
-                                let out = &mut self.i64s[o * w + r * len..][..len];
-                                call.args.load_i64(*arg, run, out)?;
-                            }
-                            Slot::Bool(_) | Slot::None => {}
-                        }
-                    }
-                }
+            let of = |r: &Reg| program.slots[r.0 as usize];
+            match (&program.insts[at], program.slots[at]) {
+                (Inst::Load(arg, _), _) => self.load::<S>(call, *arg, at, (rows, len))?,
                 (Inst::Store(arg, _, value), _) => {
-                    if let Slot::Bool(i) = of(value) {
-                        self.bools_as_i64s(i, program.counts[1], n);
-                    }
-                    for (r, index) in rows.iter().enumerate() {
-                        let run = call.places[at].run(index, call.inner, len);
-                        match of(value) {
-                            Slot::F32(i) => {
-                                let from = &self.f32s[i * w + r * len..][..len];
-                                call.args.store_f32::<S>(*arg, run, from)?;
-                            }
-                            Slot::I64(i) => {
-                                let from = &self.i64s[i * w + r * len..][..len];
-                                call.args.store_i64(*arg, run, from)?;
-                            }
-                            Slot::Bool(_) => {
-                                let spare = program.counts[1] * w;
-                                let from = &self.i64s[spare + r * len..][..len];
-                                call.args.store_i64(*arg, run, from)?;
-                            }
-                            Slot::None => {}
-                        }
-                    }
+                    self.store::<S>(call, *arg, at, of(value), (rows, len))?;
                 }
                 (Inst::F32(c), Slot::F32(o)) => self.f32s[o * w..][..n].fill(*c),
                 (Inst::I64(d), Slot::I64(o)) => self.i64s[o * w..][..n].fill(d.eval(call.env)),
                 (Inst::Iota(axis), Slot::I64(o)) => {
                     self.iota(call, call.iotas[*axis as usize], o, rows, len);
                 }
-                (Inst::Unary(f, x), Slot::F32(o)) => {
-                    let (lo, hi) = self.f32s.split_at_mut(o * w);
-                    if let Slot::F32(x) = of(x) {
-                        math::unary_f32::<S>(*f, &lo[x * w..][..n], &mut hi[..n]);
-                    }
-                }
-                (Inst::Unary(f, x), Slot::I64(o)) => self.unary_i64(*f, of(x), o, n),
-                (Inst::Binary(f, x, y), Slot::F32(o)) => {
-                    let (lo, hi) = self.f32s.split_at_mut(o * w);
-                    if let (Slot::F32(x), Slot::F32(y)) = (of(x), of(y)) {
-                        let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
-                        math::binary_f32(*f, x, y, &mut hi[..n]);
-                    }
-                }
-                (Inst::Binary(f, x, y), Slot::I64(o)) => {
-                    let (lo, hi) = self.i64s.split_at_mut(o * w);
-                    if let (Slot::I64(x), Slot::I64(y)) = (of(x), of(y)) {
-                        let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
-                        math::binary_i64(*f, x, y, &mut hi[..n]);
-                    }
-                }
-                (Inst::Compare(f, x, y), Slot::Bool(o)) => {
-                    let out = &mut self.bools[o * w..][..n];
-                    match (of(x), of(y)) {
-                        (Slot::F32(x), Slot::F32(y)) => {
-                            let (x, y) = (&self.f32s[x * w..][..n], &self.f32s[y * w..][..n]);
-                            math::compare(*f, x, y, out);
-                        }
-                        (Slot::I64(x), Slot::I64(y)) => {
-                            let (x, y) = (&self.i64s[x * w..][..n], &self.i64s[y * w..][..n]);
-                            math::compare(*f, x, y, out);
-                        }
-                        _ => {}
-                    }
-                }
-                (Inst::Select(c, x, y), slot) => {
-                    let Slot::Bool(c) = of(c) else { continue };
-                    match (slot, of(x), of(y)) {
-                        (Slot::F32(o), Slot::F32(x), Slot::F32(y)) => {
-                            let (lo, hi) = self.f32s.split_at_mut(o * w);
-                            let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
-                            math::select(&self.bools[c * w..][..n], x, y, &mut hi[..n]);
-                        }
-                        (Slot::I64(o), Slot::I64(x), Slot::I64(y)) => {
-                            let (lo, hi) = self.i64s.split_at_mut(o * w);
-                            let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
-                            math::select(&self.bools[c * w..][..n], x, y, &mut hi[..n]);
-                        }
-                        (Slot::Bool(o), Slot::Bool(x), Slot::Bool(y)) => {
-                            let (lo, hi) = self.bools.split_at_mut(o * w);
-                            let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
-                            math::select(&lo[c * w..][..n], x, y, &mut hi[..n]);
-                        }
-                        _ => {}
-                    }
-                }
+                (Inst::Unary(f, x), out) => self.unary::<S>(*f, of(x), out, n),
+                (Inst::Binary(f, x, y), out) => self.binary(*f, [of(x), of(y)], out, n),
+                (Inst::Compare(f, x, y), out) => self.compare(*f, [of(x), of(y)], out, n),
+                (Inst::Select(c, x, y), out) => self.select(of(c), [of(x), of(y)], out, n),
                 (Inst::Cast(x, _), slot) => self.cast(of(x), slot, n),
                 // Inputs, folds and yields are the owner's; the rest cannot pass the check.
                 (Inst::Input | Inst::Reduce(..) | Inst::Yield(_), _) => {}
-                (
-                    Inst::F32(_)
-                    | Inst::I64(_)
-                    | Inst::Iota(_)
-                    | Inst::Unary(..)
-                    | Inst::Binary(..)
-                    | Inst::Compare(..),
-                    _,
-                ) => {}
+                (Inst::F32(_) | Inst::I64(_) | Inst::Iota(_), _) => {}
             }
         }
         Ok(())
     }
 
+    /// Reads what a load has in each row of a block.
+    #[inline(always)]
+    fn load<S: Simd>(
+        &mut self,
+        call: &BodyCall,
+        arg: Arg,
+        at: usize,
+        (rows, len): (&[Index], usize),
+    ) -> Result<(), HostError> {
+        let w = self.width;
+        for (r, index) in rows.iter().enumerate() {
+            let run = call.places[at].run(index, call.inner, len);
+            match call.program.slots[at] {
+                Slot::F32(o) => {
+                    let out = &mut self.f32s[o * w + r * len..][..len];
+                    call.args.load_f32::<S>(arg, run, out)?;
+                }
+                Slot::I64(o) => {
+                    let out = &mut self.i64s[o * w + r * len..][..len];
+                    call.args.load_i64(arg, run, out)?;
+                }
+                Slot::Bool(_) | Slot::None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a value of each row of a block.
+    #[inline(always)]
+    fn store<S: Simd>(
+        &mut self,
+        call: &BodyCall,
+        arg: Arg,
+        at: usize,
+        value: Slot,
+        (rows, len): (&[Index], usize),
+    ) -> Result<(), HostError> {
+        let (w, spare) = (self.width, call.program.counts[1]);
+        if let Slot::Bool(i) = value {
+            self.bools_as_i64s(i, spare, len * rows.len().max(1));
+        }
+        for (r, index) in rows.iter().enumerate() {
+            let run = call.places[at].run(index, call.inner, len);
+            match value {
+                Slot::F32(i) => {
+                    let from = &self.f32s[i * w + r * len..][..len];
+                    call.args.store_f32::<S>(arg, run, from)?;
+                }
+                Slot::I64(i) => {
+                    let from = &self.i64s[i * w + r * len..][..len];
+                    call.args.store_i64(arg, run, from)?;
+                }
+                Slot::Bool(_) => {
+                    let from = &self.i64s[spare * w + r * len..][..len];
+                    call.args.store_i64(arg, run, from)?;
+                }
+                Slot::None => {}
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn unary<S: Simd>(&mut self, f: Unary, x: Slot, out: Slot, n: usize) {
+        let w = self.width;
+        match (out, x) {
+            (Slot::F32(o), Slot::F32(x)) => {
+                let (lo, hi) = self.f32s.split_at_mut(o * w);
+                math::unary_f32::<S>(f, &lo[x * w..][..n], &mut hi[..n]);
+            }
+            (Slot::I64(o), Slot::I64(x)) => {
+                let (lo, hi) = self.i64s.split_at_mut(o * w);
+                math::unary_i64(f, &lo[x * w..][..n], &mut hi[..n]);
+            }
+            // Operands have the type of the result.
+            (Slot::F32(_) | Slot::I64(_) | Slot::Bool(_) | Slot::None, _) => {}
+        }
+    }
+
+    #[inline(always)]
+    fn binary(&mut self, f: Binary, operands: [Slot; 2], out: Slot, n: usize) {
+        let w = self.width;
+        match (out, operands) {
+            (Slot::F32(o), [Slot::F32(x), Slot::F32(y)]) => {
+                let (lo, hi) = self.f32s.split_at_mut(o * w);
+                let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
+                math::binary_f32(f, x, y, &mut hi[..n]);
+            }
+            (Slot::I64(o), [Slot::I64(x), Slot::I64(y)]) => {
+                let (lo, hi) = self.i64s.split_at_mut(o * w);
+                let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
+                math::binary_i64(f, x, y, &mut hi[..n]);
+            }
+            (Slot::F32(_) | Slot::I64(_) | Slot::Bool(_) | Slot::None, _) => {}
+        }
+    }
+
+    #[inline(always)]
+    fn compare(&mut self, f: Compare, operands: [Slot; 2], out: Slot, n: usize) {
+        let w = self.width;
+        let Slot::Bool(o) = out else { return };
+        let out = &mut self.bools[o * w..][..n];
+        match operands {
+            [Slot::F32(x), Slot::F32(y)] => {
+                let (x, y) = (&self.f32s[x * w..][..n], &self.f32s[y * w..][..n]);
+                math::compare(f, x, y, out);
+            }
+            [Slot::I64(x), Slot::I64(y)] => {
+                let (x, y) = (&self.i64s[x * w..][..n], &self.i64s[y * w..][..n]);
+                math::compare(f, x, y, out);
+            }
+            _ => {}
+        }
+    }
+
+    #[inline(always)]
+    fn select(&mut self, c: Slot, operands: [Slot; 2], out: Slot, n: usize) {
+        let w = self.width;
+        let Slot::Bool(c) = c else { return };
+        match (out, operands) {
+            (Slot::F32(o), [Slot::F32(x), Slot::F32(y)]) => {
+                let (lo, hi) = self.f32s.split_at_mut(o * w);
+                let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
+                math::select(&self.bools[c * w..][..n], x, y, &mut hi[..n]);
+            }
+            (Slot::I64(o), [Slot::I64(x), Slot::I64(y)]) => {
+                let (lo, hi) = self.i64s.split_at_mut(o * w);
+                let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
+                math::select(&self.bools[c * w..][..n], x, y, &mut hi[..n]);
+            }
+            (Slot::Bool(o), [Slot::Bool(x), Slot::Bool(y)]) => {
+                let (lo, hi) = self.bools.split_at_mut(o * w);
+                let (x, y) = (&lo[x * w..][..n], &lo[y * w..][..n]);
+                math::select(&lo[c * w..][..n], x, y, &mut hi[..n]);
+            }
+            (Slot::F32(_) | Slot::I64(_) | Slot::Bool(_) | Slot::None, _) => {}
+        }
+    }
+
     /// Folds the lanes of a reduction's operand.
-    pub fn fold(&mut self, program: &Program, at: usize, fold: &mut Option<Fold>, len: usize) {
+    pub fn fold(
+        &mut self,
+        program: &Program,
+        at: usize,
+        fold: &mut Option<RunningFold>,
+        len: usize,
+    ) {
         if let (Inst::Reduce(_, x), Some(fold)) = (&program.insts[at], fold)
             && let Slot::F32(x) = program.slots[x.0 as usize]
         {
@@ -298,23 +281,15 @@ impl Frame {
     }
 
     /// Puts a reduction's value into all lanes of its register.
-    pub fn splat(&mut self, program: &Program, at: usize, fold: Option<Fold>) {
+    pub fn splat(&mut self, program: &Program, at: usize, fold: Option<RunningFold>) {
         if let (Slot::F32(o), Some(fold)) = (program.slots[at], fold) {
             let value = fold.finish();
             self.f32s[o * self.width..][..self.width].fill(value);
         }
     }
 
-    fn unary_i64(&mut self, f: Unary, x: Slot, o: usize, n: usize) {
-        let w = self.width;
-        let (lo, hi) = self.i64s.split_at_mut(o * w);
-        if let Slot::I64(x) = x {
-            math::unary_i64(f, &lo[x * w..][..n], &mut hi[..n]);
-        }
-    }
-
     /// Indices along one axis.
-    fn iota(&mut self, call: &Call, axis: Option<u8>, o: usize, rows: &[Index], len: usize) {
+    fn iota(&mut self, call: &BodyCall, axis: Option<u8>, o: usize, rows: &[Index], len: usize) {
         let n = len * rows.len();
         let out = &mut self.i64s[o * self.width..][..n];
         let Some(axis) = axis else {
@@ -375,8 +350,8 @@ impl Frame {
 }
 
 struct Exec<'a> {
-    frame: &'a mut Frame,
-    call: &'a Call<'a>,
+    registers: &'a mut Registers,
+    call: &'a BodyCall<'a>,
     list: &'a [usize],
     rows: &'a [Index],
     len: usize,
@@ -386,7 +361,7 @@ impl Job for Exec<'_> {
     type Out = Result<(), HostError>;
     #[inline(always)]
     fn run<S: Simd>(self) -> Self::Out {
-        self.frame
+        self.registers
             .interpret::<S>(self.call, self.list, self.rows, self.len)
     }
 }

@@ -10,19 +10,19 @@ use crate::Reduce;
 const FOLD: usize = 64;
 
 /// A fold in progress.
-pub(super) struct Fold {
+pub(super) struct RunningFold {
     kind: Reduce,
     lanes: [f32; FOLD],
 }
 
-impl Fold {
-    pub fn new(kind: Reduce) -> Fold {
+impl RunningFold {
+    pub fn new(kind: Reduce) -> RunningFold {
         let neutral = match kind {
             Reduce::Sum => 0.0,
             Reduce::Max => f32::NEG_INFINITY,
             Reduce::Min => f32::INFINITY,
         };
-        Fold {
+        RunningFold {
             kind,
             lanes: [neutral; FOLD],
         }
@@ -80,7 +80,7 @@ fn each(acc: &mut [f32; FOLD], x: &[f32], f: impl Fn(f32, f32) -> f32) {
     *acc = local;
 }
 
-struct Take<'a>(&'a mut Fold, &'a [f32]);
+struct Take<'a>(&'a mut RunningFold, &'a [f32]);
 
 impl Job for Take<'_> {
     type Out = ();

@@ -17,20 +17,20 @@ use std::ops::Range;
 
 /// The two kernels that such a product is.
 #[derive(Debug)]
-pub(super) struct Split {
+pub(super) struct SplitProduct {
     row: Row,
     body: Program,
     product: Matmul,
 }
 
-impl Split {
+impl SplitProduct {
     /// None for a product whose left operand is in memory.
-    pub fn new(kernel: &Matmul) -> Result<Option<Split>, BodyError> {
+    pub fn new(kernel: &Matmul) -> Result<Option<SplitProduct>, BodyError> {
         let Some((row, product)) = kernel.split() else {
             return Ok(None);
         };
         let body = Program::new(&row.body, &row.args)?;
-        Ok(Some(Split { row, body, product }))
+        Ok(Some(SplitProduct { row, body, product }))
     }
 
     /// Runs the product; `epilogue` is prepared for its arguments.

@@ -8,8 +8,11 @@
 //! machine, not across machines.
 
 mod attention;
+mod call_view;
 #[allow(unsafe_code)]
 mod dot;
+#[allow(unsafe_code)]
+mod elements;
 mod exec;
 mod fold;
 mod left;
@@ -41,7 +44,7 @@ pub use span::Span;
 pub use team::Team;
 
 use crate::{Arg, Body, DType, Encoding, Env, Kernel, KernelError};
-use left::Split;
+use left::SplitProduct;
 use program::Program;
 use rows_first::RowsFirst;
 use span::Args;
@@ -127,13 +130,17 @@ pub struct Prepared {
     /// The body, epilogue or score; a move has none.
     program: Program,
     /// How a product runs that computes its left operand.
-    split: Option<Split>,
+    split: Option<SplitProduct>,
     /// How an attention runs that rows come before.
     before: Option<RowsFirst>,
 }
 
 impl Prepared {
     /// Checks a kernel and prepares it.
+    ///
+    /// # Errors
+    /// [`KernelError`] as [`Kernel::check`], and for groups, more than eight axes, operands that are
+    /// not floats and ids that are not integers.
     pub fn new(kernel: &Kernel) -> Result<Prepared, KernelError> {
         kernel.check()?;
         limits(kernel)?;
@@ -152,7 +159,7 @@ impl Prepared {
             source,
         };
         let split = match kernel {
-            Kernel::Matmul(k) => Split::new(k).map_err(wrong)?,
+            Kernel::Matmul(k) => SplitProduct::new(k).map_err(wrong)?,
             _ => None,
         };
         let before = match kernel {
@@ -177,6 +184,11 @@ impl Prepared {
     /// these output columns; its weight span then starts at row `rows.start`, and both ends are
     /// multiples of [`crate::ROW_PANEL`] or `n`. Spans may coincide for in-place pointwise work.
     /// After an error the written arguments hold anything.
+    ///
+    /// # Errors
+    /// [`HostError`] for spans that do not fit the kernel's arguments (their number, the bytes that
+    /// views reach, read-only ones that are written), for rows that the kernel cannot be run on, ids
+    /// outside of the table, working memory that is not there, and a part that panicked.
     ///
     /// # Safety
     /// With a team of several threads, no byte that one output element of the kernel writes may be
@@ -268,10 +280,10 @@ fn limits(kernel: &Kernel) -> Result<(), KernelError> {
         Kernel::Matmul(_) | Kernel::Attention(_) | Kernel::Gather(_) => 0,
         Kernel::Group(_) => return refuse("its parts are prepared one by one".into()),
     };
-    if axes > exec::MAX_AXES {
+    if axes > call_view::MAX_AXES {
         return refuse(format!(
             "{axes} axes; the host runs at most {}",
-            exec::MAX_AXES
+            call_view::MAX_AXES
         ));
     }
     let args = kernel.args();
@@ -303,6 +315,9 @@ fn limits(kernel: &Kernel) -> Result<(), KernelError> {
 }
 
 /// Prepares a kernel and runs it once, on the calling thread alone; the parts of a group one by one.
+///
+/// # Errors
+/// [`HostError`] as [`Prepared::new`] and [`Prepared::run`].
 #[allow(unsafe_code, reason = "one thread cannot race with itself")]
 pub fn run_on_slices(
     kernel: &Kernel,
@@ -316,6 +331,9 @@ pub fn run_on_slices(
 }
 
 /// As [`run_on_slices`], with the threads of a team.
+///
+/// # Errors
+/// [`HostError`] as [`Prepared::new`] and [`Prepared::run`], for the first part that fails.
 ///
 /// # Safety
 /// As for [`Prepared::run`], for each part of a group.

@@ -1,7 +1,8 @@
 //! Gathers of table rows and strided copies.
 
 use super::HostError;
-use super::exec::{Call, Frame, MAX_AXES, Place, SAME_AXES, places};
+use super::call_view::{CallView, MAX_AXES, SAME_AXES, places};
+use super::exec::{BodyCall, Registers};
 use super::program::Program;
 use super::row::cut;
 use super::runs::Load;
@@ -21,8 +22,8 @@ pub(super) fn gather(
     team: &Team,
 ) -> Result<(), HostError> {
     let places = places(program, env);
-    let ids = Place::new(&kernel.ids.view, env);
-    let call = Call {
+    let ids = CallView::new(&kernel.ids.view, env);
+    let call = BodyCall {
         program,
         args,
         env,
@@ -34,8 +35,8 @@ pub(super) fn gather(
     let cost = rows * kernel.cols * (program.insts.len() + 1) / 16;
     let list = &program.stages[0].again;
     cut(team, rows, cost, |range| {
-        Frame::with(program, LANES, |frame| {
-            frame.uniform(&call, 0)?;
+        Registers::with(program, LANES, |registers| {
+            registers.uniform(&call, 0)?;
             for row in range {
                 let mut index = [0; MAX_AXES];
                 index[0] = row as i64;
@@ -58,10 +59,10 @@ pub(super) fn gather(
                             stride: 1,
                             count: len,
                         };
-                        let out = frame.lanes(slot, len);
+                        let out = registers.lanes(slot, len);
                         simd::run(Load(&args, kernel.table, run, out))?;
                     }
-                    frame.exec(&call, list, &[index], len)?;
+                    registers.exec(&call, list, &[index], len)?;
                 }
             }
             Ok(())
@@ -85,7 +86,10 @@ fn longest(axes: &[(usize, i64, i64)]) -> Option<usize> {
 /// Copies `dst[i...] = src[i...]`: axes that both sides walk as one are merged, then runs of the
 /// last axis are copied.
 pub(super) fn copy(kernel: &Move, env: &Env, args: Args, team: &Team) -> Result<(), HostError> {
-    let (src, dst) = (Place::new(&kernel.src, env), Place::new(&kernel.dst, env));
+    let (src, dst) = (
+        CallView::new(&kernel.src, env),
+        CallView::new(&kernel.dst, env),
+    );
     // (size, source stride, destination stride), innermost last.
     let mut axes: Vec<(usize, i64, i64)> = Vec::with_capacity(kernel.space.len());
     for (axis, dim) in kernel.space.iter().enumerate() {

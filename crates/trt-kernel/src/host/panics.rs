@@ -9,6 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `f`; of a panic, what it said. `f` must leave what it shares with others in a state that
 /// they can use, or tell them not to.
+///
+/// # Errors
+/// What the panic said, if `f` panics.
 pub fn contain<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
         let text = said(&*panic);

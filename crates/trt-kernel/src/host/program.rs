@@ -21,7 +21,7 @@ pub(super) enum Slot {
 
 /// One pass over the columns.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stage {
+pub(super) struct BodyStage {
     /// Uniform instructions that became computable; they run before the blocks.
     pub uniform: Vec<usize>,
     /// What runs on each block when earlier stages' registers are gone.
@@ -39,7 +39,7 @@ pub(super) struct Program {
     pub slots: Vec<Slot>,
     /// Registers of each type: f32, i64, bool.
     pub counts: [usize; 3],
-    pub stages: Vec<Stage>,
+    pub stages: Vec<BodyStage>,
     /// The slot of [`Inst::Input`], if the body uses it.
     pub input: Option<usize>,
     /// The slot of the yielded value, if there is one.
@@ -92,7 +92,7 @@ impl Program {
     }
 }
 
-fn stages(insts: &[Inst]) -> Vec<Stage> {
+fn stages(insts: &[Inst]) -> Vec<BodyStage> {
     let mut level = vec![0usize; insts.len()];
     let mut uniform = vec![false; insts.len()];
     for (i, inst) in insts.iter().enumerate() {
@@ -115,7 +115,7 @@ fn stages(insts: &[Inst]) -> Vec<Stage> {
     let mut done = vec![false; insts.len()];
     (0..=last)
         .map(|s| {
-            let mut stage = Stage::default();
+            let mut stage = BodyStage::default();
             let mut wanted = vec![false; insts.len()];
             for (i, inst) in insts.iter().enumerate() {
                 match inst {

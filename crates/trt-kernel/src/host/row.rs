@@ -6,8 +6,9 @@
 //! the slices of its stages.
 
 use super::HostError;
-use super::exec::{Call, Frame, Index, MAX_AXES, Place, places};
-use super::fold::Fold;
+use super::call_view::{CallView, Index, MAX_AXES, places};
+use super::exec::{BodyCall, Registers};
+use super::fold::RunningFold;
 use super::program::Program;
 use super::span::Args;
 use super::team::Team;
@@ -44,7 +45,7 @@ pub(super) fn run(
         return Ok(());
     }
     let inner = space.axes - 1;
-    let call = Call {
+    let call = BodyCall {
         program,
         args,
         env,
@@ -67,7 +68,7 @@ pub(super) fn run(
                 width,
                 whole,
             };
-            Frame::with(program, width, |frame| job.run(frame))
+            Registers::with(program, width, |registers| job.run(registers))
         });
     }
     // Blocks of one run each, or of several whole runs.
@@ -84,7 +85,7 @@ pub(super) fn run(
             per_row,
             per_block,
         };
-        Frame::with(program, LANES, |frame| job.run(frame))
+        Registers::with(program, LANES, |registers| job.run(registers))
     })
 }
 
@@ -108,7 +109,7 @@ pub(super) fn cut(
 fn merge(
     program: &Program,
     sizes: &[usize],
-    places: &mut [Place],
+    places: &mut [CallView],
 ) -> (Space, [Option<u8>; MAX_AXES]) {
     let last = sizes.len() - 1;
     let used = |i: usize| matches!(program.insts[i], Inst::Load(..) | Inst::Store(..));
@@ -117,7 +118,7 @@ fn merge(
         sizes: [1; MAX_AXES],
         axes: 0,
     };
-    let old: Vec<Place> = places.to_vec();
+    let old: Vec<CallView> = places.to_vec();
     places.iter_mut().for_each(|p| p.strides = [0; MAX_AXES]);
     let mut open = false; // whether the previous new axis may take another one in
     for axis in 0..sizes.len() {
@@ -164,7 +165,7 @@ impl Space {
 
 /// Blocks of independent points.
 struct Points<'a> {
-    call: &'a Call<'a>,
+    call: &'a BodyCall<'a>,
     space: &'a Space,
     blocks: Range<usize>,
     per_row: usize,
@@ -172,26 +173,26 @@ struct Points<'a> {
 }
 
 impl Points<'_> {
-    fn run(self, frame: &mut Frame) -> Result<(), HostError> {
+    fn run(self, registers: &mut Registers) -> Result<(), HostError> {
         let inner = self.call.inner;
         let cols = self.space.sizes[inner];
         let outer: usize = self.space.sizes[..inner].iter().product();
         let list = &self.call.program.stages[0].again;
         let mut rows = [[0; MAX_AXES]; RUNS];
-        frame.uniform(self.call, 0)?;
+        registers.uniform(self.call, 0)?;
         for block in self.blocks {
             if self.per_row > 1 || self.per_block == 1 {
                 let from = block % self.per_row * LANES;
                 rows[0] = self.space.row(block / self.per_row);
                 rows[0][inner] = from as i64;
-                frame.exec(self.call, list, &rows[..1], LANES.min(cols - from))?;
+                registers.exec(self.call, list, &rows[..1], LANES.min(cols - from))?;
             } else {
                 let first = block * self.per_block;
                 let count = self.per_block.min(outer - first);
                 for (i, row) in rows[..count].iter_mut().enumerate() {
                     *row = self.space.row(first + i);
                 }
-                frame.exec(self.call, list, &rows[..count], cols)?;
+                registers.exec(self.call, list, &rows[..count], cols)?;
             }
         }
         Ok(())
@@ -200,7 +201,7 @@ impl Points<'_> {
 
 /// Rows with reductions.
 struct ReduceRows<'a> {
-    call: &'a Call<'a>,
+    call: &'a BodyCall<'a>,
     space: &'a Space,
     rows: Range<usize>,
     width: usize,
@@ -208,22 +209,22 @@ struct ReduceRows<'a> {
 }
 
 impl ReduceRows<'_> {
-    fn run(self, frame: &mut Frame) -> Result<(), HostError> {
+    fn run(self, registers: &mut Registers) -> Result<(), HostError> {
         let program = self.call.program;
         let cols = self.space.sizes[self.call.inner];
-        frame.uniform(self.call, 0)?;
+        registers.uniform(self.call, 0)?;
         for row in self.rows {
             let mut index = self.space.row(row);
             for (s, stage) in program.stages.iter().enumerate() {
                 if s > 0 {
-                    frame.uniform(self.call, s)?;
+                    registers.uniform(self.call, s)?;
                 }
                 let list = if self.whole {
                     &stage.fresh
                 } else {
                     &stage.again
                 };
-                let mut folds: [Option<Fold>; 4] = [const { None }; 4];
+                let mut folds: [Option<RunningFold>; 4] = [const { None }; 4];
                 for group in stage
                     .folds
                     .chunks(4)
@@ -231,21 +232,21 @@ impl ReduceRows<'_> {
                 {
                     for (fold, &at) in folds.iter_mut().zip(group) {
                         if let Inst::Reduce(kind, _) = program.insts[at] {
-                            *fold = Some(Fold::new(kind));
+                            *fold = Some(RunningFold::new(kind));
                         }
                     }
                     let mut from = 0;
                     while from < cols {
                         let len = self.width.min(cols - from);
                         index[self.call.inner] = from as i64;
-                        frame.exec(self.call, list, &[index], len)?;
+                        registers.exec(self.call, list, &[index], len)?;
                         for (fold, &at) in folds.iter_mut().zip(group) {
-                            frame.fold(program, at, fold, len);
+                            registers.fold(program, at, fold, len);
                         }
                         from += len;
                     }
                     for (fold, &at) in folds.iter_mut().zip(group) {
-                        frame.splat(program, at, fold.take());
+                        registers.splat(program, at, fold.take());
                     }
                 }
             }

@@ -6,7 +6,7 @@
 //! reached through [`run`] or [`run_on`], which know that the CPU has the instructions; that is
 //! the promise behind every `unsafe` call of them.
 
-use super::span::bf16_bits;
+use super::elements::bf16_bits;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 use half::f16;

@@ -22,12 +22,12 @@ const EPOCH: u64 = OPEN << 1;
 /// How long a worker spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(100);
 
-type Job = *const (dyn Fn(usize) + Sync);
+type Parts = *const (dyn Fn(usize) + Sync);
 
 struct Shared {
     /// `epoch | open | entered`.
     word: AtomicU64,
-    job: UnsafeCell<Option<(Job, usize)>>,
+    job: UnsafeCell<Option<(Parts, usize)>>,
     next: AtomicUsize,
     failure: Mutex<Option<String>>,
     sleeping: AtomicUsize,
@@ -96,11 +96,17 @@ impl Team {
     /// Runs `f(0)`, …, `f(parts - 1)`, each once, on any thread, and returns when all are done.
     /// While another run of this team is under way (also from inside a part), the caller does
     /// all parts itself. A part that panics is reported; the other parts still run.
+    ///
+    /// # Errors
+    /// [`HostError::Panicked`] for a part that panicked.
     pub fn run(&self, parts: usize, f: impl Fn(usize) + Sync) -> Result<(), HostError> {
         self.run_dyn(parts, &f)
     }
 
     /// [`Team::run`] for parts that can fail: the error of the lowest failing part is returned.
+    ///
+    /// # Errors
+    /// The error of the lowest failing part; [`HostError::Panicked`] for a part that panicked.
     pub fn try_run(
         &self,
         parts: usize,
@@ -141,7 +147,8 @@ impl Team {
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes. The pointer is used by threads that entered this
         // epoch, and the guard below does not let go of this frame before all of them left it.
-        let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(f) };
+        let job: Parts =
+            unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Parts>(f) };
         // SAFETY: the word is closed with nobody inside (the end of the previous run), and the
         // run lock keeps other callers out.
         unsafe { *shared.job.get() = Some((job, parts)) };

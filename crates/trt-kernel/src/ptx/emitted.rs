@@ -194,6 +194,9 @@ impl Emitted {
     /// values, so a call that this refuses must not be launched; asked before anything else of the
     /// call is computed. Runtime integers that decide it may be others than those of
     /// [`Emitted::grid_vars`], so a replay asks too.
+    ///
+    /// # Errors
+    /// [`TooLarge`] names the first limit that the call's sizes break.
     pub fn within(&self, env: &Env) -> Result<(), TooLarge> {
         launch::within(&self.limits, env)
     }

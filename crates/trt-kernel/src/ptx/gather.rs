@@ -32,7 +32,7 @@ pub(super) fn emit(kernel: &Gather, target: Target) -> Result<Emitted, PtxError>
             what: format!("ids of {ids} into a table of {table}"),
         });
     }
-    let Cut {
+    let GatherCut {
         lanes,
         each,
         threads,
@@ -45,7 +45,7 @@ pub(super) fn emit(kernel: &Gather, target: Target) -> Result<Emitted, PtxError>
     let scope = Scope::begin(&mut asm, target, kernel.args.len(), &vars);
     let block = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
     let (row, part) = divide::div_rem(&mut asm, block, parts as u32);
-    let mut job = Job {
+    let mut job = GatherJob {
         kernel,
         types: kernel.dtypes(),
         scope: &scope,
@@ -72,7 +72,7 @@ pub(super) fn emit(kernel: &Gather, target: Target) -> Result<Emitted, PtxError>
 }
 
 /// How the work is cut.
-pub(super) struct Cut {
+pub(super) struct GatherCut {
     /// Columns of a wide access.
     lanes: usize,
     /// Columns of a thread.
@@ -82,7 +82,7 @@ pub(super) struct Cut {
     pub parts: usize,
 }
 
-pub(super) fn cut(kernel: &Gather) -> Cut {
+pub(super) fn cut(kernel: &Gather) -> GatherCut {
     let along = View::contiguous(&[Dim::from(1), Dim::from(kernel.cols)]);
     let rows = [(&along, arg(kernel, kernel.table.0).size())];
     let dtypes = kernel.dtypes();
@@ -93,7 +93,7 @@ pub(super) fn cut(kernel: &Gather) -> Cut {
     };
     let each = lanes.max(COLUMNS);
     let threads = (kernel.cols.div_ceil(each).next_multiple_of(32)).clamp(32, BLOCK);
-    Cut {
+    GatherCut {
         lanes,
         each,
         threads,
@@ -105,7 +105,7 @@ fn arg(kernel: &Gather, arg: u16) -> DType {
     kernel.args[arg as usize].dtype()
 }
 
-struct Job<'a> {
+struct GatherJob<'a> {
     kernel: &'a Gather,
     /// The dtypes of the arguments' values.
     types: Vec<DType>,
@@ -125,7 +125,7 @@ struct Job<'a> {
     valid: R,
 }
 
-impl Job<'_> {
+impl GatherJob<'_> {
     /// The id of the row (s64).
     fn id(&self, asm: &mut Asm) -> R {
         let ids = &self.kernel.ids;

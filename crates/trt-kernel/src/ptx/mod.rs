@@ -5,8 +5,9 @@
 //! elsewhere, and whoever launches it follows [`Emitted::params`] and [`Emitted::launches`].
 //!
 //! All entries of a module take the same parameters. The runtime integers of a call are read
-//! from device memory ([`Param::Env`]), so what is launched for a call depends on them only
-//! through grids and conditions; where those stay the same, a recorded launch can be replayed.
+//! from device memory ([`Param::Env`](crate::launch::Param::Env)), so what is launched for a call
+//! depends on them only through grids and conditions; where those stay the same, a recorded launch
+//! can be replayed.
 //!
 //! The row-range law holds here as on the host: which entry runs depends on the whole sizes of
 //! a call, never on the range of weight rows, and each output is computed by the same
@@ -56,6 +57,10 @@ pub enum PtxError {
 }
 
 /// PTX text for a kernel, and how to launch it.
+///
+/// # Errors
+/// [`PtxError::Kernel`] as [`Kernel::check`]; [`PtxError::Unsupported`] for a kernel that there is no
+/// template for, or whose sizes 32-bit indices cannot hold in any call.
 pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
     kernel.check()?;
     // First, since templates compute with sizes that are too large in no call.

@@ -1,7 +1,7 @@
 //! Row kernels: a body over rows and columns.
 //!
 //! A body without reductions has no rows: axes are merged, and each thread takes a few
-//! neighbouring points wherever they lie. Rows with reductions are in `reduce.rs`.
+//! neighbouring points wherever they lie. Rows with reductions are in `reduce/`.
 
 use super::PtxError;
 use super::access;
@@ -30,15 +30,6 @@ pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
         true => reduce::block(kernel, target),
         false => Ok(points(kernel, target)),
     }
-}
-
-/// The runtime integers of a row kernel.
-pub(super) fn vars(kernel: &Row) -> Vec<Var> {
-    let mut vars = kernel.body.vars();
-    vars.extend(space::vars(&kernel.space, []));
-    vars.sort();
-    vars.dedup();
-    vars
 }
 
 /// The sizes that the text of a row kernel counts with 32 bits.
@@ -75,7 +66,7 @@ fn points(kernel: &Row, target: Target) -> Block {
     let total = Dim::product(&sizes);
 
     let mut asm = Asm::default();
-    let scope = Scope::begin(&mut asm, target, row.args.len(), &vars(&row));
+    let scope = Scope::begin(&mut asm, target, row.args.len(), &space::row_vars(&row));
     let number = space::thread(&mut asm, BLOCK);
     let end = scope.size(&mut asm, &total);
     let inside = asm.op("setp.lt.u32", Class::Pred, &[&number, &end]);

@@ -130,6 +130,15 @@ pub(super) fn merge_move(copy: &Move) -> Move {
     }
 }
 
+/// The runtime integers of a row kernel.
+pub(super) fn row_vars(kernel: &Row) -> Vec<Var> {
+    let mut all = kernel.body.vars();
+    all.extend(vars(&kernel.space, []));
+    all.sort();
+    all.dedup();
+    all
+}
+
 /// The runtime integers in sizes and views.
 pub(super) fn vars<'a>(
     dims: impl IntoIterator<Item = &'a Dim>,

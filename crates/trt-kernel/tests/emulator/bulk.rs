@@ -145,6 +145,15 @@ pub fn copy(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>, 
     }))
 }
 
+/// A box on its way: to where, by which map and from which column and row, and the barrier that
+/// counts its bytes.
+struct BoxCopy {
+    to: u64,
+    map: u64,
+    at: [i64; 2],
+    barrier: u64,
+}
+
 impl Machine<'_> {
     /// Runs one of them.
     pub fn bulk(&mut self, warp: &mut Warp, op: &Op, mask: u32) -> Result<After, Stop> {
@@ -222,8 +231,13 @@ impl Machine<'_> {
                 let y = warp.read(self.program, at[1], mask)?;
                 for l in lanes(mask) {
                     let i = l as usize;
-                    let at = [x[i], y[i]].map(|c| i64::from(c as u32 as i32));
-                    let done = self.box_copy(warp, l, to[i], map[i], at, barrier[i]);
+                    let copy = BoxCopy {
+                        to: to[i],
+                        map: map[i],
+                        at: [x[i], y[i]].map(|c| i64::from(c as u32 as i32)),
+                        barrier: barrier[i],
+                    };
+                    let done = self.box_copy(warp, l, copy);
                     if done.map_err(Stop::at(l))? {
                         after = After::Phase(barrier[i]);
                     }
@@ -245,15 +259,13 @@ impl Machine<'_> {
     }
 
     /// Copies a box; whether that completes a phase.
-    fn box_copy(
-        &mut self,
-        warp: &mut Warp,
-        lane: u32,
-        to: u64,
-        map: u64,
-        [x, y]: [i64; 2],
-        barrier: u64,
-    ) -> Result<bool, Why> {
+    fn box_copy(&mut self, warp: &mut Warp, lane: u32, copy: BoxCopy) -> Result<bool, Why> {
+        let BoxCopy {
+            to,
+            map,
+            at: [x, y],
+            barrier,
+        } = copy;
         self.initialised(warp, lane, barrier)?;
         let who = warp.time.who(warp.index, lane);
         let fenced = &self.fenced;

@@ -106,65 +106,13 @@ impl Machine<'_> {
     fn plain(&mut self, warp: &mut Warp, op: &Op, mask: u32) -> Result<(), Stop> {
         let program = self.program;
         match op {
-            Op::Map {
-                fun,
-                d,
-                src,
-                divides,
-                mask: cut,
-            } => map(warp, program, *fun, *d, src, *divides, *cut, mask),
-            Op::Pack { d, bits, parts } => {
-                let mut out: Lanes = [0; 32];
-                for (i, part) in parts.iter().enumerate() {
-                    let values = warp.read(program, *part, mask)?;
-                    (0..32).for_each(|l| out[l] |= values[l] << (*bits * i as u32));
-                }
-                warp.registers.set(*d, mask, &out);
-                Ok(())
-            }
-            Op::Unpack { d, bits, a } => {
-                let values = warp.read(program, *a, mask)?;
-                for (i, d) in d.iter().enumerate() {
-                    let part = values.map(|v| v >> (*bits * i as u32) & (u64::MAX >> (64 - *bits)));
-                    d.iter().for_each(|d| warp.registers.set(*d, mask, &part));
-                }
-                Ok(())
-            }
-            Op::Setp {
-                test,
-                combine,
-                p,
-                q,
-                a,
-                b,
-            } => {
-                let (a, b) = (warp.read(program, *a, mask)?, warp.read(program, *b, mask)?);
-                let tests: Lanes = std::array::from_fn(|l| u64::from(test(a[l], b[l])));
-                let (mut yes, mut no) = (tests, tests.map(|t| t ^ 1));
-                if let Some((logic, c)) = combine {
-                    let c = warp.read(program, *c, mask)?;
-                    let with = |t: Lanes| std::array::from_fn(|l| logic.of(t[l], c[l]));
-                    (yes, no) = (with(yes), with(no));
-                }
-                warp.registers.set(*p, mask, &yes);
-                q.iter().for_each(|q| warp.registers.set(*q, mask, &no));
-                Ok(())
-            }
-            Op::Load {
-                space,
-                ty,
-                d,
-                at,
-                nc,
-            } => self.load(warp, *space, *ty, d, *at, *nc, mask),
-            Op::Store { space, ty, src, at } => self.store(warp, *space, *ty, src, *at, mask),
+            Op::Map { .. } => map(warp, program, op, mask),
+            Op::Pack { .. } | Op::Unpack { .. } => pack(warp, program, op, mask),
+            Op::Setp { .. } => set_predicates(warp, program, op, mask),
+            Op::Load { .. } => self.load(warp, op, mask),
+            Op::Store { .. } => self.store(warp, op, mask),
             Op::Atomic { .. } => self.atomic(warp, op, mask),
-            Op::CopyAsync {
-                to,
-                from,
-                bytes,
-                valid,
-            } => self.copy(warp, *to, *from, *bytes as usize, *valid, mask),
+            Op::CopyAsync { .. } => self.copy(warp, op, mask),
             Op::CopyCommit => {
                 for l in lanes(mask) {
                     let c = &mut warp.copies[l as usize];
@@ -228,23 +176,71 @@ impl Logic {
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "the fields of one instruction")]
-fn map(
-    warp: &mut Warp,
-    program: &Program,
-    fun: Fun,
-    d: Slot,
-    src: &[Src; 4],
-    divides: bool,
-    cut: u64,
-    mask: u32,
-) -> Result<(), Stop> {
+/// Puts parts of a register together, or takes it apart.
+fn pack(warp: &mut Warp, program: &Program, op: &Op, mask: u32) -> Result<(), Stop> {
+    match op {
+        Op::Pack { d, bits, parts } => {
+            let mut out: Lanes = [0; 32];
+            for (i, part) in parts.iter().enumerate() {
+                let values = warp.read(program, *part, mask)?;
+                (0..32).for_each(|l| out[l] |= values[l] << (*bits * i as u32));
+            }
+            warp.registers.set(*d, mask, &out);
+        }
+        Op::Unpack { d, bits, a } => {
+            let values = warp.read(program, *a, mask)?;
+            for (i, d) in d.iter().enumerate() {
+                let part = values.map(|v| v >> (*bits * i as u32) & (u64::MAX >> (64 - *bits)));
+                d.iter().for_each(|d| warp.registers.set(*d, mask, &part));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn set_predicates(warp: &mut Warp, program: &Program, op: &Op, mask: u32) -> Result<(), Stop> {
+    let Op::Setp {
+        test,
+        combine,
+        p,
+        q,
+        a,
+        b,
+    } = op
+    else {
+        return Ok(());
+    };
+    let (a, b) = (warp.read(program, *a, mask)?, warp.read(program, *b, mask)?);
+    let tests: Lanes = std::array::from_fn(|l| u64::from(test(a[l], b[l])));
+    let (mut yes, mut no) = (tests, tests.map(|t| t ^ 1));
+    if let Some((logic, c)) = combine {
+        let c = warp.read(program, *c, mask)?;
+        let with = |t: Lanes| std::array::from_fn(|l| logic.of(t[l], c[l]));
+        (yes, no) = (with(yes), with(no));
+    }
+    warp.registers.set(*p, mask, &yes);
+    q.iter().for_each(|q| warp.registers.set(*q, mask, &no));
+    Ok(())
+}
+
+fn map(warp: &mut Warp, program: &Program, op: &Op, mask: u32) -> Result<(), Stop> {
+    let Op::Map {
+        fun,
+        d,
+        src,
+        divides,
+        mask: cut,
+    } = op
+    else {
+        return Ok(());
+    };
     let get = |i: usize| warp.read(program, src[i], mask);
-    let out: Lanes = match fun {
+    let out: Lanes = match *fun {
         Fun::One(f) => get(0)?.map(|a| f(a) & cut),
         Fun::Two(f) => {
             let (a, mut b) = (get(0)?, get(1)?);
-            if divides {
+            if *divides {
                 if let Some(lane) = lanes(mask).find(|l| b[*l as usize] == 0) {
                     return Err(Stop::at(lane)(Why::Wrong("division by zero".into())));
                 }
@@ -261,6 +257,6 @@ fn map(
             std::array::from_fn(|l| f(a[l], b[l], c[l], e[l]) & cut)
         }
     };
-    warp.registers.set(d, mask, &out);
+    warp.registers.set(*d, mask, &out);
     Ok(())
 }

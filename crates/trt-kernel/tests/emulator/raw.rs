@@ -1,8 +1,11 @@
 //! Texts that are no kernels of the language: their entries take numbers and addresses.
 
+use super::device::limits;
+use super::memory::Params;
 use super::*;
 use trt_kernel::Dim;
-use trt_kernel::launch::Extent;
+use trt_kernel::launch::{EntryLaunch, Extent};
+use trt_kernel::ptx::Target;
 
 /// Runs an entry in so many blocks along x. `params` gives the values of its parameters (u64), from
 /// the addresses of the buffers, of which those in `written` may be written.

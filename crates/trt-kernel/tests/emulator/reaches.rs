@@ -188,17 +188,17 @@ impl Machine<'_> {
         Ok(base.map(|b| b.wrapping_add_signed(at.offset)))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the fields of one instruction")]
-    pub fn load(
-        &mut self,
-        warp: &mut Warp,
-        space: Space,
-        ty: Ty,
-        d: &[Option<(Slot, u32)>],
-        at: Address,
-        nc: bool,
-        mask: u32,
-    ) -> Result<(), Stop> {
+    pub fn load(&mut self, warp: &mut Warp, op: &Op, mask: u32) -> Result<(), Stop> {
+        let &Op::Load {
+            space,
+            ty,
+            ref d,
+            at,
+            nc,
+        } = op
+        else {
+            return Ok(());
+        };
         let addresses = self.addresses(warp, at, mask)?;
         let size = ty.bits() as usize / 8;
         for lane in lanes(mask) {
@@ -228,15 +228,16 @@ impl Machine<'_> {
         Ok(())
     }
 
-    pub fn store(
-        &mut self,
-        warp: &mut Warp,
-        space: Space,
-        ty: Ty,
-        src: &[Src],
-        at: Address,
-        mask: u32,
-    ) -> Result<(), Stop> {
+    pub fn store(&mut self, warp: &mut Warp, op: &Op, mask: u32) -> Result<(), Stop> {
+        let &Op::Store {
+            space,
+            ty,
+            ref src,
+            at,
+        } = op
+        else {
+            return Ok(());
+        };
         let addresses = self.addresses(warp, at, mask)?;
         let size = ty.bits() as usize / 8;
         let mut data = [[0u8; 16]; 32];
@@ -317,15 +318,17 @@ impl Machine<'_> {
         }
     }
 
-    pub fn copy(
-        &mut self,
-        warp: &mut Warp,
-        to: Address,
-        from: Address,
-        bytes: usize,
-        valid: Option<Src>,
-        mask: u32,
-    ) -> Result<(), Stop> {
+    pub fn copy(&mut self, warp: &mut Warp, op: &Op, mask: u32) -> Result<(), Stop> {
+        let &Op::CopyAsync {
+            to,
+            from,
+            bytes,
+            valid,
+        } = op
+        else {
+            return Ok(());
+        };
+        let bytes = bytes as usize;
         let (to, from) = (
             self.addresses(warp, to, mask)?,
             self.addresses(warp, from, mask)?,

@@ -15,7 +15,7 @@
 //! Mappings of one file share one entry: their pages are the same.
 
 use super::pull::Pull;
-use super::registry::{Chunk, State, unknown};
+use super::registry::{Chunk, Registry, unknown};
 use super::ring::Ring;
 use crate::contract::MappedFile;
 use crate::cuda::driver::{Bound, Context, Pinned, RawStream, Registration};
@@ -52,7 +52,7 @@ pub(in crate::cuda) struct OwnMapping;
 pub(in crate::cuda) struct Files {
     context: Arc<Context>,
     budget: u64,
-    state: Mutex<State>,
+    state: Mutex<Registry>,
     /// Held by who puts work that reads pages, and alone by who lets go of pages that such work may
     /// read.
     pub(in crate::cuda) pages: RwLock<()>,
@@ -87,7 +87,7 @@ impl Files {
         }
     }
 
-    pub(in crate::cuda) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(in crate::cuda) fn lock(&self) -> MutexGuard<'_, Registry> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -194,7 +194,7 @@ impl Files {
     fn make_room(
         &self,
         bound: &Bound<'_>,
-        state: &mut State,
+        state: &mut Registry,
         (id, stay): (u64, &Range<usize>),
         missing: u64,
     ) -> Result<(), Error> {
@@ -222,7 +222,7 @@ impl Files {
         Ok(())
     }
 
-    fn register_in_place(&self, state: &mut State, id: u64, chunk: usize) -> bool {
+    fn register_in_place(&self, state: &mut Registry, id: u64, chunk: usize) -> bool {
         self.register(state, id, chunk);
         let entry = state.entries.get_mut(&id);
         match entry.and_then(|e| e.chunks.get_mut(chunk)) {
@@ -235,7 +235,7 @@ impl Files {
     }
 
     /// Registers a chunk if that was not tried yet and fits the budget.
-    fn register(&self, state: &mut State, id: u64, index: usize) {
+    fn register(&self, state: &mut Registry, id: u64, index: usize) {
         let room = self.budget.saturating_sub(state.registered + state.copied);
         let Some(entry) = state.entries.get_mut(&id) else {
             return;
@@ -294,7 +294,7 @@ impl Files {
     fn copied(
         &self,
         bound: &Bound<'_>,
-        state: &mut State,
+        state: &mut Registry,
         id: u64,
         range: Range<usize>,
         align: u64,

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Debug, Default)]
-pub(in crate::cuda) struct State {
+pub(in crate::cuda) struct Registry {
     next: u64,
-    pub entries: BTreeMap<u64, Entry>,
+    pub entries: BTreeMap<u64, FileEntry>,
     /// Which entry a mapping belongs to, by its first address, and how many memories use it.
     mappings: HashMap<usize, (u64, usize)>,
     pub registered: u64,
@@ -26,7 +26,7 @@ pub(in crate::cuda) struct State {
 
 /// One file.
 #[derive(Debug)]
-pub(in crate::cuda) struct Entry {
+pub(in crate::cuda) struct FileEntry {
     /// Device, inode and length.
     identity: Option<(u64, u64, u64)>,
     users: usize,
@@ -47,7 +47,7 @@ pub(in crate::cuda) struct Entry {
 /// When a file was last changed, and how often it was found cut.
 pub(in crate::cuda) type Seen = (Changed, u64);
 
-impl Entry {
+impl FileEntry {
     /// The state of the file that was changed then, if what is registered and copied may be of
     /// another one.
     pub fn stale(&self, changed: Changed) -> Option<Seen> {
@@ -90,18 +90,18 @@ pub(in crate::cuda) fn unknown() -> Error {
     }
 }
 
-impl State {
+impl Registry {
     /// The entry of a file that is being mapped, made if it is new.
     pub fn entry_of(&mut self, file: &MappedFile) -> u64 {
         let (meta, map) = (file.file.metadata().ok(), &file.map);
         let identity = meta.map(|m| (m.dev(), m.ino(), map.len() as u64));
-        let known = |e: &Entry| identity.is_some() && e.identity == identity;
+        let known = |e: &FileEntry| identity.is_some() && e.identity == identity;
         if let Some((id, _)) = self.entries.iter().find(|(_, e)| known(e)) {
             return *id;
         }
         let (id, count) = (self.next, chunks::count(map.len()));
         self.next += 1;
-        let entry = Entry {
+        let entry = FileEntry {
             identity,
             users: 0,
             chunks: (0..count).map(|_| Chunk::Untouched).collect(),
@@ -196,7 +196,7 @@ impl State {
     }
 
     /// Ends one use of a mapping; returns the entry if it was the last of the file.
-    pub fn unmap(&mut self, base: usize) -> Option<Entry> {
+    pub fn unmap(&mut self, base: usize) -> Option<FileEntry> {
         let (id, uses) = self.mappings.get_mut(&base)?;
         let id = *id;
         *uses -= 1;
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn mappings_of_one_file_share_an_entry_until_the_last_is_gone() {
-        let mut state = State::default();
+        let mut state = Registry::default();
         let (maps, [other, _]) = (file(100), file(100));
         let base = |file: &MappedFile| file.map.as_ptr() as usize;
         for file in [&maps[0], &maps[1], &maps[0]] {
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_is_held_of_a_file_is_stale_once_any_mapping_found_it_cut() {
-        let mut state = State::default();
+        let mut state = Registry::default();
         let [one, other] = file(100);
         let id = state.entry_of(&one);
         state.add_user(&one, id);
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn chunks_that_were_not_tried_are_missing_and_refused_ones_are_not() {
-        let mut state = State::default();
+        let mut state = Registry::default();
         let [file, _] = file(100);
         let id = state.entry_of(&file);
         assert_eq!(state.missing(id, &(0..10)), 100);

@@ -19,7 +19,7 @@
 //!
 //! Limit: latency of four dependent trips: the records out, the atomic, the records in, the result.
 
-use super::frame::{Frame, Keys, Row, Split};
+use super::frame::{Frame, Keys, QueryRow, Split};
 use super::mem::{self, over_lanes};
 use super::{AttentionPlan, FEW, int};
 use crate::Dim;
@@ -231,7 +231,7 @@ impl Share {
 }
 
 /// Writes a finished value.
-pub(super) fn write(asm: &mut Asm, f: &Frame, row: &Row, column: Int, value: R) {
+pub(super) fn write(asm: &mut Asm, f: &Frame, row: &QueryRow, column: Int, value: R) {
     let out = &f.plan.k.out;
     let address = f.at(asm, out, row.head, row.query, column);
     let dtype = f.plan.dtype(out);
@@ -240,7 +240,7 @@ pub(super) fn write(asm: &mut Asm, f: &Frame, row: &Row, column: Int, value: R) 
 
 /// Writes four finished values from a column that is a multiple of four; those beyond the last
 /// column are dropped.
-pub(super) fn write_four(asm: &mut Asm, f: &Frame, row: &Row, column: Int, values: [R; 4]) {
+pub(super) fn write_four(asm: &mut Asm, f: &Frame, row: &QueryRow, column: Int, values: [R; 4]) {
     let (out, end) = (&f.plan.k.out, f.plan.k.value_dim);
     let dtype = f.plan.dtype(out);
     if end.is_multiple_of(4) && access::width(&out.view, None, 4, dtype.size()) == 4 {

@@ -46,7 +46,7 @@ const ALIGN: i64 = 64;
 
 /// A query of a head; inside of the space.
 #[derive(Clone, Copy)]
-pub(super) struct Row {
+pub(super) struct QueryRow {
     pub head: Int,
     pub query: Int,
     /// The keys that it sees start here …
@@ -153,7 +153,7 @@ impl<'a> Frame<'a> {
     }
 
     /// A row of a key head; an index beyond the last gives the last.
-    pub fn row(&self, asm: &mut Asm, kv_head: Int, index: impl Into<Int>) -> Row {
+    pub fn row(&self, asm: &mut Asm, kv_head: Int, index: impl Into<Int>) -> QueryRow {
         let group = Int::Imm(self.plan.group() as i64);
         let last = int::sub(asm, self.rows, Int::Imm(1));
         let index = int::min(asm, index, last);
@@ -165,8 +165,8 @@ impl<'a> Frame<'a> {
     }
 
     /// A query of a head.
-    pub fn query(&self, asm: &mut Asm, head: Int, query: Int) -> Row {
-        Row {
+    pub fn query(&self, asm: &mut Asm, head: Int, query: Int) -> QueryRow {
+        QueryRow {
             head,
             query,
             low: self.low.map(|low| int::add(asm, query, low)),
@@ -201,7 +201,7 @@ impl<'a> Frame<'a> {
 
     /// The scores, times log2(e), of a row and some neighbouring keys from `key` on, a multiple
     /// of their number. Keys beyond the last have some score.
-    pub fn scores(&self, asm: &mut Asm, row: &Row, key: R, dots: &[R]) -> Vec<R> {
+    pub fn scores(&self, asm: &mut Asm, row: &QueryRow, key: R, dots: &[R]) -> Vec<R> {
         if let Some(factor) = self.plan.factor {
             let factor = imm(factor * LOG2_E);
             return (dots.iter())
@@ -228,7 +228,7 @@ impl<'a> Frame<'a> {
     }
 
     /// The first key that the row does not see any more, of keys that end at `end`.
-    pub fn horizon(&self, asm: &mut Asm, row: &Row, end: Int) -> Int {
+    pub fn horizon(&self, asm: &mut Asm, row: &QueryRow, end: Int) -> Int {
         match row.high {
             None => end,
             Some(high) => int::min(asm, high, end),
@@ -237,7 +237,14 @@ impl<'a> Frame<'a> {
 
     /// The score, or minus infinity if the row does not see the key: it is not below `horizon`,
     /// or too old.
-    pub fn mask(&self, asm: &mut Asm, row: &Row, horizon: Int, key: impl Into<Int>, score: R) -> R {
+    pub fn mask(
+        &self,
+        asm: &mut Asm,
+        row: &QueryRow,
+        horizon: Int,
+        key: impl Into<Int>,
+        score: R,
+    ) -> R {
         let key = key.into();
         let mut seen = asm.op("setp.lt.s32", Class::Pred, &[&key, &horizon]);
         if let Some(low) = row.low {

@@ -20,7 +20,7 @@ mod mem;
 mod plain;
 
 use super::emitted::{Emitted, Target};
-use super::{PtxError, row, scope};
+use super::{PtxError, row, scope, space};
 use crate::fusible::HeadRows;
 use crate::launch::{COUNTERS, EntryLaunch, Extent, Param, When};
 use crate::{Attention, Binary, Body, DType, Dim, Inst, Operand, Reg, Row, Var};
@@ -73,7 +73,7 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     plan.given = k.args.len();
     plan.before = (plan.tensor.then(|| HeadRows::of(&inner, rows))).flatten();
     if plan.before.is_some() {
-        plan.vars.extend(rows.iter().flat_map(row::vars));
+        plan.vars.extend(rows.iter().flat_map(space::row_vars));
         plan.vars.sort();
         plan.vars.dedup();
         return Ok(plan.module(Vec::new()));

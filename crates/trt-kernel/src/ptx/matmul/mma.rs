@@ -9,7 +9,7 @@
 //! rows of `a`.
 
 use super::out::{self, Sums};
-use super::ring::{self, DEPTH, Filler, ROW, Ring};
+use super::ring::{self, DEPTH, Filler, ROW, Ring, WarpSums};
 use super::{Frame, aligned_rows, over, over_rows, right_dtype};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
@@ -142,7 +142,13 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
     asm.put("cp.async.wait_group 0");
     asm.put("bar.sync 0");
     let (_, across) = shape.fragments();
-    ring::put_down(asm, ring, base, warp.lane, warp.origin, across, &warp.acc);
+    let fragments = WarpSums {
+        lane: warp.lane,
+        origin: warp.origin,
+        across,
+        acc: &warp.acc,
+    };
+    ring::put_down(asm, ring, base, &fragments);
     asm.put("bar.sync 0");
     let sums = Sums {
         base,

@@ -15,6 +15,7 @@
 //! the same bits wherever its row lies.
 
 mod few;
+mod frame;
 mod mma;
 mod out;
 mod ring;
@@ -26,12 +27,13 @@ pub(super) use few::STAGED;
 
 use super::PtxError;
 use super::access::multiple;
-use super::asm::{Asm, Class, Int, R};
+use super::asm::Asm;
 use super::block::Block;
 use super::emitted::{Emitted, Target};
-use super::scope::{self, Scope, Tiles};
+use super::scope;
 use crate::launch::{EntryLaunch, Extent, Param, When};
-use crate::{Body, DType, Dim, Encoding, Matmul, Operand, SumOrder, Var, fusible};
+use crate::{Body, DType, Dim, Matmul, Operand, SumOrder, Var, fusible};
+use frame::Frame;
 
 /// One way to compute the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,120 +232,6 @@ fn on_tensor_cores(kernel: &Matmul, target: Target) -> Vec<(Variant, u32)> {
     }
     list.push((wgmma(wgmma::Shape::Wide), u32::MAX));
     list
-}
-
-/// What every variant starts from, in registers.
-struct Frame<'a> {
-    kernel: &'a Matmul,
-    /// The dtypes of the arguments' values.
-    types: Vec<DType>,
-    scope: Scope,
-    tiles: Option<Tiles>,
-    /// Rows of `a`.
-    m: Int,
-    /// The first row of `b` in this launch.
-    first: Int,
-    /// The end of the rows of `b` in this launch.
-    end: Int,
-    /// Which of the independent products.
-    batch: Int,
-    /// The thread in its block.
-    tid: R,
-}
-
-impl<'a> Frame<'a> {
-    fn begin(asm: &mut Asm, kernel: &'a Matmul, target: Target) -> Frame<'a> {
-        let frame = Frame::begin_early(asm, kernel, target);
-        frame.scope.wait(asm);
-        frame
-    }
-
-    /// As [`Frame::begin`], but does not wait for the launch ahead.
-    fn begin_early(asm: &mut Asm, kernel: &'a Matmul, target: Target) -> Frame<'a> {
-        let scope = Scope::begin_early(asm, target, kernel.args.len(), &vars(kernel));
-        let tiles = kernel.ranged.then(|| Tiles::begin(asm));
-        let (first, end) = match &tiles {
-            Some(t) => (Int::Reg(t.first), Int::Reg(t.end)),
-            None => (Int::Imm(0), scope.size(asm, &kernel.n)),
-        };
-        let batch = match kernel.batch.is(1) {
-            true => Int::Imm(0),
-            false => Int::Reg(asm.op("mov.u32", Class::B32, &[&"%ctaid.z"])),
-        };
-        Frame {
-            m: scope.size(asm, &kernel.m),
-            tid: asm.op("mov.u32", Class::B32, &[&"%tid.x"]),
-            types: kernel.dtypes(),
-            kernel,
-            scope,
-            tiles,
-            first,
-            end,
-            batch,
-        }
-    }
-
-    /// The dtypes of `a` and `b`.
-    fn dtypes(&self) -> [DType; 2] {
-        [self.kernel.left_dtype(), right_dtype(self.kernel)]
-    }
-
-    /// The address of `a[batch, m, k]`, which is in memory.
-    fn a_at(&self, asm: &mut Asm, m: Int, k: Int) -> R {
-        let o = in_memory(self.kernel);
-        let size = self.kernel.left_dtype().size();
-        self.scope
-            .address(asm, o.arg, &o.view, &[self.batch, m, k], size)
-    }
-
-    /// The address of `b[batch, n, k]`, `n` in the range of the launch, if `b` is plain.
-    fn b_at(&self, asm: &mut Asm, n: R, k: Int) -> R {
-        let o = &self.kernel.b;
-        let size = right_dtype(self.kernel).size();
-        match &self.tiles {
-            None => {
-                let at = [self.batch, Int::Reg(n), k];
-                self.scope.address(asm, o.arg, &o.view, &at, size)
-            }
-            Some(tiles) => {
-                let row = self.tile_row(asm, tiles, n);
-                match k {
-                    Int::Imm(0) => row,
-                    Int::Imm(k) => asm.op("add.s64", Class::B64, &[&row, &(k * size as i64)]),
-                    Int::Reg(k) => asm.op("mad.wide.s32", Class::B64, &[&k, &size, &row]),
-                }
-            }
-        }
-    }
-
-    /// The address of a row of a weight.
-    fn tile_row(&self, asm: &mut Asm, tiles: &Tiles, n: R) -> R {
-        let kernel = self.kernel;
-        let bytes = match kernel.right() {
-            Encoding::Plain(dtype) => &kernel.k * &Dim::from(dtype.size()),
-            // Checked with the kernel: rows are whole blocks.
-            encoding @ Encoding::Blocks(_) => {
-                let bytes = kernel.k.constant_size().and_then(|k| encoding.row_bytes(k));
-                Dim::from(bytes.unwrap_or(0))
-            }
-        };
-        let bytes = self.scope.size(asm, &bytes);
-        tiles.row(asm, n, &bytes)
-    }
-
-    /// The address of a row of `b` in the range of the launch.
-    fn b_row(&self, asm: &mut Asm, n: R) -> R {
-        match &self.tiles {
-            Some(tiles) => self.tile_row(asm, tiles, n),
-            None => self.b_at(asm, n, Int::Imm(0)),
-        }
-    }
-
-    /// The first row of `b` of this block, by its place on a grid axis (`x`, `y`).
-    fn block_row(&self, asm: &mut Asm, axis: &str, per: usize) -> R {
-        let block = asm.op("mov.u32", Class::B32, &[&format_args!("%ctaid.{axis}")]);
-        asm.op("mad.lo.s32", Class::B32, &[&block, &per, &self.first])
-    }
 }
 
 /// A grid axis over the rows of `b`.

@@ -133,22 +133,31 @@ impl Filler {
     }
 }
 
-/// Writes the 16 x 8 fragments of a warp to the sums of its block: a lane holds two neighbours
-/// of a row, and two of the row 8 below. `origin` is the warp's first row and column; `acc` has
-/// 4 registers for each fragment, `across` fragments side by side, then those 16 rows below.
-pub(super) fn put_down(
-    asm: &mut Asm,
-    ring: Ring,
-    base: R,
-    lane: R,
-    origin: [R; 2],
-    across: usize,
-    acc: &[R],
-) {
+/// The 16 x 8 fragments of sums of a warp: a lane holds two neighbours of a row, and two of the
+/// row 8 below.
+pub(super) struct WarpSums<'a> {
+    /// The lane.
+    pub lane: R,
+    /// The warp's first row and column.
+    pub origin: [R; 2],
+    /// Fragments side by side.
+    pub across: usize,
+    /// 4 registers for each fragment, those side by side, then those 16 rows below.
+    pub acc: &'a [R],
+}
+
+/// Writes the fragments of a warp to the sums of its block.
+pub(super) fn put_down(asm: &mut Asm, ring: Ring, base: R, fragments: &WarpSums<'_>) {
+    let WarpSums {
+        lane,
+        origin,
+        across,
+        acc,
+    } = fragments;
     let pitch = ring.pitch();
-    let row = asm.op("shr.u32", Class::B32, &[&lane, &2]);
+    let row = asm.op("shr.u32", Class::B32, &[lane, &2]);
     let row = asm.op("add.s32", Class::B32, &[&row, &origin[0]]);
-    let pair = asm.op("and.b32", Class::B32, &[&lane, &3]);
+    let pair = asm.op("and.b32", Class::B32, &[lane, &3]);
     let col = asm.op("mad.lo.s32", Class::B32, &[&pair, &2, &origin[1]]);
     let at = asm.op("mad.lo.s32", Class::B32, &[&row, &pitch, &col]);
     let at = asm.op("mad.lo.s32", Class::B32, &[&at, &4, &base]);

@@ -128,7 +128,7 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
     let m0 = asm.op("mul.lo.s32", Class::B32, &[&block, &ROWS]);
     let n0 = frame.block_row(asm, "y", shape.cols());
     let base = asm.op("mov.u32", Class::B32, &[&"dynamic"]);
-    let stages = Stages::begin(asm, shape.ring(), base);
+    let stages = FedStages::begin(asm, shape.ring(), base);
     let first = asm.op("setp.eq.u32", Class::Pred, &[&frame.tid, &0]);
     asm.when(first, true, |asm| stages.init(asm));
     // The engine counts bytes at these barriers.
@@ -148,11 +148,17 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
     let acc: Vec<R> = (0..shape.cols() / 2).map(|_| asm.f32(0.0)).collect();
     multiply(asm, frame, &stages, &acc, steps);
     let sync = format!("bar.sync 1, {CONSUMERS}");
-    wgmma::finish(asm, frame, shape, base, [m0, n0], &acc, &sync);
+    let products = wgmma::Products {
+        shape,
+        base,
+        origin: [m0, n0],
+        acc: &acc,
+    };
+    wgmma::finish(asm, frame, &products, &sync);
 }
 
 /// The stages and their barriers, and where in them a thread is.
-struct Stages {
+struct FedStages {
     ring: Ring,
     base: R,
     /// Address of the first stage's full barrier; those of the others follow, then the empty ones.
@@ -165,11 +171,11 @@ struct Stages {
     parity: R,
 }
 
-impl Stages {
-    fn begin(asm: &mut Asm, ring: Ring, base: R) -> Stages {
+impl FedStages {
+    fn begin(asm: &mut Asm, ring: Ring, base: R) -> FedStages {
         let mut zero = || asm.op("mov.b32", Class::B32, &[&0]);
         let (stage, barrier, parity) = (zero(), zero(), zero());
-        Stages {
+        FedStages {
             ring,
             base,
             barriers: asm.op("add.s32", Class::B32, &[&base, &ring.shared()]),
@@ -242,7 +248,7 @@ struct Source {
 }
 
 /// Brings all stages; for one thread.
-fn bring(asm: &mut Asm, frame: &Frame<'_>, stages: &Stages, origin: [R; 2], steps: Int) {
+fn bring(asm: &mut Asm, frame: &Frame<'_>, stages: &FedStages, origin: [R; 2], steps: Int) {
     let sources = sources(asm, frame, stages.ring, origin);
     let k = frame.kernel.k.constant_size().unwrap_or(0);
     let (bytes, to_empty) = (stages.ring.stage_bytes(), stages.to_empty());
@@ -342,7 +348,7 @@ fn in_maps(asm: &mut Asm, frame: &Frame<'_>, maps: &[R], address: R) -> (R, [R; 
 }
 
 /// Multiplies all stages; for the threads of both groups.
-fn multiply(asm: &mut Asm, frame: &Frame<'_>, stages: &Stages, acc: &[R], steps: Int) {
+fn multiply(asm: &mut Asm, frame: &Frame<'_>, stages: &FedStages, acc: &[R], steps: Int) {
     let group_base = wgmma::group_rows(asm, frame, stages.base);
     let lane = asm.op("and.b32", Class::B32, &[&frame.tid, &31]);
     let speaks = asm.op("setp.eq.u32", Class::Pred, &[&lane, &0]);

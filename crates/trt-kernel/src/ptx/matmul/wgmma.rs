@@ -15,7 +15,7 @@
 //! blocks to all multiprocessors.
 
 use super::out::{self, Sums};
-use super::ring::{self, DEPTH, Filler, ROW, Ring};
+use super::ring::{self, DEPTH, Filler, ROW, Ring, WarpSums};
 use super::{Frame, over, over_rows};
 use crate::Matmul;
 use crate::ptx::asm::{Asm, Class, Int, R};
@@ -118,7 +118,13 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
         ring.turn(asm, read);
     });
     asm.put("cp.async.wait_group 0");
-    finish(asm, frame, shape, base, [m0, n0], &acc, "bar.sync 0");
+    let products = Products {
+        shape,
+        base,
+        origin: [m0, n0],
+        acc: &acc,
+    };
+    finish(asm, frame, &products, "bar.sync 0");
 }
 
 /// The shared address of the first row of `a` of this thread's group in the first stage.
@@ -128,17 +134,22 @@ pub(super) fn group_rows(asm: &mut Asm, frame: &Frame<'_>, base: R) -> R {
     asm.op("mad.lo.s32", Class::B32, &[&group, &rows, &base])
 }
 
+/// The products of a block.
+pub(super) struct Products<'a> {
+    pub shape: Shape,
+    /// Shared address of the stages.
+    pub base: R,
+    /// The block's first row of `a` and of `b`.
+    pub origin: [R; 2],
+    /// The thread's sums.
+    pub acc: &'a [R],
+}
+
 /// Waits for the last products and runs the epilogue over the sums, which take the place of the
 /// stages; `sync` is a barrier of the threads of both groups.
-pub(super) fn finish(
-    asm: &mut Asm,
-    frame: &Frame<'_>,
-    shape: Shape,
-    base: R,
-    [m0, n0]: [R; 2],
-    acc: &[R],
-    sync: &str,
-) {
+pub(super) fn finish(asm: &mut Asm, frame: &Frame<'_>, products: &Products<'_>, sync: &str) {
+    let Products { shape, base, .. } = *products;
+    let [m0, n0] = products.origin;
     let ring = shape.ring();
     asm.put("wgmma.wait_group.sync.aligned 0");
     asm.put(sync);
@@ -146,7 +157,13 @@ pub(super) fn finish(
     let warp = asm.op("shr.u32", Class::B32, &[&frame.tid, &5]);
     let row = asm.op("shl.b32", Class::B32, &[&warp, &4]);
     let col = asm.op("mov.b32", Class::B32, &[&0]);
-    ring::put_down(asm, ring, base, lane, [row, col], shape.cols() / 8, acc);
+    let fragments = WarpSums {
+        lane,
+        origin: [row, col],
+        across: shape.cols() / 8,
+        acc: products.acc,
+    };
+    ring::put_down(asm, ring, base, &fragments);
     asm.put(sync);
     let sums = Sums {
         base,

@@ -4,7 +4,7 @@ use super::staged::First;
 use super::{DecodeBlock, Flow, KEYS, Tile};
 use crate::Operand;
 use crate::ptx::asm::{Asm, Class, Int, R};
-use crate::ptx::attention::frame::Row;
+use crate::ptx::attention::frame::QueryRow;
 use crate::ptx::attention::int;
 
 /// The values of a step that a lane reads, from value `2t` on.
@@ -81,7 +81,7 @@ impl DecodeBlock<'_> {
     pub(super) fn query_places(&self, asm: &mut Asm, tiles: &[Tile]) -> Vec<R> {
         let column = asm.op("mul.lo.u32", Class::B32, &[&self.t, &8]);
         let place = |tile: &Tile| {
-            let Row { head, query, .. } = tile.row;
+            let QueryRow { head, query, .. } = tile.row;
             self.f.at(asm, &self.f.plan.k.q, head, query, column.into())
         };
         tiles.iter().map(place).collect()

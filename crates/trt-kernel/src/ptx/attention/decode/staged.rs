@@ -51,7 +51,7 @@ struct Piece<'a> {
 }
 
 /// The work of one row kernel.
-struct Job<'a> {
+struct HeadJob<'a> {
     stored: &'a HeadRow<'a>,
     /// The first head, and how many.
     head: Int,
@@ -61,7 +61,7 @@ struct Job<'a> {
     kept: bool,
 }
 
-impl Job<'_> {
+impl HeadJob<'_> {
     /// Threads that it takes.
     fn units(&self, lanes: usize) -> usize {
         self.heads * (self.stored.columns / lanes.min(widest(self.stored)))
@@ -101,7 +101,7 @@ impl<'a> First<'a> {
         let writes = asm.op("setp.eq.and.u32", Class::Pred, &[&block.first, &0, &own]);
         let head = int::mul(asm, block.kv_head, Int::Imm(f.plan.group() as i64));
         let head = int::add(asm, head, block.first);
-        let mut jobs = vec![Job {
+        let mut jobs = vec![HeadJob {
             stored: &before.queries,
             head,
             heads: rows,
@@ -111,7 +111,7 @@ impl<'a> First<'a> {
         }];
         for (stored, base) in [(&before.key, key), (&before.value, value)] {
             if let (Some(stored), Some(base)) = (stored, base) {
-                jobs.push(Job {
+                jobs.push(HeadJob {
                     stored,
                     head: block.kv_head,
                     heads: 1,
@@ -215,7 +215,12 @@ impl<'a> First<'a> {
 }
 
 /// Gives threads to jobs: as few points to each as lets all run at once.
-fn pieces<'a>(asm: &mut Asm, block: &DecodeBlock<'a>, jobs: &[Job<'a>], own: R) -> Vec<Piece<'a>> {
+fn pieces<'a>(
+    asm: &mut Asm,
+    block: &DecodeBlock<'a>,
+    jobs: &[HeadJob<'a>],
+    own: R,
+) -> Vec<Piece<'a>> {
     let threads = 32 * block.warps;
     let needed = |lanes: usize| {
         let each = jobs.iter().map(|j| j.units(lanes).next_multiple_of(32));
@@ -238,7 +243,7 @@ fn pieces<'a>(asm: &mut Asm, block: &DecodeBlock<'a>, jobs: &[Job<'a>], own: R) 
     pieces
 }
 
-impl<'a> Job<'a> {
+impl<'a> HeadJob<'a> {
     fn piece(
         &self,
         asm: &mut Asm,

@@ -15,7 +15,7 @@ mod copy;
 mod softmax;
 
 use super::fragment::{self, load4x};
-use super::frame::{Frame, Keys, Row};
+use super::frame::{Frame, Keys, QueryRow};
 use super::mem::{self, over_lanes};
 use super::{AttentionPlan, combine, extent, int};
 use crate::launch::Extent;
@@ -24,7 +24,7 @@ use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::scope;
 use crate::{Attention, Dim};
 use copy::{Copy, arrived};
-use softmax::Running;
+use softmax::FlashRow;
 
 /// Threads of a block.
 pub(super) const THREADS: u32 = 128;
@@ -36,19 +36,19 @@ const CROWD: u32 = 2;
 
 /// How the work is cut.
 #[derive(Clone, Copy)]
-struct Shape {
+struct FlashShape {
     /// Sixteen-row fragments of a warp.
     parts: usize,
     /// Keys of a tile.
     tile: usize,
 }
 
-impl Shape {
+impl FlashShape {
     /// As much as registers hold beside the sums, which are as wide as a value.
-    fn of(plan: &AttentionPlan) -> Shape {
+    fn of(plan: &AttentionPlan) -> FlashShape {
         let wide = plan.k.head_dim.max(plan.k.value_dim) > 128;
         let body = plan.factor.is_none() && plan.k.value_dim > 64;
-        Shape {
+        FlashShape {
             parts: if wide { 1 } else { 2 },
             tile: if wide || body { 32 } else { 64 },
         }
@@ -77,14 +77,17 @@ fn pitch(elements: usize) -> usize {
 
 /// Bytes of shared memory: queries, a tile of keys, one of values.
 pub(super) fn shared(plan: &AttentionPlan) -> u32 {
-    let shape = Shape::of(plan);
+    let shape = FlashShape::of(plan);
     let (k, v) = (pitch(plan.k.head_dim), pitch(plan.k.value_dim));
     ((shape.queries() + shape.tile) * k + shape.tile * v) as u32
 }
 
 pub(super) fn grid(plan: &AttentionPlan) -> [Extent; 3] {
     [
-        extent(plan.k.queries.clone(), Shape::of(plan).queries() as u32),
+        extent(
+            plan.k.queries.clone(),
+            FlashShape::of(plan).queries() as u32,
+        ),
         Extent::Fixed(plan.k.heads as u32),
         extent(plan.k.batch.clone(), 1),
     ]
@@ -108,7 +111,7 @@ struct FlashBlock<'a> {
     /// First query of the block, of the warp, of the lane.
     first: [R; 3],
     keys: Keys,
-    shape: Shape,
+    shape: FlashShape,
     t: R,
     /// Where the lane's row for `ldmatrix` lies: of the warp's queries, of keys, of values.
     q: R,
@@ -122,7 +125,7 @@ struct FlashBlock<'a> {
 impl<'a> FlashBlock<'a> {
     fn begin(asm: &mut Asm, f: &'a Frame<'a>) -> FlashBlock<'a> {
         let k = f.plan.k;
-        let shape = Shape::of(f.plan);
+        let shape = FlashShape::of(f.plan);
         let tile = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
         // Under a causal mask late queries see more: they go first.
         let tiles = asm.op("mov.u32", Class::B32, &[&"%nctaid.x"]);
@@ -177,8 +180,8 @@ impl<'a> FlashBlock<'a> {
         asm.when(some, true, |asm| {
             self.k_copy.rows(asm, self.f, key.into(), last);
         });
-        let rows: Vec<Running> = (0..2 * self.shape.parts)
-            .map(|_| Running::new(asm))
+        let rows: Vec<FlashRow> = (0..2 * self.shape.parts)
+            .map(|_| FlashRow::new(asm))
             .collect();
         let sums: Vec<Fragments> = (0..self.shape.parts)
             .map(|_| {
@@ -220,7 +223,7 @@ impl<'a> FlashBlock<'a> {
 
     /// The index of the lane's `i`-th row, and the row. Found where it is needed: registers are
     /// scarce.
-    fn row(&self, asm: &mut Asm, i: usize) -> (Int, Row) {
+    fn row(&self, asm: &mut Asm, i: usize) -> (Int, QueryRow) {
         let index = int::add(asm, self.first[2], Int::Imm(8 * i as i64));
         let end = int::sub(asm, self.f.queries, Int::Imm(1));
         let query = int::min(asm, index, end);
@@ -281,7 +284,7 @@ impl<'a> FlashBlock<'a> {
     }
 
     /// Writes the lane's `i`-th row.
-    fn write(&self, asm: &mut Asm, running: &Running, sums: &[[R; 4]], i: usize) {
+    fn write(&self, asm: &mut Asm, running: &FlashRow, sums: &[[R; 4]], i: usize) {
         let plan = self.f.plan;
         let (out, dtype) = (&plan.k.out, plan.dtype(&plan.k.out));
         let sum = over_lanes(asm, "add.f32", running.sum, &[1, 2]);
@@ -315,7 +318,12 @@ impl<'a> FlashBlock<'a> {
 
 /// Where queries, keys and values lie in shared memory, and of each the row that a lane names to
 /// `ldmatrix`.
-fn places(asm: &mut Asm, k: &Attention, shape: Shape, (lane, warp): (R, R)) -> ([R; 3], [R; 3]) {
+fn places(
+    asm: &mut Asm,
+    k: &Attention,
+    shape: FlashShape,
+    (lane, warp): (R, R),
+) -> ([R; 3], [R; 3]) {
     let (wide, tall) = (pitch(k.head_dim), pitch(k.value_dim));
     let q = asm.op("mov.u32", Class::B32, &[&"dynamic"]);
     let keys = asm.op("add.u32", Class::B32, &[&q, &(shape.queries() * wide)]);

@@ -8,15 +8,15 @@ use crate::ptx::attention::mem::{self, over_lanes};
 use std::f32::consts::LOG2_E;
 
 /// The running softmax of a row. A lane has rows `g`, `g + 8`, `g + 16`, …: two of a fragment.
-pub(super) struct Running {
+pub(super) struct FlashRow {
     pub max: R,
     /// Of the keys that this lane had.
     pub sum: R,
 }
 
-impl Running {
-    pub fn new(asm: &mut Asm) -> Running {
-        Running {
+impl FlashRow {
+    pub fn new(asm: &mut Asm) -> FlashRow {
+        FlashRow {
             max: asm.f32(f32::NEG_INFINITY),
             sum: asm.f32(0.0),
         }
@@ -29,7 +29,7 @@ impl FlashBlock<'_> {
         &self,
         asm: &mut Asm,
         key: R,
-        rows: &[Running],
+        rows: &[FlashRow],
         sums: &[Fragments],
         scores: &[Fragments],
     ) -> Vec<Fragments> {
@@ -111,7 +111,7 @@ impl FlashBlock<'_> {
     }
 
     /// Turns a row's scores into weights; returns what its sums so far weigh.
-    fn weights(&self, asm: &mut Asm, row: &Running, scores: &[R], factor: &str) -> R {
+    fn weights(&self, asm: &mut Asm, row: &FlashRow, scores: &[R], factor: &str) -> R {
         let max = asm.op("mov.f32", Class::F32, &[&row.max]);
         for s in scores {
             asm.op_to("max.f32", max, &[&max, s]);

@@ -5,7 +5,7 @@
 //! instructions: 6 or so for each value beside its products, and narrow loads.
 
 use super::super::Frame;
-use super::cut::{Cut, Place};
+use super::cut::{Cut, InTeam};
 use super::left::Prologue;
 use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R, imm};
@@ -13,7 +13,7 @@ use crate::ptx::encoded;
 use crate::{BlockType, DType};
 
 /// Reads blocks of `b` and what they meet of `a`.
-pub(super) struct Reader {
+pub(super) struct BlockReader {
     cut: Cut,
     block: BlockType,
     a: DType,
@@ -29,16 +29,15 @@ pub(super) struct Reader {
     prologue: Option<Prologue>,
 }
 
-impl Reader {
+impl BlockReader {
     pub fn begin(
         asm: &mut Asm,
         frame: &Frame<'_>,
-        cut: Cut,
-        block: BlockType,
+        (cut, block): (Cut, BlockType),
         n0: R,
-        place: Place,
+        place: InTeam,
         prologue: Option<Prologue>,
-    ) -> Reader {
+    ) -> BlockReader {
         let a = frame.kernel.left_dtype();
         // A team beyond the range reads the last rows instead, and its sums are not used.
         let row = asm.op("mad.lo.s32", Class::B32, &[&place.team, &cut.rows, &n0]);
@@ -70,7 +69,7 @@ impl Reader {
                 }
             }
         });
-        Reader {
+        BlockReader {
             a_at: a_at.collect(),
             b_row: cut.order.pieces * block.bytes(),
             lane: place.lane,

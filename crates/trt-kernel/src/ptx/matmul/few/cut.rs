@@ -16,7 +16,7 @@ pub(super) const WARP: usize = 32;
 
 /// How a thread goes about its work. Numbers are those that were fastest on a H200 over the products
 /// of Llama 8B and of SmolLM2.
-struct Shape {
+struct ThreadWork {
     /// Rows of `b` at once.
     rows: usize,
     /// Pieces of a row in flight.
@@ -25,9 +25,9 @@ struct Shape {
     enough: usize,
 }
 
-impl Shape {
+impl ThreadWork {
     /// For `m` rows of `a`. `small` says that there are few rows of `b`, or short ones.
-    fn of(m: usize, small: bool) -> Shape {
+    fn of(m: usize, small: bool) -> ThreadWork {
         let (rows, ahead, enough) = match (m, small) {
             (..=1, false) => (1, 4, 1 << 17),
             (2, false) => (2, 2, 1 << 17),
@@ -37,7 +37,7 @@ impl Shape {
             (3..=4, true) => (1, 4, usize::MAX),
             (5.., true) => (1, 2, usize::MAX),
         };
-        Shape {
+        ThreadWork {
             rows,
             ahead,
             enough,
@@ -68,12 +68,12 @@ pub(super) struct Cut {
     roomy: bool,
 }
 
-/// A thread's place.
+/// A thread's place in a team.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
-    /// Its team in the block.
+pub(super) struct InTeam {
+    /// The team in the block.
     pub team: R,
-    /// Its place in the team.
+    /// The thread in the team.
     pub thread: R,
     /// Its lane in the order of sums.
     pub lane: R,
@@ -87,11 +87,11 @@ impl Cut {
         let batch = kernel.batch.constant_size().unwrap_or(1);
         let work = batch * n.unwrap_or(1024) * order.lanes;
         let small = order.lanes < WARP || work < SMALL_WORK;
-        let Shape {
+        let ThreadWork {
             rows,
             ahead,
             enough,
-        } = Shape::of(m, small);
+        } = ThreadWork::of(m, small);
         let fits = |rows: &usize| n.is_some_and(|n| n.is_multiple_of(*rows));
         let rows = [rows, 2, 1].into_iter().find(fits).unwrap_or(1);
         let total = |team: usize| batch * n.unwrap_or(1024) * team / rows;
@@ -166,7 +166,7 @@ impl Cut {
     }
 
     /// A thread's place in its block.
-    pub fn place(&self, asm: &mut Asm, tid: R) -> Place {
+    pub fn place(&self, asm: &mut Asm, tid: R) -> InTeam {
         let bits = self.team().trailing_zeros();
         let team = asm.op("shr.u32", Class::B32, &[&tid, &bits]);
         let thread = asm.op("and.b32", Class::B32, &[&tid, &(self.team() - 1)]);
@@ -178,7 +178,7 @@ impl Cut {
             let pieces = self.whole() * self.order.lanes;
             first = asm.op("mad.lo.s32", Class::B32, &[&warp, &pieces, &lane]);
         }
-        Place {
+        InTeam {
             team,
             thread,
             lane,

@@ -5,7 +5,7 @@
 //! by shuffles. Where each warp of a team has a segment, the sums of its lanes go through shared
 //! memory, some outputs at a time, and one warp for each output adds the segments and then lanes.
 
-use super::cut::{Cut, Place, WARP};
+use super::cut::{Cut, InTeam, WARP};
 use crate::ptx::asm::{Asm, Class, R};
 
 /// The most bytes of shared memory through which segments are exchanged.
@@ -13,7 +13,7 @@ const EXCHANGE: usize = 16 << 10;
 
 /// Leaves the sums of a block, `[m][row of b]`, in shared memory at `base`; the barrier after that
 /// is the caller's.
-pub(super) fn fold(asm: &mut Asm, cut: Cut, acc: &[R], base: R, place: Place) {
+pub(super) fn fold(asm: &mut Asm, cut: Cut, acc: &[R], base: R, place: InTeam) {
     match cut.warps {
         1 => lanes(asm, cut, acc, base, place),
         _ => segments(asm, cut, acc, base, place),
@@ -25,7 +25,7 @@ pub(super) fn fold(asm: &mut Asm, cut: Cut, acc: &[R], base: R, place: Place) {
 /// At each step a thread adds what its partner has. While the number of sums is even, each of
 /// the two keeps one half of them only; so sums end up spread over the lanes. Either way an
 /// output is folded over the same tree.
-fn lanes(asm: &mut Asm, cut: Cut, acc: &[R], base: R, place: Place) {
+fn lanes(asm: &mut Asm, cut: Cut, acc: &[R], base: R, place: InTeam) {
     let mut sums = acc.to_vec();
     let mut first = asm.op("mov.b32", Class::B32, &[&0]);
     let mut copies = 0;
@@ -64,7 +64,7 @@ fn lanes(asm: &mut Asm, cut: Cut, acc: &[R], base: R, place: Place) {
 }
 
 /// Adds the segments that the warps of a team have, then folds lanes.
-fn segments(asm: &mut Asm, cut: Cut, acc: &[R], base: R, place: Place) {
+fn segments(asm: &mut Asm, cut: Cut, acc: &[R], base: R, place: InTeam) {
     let some = (EXCHANGE / (4 * cut.threads)).clamp(1, acc.len());
     let array = asm.shared(some * cut.threads * 4, 16);
     let slots = asm.op("mov.u32", Class::B32, &[&array]);
@@ -114,7 +114,7 @@ fn segments(asm: &mut Asm, cut: Cut, acc: &[R], base: R, place: Place) {
 }
 
 /// One output, whose segments are a warp apart from `at` on.
-fn one(asm: &mut Asm, cut: Cut, at: R, output: R, base: R, place: Place) {
+fn one(asm: &mut Asm, cut: Cut, at: R, output: R, base: R, place: InTeam) {
     let part = |asm: &mut Asm, segment: usize| {
         let (part, offset) = (asm.reg(Class::F32), segment * WARP * 4);
         asm.put(format_args!("ld.shared.f32 {part}, [{at}+{offset}]"));

@@ -29,9 +29,10 @@ use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
 use crate::{Encoding, Matmul, SumOrder, fusible};
+use blocks::BlockReader;
 use cut::Cut;
 use left::Prologue;
-use pieces::Reader;
+use pieces::PieceReader;
 
 /// The order in which sums are taken, if rows of both operands can be read in pieces.
 pub(super) fn order(kernel: &Matmul) -> Option<SumOrder> {
@@ -104,11 +105,11 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, chain: bool) {
     };
     let sums = match frame.kernel.right() {
         Encoding::Plain(_) => {
-            let reader = Reader::begin(asm, frame, cut, n0, place, prologue);
+            let reader = PieceReader::begin(asm, frame, cut, n0, place, prologue);
             reader.multiply(asm, frame, place, zeros, then)
         }
         Encoding::Blocks(block) => {
-            let reader = blocks::Reader::begin(asm, frame, cut, block, n0, place, prologue);
+            let reader = BlockReader::begin(asm, frame, (cut, block), n0, place, prologue);
             reader.multiply(asm, frame, zeros, then)
         }
     };

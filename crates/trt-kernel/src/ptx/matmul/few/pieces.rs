@@ -2,7 +2,7 @@
 //! and never again, several in flight for each thread.
 
 use super::super::Frame;
-use super::cut::{Cut, Place};
+use super::cut::{Cut, InTeam};
 use super::left::Prologue;
 use crate::DType;
 use crate::ptx::asm::{Asm, Class, Int, R, imm};
@@ -11,7 +11,7 @@ use crate::ptx::asm::{Asm, Class, Int, R, imm};
 pub(super) const PIECE: usize = 16;
 
 /// Reads pieces of `b` and what they meet of `a`.
-pub(super) struct Reader {
+pub(super) struct PieceReader {
     cut: Cut,
     a: DType,
     b: DType,
@@ -27,15 +27,15 @@ pub(super) struct Reader {
     constant: bool,
 }
 
-impl Reader {
+impl PieceReader {
     pub fn begin(
         asm: &mut Asm,
         frame: &Frame<'_>,
         cut: Cut,
         n0: R,
-        at: Place,
+        at: InTeam,
         prologue: Option<Prologue>,
-    ) -> Reader {
+    ) -> PieceReader {
         let [a, b] = frame.dtypes();
         let first = at.first;
         let (b_at, b_row) = start(asm, frame, cut, n0, at);
@@ -66,7 +66,7 @@ impl Reader {
                 })
                 .collect(),
         };
-        Reader {
+        PieceReader {
             cut,
             a,
             b,
@@ -91,7 +91,7 @@ impl Reader {
         &self,
         asm: &mut Asm,
         frame: &Frame<'_>,
-        place: Place,
+        place: InTeam,
         sums: Vec<R>,
         then: impl FnOnce(&mut Asm),
     ) -> Vec<R> {
@@ -109,7 +109,7 @@ impl Reader {
         if let Some(prologue) = &self.prologue {
             prologue.run(asm, frame);
         }
-        let running = Running::begin(asm, self.cut, sums);
+        let running = RunningSums::begin(asm, self.cut, sums);
         if looped {
             let rounds = whole / ahead - 1;
             let i = asm.op("mov.b32", Class::B32, &[&0]);
@@ -133,7 +133,7 @@ impl Reader {
     }
 
     /// Starts the last piece, if some lanes have one more than others.
-    fn start_ragged(&self, asm: &mut Asm, place: Place, flying: &mut Vec<Flying>) {
+    fn start_ragged(&self, asm: &mut Asm, place: InTeam, flying: &mut Vec<Flying>) {
         let ragged = self.cut.ragged();
         if ragged > 0 {
             let inside = asm.op("setp.lt.s32", Class::Pred, &[&place.lane, &ragged]);
@@ -209,7 +209,7 @@ impl Reader {
 }
 
 /// A thread's place in the first row of `b` of its team, and the bytes from a row to the next.
-fn start(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place: Place) -> (R, i64) {
+fn start(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place: InTeam) -> (R, i64) {
     // A team beyond the range reads the last rows instead, and its sums are not used.
     let row = asm.op("mad.lo.s32", Class::B32, &[&place.team, &cut.rows, &n0]);
     let last = asm.op("sub.s32", Class::B32, &[&frame.end, &cut.rows]);
@@ -221,7 +221,7 @@ fn start(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place: Place) -> (R,
 }
 
 /// Brings the pieces to the second-level cache that a reader loads first.
-pub(super) fn prefetch(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place: Place) {
+pub(super) fn prefetch(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place: InTeam) {
     let (at, row) = start(asm, frame, cut, n0, place);
     let whole = cut.whole();
     let first = match whole >= 2 * cut.ahead {
@@ -237,7 +237,7 @@ pub(super) fn prefetch(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place:
 }
 
 /// The sums of a thread on its way through its segments.
-struct Running {
+struct RunningSums {
     /// Those of the segment that it is in: for each row of `a`, those of rows of `b`.
     sums: Vec<R>,
     /// Those of the segments before, if it goes through several.
@@ -248,13 +248,13 @@ struct Running {
     left: Option<R>,
 }
 
-impl Running {
-    fn begin(asm: &mut Asm, cut: Cut, sums: Vec<R>) -> Running {
+impl RunningSums {
+    fn begin(asm: &mut Asm, cut: Cut, sums: Vec<R>) -> RunningSums {
         let several = cut.segments() > 1;
         let each = cut.order.segment_rounds() / cut.ahead;
         // What is added to -0 stays as it is.
         let before = sums.iter().filter(|_| several).map(|_| asm.f32(-0.0));
-        Running {
+        RunningSums {
             before: before.collect(),
             sums,
             each,

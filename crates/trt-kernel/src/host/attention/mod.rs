@@ -7,18 +7,21 @@
 //! are split at fixed places and the partial results merged in order, so long contexts use all
 //! threads and the bits do not depend on how many there are.
 
+mod keys;
+
 use super::HostError;
-use super::dot::{self, Rows, padded};
-use super::exec::{Call, Frame, Index, MAX_AXES, Place, SAME_AXES, places};
+use super::call_view::{CallView, Index, MAX_AXES, SAME_AXES, places};
+use super::dot::padded;
+use super::exec::BodyCall;
 use super::program::Program;
 use super::row::cut;
-use super::runs::{Load, Store, Values};
+use super::runs::Store;
 use super::scratch;
 use super::simd;
 use super::softmax::{Running, SoftmaxStep};
 use super::span::Args;
 use super::team::Team;
-use super::tile::{self, PANEL, Panel};
+use super::tile::{PANEL, Panel};
 use crate::{Attention, Binary, Env, Inst, Reg};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -33,11 +36,11 @@ const SPLIT: usize = 128;
 /// One launch with its numbers.
 struct AttentionCall<'a> {
     kernel: &'a Attention,
-    call: Call<'a>,
-    q: Place,
-    k: Place,
-    v: Place,
-    out: Place,
+    call: BodyCall<'a>,
+    q: CallView,
+    k: CallView,
+    v: CallView,
+    out: CallView,
     queries: usize,
     keys: usize,
     /// Key `j` is visible to query `i` if `i + low < j <= i + high`.
@@ -99,7 +102,7 @@ pub(super) fn run(
     };
     let launch = AttentionCall {
         kernel,
-        call: Call {
+        call: BodyCall {
             program,
             args,
             env,
@@ -107,10 +110,10 @@ pub(super) fn run(
             iotas: SAME_AXES,
             inner: 3,
         },
-        q: Place::new(&kernel.q.view, env),
-        k: Place::new(&kernel.k.view, env),
-        v: Place::new(&kernel.v.view, env),
-        out: Place::new(&kernel.out.view, env),
+        q: CallView::new(&kernel.q.view, env),
+        k: CallView::new(&kernel.k.view, env),
+        v: CallView::new(&kernel.v.view, env),
+        out: CallView::new(&kernel.out.view, env),
         queries: kernel.queries.size(env),
         keys: kernel.keys.size(env),
         low,
@@ -272,129 +275,6 @@ impl AttentionCall<'_> {
         index[1] = (unit.head * self.group() + head) as i64;
         index[2] = (unit.queries.start + query) as i64;
         index
-    }
-
-    fn load_queries(&self, unit: &Unit, q: &mut [f32], pad: usize) -> Result<(), HostError> {
-        for (r, row) in q.chunks_exact_mut(pad.max(1)).enumerate() {
-            let run = self.q.run(&self.row(unit, r), 3, self.kernel.head_dim);
-            let (row, rest) = row.split_at_mut(self.kernel.head_dim);
-            simd::run(Load(&self.call.args, self.kernel.q.arg, run, row))?;
-            rest.fill(0.0);
-        }
-        Ok(())
-    }
-
-    /// `scores[row, key] = q[row] · k[key]`, rows 64 apart.
-    fn scores(
-        &self,
-        unit: &Unit,
-        keys: &Range<usize>,
-        (q, pad): (&[f32], usize),
-        packed: &mut [f32],
-        scores: &mut [f32],
-    ) -> Result<(), HostError> {
-        let (args, arg, dim) = (&self.call.args, self.kernel.k.arg, self.kernel.head_dim);
-        let index = [
-            unit.batch as i64,
-            unit.head as i64,
-            keys.start as i64,
-            0,
-            0,
-            0,
-            0,
-            0,
-        ];
-        let (offset, stride, along) = (self.k.at(&index), self.k.strides[2], self.k.strides[3]);
-        let m = q.len() / pad.max(1);
-        if m <= 8 && (along == 1 || dim == 1) {
-            let rows = Rows {
-                arg,
-                offset,
-                stride,
-            };
-            return dot::dot(args, rows, keys.len(), dim, q, (scores, PANEL));
-        }
-        tile::pack(args, arg, (offset, stride, along), keys.len(), dim, packed)?;
-        let panel = Panel {
-            a: q,
-            lda: pad,
-            m,
-            k: dim,
-            b: packed,
-            c: scores,
-            ldc: PANEL,
-            add: false,
-            pairs: false,
-        };
-        panel.run();
-        Ok(())
-    }
-
-    /// Runs the score body over the visible scores of a block.
-    fn score_body(
-        &self,
-        unit: &Unit,
-        keys: &Range<usize>,
-        scores: &mut [f32],
-    ) -> Result<(), HostError> {
-        const RUNS: usize = 8;
-        let program = self.call.program;
-        let list = &program.stages[0].again;
-        let rows = scores.len() / PANEL;
-        let len = keys.len();
-        Frame::with(program, RUNS * PANEL, |frame| {
-            frame.uniform(&self.call, 0)?;
-            let mut index: [Index; RUNS] = [[0; MAX_AXES]; RUNS];
-            for first in (0..rows).step_by(RUNS) {
-                let count = RUNS.min(rows - first);
-                for (r, index) in index[..count].iter_mut().enumerate() {
-                    *index = self.row(unit, first + r);
-                    index[3] = keys.start as i64;
-                    if let Some(slot) = program.input {
-                        frame.lanes(slot, RUNS * PANEL)[r * len..][..len]
-                            .copy_from_slice(&scores[(first + r) * PANEL..][..len]);
-                    }
-                }
-                frame.exec(&self.call, list, &index[..count], len)?;
-                if let Some(slot) = program.yielded {
-                    let lanes = frame.lanes(slot, RUNS * PANEL);
-                    for r in 0..count {
-                        scores[(first + r) * PANEL..][..len]
-                            .copy_from_slice(&lanes[r * len..][..len]);
-                    }
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// Values of a block of keys in panels of 64 columns, `[panel, key, 64]`, padded with zeros.
-    fn load_values(
-        &self,
-        unit: &Unit,
-        keys: &Range<usize>,
-        v: &mut [f32],
-    ) -> Result<(), HostError> {
-        let value = self.kernel.value_dim;
-        let index = [
-            unit.batch as i64,
-            unit.head as i64,
-            keys.start as i64,
-            0,
-            0,
-            0,
-            0,
-            0,
-        ];
-        simd::run(Values {
-            args: &self.call.args,
-            arg: self.kernel.v.arg,
-            offset: self.v.at(&index),
-            strides: (self.v.strides[2], self.v.strides[3]),
-            keys: keys.len(),
-            value,
-            out: v,
-        })
     }
 
     /// Divides by the sums and stores.

@@ -9,14 +9,16 @@
 //! about three multiply-adds), and staging that waits for memory. Values of more than 128
 //! columns make the scores once for each 128.
 
+mod staged;
+
 use super::combine::Share;
-use super::frame::{Frame, Keys, Row};
+use super::frame::{Frame, Keys, QueryRow};
 use super::mem::{self, over_lanes};
 use super::{AttentionPlan, combine, extent, int};
-use crate::Operand;
 use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::scope;
+use staged::Staged;
 
 /// Threads of a block.
 pub(super) const THREADS: u32 = 128;
@@ -92,8 +94,8 @@ struct PlainBlock<'a> {
 }
 
 /// The running softmax of a row; all lanes of its warp hold the same maximum and sum.
-struct Running {
-    row: Row,
+struct RunningRow {
+    row: QueryRow,
     horizon: Int,
     max: R,
     sum: R,
@@ -157,11 +159,11 @@ impl<'a> PlainBlock<'a> {
     fn run(&self, asm: &mut Asm) {
         let own = asm.op("mul.lo.u32", Class::B32, &[&self.warp, &OWN]);
         let own = int::add(asm, own, self.first);
-        let rows: Vec<Running> = (0..OWN)
+        let rows: Vec<RunningRow> = (0..OWN)
             .map(|i| {
                 let index = int::add(asm, own, Int::Imm(i as i64));
                 let row = self.f.row(asm, self.kv_head, index);
-                Running {
+                RunningRow {
                     horizon: self.f.horizon(asm, &row, self.keys.end),
                     row,
                     max: asm.f32(f32::NEG_INFINITY),
@@ -190,7 +192,7 @@ impl<'a> PlainBlock<'a> {
     }
 
     /// Writes the warp's rows, finished or as records.
-    fn write_all(&self, asm: &mut Asm, own: Int, rows: &[Running], share: Option<&Share>) {
+    fn write_all(&self, asm: &mut Asm, own: Int, rows: &[RunningRow], share: Option<&Share>) {
         for (i, row) in rows.iter().enumerate() {
             let index = int::add(asm, own, Int::Imm(i as i64));
             let index = asm.op("mov.b32", Class::B32, &[&index]);
@@ -217,7 +219,7 @@ impl<'a> PlainBlock<'a> {
             |asm| {
                 asm.put("bar.sync 0");
                 self.stage_queries(asm, from);
-                let stage = Stage {
+                let stage = Staged {
                     operand: &k.k,
                     to: self.k,
                     pitch: PITCH,
@@ -241,69 +243,9 @@ impl<'a> PlainBlock<'a> {
         sums
     }
 
-    /// Each warp stages its own rows.
-    fn stage_queries(&self, asm: &mut Asm, from: R) {
-        let k = self.f.plan.k;
-        for i in 0..OWN {
-            let local = asm.op("mad.lo.u32", Class::B32, &[&self.warp, &OWN, &i]);
-            let index = int::add(asm, local, self.first);
-            let row = self.f.row(asm, self.kv_head, index);
-            let base = self.f.at(asm, &k.q, row.head, row.query, from.into());
-            let to = mem::cell(asm, self.q, local, PITCH);
-            let stage = Stage {
-                operand: &k.q,
-                to,
-                pitch: PITCH,
-                columns: SLICE,
-                first: from.into(),
-                end: k.head_dim,
-            };
-            self.stage_row(asm, base, to, &stage, None);
-        }
-    }
-
-    /// Stages 32 keys (or values) from `key` on; zeros beyond the last.
-    fn stage_keys(&self, asm: &mut Asm, key: R, stage: &Stage) {
-        let first = asm.op("mov.b32", Class::B32, &[&self.warp]);
-        asm.count(
-            first,
-            Int::Imm(KEYS as i64),
-            Int::Imm(WARPS as i64),
-            |asm| {
-                let index = int::add(asm, key, first);
-                let inside = asm.op("setp.lt.s32", Class::Pred, &[&index, &self.keys.end]);
-                let o = stage.operand;
-                let base = self.f.at(asm, o, self.kv_head, index, stage.first);
-                let to = mem::cell(asm, stage.to, first, stage.pitch);
-                self.stage_row(asm, base, to, stage, Some(inside));
-            },
-        );
-    }
-
-    /// Stages one row by the lanes of a warp.
-    fn stage_row(&self, asm: &mut Asm, base: R, to: R, stage: &Stage, when: Option<R>) {
-        let to = mem::cell(asm, to, self.lane, 4);
-        let dtype = self.f.plan.dtype(stage.operand);
-        let values: Vec<R> = (0..stage.columns / 32)
-            .map(|i| {
-                let lane = int::add(asm, self.lane, Int::Imm(32 * i as i64));
-                let column = int::add(asm, lane, stage.first);
-                let mut inside = asm.op("setp.lt.s32", Class::Pred, &[&column, &stage.end]);
-                if let Some(when) = when {
-                    inside = asm.op("and.pred", Class::Pred, &[&inside, &when]);
-                }
-                let address = self.f.step(asm, stage.operand, base, 3, lane);
-                mem::load(asm, dtype, address, inside)
-            })
-            .collect();
-        for (i, value) in values.iter().enumerate() {
-            asm.put(format_args!("st.shared.f32 [{to}+{}], {value}", 128 * i));
-        }
-    }
-
     /// Takes 32 scores of each row into its maximum and sum, and leaves their weights in shared
     /// memory for the warp.
-    fn softmax(&self, asm: &mut Asm, key: R, rows: &[Running], dots: &[R]) {
+    fn softmax(&self, asm: &mut Asm, key: R, rows: &[RunningRow], dots: &[R]) {
         const ALL: [u32; 5] = [16, 8, 4, 2, 1];
         let key = asm.op("add.s32", Class::B32, &[&key, &self.lane]);
         let own = asm.op("mul.lo.u32", Class::B32, &[&self.warp, &(OWN * KEYS * 4)]);
@@ -331,9 +273,9 @@ impl<'a> PlainBlock<'a> {
     }
 
     /// Adds up the weighted values of 32 keys.
-    fn values(&self, asm: &mut Asm, key: R, rows: &[Running]) {
+    fn values(&self, asm: &mut Asm, key: R, rows: &[RunningRow]) {
         // The values of the keys before were read before the barriers of these keys' scores.
-        let stage = Stage {
+        let stage = Staged {
             operand: &self.f.plan.k.v,
             to: self.v,
             pitch: self.width() * 4,
@@ -363,7 +305,7 @@ impl<'a> PlainBlock<'a> {
     }
 
     /// Writes a finished row.
-    fn write(&self, asm: &mut Asm, row: &Running) {
+    fn write(&self, asm: &mut Asm, row: &RunningRow) {
         let inverse = mem::inverse(asm, row.sum);
         for (c, value) in row.values.iter().enumerate() {
             let column = int::add(asm, self.lane, Int::Imm(32 * c as i64));
@@ -378,7 +320,7 @@ impl<'a> PlainBlock<'a> {
     }
 
     /// Writes a row as the record of its split, to its padded end.
-    fn write_record(&self, asm: &mut Asm, row: &Running, index: R, share: &Share) {
+    fn write_record(&self, asm: &mut Asm, row: &RunningRow, index: R, share: &Share) {
         let record = share.record(asm, self.f, index.into(), share.index);
         let lane = asm.op("mad.wide.u32", Class::B64, &[&self.lane, &4, &record]);
         let end = combine::padded(share.width);
@@ -395,18 +337,4 @@ impl<'a> PlainBlock<'a> {
             share.write_sums(asm, record, row.max, row.sum)
         });
     }
-}
-
-/// Rows of an operand on the way to shared memory.
-struct Stage<'a> {
-    operand: &'a Operand,
-    to: R,
-    /// Bytes between staged rows.
-    pitch: usize,
-    /// Columns of a staged row.
-    columns: usize,
-    /// First column.
-    first: Int,
-    /// End of the columns; zeros beyond.
-    end: usize,
 }
