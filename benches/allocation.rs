@@ -14,7 +14,7 @@ mod tiny;
 
 use candle_core::DType;
 use candle_trt::device::{Host, HostMode};
-use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
 use candle_trt::{Allocation, Compiler, Engine, Profile, Request, Session, Shared, Weights};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ fn models() -> Vec<Model> {
 }
 
 fn engine(dir: &Path, mode: HostMode) -> Engine {
-    let config = Config::from_file(dir.join("config.json")).expect("a config");
+    let config = DecoderConfig::from_file(dir.join("config.json")).expect("a config");
     let options = LoadOptions {
         max_positions: Some(CONTEXT),
     };

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama as theirs;
 use candle_trt::device::{Host, HostMode};
-use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Profile, Request, Session, Weights};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ fn tokens(n: usize) -> Vec<u32> {
 }
 
 fn engine(dir: &Path, mode: HostMode) -> Engine {
-    let config = Config::from_file(dir.join("config.json")).expect("a config");
+    let config = DecoderConfig::from_file(dir.join("config.json")).expect("a config");
     let start = Instant::now();
     let engine = Compiler::new(Weights::open(dir).expect("weights"))
         .device(Host::new(mode))

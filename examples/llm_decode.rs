@@ -10,7 +10,7 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use candle_trt::models::{Config, Llama};
+use candle_trt::models::{DecoderConfig, Llama};
 use candle_trt::{Compiler, Profile, Request, Weights, device};
 use clap::Parser;
 use trt_text::{ChatTemplate, Context, Conversation, Message, Sampling, Settings, Tokenizer};
@@ -61,7 +61,7 @@ fn main() -> Result<()> {
     let prompt = tokenizer.encode(&text, false)?;
 
     // The model, compiled for prompts of any length up to so many positions. No weight is read yet.
-    let config = Config::from_file(folder.join("config.json"))?;
+    let config = DecoderConfig::from_file(folder.join("config.json"))?;
     let longest = prompt.len().min(LONGEST_CALL);
     let positions = prompt.len() + args.max_tokens;
     let compiler = Compiler::new(Weights::open(&folder)?)

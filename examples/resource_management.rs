@@ -9,7 +9,7 @@ mod model;
 
 use anyhow::{Result, ensure};
 use candle_trt::device::{self, ProcessMemory};
-use candle_trt::models::Config;
+use candle_trt::models::DecoderConfig;
 use candle_trt::{
     Allocation, CompileLimits, Compiler, Engine, Error, FromTensors, Request, Shared, Weights,
     trim_host_memory,
@@ -46,7 +46,7 @@ fn main() -> Result<()> {
         }
     };
     let model = Model {
-        config: Config::from_file(dir.join("config.json"))?,
+        config: DecoderConfig::from_file(dir.join("config.json"))?,
         dir,
         device: device::open(&args.device)?,
     };

@@ -9,11 +9,11 @@
 //! [`candle`] and [`candle_nn`]; [`models`] has ready ones.
 //!
 //! ```no_run
-//! use candle_trt::models::{Config, Llama};
+//! use candle_trt::models::{DecoderConfig, Llama};
 //! use candle_trt::{Compiler, Request, Weights, device};
 //!
 //! let weights = Weights::open("SmolLM2-135M-Instruct/")?; // mmapped; nothing is read
-//! let config = Config::from_file("SmolLM2-135M-Instruct/config.json")?;
+//! let config = DecoderConfig::from_file("SmolLM2-135M-Instruct/config.json")?;
 //! let engine = Compiler::new(weights)
 //!     .shared_device(device::open("auto")?) // CUDA where there is one, else the host: the default
 //!     .weight_streaming(true)

@@ -18,7 +18,7 @@ mod plot;
 use anyhow::{Context, Result};
 use candle_trt::device::{self, Cuda};
 use candle_trt::graph::PAST;
-use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
 use candle_trt::{Allocation, Compiler, Costs, Engine, Profile, Request, Session, Shared, Weights};
 use clap::Parser;
 use plot::{Chart, Line, Style};
@@ -183,7 +183,7 @@ impl Report {
 }
 
 fn engine(dir: &Path, device: &str) -> Result<Engine> {
-    let config = Config::from_file(dir.join("config.json"))?;
+    let config = DecoderConfig::from_file(dir.join("config.json"))?;
     let positions = CONTEXT + 64;
     let options = LoadOptions {
         max_positions: Some(positions),

@@ -9,7 +9,7 @@ mod tiny;
 
 use anyhow::Result;
 use candle_trt::device::Device;
-use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Error, Profile, Weights};
 use random::{Random, Stored};
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub const CONTEXT: usize = 256;
 /// The model and where it runs.
 pub struct Model {
     pub dir: PathBuf,
-    pub config: Config,
+    pub config: DecoderConfig,
     pub device: Arc<dyn Device>,
 }
 

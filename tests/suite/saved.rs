@@ -4,7 +4,7 @@ use crate::common::tiny;
 use crate::families::tokens;
 use candle_core::DType;
 use candle_trt::device::{Host, HostMode};
-use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Error, Profile, Request, SavedError, TileTarget, Weights};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const CONTEXT: usize = 128;
 /// A tiny checkpoint, how to compile it, and where to save it.
 struct Model {
     dir: tempfile::TempDir,
-    config: Config,
+    config: DecoderConfig,
 }
 
 impl Model {
@@ -50,7 +50,7 @@ fn compiler(dir: &Path, mode: HostMode) -> Compiler {
         .tile_target(TileTarget::Bytes(8 << 10))
 }
 
-fn compile(compiler: Compiler, config: &Config) -> Engine {
+fn compile(compiler: Compiler, config: &DecoderConfig) -> Engine {
     let options = LoadOptions {
         max_positions: Some(CONTEXT),
     };
@@ -270,7 +270,7 @@ fn loading_takes_a_fifth_of_compiling_at_most() {
         true => real.as_path(),
         false => tiny.dir.path(),
     };
-    let config = Config::from_file(dir.join("config.json")).expect("a config");
+    let config = DecoderConfig::from_file(dir.join("config.json")).expect("a config");
     let timed = |times: usize, f: &dyn Fn() -> Engine| {
         let once = || {
             let start = Instant::now();

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama as theirs;
 use candle_trt::device::Host;
-use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Profile, Request, Weights};
 use std::path::PathBuf;
 
@@ -50,7 +50,7 @@ fn converted(source: &std::path::Path, dtype: DType) -> tempfile::TempDir {
     dir
 }
 
-fn compile(dir: &std::path::Path, config: &Config, dtype: DType) -> Engine {
+fn compile(dir: &std::path::Path, config: &DecoderConfig, dtype: DType) -> Engine {
     Compiler::new(Weights::open(dir).expect("it opens"))
         .device(Host::unified())
         .dtype(dtype)
@@ -135,7 +135,7 @@ fn error(a: &[Vec<f32>], b: &[Vec<f32>]) -> f64 {
 #[test]
 fn smollm2_follows_candle_in_every_dtype_and_at_every_budget() {
     let Some(dir) = folder() else { return };
-    let config = Config::from_file(dir.join("config.json")).expect("a config");
+    let config = DecoderConfig::from_file(dir.join("config.json")).expect("a config");
     let (exact, tokens) = oracle(&dir, DType::F32, None);
 
     let engine = compile(&dir, &config, DType::F32);

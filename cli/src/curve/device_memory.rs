@@ -14,7 +14,7 @@ use candle_trt::device::{Device, Executable, Memory, Paging, Work};
 use candle_trt::kernel::{
     Arg, Binary, BodyBuilder, DType, Dim, Env, Inst, Kernel, Row, Unary, View,
 };
-use candle_trt::models::Config;
+use candle_trt::models::DecoderConfig;
 use candle_trt::{Request, Weights};
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ const TOUCHED: usize = 16 << 20;
 pub fn print(
     opened: &Opened,
     weights: Arc<Weights>,
-    config: &Config,
+    config: &DecoderConfig,
     args: &CurveArgs,
 ) -> Result<()> {
     let device = opened.device.clone();
@@ -235,7 +235,7 @@ fn model(
     meter: &mut Meter,
     opened: &Opened,
     weights: Arc<Weights>,
-    config: &Config,
+    config: &DecoderConfig,
     args: &CurveArgs,
 ) -> Result<()> {
     let request = Request::Minimum;

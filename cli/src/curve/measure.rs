@@ -5,7 +5,7 @@ use super::starts::{How, Starts};
 use anyhow::{Result, ensure};
 use candle_trt::device::{AnonPeak, Device, ProcessMemory};
 use candle_trt::graph::PAST;
-use candle_trt::models::Config;
+use candle_trt::models::DecoderConfig;
 use candle_trt::{Costs, Engine, Request, Session, Weights};
 use serde::Serialize;
 use std::sync::Arc;
@@ -117,7 +117,7 @@ impl Bench {
     pub fn new(
         device: Arc<dyn Device>,
         weights: Arc<Weights>,
-        config: &Config,
+        config: &DecoderConfig,
         args: &CurveArgs,
         first: Request,
     ) -> Result<Bench> {

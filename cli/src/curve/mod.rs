@@ -13,7 +13,7 @@ mod table;
 mod tensor_maps;
 
 use anyhow::{Context, Result, bail};
-use candle_trt::models::Config;
+use candle_trt::models::DecoderConfig;
 use candle_trt::{Request, Weights};
 use clap::Args;
 use plot::Style;
@@ -81,7 +81,7 @@ pub fn run(args: &CurveArgs, start: Instant) -> Result<()> {
     if args.context == 0 || args.budgets.is_empty() {
         bail!("--context must be above 0 and --budgets not empty");
     }
-    let config = Config::from_file(args.model.join("config.json"))?;
+    let config = DecoderConfig::from_file(args.model.join("config.json"))?;
     let weights = Arc::new(Weights::open(&args.model)?);
     let opened_device = open::device(args, &weights)?;
     if args.memory {

@@ -5,7 +5,7 @@
 
 use anyhow::{Result, ensure};
 use candle_trt::device::Device;
-use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
 use candle_trt::{Compiler, Engine, Profile, Request, Weights};
 use serde::Serialize;
 use std::path::Path;
@@ -19,7 +19,7 @@ const ROUNDS: usize = 5;
 pub struct How {
     pub device: Arc<dyn Device>,
     pub weights: Arc<Weights>,
-    pub config: Config,
+    pub config: DecoderConfig,
     /// Of a session.
     pub positions: usize,
     /// Tokens of the longest call.

@@ -7,7 +7,7 @@ use super::CurveArgs;
 use super::measure::{Bench, prompt};
 use super::open::{self, Opened};
 use anyhow::{Result, bail, ensure};
-use candle_trt::models::Config;
+use candle_trt::models::DecoderConfig;
 use candle_trt::{Request, Session, Weights};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ const ROUNDS: usize = 9;
 pub fn print(
     plain: &Opened,
     weights: Arc<Weights>,
-    config: &Config,
+    config: &DecoderConfig,
     args: &CurveArgs,
 ) -> Result<()> {
     let Some(mapped) = open::cuda(args, &weights)? else {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use candle_trt::device::{self, Cuda, Device, Host};
-use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
 use candle_trt::{Compiler, Profile, Request, Weights};
 use serde::Serialize;
 
@@ -42,7 +42,7 @@ pub struct Fit {
 pub fn all(
     wanted: &str,
     weights: &Arc<Weights>,
-    config: &Config,
+    config: &DecoderConfig,
     context: usize,
 ) -> Result<(Vec<Fit>, Option<String>)> {
     let devices: Vec<(String, Arc<dyn Device>)> = match wanted {
@@ -82,7 +82,7 @@ fn fit(
     name: String,
     device: Arc<dyn Device>,
     weights: &Arc<Weights>,
-    config: &Config,
+    config: &DecoderConfig,
     context: usize,
 ) -> Fit {
     let mut fit = Fit {
@@ -108,7 +108,7 @@ fn compiled(
     fit: &mut Fit,
     device: Arc<dyn Device>,
     weights: &Arc<Weights>,
-    config: &Config,
+    config: &DecoderConfig,
     context: usize,
 ) -> Result<()> {
     let longest = LONGEST_CALL.min(context.saturating_sub(4)).max(2);

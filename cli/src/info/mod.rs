@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_trt::Weights;
-use candle_trt::models::Config;
+use candle_trt::models::DecoderConfig;
 use candle_trt::stream::read_regular;
 use clap::Args;
 use serde::Serialize;
@@ -98,7 +98,7 @@ fn look(args: &InfoArgs, folder: &Path) -> Result<Info> {
     let file = folder.join("config.json");
     let json =
         read_regular(&file, CONFIG).with_context(|| format!("cannot read {}", file.display()))?;
-    let config = Config::from_file(&file);
+    let config = DecoderConfig::from_file(&file);
     let context = config
         .as_ref()
         .ok()

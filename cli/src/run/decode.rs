@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use candle_trt::device;
-use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
 use candle_trt::{Applied, Compiler, Engine, Percent, Profile, Request, Session, Weights};
 
 /// The budget where none is asked for: a quarter of the weights.
@@ -73,7 +73,7 @@ struct Decoding {
 
 impl Decoder {
     /// Compiles the model in `folder`.
-    pub fn open(folder: &Path, config: &Config, wish: &Wish) -> Result<Self> {
+    pub fn open(folder: &Path, config: &DecoderConfig, wish: &Wish) -> Result<Self> {
         let start = Instant::now();
         let weights = Weights::open(folder)?;
         let weight_bytes = weights.total_bytes();
@@ -177,7 +177,7 @@ fn stored_as(weights: &Weights) -> &'static str {
     most.map_or("unknown", |(name, _)| name)
 }
 
-fn compile(weights: Weights, config: &Config, wish: &Wish) -> Result<Engine> {
+fn compile(weights: Weights, config: &DecoderConfig, wish: &Wish) -> Result<Engine> {
     let longest = wish.prompt_tokens.clamp(1, LONGEST_CALL);
     let positions = wish.max_positions.max(longest);
     let options = LoadOptions {

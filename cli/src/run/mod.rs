@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use candle_trt::device::{AnonPeak, ProcessMemory};
-use candle_trt::models::Config;
+use candle_trt::models::DecoderConfig;
 use trt_text::{ChatTemplate, Conversation, Ends, Message, Sampling, Settings, Tokenizer};
 
 pub use args::RunArgs;
@@ -44,7 +44,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
 /// What is read of a model before it is compiled.
 struct Model {
     folder: PathBuf,
-    config: Config,
+    config: DecoderConfig,
     tokenizer: Tokenizer,
 }
 
@@ -56,7 +56,7 @@ impl Model {
             dtype: args.dtype,
         })?;
         Ok(Model {
-            config: Config::from_file(folder.join("config.json"))?,
+            config: DecoderConfig::from_file(folder.join("config.json"))?,
             tokenizer: Tokenizer::open(&folder)?,
             folder,
         })

@@ -1,7 +1,7 @@
 //! Where a checkpoint keeps the text model: names differ between plain models and those inside another.
 
 use super::backend::{candle, candle_nn};
-use super::config::Config;
+use super::config::DecoderConfig;
 use candle::Result;
 use candle_nn::{Embedding, Linear, VarBuilder, embedding, linear_no_bias};
 
@@ -45,7 +45,11 @@ impl Names {
 /// The embedding and the output head. Where the weights hold both, both are used, whatever the configuration says: so
 /// does transformers if they differ, and if they are equal nothing else comes of it. Where they hold one, it serves as
 /// both, unless the configuration says that they are not tied.
-pub(super) fn ends(vb: &VarBuilder, names: Names, config: &Config) -> Result<(Embedding, Linear)> {
+pub(super) fn ends(
+    vb: &VarBuilder,
+    names: Names,
+    config: &DecoderConfig,
+) -> Result<(Embedding, Linear)> {
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let (table, head) = (vb.pp(names.model).pp("embed_tokens"), vb.pp(names.head));
     let tied = config.tie_word_embeddings != Some(false);

@@ -2,7 +2,7 @@
 //!
 //! The four families differ in a handful of facts (biases, q/k norms, windows, an explicit head width).
 //! This file turns the family name and its defaults into those facts, so that the model code only ever
-//! asks about facts. A [`Config`] that [`Config::validate`] accepts is consistent: every division in the model is
+//! asks about facts. A [`DecoderConfig`] that [`DecoderConfig::validate`] accepts is consistent: every division in the model is
 //! exact, and no number is beyond its stated maximum. Reading a file ends with it, and so begins loading a model.
 //!
 //! Files are other people's: what they say in a way that transformers understands is understood (`config/fields.rs`),
@@ -94,7 +94,7 @@ pub enum ConfigError {
 
 /// A model configuration.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Config {
+pub struct DecoderConfig {
     /// Which family it was saved as.
     pub family: Family,
     /// Rows of the embedding table.
@@ -107,7 +107,7 @@ pub struct Config {
     pub num_hidden_layers: usize,
     /// Query heads.
     pub num_attention_heads: usize,
-    /// Key and value heads; divides [`Config::num_attention_heads`].
+    /// Key and value heads; divides [`DecoderConfig::num_attention_heads`].
     pub num_key_value_heads: usize,
     /// Width of one head; even. Not always `hidden_size / num_attention_heads`.
     pub head_dim: usize,
@@ -117,7 +117,7 @@ pub struct Config {
     pub rope_theta: f32,
     /// How they are stretched.
     pub rope_scaling: RopeScaling,
-    /// Longest context that the file states. Stretched rope may reach further: [`Config::max_positions`].
+    /// Longest context that the file states. Stretched rope may reach further: [`DecoderConfig::max_positions`].
     pub max_position_embeddings: usize,
     /// Per layer: query `i` sees key `j` only where `i - j < window`; `None` sees everything before it.
     pub layer_windows: Vec<Option<usize>>,
@@ -138,12 +138,12 @@ pub struct Config {
     pub eos_token_ids: Vec<u32>,
 }
 
-impl Config {
+impl DecoderConfig {
     /// Reads and checks a `config.json` of at most 4 MiB.
     ///
     /// # Errors
     ///
-    /// What cannot be read or is no regular file, and as [`Config::from_json`].
+    /// What cannot be read or is no regular file, and as [`DecoderConfig::from_json`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         Self::from_json(&read::text(path.as_ref())?)
     }
@@ -161,7 +161,7 @@ impl Config {
     }
 
     /// Query heads that share one key and value head; 0 in a configuration without such heads, which
-    /// [`Config::validate`] refuses.
+    /// [`DecoderConfig::validate`] refuses.
     pub fn heads_per_kv_head(&self) -> usize {
         self.num_attention_heads
             .checked_div(self.num_key_value_heads)

@@ -3,7 +3,7 @@
 //! At position 100 000 a relative error of 1e-6 turns a pair by a tenth of a radian, so the order of roundings
 //! matters: what is computed here equals transformers' buffers within a unit in the last place.
 
-use crate::config::{Config, ConfigError, RopeScaling};
+use crate::config::{ConfigError, DecoderConfig, RopeScaling};
 
 /// Radians per position of each pair of a head's elements.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,8 +20,8 @@ impl Frequencies {
     ///
     /// # Errors
     ///
-    /// A configuration that [`Config::validate`] refuses.
-    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+    /// A configuration that [`DecoderConfig::validate`] refuses.
+    pub fn new(config: &DecoderConfig) -> Result<Self, ConfigError> {
         Self::at(config, 0)
     }
 
@@ -29,8 +29,8 @@ impl Frequencies {
     ///
     /// # Errors
     ///
-    /// A configuration that [`Config::validate`] refuses.
-    pub fn at(config: &Config, length: usize) -> Result<Self, ConfigError> {
+    /// A configuration that [`DecoderConfig::validate`] refuses.
+    pub fn at(config: &DecoderConfig, length: usize) -> Result<Self, ConfigError> {
         config.validate()?;
         let (theta, dim) = (config.rope_theta, config.head_dim);
         let attention_factor = match config.rope_scaling {
@@ -82,7 +82,7 @@ fn scaled(freq: f32, scaling: RopeScaling) -> f32 {
 }
 
 /// What dynamic rope multiplies `rope_theta` with, once a text has `length` positions.
-fn stretch(config: &Config, length: usize) -> f64 {
+fn stretch(config: &DecoderConfig, length: usize) -> f64 {
     let RopeScaling::Dynamic {
         factor,
         original_max_positions,
@@ -98,7 +98,7 @@ fn stretch(config: &Config, length: usize) -> f64 {
 
 /// Pairs that turn often within the original context keep their frequency, pairs that turn rarely have it divided,
 /// and between two pairs there is a ramp.
-fn yarn(config: &Config) -> Vec<f32> {
+fn yarn(config: &DecoderConfig) -> Vec<f32> {
     let RopeScaling::Yarn {
         factor,
         beta_fast,

@@ -7,9 +7,9 @@
 //! A model begins with its `config.json`:
 //!
 //! ```
-//! use trt_models::{Config, Family};
+//! use trt_models::{DecoderConfig, Family};
 //!
-//! let config = Config::from_json(r#"{
+//! let config = DecoderConfig::from_json(r#"{
 //!     "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
 //!     "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
 //!     "rope_theta": 100000.0, "tie_word_embeddings": true, "eos_token_id": 2
@@ -36,5 +36,5 @@ mod backend {
     pub(crate) use trt_graph::{candle, candle_nn};
 }
 
-pub use config::{Config, ConfigError, Family, MAX_POSITIONS, RopeScaling};
+pub use config::{ConfigError, DecoderConfig, Family, MAX_POSITIONS, RopeScaling};
 pub use llama::{Llama, LoadOptions};

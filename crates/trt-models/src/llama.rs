@@ -1,12 +1,12 @@
 //! The Llama family as one decoder: Llama 2 and 3, SmolLM2, Mistral, Qwen2, Qwen3.
 //!
-//! Ordinary candle code. What differs between the families is a fact in [`Config`], read where the layer
+//! Ordinary candle code. What differs between the families is a fact in [`DecoderConfig`], read where the layer
 //! is made; the forward pass has no family in it.
 
 use super::backend::{candle, candle_nn};
 use super::cache::{KvCache, attention_mask};
 use super::checkpoint::{self, Names};
-use super::config::Config;
+use super::config::DecoderConfig;
 use super::rope::{RotaryEmbedding, RotaryRows};
 use candle::{DType, Device, IndexOp, Module, Result, Tensor, bail};
 use candle_nn::{Embedding, Linear, RmsNorm, VarBuilder, linear, linear_no_bias, rms_norm};
@@ -14,7 +14,7 @@ use candle_nn::{Embedding, Linear, RmsNorm, VarBuilder, linear, linear_no_bias, 
 /// Choices that are not the model's but the caller's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Positions that may be used: calls beyond are errors. `None` means [`Config::max_positions`]. What a compiled
+    /// Positions that may be used: calls beyond are errors. `None` means [`DecoderConfig::max_positions`]. What a compiled
     /// model takes does not depend on it: rows that no call of the profile reaches are never made.
     pub max_positions: Option<usize>,
 }
@@ -91,7 +91,7 @@ struct Attention {
 }
 
 impl Attention {
-    fn load(vb: VarBuilder, config: &Config) -> Result<Self> {
+    fn load(vb: VarBuilder, config: &DecoderConfig) -> Result<Self> {
         let hidden = config.hidden_size;
         let (heads, kv_heads, head_dim) = (
             config.num_attention_heads,
@@ -198,7 +198,7 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn load(vb: VarBuilder, config: &Config) -> Result<Self> {
+    fn load(vb: VarBuilder, config: &DecoderConfig) -> Result<Self> {
         let (hidden, inner, bias) = (
             config.hidden_size,
             config.intermediate_size,
@@ -229,7 +229,7 @@ struct Block {
 }
 
 impl Block {
-    fn load(vb: VarBuilder, config: &Config, window: Option<usize>) -> Result<Self> {
+    fn load(vb: VarBuilder, config: &DecoderConfig, window: Option<usize>) -> Result<Self> {
         let norm = |name: &str| rms_norm(config.hidden_size, config.rms_norm_eps, vb.pp(name));
         Ok(Self {
             attention_norm: norm("input_layernorm")?,
@@ -275,8 +275,8 @@ impl Llama {
     ///
     /// # Errors
     ///
-    /// A configuration that [`Config::validate`] refuses, and tensors that are missing or of another shape.
-    pub fn load(vb: VarBuilder, config: &Config) -> Result<Self> {
+    /// A configuration that [`DecoderConfig::validate`] refuses, and tensors that are missing or of another shape.
+    pub fn load(vb: VarBuilder, config: &DecoderConfig) -> Result<Self> {
         Self::load_with(vb, config, &LoadOptions::default())
     }
 
@@ -285,7 +285,11 @@ impl Llama {
     /// # Errors
     ///
     /// As [`Llama::load`], and [`LoadOptions::max_positions`] beyond what is supported.
-    pub fn load_with(vb: VarBuilder, config: &Config, options: &LoadOptions) -> Result<Self> {
+    pub fn load_with(
+        vb: VarBuilder,
+        config: &DecoderConfig,
+        options: &LoadOptions,
+    ) -> Result<Self> {
         config.validate().map_err(candle::Error::wrap)?;
         let names = Names::find(&vb);
         let model = vb.pp(names.model);

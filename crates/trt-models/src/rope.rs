@@ -7,7 +7,7 @@
 //! rows of its own positions.
 
 use super::backend::{candle, candle_nn};
-use super::config::{Config, MAX_POSITIONS, RopeScaling};
+use super::config::{DecoderConfig, MAX_POSITIONS, RopeScaling};
 use super::frequencies::Frequencies;
 use candle::{DType, Device, Result, Tensor, bail};
 
@@ -44,9 +44,9 @@ impl RotaryEmbedding {
     ///
     /// # Errors
     ///
-    /// A configuration that [`Config::validate`] refuses, and more positions than [`MAX_POSITIONS`].
+    /// A configuration that [`DecoderConfig::validate`] refuses, and more positions than [`MAX_POSITIONS`].
     pub fn new(
-        config: &Config,
+        config: &DecoderConfig,
         max_positions: usize,
         dtype: DType,
         device: &Device,

@@ -10,7 +10,7 @@ use trt_graph::candle::DType;
 use trt_graph::candle_nn::{VarBuilder, WeightSource};
 use trt_graph::{Profile, compile, trace};
 use trt_kernel::{DType as Stored, Kernel};
-use trt_models::{Config, Llama, LoadOptions};
+use trt_models::{DecoderConfig, Llama, LoadOptions};
 
 /// Sizes of a model of one layer.
 #[derive(Clone, Copy)]
@@ -93,7 +93,7 @@ fn kernels(family: &str, sizes: Sizes, dtype: DType, stored: Stored) -> Vec<Kern
             "model_type": {family}}}"#,
         sizes.vocab, sizes.hidden, sizes.ffn, sizes.heads, sizes.kv_heads, sizes.head_dim
     );
-    let config = Config::from_json(&json).unwrap();
+    let config = DecoderConfig::from_json(&json).unwrap();
     let vb = VarBuilder::new(Arc::new(Shapes(sizes, stored)), dtype);
     let options = LoadOptions {
         max_positions: Some(2048),

@@ -8,7 +8,7 @@ use trt_graph::passes::PASSES;
 use trt_graph::reference::{Array, Leaves, run};
 use trt_graph::{Graph, Profile, compile, trace, verify};
 use trt_kernel::Env;
-use trt_models::{Config, Llama, LoadOptions};
+use trt_models::{DecoderConfig, Llama, LoadOptions};
 
 /// Weights of any shape that a tiny model asks for, made from their name.
 struct Shapes(trt_kernel::DType);
@@ -31,8 +31,8 @@ impl WeightSource for Shapes {
     }
 }
 
-fn config(extra: &str) -> Config {
-    Config::from_json(&format!(
+fn config(extra: &str) -> DecoderConfig {
+    DecoderConfig::from_json(&format!(
         r#"{{"vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
             "rms_norm_eps": 1e-5, "tie_word_embeddings": true, {extra}}}"#
@@ -40,7 +40,7 @@ fn config(extra: &str) -> Config {
     .unwrap()
 }
 
-fn graphs(config: &Config, dtype: DType, stored: trt_kernel::DType) -> Vec<(String, Graph)> {
+fn graphs(config: &DecoderConfig, dtype: DType, stored: trt_kernel::DType) -> Vec<(String, Graph)> {
     let vb = VarBuilder::new(Arc::new(Shapes(stored)), dtype);
     let options = LoadOptions {
         max_positions: Some(64),

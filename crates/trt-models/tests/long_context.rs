@@ -8,7 +8,7 @@ use trt_device::{AnonPeak, ProcessMemory};
 use trt_graph::candle::{DType, Device, Result, Tensor};
 use trt_graph::candle_nn::{VarBuilder, WeightSource, rotary_emb};
 use trt_graph::{Call, Profile, Step, compile, trace};
-use trt_models::{Config, Llama};
+use trt_models::{DecoderConfig, Llama};
 
 /// Weights of a model with two heads of 128 elements.
 struct Shapes;
@@ -57,7 +57,7 @@ fn cost<S: Step>(mut load: impl FnMut(VarBuilder) -> Result<S>) -> Cost {
 }
 
 fn ready_model(positions: usize) -> Cost {
-    let config = Config::from_json(&format!(
+    let config = DecoderConfig::from_json(&format!(
         r#"{{"model_type": "llama", "vocab_size": 96, "hidden_size": 256, "intermediate_size": 64,
             "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 128, "num_key_value_heads": 2,
             "max_position_embeddings": {positions}}}"#

@@ -4,17 +4,17 @@ use serde_json::{Value, json};
 use trt_graph::candle::{DType, Device, Tensor};
 use trt_models::frequencies::Frequencies;
 use trt_models::rope::RotaryEmbedding;
-use trt_models::{Config, RopeScaling};
+use trt_models::{DecoderConfig, RopeScaling};
 
 /// A file with heads of `dim` elements and `extra` fields.
-fn config(dim: usize, extra: Value) -> Config {
+fn config(dim: usize, extra: Value) -> DecoderConfig {
     let mut json = json!({
         "model_type": "llama", "vocab_size": 64, "hidden_size": 4 * dim, "intermediate_size": 48,
         "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": dim,
     });
     let object = json.as_object_mut().expect("an object");
     object.extend(extra.as_object().expect("an object").clone());
-    Config::from_json(&json.to_string()).expect("a valid config")
+    DecoderConfig::from_json(&json.to_string()).expect("a valid config")
 }
 
 fn assert_near(what: &str, got: &[f32], want: &[f64], relative: f64) {
@@ -34,7 +34,7 @@ fn frequencies_are_those_of_transformers() {
     assert!(cases.len() >= 18, "{} cases", cases.len());
     for case in cases {
         let said = case["config"].to_string();
-        let config = Config::from_json(&said).expect("a file that transformers reads");
+        let config = DecoderConfig::from_json(&said).expect("a file that transformers reads");
         let length = case["length"].as_u64().expect("a length") as usize;
         let inverse: Vec<f64> = (case["inverse"].as_array().expect("frequencies").iter())
             .map(|v| v.as_f64().expect("a number"))
@@ -95,7 +95,7 @@ fn linear_divides_every_frequency() {
     assert_eq!(config.max_positions(), 800);
 }
 
-fn dynamic() -> Config {
+fn dynamic() -> DecoderConfig {
     config(
         16,
         json!({"max_position_embeddings": 64, "rope_scaling": {"type": "dynamic", "factor": 2.0}}),

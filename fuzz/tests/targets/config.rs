@@ -4,7 +4,7 @@ use candle_trt::candle::DType;
 use candle_trt::candle_nn::{VarBuilder, WeightSource};
 use candle_trt::graph::{Profile, compile, trace};
 use candle_trt::models::frequencies::Frequencies;
-use candle_trt::models::{Config, Llama};
+use candle_trt::models::{DecoderConfig, Llama};
 use candle_trt_fuzz::Target;
 use std::sync::Arc;
 
@@ -80,14 +80,14 @@ fn a_config_of_any_text_is_read_or_refused() {
     let corpus = corpus();
     for file in &corpus {
         let text = std::str::from_utf8(file).expect("text");
-        Config::from_json(text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        DecoderConfig::from_json(text).unwrap_or_else(|e| panic!("{e}: {text}"));
     }
     let target = Target {
         words: &WORDS,
         ..Target::new("config", &corpus)
     };
     target.run(|bytes| {
-        let Ok(config) = Config::from_json(&String::from_utf8_lossy(bytes)) else {
+        let Ok(config) = DecoderConfig::from_json(&String::from_utf8_lossy(bytes)) else {
             return;
         };
         config.validate().expect("what is read is checked");
@@ -102,7 +102,7 @@ fn a_config_of_any_text_is_read_or_refused() {
 }
 
 /// The weights that a configuration asks for, and no others.
-struct Shapes(Config);
+struct Shapes(DecoderConfig);
 
 impl WeightSource for Shapes {
     fn find(&self, name: &str) -> Option<(Vec<usize>, candle_trt::kernel::DType)> {
@@ -145,7 +145,7 @@ fn a_model_of_any_config_is_compiled_or_refused() {
         ..Target::new("config-model", &corpus)
     };
     target.run(|bytes| {
-        let Ok(config) = Config::from_json(&String::from_utf8_lossy(bytes)) else {
+        let Ok(config) = DecoderConfig::from_json(&String::from_utf8_lossy(bytes)) else {
             return;
         };
         // Layers are many times the same.

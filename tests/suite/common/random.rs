@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Result, Write};
 use std::path::Path;
-use trt_models::Config;
+use trt_models::DecoderConfig;
 
 /// Bytes of one write. Large ones give large pieces of page cache, which map twice as fast.
 const WRITE: usize = 8 << 20;
@@ -72,8 +72,8 @@ pub fn llama(
 
 impl Random {
     /// The checked configuration.
-    pub fn config(&self) -> Config {
-        Config::from_json(&self.json.to_string()).expect("a valid config")
+    pub fn config(&self) -> DecoderConfig {
+        DecoderConfig::from_json(&self.json.to_string()).expect("a valid config")
     }
 
     /// Writes `config.json` and the shards, with an index if there are several. Returns the bytes

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
-use trt_models::Config;
+use trt_models::DecoderConfig;
 
 /// A model small enough to make in a test.
 #[derive(Debug, Clone)]
@@ -132,8 +132,8 @@ pub fn tokens(count: usize) -> Vec<u32> {
 
 impl Tiny {
     /// The checked configuration.
-    pub fn config(&self) -> Config {
-        Config::from_json(&self.json.to_string()).expect("a tiny config is valid")
+    pub fn config(&self) -> DecoderConfig {
+        DecoderConfig::from_json(&self.json.to_string()).expect("a tiny config is valid")
     }
 
     /// The f32 tensors, by name.
@@ -181,7 +181,7 @@ impl Tiny {
 }
 
 /// Every tensor a checkpoint of this configuration holds.
-pub fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
+pub fn shapes(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
     let (hidden, inner, dim) = (
         config.hidden_size,
         config.intermediate_size,

@@ -5,7 +5,7 @@
 //! in one line of JSON.
 
 use candle_trt::device::{AnonPeak, Host, HostMode, ProcessMemory};
-use candle_trt::models::{Config, Llama, LoadOptions};
+use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
 use candle_trt::{CompileLimits, Compiler, FromTensors, Profile, Request, Weights};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -99,7 +99,7 @@ fn run(case: &Case) -> Held {
     }
     let (weights, copied) = weights(case);
     let anon = AnonPeak::start().expect("the system tells");
-    let config = Config::from_file(case.dir.join("config.json")).expect("a config");
+    let config = DecoderConfig::from_file(case.dir.join("config.json")).expect("a config");
     let mode = match case.discrete {
         true => HostMode::Discrete,
         false => HostMode::Unified,

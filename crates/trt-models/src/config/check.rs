@@ -3,11 +3,11 @@
 use super::family::{self, Text};
 use super::fields::{Fields, short};
 use super::validate::LAYERS;
-use super::{Config, ConfigError, Family, refused, rope};
+use super::{ConfigError, DecoderConfig, Family, refused, rope};
 use serde_json::{Map, Value};
 
 /// The facts that a file states and implies; sizes are not compared yet.
-pub(super) fn config(file: &Map<String, Value>) -> Result<Config, ConfigError> {
+pub(super) fn config(file: &Map<String, Value>) -> Result<DecoderConfig, ConfigError> {
     let text = family::text(file)?;
     let Text { family, fields, .. } = text;
     refused::check(fields, family == Family::Qwen3)?;
@@ -33,7 +33,7 @@ pub(super) fn config(file: &Map<String, Value>) -> Result<Config, ConfigError> {
         (None, Some(wrapper)) => wrapper.flag("tie_word_embeddings")?,
         (stated, _) => stated,
     };
-    Ok(Config {
+    Ok(DecoderConfig {
         family,
         vocab_size: sizes.vocab,
         hidden_size: sizes.hidden,

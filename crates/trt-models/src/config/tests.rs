@@ -18,12 +18,12 @@ fn json(extra: serde_json::Value) -> String {
     base.to_string()
 }
 
-fn read(extra: serde_json::Value) -> Config {
-    Config::from_json(&json(extra)).expect("a valid config")
+fn read(extra: serde_json::Value) -> DecoderConfig {
+    DecoderConfig::from_json(&json(extra)).expect("a valid config")
 }
 
 fn refusal(extra: serde_json::Value) -> String {
-    Config::from_json(&json(extra))
+    DecoderConfig::from_json(&json(extra))
         .expect_err("an invalid config")
         .to_string()
 }
@@ -46,11 +46,13 @@ fn an_unknown_family_is_named_in_the_refusal() {
     );
     // Its fields have other names: the family is looked at first.
     let gpt2 = r#"{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 768, "vocab_size": "x"}"#;
-    let said = Config::from_json(gpt2)
+    let said = DecoderConfig::from_json(gpt2)
         .expect_err("another family")
         .to_string();
     assert!(said.contains("\"gpt2\" is not one of llama"), "{said}");
-    let said = Config::from_json("{}").expect_err("no family").to_string();
+    let said = DecoderConfig::from_json("{}")
+        .expect_err("no family")
+        .to_string();
     assert!(said.contains("no model_type"), "{said}");
 }
 

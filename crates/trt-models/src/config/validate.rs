@@ -2,7 +2,7 @@
 //!
 //! Nothing is allocated by a number before it has passed here.
 
-use super::{Config, ConfigError, RopeScaling};
+use super::{ConfigError, DecoderConfig, RopeScaling};
 
 /// Positions of a text at most: rope counts them in f32, which tells them apart up to here.
 pub const MAX_POSITIONS: usize = 1 << 24;
@@ -30,7 +30,7 @@ pub(super) fn at_most(field: &'static str, value: usize, most: usize) -> Result<
     }
 }
 
-impl Config {
+impl DecoderConfig {
     /// Whether the numbers are within their maxima and fit each other. Loading a model begins with it.
     ///
     /// Maxima: 2^24 entries of the vocabulary and positions, 2^20 elements of a position, 2^22 inside the MLP and over

@@ -27,7 +27,7 @@ fn whole_numbers_may_have_a_point() {
 #[test]
 fn a_byte_order_mark_is_passed_over() {
     let text = format!("\u{feff}{}", json(serde_json::json!({})));
-    assert!(Config::from_json(&text).is_ok());
+    assert!(DecoderConfig::from_json(&text).is_ok());
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn key_heads_that_are_not_stated_are_the_familys() {
         file.as_object_mut()
             .expect("an object")
             .remove("num_key_value_heads");
-        let config = Config::from_json(&file.to_string()).expect("a valid config");
+        let config = DecoderConfig::from_json(&file.to_string()).expect("a valid config");
         config.num_key_value_heads
     };
     assert_eq!(

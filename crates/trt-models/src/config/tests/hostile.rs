@@ -42,22 +42,26 @@ fn a_million_and_ten_thousand_positions_are_within_them() {
 fn only_regular_files_of_a_bounded_length_are_read() {
     let dir = std::env::temp_dir().join(format!("trt-models-config-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("a folder");
-    let said = Config::from_file(&dir).expect_err("a folder").to_string();
+    let said = DecoderConfig::from_file(&dir)
+        .expect_err("a folder")
+        .to_string();
     assert!(said.contains("a folder, not a regular file"), "{said}");
     let long = dir.join("config.json");
     std::fs::write(&long, vec![b' '; (4 << 20) + 1]).expect("a file");
-    let said = Config::from_file(&long).expect_err("too long").to_string();
+    let said = DecoderConfig::from_file(&long)
+        .expect_err("too long")
+        .to_string();
     assert!(said.contains("4194304 bytes"), "{said}");
-    let missing = Config::from_file(dir.join("none")).expect_err("no file");
+    let missing = DecoderConfig::from_file(dir.join("none")).expect_err("no file");
     assert!(missing.to_string().contains("none"), "{missing}");
     // The reason is told once.
     assert!(std::error::Error::source(&missing).is_none());
-    let said = Config::from_json("[1]").expect_err("no object");
+    let said = DecoderConfig::from_json("[1]").expect_err("no object");
     assert!(said.to_string().contains("does not parse"), "{said}");
     assert!(std::error::Error::source(&said).is_none());
     #[cfg(unix)]
     {
-        let device = Config::from_file("/dev/zero").expect_err("endless");
+        let device = DecoderConfig::from_file("/dev/zero").expect_err("endless");
         assert!(
             device.to_string().contains("not a regular file"),
             "{device}"
@@ -65,7 +69,9 @@ fn only_regular_files_of_a_bounded_length_are_read() {
         let pipe = dir.join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.expect("mkfifo runs").success());
-        let said = Config::from_file(&pipe).expect_err("a pipe").to_string();
+        let said = DecoderConfig::from_file(&pipe)
+            .expect_err("a pipe")
+            .to_string();
         assert!(said.contains("not a regular file"), "{said}");
     }
     std::fs::remove_dir_all(&dir).expect("it goes");

@@ -13,7 +13,7 @@ fn llava(text: serde_json::Value) -> String {
 #[test]
 fn a_text_model_lists_only_what_differs_from_its_family() {
     // As llava-1.5-7b-hf has it.
-    let config = Config::from_json(&llava(serde_json::json!({
+    let config = DecoderConfig::from_json(&llava(serde_json::json!({
         "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 4096, "model_type": "llama",
         "rms_norm_eps": 1e-5, "torch_dtype": "float16", "vocab_size": 32064,
     })))
@@ -27,7 +27,7 @@ fn a_text_model_lists_only_what_differs_from_its_family() {
     assert_eq!((config.vocab_size, config.head_dim), (32064, 128));
     assert_eq!(config.eos_token_ids, vec![7]);
     // Without a name it is what transformers takes it for.
-    let unnamed = Config::from_json(&llava(serde_json::json!({"vocab_size": 32064})));
+    let unnamed = DecoderConfig::from_json(&llava(serde_json::json!({"vocab_size": 32064})));
     assert_eq!(unnamed.expect("a llama inside").family, Family::Llama);
 }
 
@@ -36,7 +36,7 @@ fn a_text_model_of_another_family_is_refused_with_both_names() {
     let file = serde_json::json!({
         "model_type": "qwen2_5_vl", "text_config": {"model_type": "qwen2_5_vl_text", "hidden_size": 2048}
     });
-    let said = Config::from_json(&file.to_string())
+    let said = DecoderConfig::from_json(&file.to_string())
         .expect_err("refused")
         .to_string();
     assert!(
@@ -47,7 +47,7 @@ fn a_text_model_of_another_family_is_refused_with_both_names() {
 
 #[test]
 fn what_is_refused_says_where_it_stands() {
-    let said = Config::from_json(&llava(serde_json::json!({
+    let said = DecoderConfig::from_json(&llava(serde_json::json!({
         "model_type": "mistral", "logits_scaling": 8.0
     })));
     let said = said.expect_err("refused").to_string();
