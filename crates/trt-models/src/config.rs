@@ -92,7 +92,7 @@ pub enum ConfigError {
     Inconsistent(String),
 }
 
-/// A model configuration.
+/// The configuration of a decoder of the Llama family: sizes, and the facts in which families differ.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderConfig {
     /// Which family it was saved as.
