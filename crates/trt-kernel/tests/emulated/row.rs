@@ -305,7 +305,9 @@ proptest! {
         let sizes = [&sizes[..], &[cols]].concat();
         let (kernel, args) = random_body(&sizes, order, runtime, &choices, dtype);
         let d = distance(&kernel, &Env::new(&[cols as i64]), &args);
-        prop_assert!(d <= 3.0, "{} {}", d, kernel);
+        // What a fold adds up rounds the more often the more columns there are.
+        let most = 3.0 + cols as f64 / 256.0;
+        prop_assert!(d <= most, "{} {}", d, kernel);
     }
 }
 
