@@ -33,7 +33,8 @@ impl ThreadWork {
             (2, false) => (2, 2, 1 << 17),
             (3..=4, false) => (2, 2, 1 << 16),
             (5.., false) => (4, 2, 1 << 14),
-            (..=2, true) => (1, 8, usize::MAX),
+            (..=1, true) => (1, 8, usize::MAX),
+            (2, true) => (1, 6, usize::MAX),
             (3..=4, true) => (1, 4, usize::MAX),
             (5.., true) => (1, 2, usize::MAX),
         };
