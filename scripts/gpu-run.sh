@@ -38,7 +38,7 @@ tests() {
         ./device-tests --test-threads 1 || failed=1
         ./device-kernel-tests --test-threads "${TEST_THREADS:-4}" || failed=1
         ./device-handle-tests --test-threads "${TEST_THREADS:-4}" || failed=1
-        ./device-unit-tests --test-threads 1 cuda:: || failed=1
+        ./device-unit-tests --test-threads 1 cuda:: gpu:: || failed=1
         exit "$failed"
     } 2>&1 | tee "$results/tests.txt"
 }
