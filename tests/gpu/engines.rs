@@ -70,6 +70,32 @@ fn a_second_engine_of_a_program_has_its_kernels_already() {
 }
 
 #[test]
+fn engines_on_devices_opened_apart_record_while_others_move_weights() {
+    if cuda().is_none() {
+        return;
+    }
+    let model = tiny::llama();
+    let dir = checkpoint(&model, DType::F32);
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                let device = Arc::new(Cuda::new(0).expect("a device"));
+                let engine = compile(dir.path(), &model, DType::F32, device, true);
+                let want = bits(&logits(&engine, 40));
+                for round in 0..10 {
+                    for request in ["min", "50%", "full"] {
+                        let request = request.parse().expect("a budget");
+                        engine.set_device_budget(request).expect("a budget");
+                        let same = want == bits(&logits(&engine, 40));
+                        assert!(same, "round {round}: other bits at {request}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn what_the_device_lacks_the_host_computes() {
     if cuda().is_none() {
         return;

@@ -1,19 +1,24 @@
 //! A device's primary context, and the proof that it is current on a thread.
 //!
 //! The primary context is the one that every library of the process shares, so tensors of others
-//! and memory of ours live side by side. Invariant: once a call has found the context beyond use,
-//! every later [`Context::bind`] says so with the first error.
+//! and memory of ours live side by side. Invariants: once a call has found the context beyond use,
+//! every later [`Context::bind`] says so with the first error; and all that is opened of one
+//! ordinal shares one [`Context`], since what breaks a capture breaks it whoever's it is.
 
 use super::clearing::Clearing;
 use super::probe::Driver;
 use super::{check, ends_context, failure};
 use crate::Error;
 use cudarc::driver::sys;
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use sys::CUdevice_attribute as Attribute;
+
+/// The contexts that are retained, by ordinal.
+static OPENED: Mutex<BTreeMap<usize, Weak<Context>>> = Mutex::new(BTreeMap::new());
 
 /// The primary context of one device; released when the last reference is gone.
 pub(crate) struct Context {
@@ -107,8 +112,12 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 impl Context {
-    /// The primary context of a device.
+    /// The primary context of a device, the same one for as long as anybody has it.
     pub fn retain(driver: Driver, ordinal: usize) -> Result<Arc<Context>, Error> {
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(context) = opened.get(&ordinal).and_then(Weak::upgrade) {
+            return Ok(context);
+        }
         let facts = Facts::of(driver, ordinal)?;
         let device = handle(driver, ordinal)?;
         let mut raw = std::ptr::null_mut();
@@ -117,14 +126,16 @@ impl Context {
         check(told, || {
             format!("cuDevicePrimaryCtxRetain of {}", facts.name)
         })?;
-        Ok(Arc::new(Context {
+        let context = Arc::new(Context {
             device,
             raw,
             facts,
             lost: OnceLock::new(),
             capturing: Mutex::default(),
             clearing: Clearing::default(),
-        }))
+        });
+        opened.insert(ordinal, Arc::downgrade(&context));
+        Ok(context)
     }
 
     /// What the device is.
