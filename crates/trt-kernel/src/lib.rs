@@ -65,7 +65,7 @@ pub use body::{Arg, Body, BodyBuilder, BodyError, Inst, Reg, Ty, View};
 pub use check::KernelError;
 pub use dim::{Dim, Env, Interval, Var};
 pub use dtype::DType;
-pub use encoding::{BlockType, Encoding};
+pub use encoding::{BlockType, EncodeError, Encoding};
 pub use kernel::{
     Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Order, Row,
 };

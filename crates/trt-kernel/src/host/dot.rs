@@ -68,7 +68,18 @@ pub(super) fn dot(
 }
 
 /// The same with rows of `k > 0` values that lie one after another.
-pub(super) fn dot_unpacked(w: &[f32], k: usize, x: &[f32], (out, pitch): (&mut [f32], usize)) {
+pub(super) fn dot_unpacked(w: &[f32], k: usize, x: &[f32], out: (&mut [f32], usize)) {
+    dot_unpacked_on(simd::Isa::best(), w, k, x, out);
+}
+
+/// The same with the instructions of a set that this CPU has.
+pub(super) fn dot_unpacked_on(
+    isa: simd::Isa,
+    w: &[f32],
+    k: usize,
+    x: &[f32],
+    (out, pitch): (&mut [f32], usize),
+) {
     let (rows, m) = (w.len() / k.max(1), x.len() / padded(k).max(1));
     if rows == 0 || m == 0 {
         return;
@@ -77,7 +88,7 @@ pub(super) fn dot_unpacked(w: &[f32], k: usize, x: &[f32], (out, pitch): (&mut [
         out.len() >= (m - 1) * pitch + rows,
         "sums have room for every row"
     );
-    simd::run(Dots {
+    let job = Dots {
         w: w.as_ptr().cast(),
         stride: size_of_val(&w[..k]) as isize,
         dtype: DType::F32,
@@ -87,7 +98,8 @@ pub(super) fn dot_unpacked(w: &[f32], k: usize, x: &[f32], (out, pitch): (&mut [
         m,
         out,
         pitch,
-    });
+    };
+    simd::run_on(isa, job);
 }
 
 /// The checked form of a [`dot`] call: all addresses are inside their memory.
@@ -205,12 +217,19 @@ impl Dots<'_> {
             let w: [*const E; R] =
                 std::array::from_fn(|j| self.w.offset((r + j) as isize * self.stride) as *const E);
             let x: [*const f32; M] = std::array::from_fn(|j| self.x.as_ptr().add((i + j) * pad));
+            let stretch = one_stretch(R, self.stride, k * E::SIZE);
             let mut even = [[S::zero(); R]; M];
             let mut odd = [[S::zero(); R]; M];
             let mut at = 0;
             while at + 2 * lanes <= k {
                 for j in 0..R {
-                    prefetch(w[j].add(at) as *const u8);
+                    let next = match stretch {
+                        true => {
+                            (w[0] as *const u8).wrapping_add((at * R + 2 * lanes * j) * E::SIZE)
+                        }
+                        false => w[j].add(at) as *const u8,
+                    };
+                    prefetch(next);
                     let (v0, v1) = (
                         E::load::<S>(w[j].add(at)),
                         E::load::<S>(w[j].add(at + lanes)),
@@ -258,9 +277,18 @@ unsafe fn partial<S: Simd, E: Element>(p: *const E, n: usize) -> S::V {
     }
 }
 
+/// Whether rows that are read together are one short stretch of memory, through which is then asked ahead line by line: asked
+/// for row by row, most lines of short rows are asked for several times, and others late, which halves the rate. Long
+/// rows are streams of their own.
+#[inline(always)]
+pub(super) fn one_stretch(rows: usize, stride: isize, bytes: usize) -> bool {
+    const SHORT: usize = 16 * 1024;
+    stride == bytes as isize && rows * bytes <= SHORT
+}
+
 /// Asks for the line that the stream of weights reaches soon. Any address is allowed.
 #[inline(always)]
-fn prefetch(p: *const u8) {
+pub(super) fn prefetch(p: *const u8) {
     const AHEAD: usize = 4096;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch never faults, so the address need not be inside the memory.

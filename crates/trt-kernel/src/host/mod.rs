@@ -8,7 +8,11 @@
 //! machine, not across machines.
 
 mod attention;
+#[allow(unsafe_code)]
+mod blocks;
 mod call_view;
+#[allow(unsafe_code)]
+mod codes;
 #[allow(unsafe_code)]
 mod dot;
 #[allow(unsafe_code)]
@@ -38,6 +42,9 @@ mod tile;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86_codes;
 
 pub use panics::contain;
 pub use span::Span;

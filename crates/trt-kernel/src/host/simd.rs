@@ -6,6 +6,7 @@
 //! reached through [`run`] or [`run_on`], which know that the CPU has the instructions; that is
 //! the promise behind every `unsafe` call of them.
 
+use super::codes::Codes;
 use super::elements::bf16_bits;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
@@ -16,13 +17,9 @@ use half::f16;
 /// # Safety
 /// Every `unsafe` method needs a CPU with the set's instructions, and pointers valid for
 /// [`Simd::LANES`] elements; no alignment is assumed.
-pub(super) trait Simd: Copy + 'static {
-    /// Elements of a vector.
-    const LANES: usize;
+pub(super) trait Simd: Codes {
     /// Vectors across in a matmul tile; `TILE_VECTORS * LANES` divides 64.
     const TILE_VECTORS: usize;
-    /// The vector.
-    type V: Copy;
     /// All zero.
     unsafe fn zero() -> Self::V;
     /// The same value everywhere.
@@ -34,7 +31,11 @@ pub(super) trait Simd: Copy + 'static {
     /// Reads half precision.
     unsafe fn load_f16(p: *const u16) -> Self::V;
     /// Writes f32.
-    unsafe fn store(v: Self::V, p: *mut f32);
+    #[inline(always)]
+    unsafe fn store(v: Self::V, p: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::put(v, p) }
+    }
     /// `a * b + c`, fused if the set can.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a + b`.
@@ -197,9 +198,7 @@ pub(super) fn run_pairs<J: Job>(job: J) -> J::Out {
 pub(super) struct Portable;
 
 impl Simd for Portable {
-    const LANES: usize = 8;
     const TILE_VECTORS: usize = 1;
-    type V = [f32; 8];
 
     #[inline(always)]
     unsafe fn zero() -> [f32; 8] {
@@ -225,11 +224,6 @@ impl Simd for Portable {
         // SAFETY: the caller's promise: 8 elements are readable.
         let bits = unsafe { (p as *const [u16; 8]).read_unaligned() };
         bits.map(|b| f16::from_bits(b).to_f32())
-    }
-    #[inline(always)]
-    unsafe fn store(v: [f32; 8], p: *mut f32) {
-        // SAFETY: the caller's promise: 8 elements are writable.
-        unsafe { (p as *mut [f32; 8]).write_unaligned(v) }
     }
     #[inline(always)]
     unsafe fn fma(a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {

@@ -8,6 +8,7 @@
 //! alignment assumed.
 
 use super::HostError;
+use super::blocks::unpack;
 use super::elements::{bf16_bits, hop, scatter, strided};
 use super::simd::Simd;
 use crate::{Arg, BlockType, DType, Encoding};
@@ -114,17 +115,6 @@ pub(super) struct Args<'a> {
     pub encodings: &'a [Encoding],
 }
 
-/// Values of the largest block.
-const MOST_VALUES: usize = {
-    let (mut most, mut i) = (0, 0);
-    while i < BlockType::ALL.len() {
-        let values = BlockType::ALL[i].values();
-        most = if values > most { values } else { most };
-        i += 1;
-    }
-    most
-};
-
 /// `count` elements from `offset` on, `stride` elements apart.
 #[derive(Clone, Copy)]
 pub(super) struct Run {
@@ -223,6 +213,21 @@ impl<'a> Args<'a> {
         run: Run,
         out: &mut [f32],
     ) -> Result<(), HostError> {
+        let (first, bytes) = self.blocks(arg, block, run)?;
+        // SAFETY: `blocks` checked them, and a span is readable.
+        let bytes = unsafe { std::slice::from_raw_parts(first, bytes) };
+        unpack(block, bytes, run.offset as usize % block.values(), out);
+        Ok(())
+    }
+
+    /// The address of the block that a run of neighbouring values begins in, and the bytes from there to
+    /// the end of the block that it ends in, all of which are inside.
+    pub fn blocks(
+        &self,
+        arg: Arg,
+        block: BlockType,
+        run: Run,
+    ) -> Result<(*const u8, usize), HostError> {
         let (values, size) = (block.values(), block.bytes());
         let last = run.offset.saturating_add(run.count.max(1) as i64 - 1);
         let span = &self.spans[arg.0 as usize];
@@ -235,21 +240,8 @@ impl<'a> Args<'a> {
             return Err(self.outside(arg, run.offset, last));
         };
         let start = first / values * size;
-        // SAFETY: `start <= end <= len`, and the span is readable.
-        let bytes =
-            unsafe { std::slice::from_raw_parts(span.ptr.add(start).cast_const(), end - start) };
-        let mut decoded = [0f32; MOST_VALUES];
-        let mut skip = first % values;
-        let mut out = out;
-        for bytes in bytes.chunks_exact(size) {
-            let decoded = &mut decoded[..values];
-            block.decode(bytes, decoded);
-            let count = (values - skip).min(out.len());
-            let (now, rest) = out.split_at_mut(count);
-            now.copy_from_slice(&decoded[skip..skip + count]);
-            (out, skip) = (rest, 0);
-        }
-        Ok(())
+        // SAFETY: `start <= end <= len`.
+        Ok((unsafe { span.ptr.add(start).cast_const() }, end - start))
     }
 
     /// Reads the bytes of a run of neighbours as they are; `out` has exactly their size.

@@ -8,7 +8,7 @@
 use super::HostError;
 use super::simd::{self, Job, Simd};
 use super::span::{Args, Run};
-use crate::{Arg, ROW_PANEL};
+use crate::{Arg, Encoding, ROW_PANEL};
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = ROW_PANEL;
@@ -151,7 +151,8 @@ pub(super) fn pack(
     })
 }
 
-/// [`pack`] without conversion, for bfloat16 whose contracted elements are neighbours: `k` pairs.
+/// [`pack`] for what is bfloat16, without conversion, and for blocks, whose values are rounded to it;
+/// contracted elements are neighbours: `k` pairs.
 pub(super) fn pack_pairs(
     args: &Args,
     arg: Arg,
@@ -183,8 +184,24 @@ struct Pack<'a> {
 
 /// Columns and contracted elements that are transposed in one go.
 const SIDE: usize = 16;
-/// Contracted elements of 16 columns that are read before they are transposed.
+/// Contracted elements (or pairs) of 16 columns that are read before they are transposed.
 const STRIP: usize = 128;
+/// The same of blocks that become f32: the largest block has as many values.
+const STRIP_OF_BLOCKS: usize = 256;
+
+/// Reads a run of neighbours as pairs of bfloat16.
+#[inline(always)]
+fn load_pairs<S: Simd>(args: &Args, arg: Arg, run: Run, row: &mut [f32]) -> Result<(), HostError> {
+    let Encoding::Blocks(_) = args.encoding(arg) else {
+        return args.load_bits(arg, run, row);
+    };
+    let mut values = [0f32; 2 * STRIP];
+    let values = &mut values[..2 * row.len()];
+    args.load_f32::<S>(arg, run, values)?;
+    // SAFETY: a job has the instructions, and a row has room for two halves in each element.
+    unsafe { S::narrow_bf16(values, row.as_mut_ptr().cast()) };
+    Ok(())
+}
 
 impl Job for Pack<'_> {
     type Out = Result<(), HostError>;
@@ -205,11 +222,16 @@ impl Job for Pack<'_> {
             }
             return Ok(());
         }
-        let mut rows = [0f32; SIDE * STRIP];
-        for from in (0..self.k).step_by(STRIP) {
-            let len = STRIP.min(self.k - from);
+        let strip = match (self.pairs, self.args.encoding(self.arg)) {
+            (false, Encoding::Blocks(_)) => STRIP_OF_BLOCKS,
+            _ => STRIP,
+        };
+        let mut rows = [0f32; SIDE * STRIP_OF_BLOCKS];
+        let rows = &mut rows[..SIDE * strip];
+        for from in (0..self.k).step_by(strip) {
+            let len = strip.min(self.k - from);
             for first in (0..PANEL).step_by(SIDE) {
-                for (j, row) in rows.chunks_exact_mut(STRIP).enumerate() {
+                for (j, row) in rows.chunks_exact_mut(strip).enumerate() {
                     let row = &mut row[..len];
                     if first + j >= self.cols {
                         row.fill(0.0);
@@ -222,7 +244,7 @@ impl Job for Pack<'_> {
                         count: unit * len,
                     };
                     match self.pairs {
-                        true => self.args.load_bits(self.arg, run, row)?,
+                        true => load_pairs::<S>(self.args, self.arg, run, row)?,
                         false => self.args.load_f32::<S>(self.arg, run, row)?,
                     }
                 }
@@ -231,12 +253,12 @@ impl Job for Pack<'_> {
                     // SAFETY: 16 rows of at least `k + 16` elements in `rows`, and `to` spans 16
                     // rows of a panel.
                     unsafe {
-                        S::transpose(rows.as_ptr().add(k), STRIP, to.as_mut_ptr(), PANEL);
+                        S::transpose(rows.as_ptr().add(k), strip, to.as_mut_ptr(), PANEL);
                     }
                 }
                 for k in len / SIDE * SIDE..len {
                     let to = &mut out[(from + k) * PANEL + first..][..SIDE];
-                    for (o, row) in to.iter_mut().zip(rows.chunks_exact(STRIP)) {
+                    for (o, row) in to.iter_mut().zip(rows.chunks_exact(strip)) {
                         *o = row[k];
                     }
                 }
@@ -249,7 +271,6 @@ impl Job for Pack<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Encoding;
     use crate::host::simd::{Isa, run_on};
 
     #[test]

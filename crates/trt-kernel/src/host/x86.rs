@@ -32,9 +32,7 @@ pub unsafe fn run_avx2<J: Job>(job: J) -> J::Out {
 pub struct Avx512;
 
 impl Simd for Avx512 {
-    const LANES: usize = 16;
     const TILE_VECTORS: usize = 4;
-    type V = __m512;
 
     #[inline(always)]
     unsafe fn zero() -> __m512 {
@@ -63,11 +61,6 @@ impl Simd for Avx512 {
     unsafe fn load_f16(p: *const u16) -> __m512 {
         // SAFETY: the caller promises the instructions, and a vector to read at `p`.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p as *const __m256i)) }
-    }
-    #[inline(always)]
-    unsafe fn store(v: __m512, p: *mut f32) {
-        // SAFETY: the caller promises the instructions, and a vector to write at `p`.
-        unsafe { _mm512_storeu_ps(p, v) }
     }
     #[inline(always)]
     unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
@@ -144,9 +137,7 @@ impl Simd for Avx512 {
 pub struct Avx2;
 
 impl Simd for Avx2 {
-    const LANES: usize = 8;
     const TILE_VECTORS: usize = 2;
-    type V = __m256;
 
     #[inline(always)]
     unsafe fn zero() -> __m256 {
@@ -175,11 +166,6 @@ impl Simd for Avx2 {
     unsafe fn load_f16(p: *const u16) -> __m256 {
         // SAFETY: the caller promises the instructions, and a vector to read at `p`.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p as *const __m128i)) }
-    }
-    #[inline(always)]
-    unsafe fn store(v: __m256, p: *mut f32) {
-        // SAFETY: the caller promises the instructions, and a vector to write at `p`.
-        unsafe { _mm256_storeu_ps(p, v) }
     }
     #[inline(always)]
     unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {

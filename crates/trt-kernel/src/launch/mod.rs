@@ -94,8 +94,21 @@ pub enum Extent {
         /// What one block does.
         per: u32,
     },
+    /// As [`Extent::Rows`], of some of these rows.
+    Slab {
+        /// Which weight, as in [`crate::Kernel::streamed`].
+        weight: u8,
+        /// The first of them, counted from the first row in the launch.
+        from: u32,
+        /// How many of them, if there are as many.
+        rows: u32,
+        /// What one block does.
+        per: u32,
+    },
     /// As many as the largest of these.
     Most(Vec<Extent>),
+    /// As many as all of these together.
+    Sum(Vec<Extent>),
 }
 
 impl Extent {
@@ -108,7 +121,18 @@ impl Extent {
                 let rows = rows.get(*weight as usize).copied().unwrap_or(0);
                 (rows as u64).div_ceil(u64::from(*per))
             }
+            Extent::Slab {
+                weight,
+                from,
+                rows: most,
+                per,
+            } => {
+                let rows = rows.get(*weight as usize).copied().unwrap_or(0) as u64;
+                let some = rows.saturating_sub(u64::from(*from)).min(u64::from(*most));
+                some.div_ceil(u64::from(*per))
+            }
             Extent::Most(all) => all.iter().map(|e| e.blocks(env, rows)).max().unwrap_or(0),
+            Extent::Sum(all) => all.iter().map(|e| e.blocks(env, rows)).sum(),
         }
     }
 }
@@ -138,8 +162,8 @@ impl Extent {
     pub(crate) fn dims(&self) -> Vec<&Dim> {
         match self {
             Extent::Of { dim, .. } => vec![dim],
-            Extent::Fixed(_) | Extent::Rows { .. } => Vec::new(),
-            Extent::Most(all) => all.iter().flat_map(Extent::dims).collect(),
+            Extent::Fixed(_) | Extent::Rows { .. } | Extent::Slab { .. } => Vec::new(),
+            Extent::Most(all) | Extent::Sum(all) => all.iter().flat_map(Extent::dims).collect(),
         }
     }
 }
@@ -159,9 +183,19 @@ impl fmt::Display for Extent {
             Extent::Of { dim, per: 1 } => write!(f, "({dim})"),
             Extent::Of { dim, per } => write!(f, "ceil(({dim})/{per})"),
             Extent::Rows { weight, per } => write!(f, "ceil(rows{weight}/{per})"),
+            Extent::Slab {
+                weight,
+                from,
+                rows,
+                per,
+            } => write!(f, "ceil(min(rows{weight}-{from}, {rows})/{per})"),
             Extent::Most(all) => {
                 let all: Vec<String> = all.iter().map(Extent::to_string).collect();
                 write!(f, "max({})", all.join(", "))
+            }
+            Extent::Sum(all) => {
+                let all: Vec<String> = all.iter().map(Extent::to_string).collect();
+                write!(f, "{}", all.join(" + "))
             }
         }
     }
@@ -185,5 +219,27 @@ impl fmt::Display for EntryLaunch {
             write!(f, " if {} <= {} <= {}", w.min, w.dim, w.max)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slab_has_the_blocks_of_those_of_its_rows_that_are_in_the_launch() {
+        let slab = Extent::Slab {
+            weight: 1,
+            from: 256,
+            rows: 256,
+            per: 100,
+        };
+        let blocks = |rows| slab.blocks(&Env::default(), &[9999, rows]);
+        assert_eq!(
+            [0, 256, 257, 456, 457, 512, 9000].map(blocks),
+            [0, 0, 1, 2, 3, 3, 3]
+        );
+        assert_eq!(slab.to_string(), "ceil(min(rows1-256, 256)/100)");
+        assert!(slab.dims().is_empty());
     }
 }

@@ -152,6 +152,13 @@ pub enum Mapped {
         /// Which of the [`MAP_RANGES`].
         range: u8,
     },
+    /// Rows of the launch's working memory.
+    Scratch {
+        /// Bytes to the first row; a multiple of 16.
+        offset: usize,
+        /// How many rows.
+        rows: usize,
+    },
 }
 
 /// A kernel as PTX.
@@ -209,7 +216,7 @@ impl Emitted {
         let when = self.launches.iter().flat_map(|l| &l.when).map(|w| &w.dim);
         let mapped = self.maps.iter().filter_map(|m| match &m.of {
             Mapped::Rows { rows, .. } => Some(rows),
-            Mapped::Tiles { .. } => None,
+            Mapped::Tiles { .. } | Mapped::Scratch { .. } => None,
         });
         let dims = of.chain(when).chain(mapped);
         let mut vars: Vec<Var> = dims.flat_map(|d| d.vars().collect::<Vec<_>>()).collect();

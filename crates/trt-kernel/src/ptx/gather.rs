@@ -1,6 +1,6 @@
 //! Rows of a table, picked by ids.
 //!
-//! A block takes a part of one row. The table may lie anywhere: it is read in wide accesses where
+//! A block takes a part of one row; of a row in blocks of values each thread takes 32 neighbours. The table may lie anywhere: it is read in wide accesses where
 //! the row turns out to be aligned, else element by element with neighbouring threads on
 //! neighbouring elements, since it is mapped host memory that comes in whole lines. An id outside
 //! of the table reads nothing: it counts as a row of zeros, and the first to meet one says so in
@@ -12,12 +12,12 @@ use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
 use super::divide;
 use super::emitted::{Emitted, Target};
-use super::encoded;
+use super::encoded::{self, Lies, RUN, Run};
 use super::lanes::{self, Point};
 use super::scope::Scope;
 use super::space;
 use crate::launch::Extent;
-use crate::{DType, Dim, Encoding, Gather, View};
+use crate::{BlockType, DType, Dim, Encoding, Gather, View};
 
 /// The most threads of a block.
 const BLOCK: usize = 128;
@@ -67,8 +67,12 @@ pub(super) fn emit(kernel: &Gather, target: Target) -> Result<Emitted, PtxError>
         dim: &kernel.rows * &Dim::from(if kernel.cols > 0 { parts } else { 0 }),
         per: 1,
     };
-    let block = threads as u32;
-    Ok(Block::new("gather", asm, block, grid).module(target, kernel.args.len()))
+    let block = Block {
+        // Registers for all values of a thread.
+        crowd: kernel.table().as_plain().is_none().then_some(4),
+        ..Block::new("gather", asm, threads as u32, grid)
+    };
+    Ok(block.module(target, kernel.args.len()))
 }
 
 /// How the work is cut.
@@ -84,14 +88,16 @@ pub(super) struct GatherCut {
 
 pub(super) fn cut(kernel: &Gather) -> GatherCut {
     let along = View::contiguous(&[Dim::from(1), Dim::from(kernel.cols)]);
-    let rows = [(&along, arg(kernel, kernel.table.0).size())];
+    // Of rows in blocks nobody reads single elements.
+    let plain = kernel.table().as_plain();
+    let rows = plain.map(|dtype| (&along, dtype.size()));
     let dtypes = kernel.dtypes();
     let accesses = space::accesses(&kernel.body, &dtypes).chain(rows);
-    let lanes = match kernel.table() {
-        Encoding::Plain(_) => access::lanes(&Dim::from(kernel.cols), accesses),
-        Encoding::Blocks(_) => 1,
+    let lanes = access::lanes(&Dim::from(kernel.cols), accesses);
+    let each = match kernel.table() {
+        Encoding::Plain(_) => lanes.max(COLUMNS),
+        Encoding::Blocks(_) => RUN,
     };
-    let each = lanes.max(COLUMNS);
     let threads = (kernel.cols.div_ceil(each).next_multiple_of(32)).clamp(32, BLOCK);
     GatherCut {
         lanes,
@@ -163,6 +169,9 @@ impl GatherJob<'_> {
     }
 
     fn columns(&self, asm: &mut Asm) {
+        if let Encoding::Blocks(block) = self.kernel.table() {
+            return self.blocks(asm, block);
+        }
         if self.lanes < COLUMNS {
             return self.narrow(asm);
         }
@@ -192,39 +201,57 @@ impl GatherJob<'_> {
         self.points(asm, &columns, 1);
     }
 
-    /// Reads neighbouring values from each column on: all are on their way before the first is
-    /// decoded.
+    /// Each thread takes a run of values of the row's blocks, in wide accesses where the table turns out to
+    /// be aligned.
+    fn blocks(&self, asm: &mut Asm, block: BlockType) {
+        let column = asm.op("mad.lo.s32", Class::B32, &[&self.tid, &RUN, &self.first]);
+        let values: Vec<R> = (0..RUN).map(|_| asm.f32(0.0)).collect();
+        let inside = asm.op("setp.lt.s32", Class::Pred, &[&column, &self.kernel.cols]);
+        let reads = asm.op("and.pred", Class::Pred, &[&inside, &self.valid]);
+        let read = |asm: &mut Asm, lies: Lies| {
+            let run = Run::of_row(asm, block, (self.start, column), RUN, lies);
+            for (to, x) in values.iter().zip(run.values(asm)) {
+                asm.op_to("mov.f32", *to, &[&x]);
+            }
+        };
+        asm.when(reads, true, |asm| {
+            let (least, most) = (block.alignment(), encoded::alignment(block));
+            if most == least {
+                return read(asm, Lies::Anywhere);
+            }
+            let rest = asm.op("and.b64", Class::B64, &[&self.start, &(most - 1)]);
+            let aligned = asm.op("setp.eq.s64", Class::Pred, &[&rest, &0]);
+            asm.when(aligned, true, |asm| read(asm, Lies::Aligned));
+            asm.when(aligned, false, |asm| read(asm, Lies::Anywhere));
+        });
+        asm.when(inside, true, |asm| {
+            for (i, input) in values.chunks(self.lanes).enumerate() {
+                let column = asm.op("add.s32", Class::B32, &[&column, &(i * self.lanes)]);
+                let at = [Int::Reg(self.row), Int::Reg(column)];
+                let (at, lanes) = (&at[..], self.lanes);
+                let point = Point { at, lanes, input };
+                lanes::run(asm, self.scope, &self.kernel.body, &self.types, point);
+            }
+        });
+    }
+
+    /// Reads neighbouring elements from each column on: all are on their way before the first is decoded.
     fn read(&self, asm: &mut Asm, columns: &[R], values: &[Vec<R>]) {
         let lanes = values.first().map_or(1, Vec::len);
+        let dtype = arg(self.kernel, self.kernel.table.0);
+        let size = dtype.size();
         // Columns beyond the end read what the last one does.
         let last = self.kernel.cols - lanes;
-        let inside = |asm: &mut Asm, column: &R| asm.op("min.s32", Class::B32, &[column, &last]);
-        match self.kernel.table() {
-            Encoding::Plain(dtype) => {
-                let size = dtype.size();
-                let load = |asm: &mut Asm, column: &R| {
-                    let column = inside(asm, column);
-                    let at = asm.op("mad.wide.s32", Class::B64, &[&column, &size, &self.start]);
-                    access::load(asm, at, 0, lanes * size, size)
-                };
-                let bits: Vec<Vec<R>> = columns.iter().map(|c| load(asm, c)).collect();
-                for (bits, to) in bits.iter().zip(values) {
-                    let read = access::decode(asm, dtype, bits, lanes);
-                    for (to, x) in to.iter().zip(read) {
-                        asm.op_to("mov.f32", *to, &[&x]);
-                    }
-                }
-            }
-            Encoding::Blocks(block) => {
-                let load = |asm: &mut Asm, column: &R| {
-                    let column = inside(asm, column);
-                    encoded::load(asm, block, self.start, column, None)
-                };
-                let parts: Vec<encoded::Parts> = columns.iter().map(|c| load(asm, c)).collect();
-                for (parts, to) in parts.iter().zip(values.iter().flatten()) {
-                    let x = parts.value(asm);
-                    asm.op_to("mov.f32", *to, &[&x]);
-                }
+        let load = |asm: &mut Asm, column: &R| {
+            let column = asm.op("min.s32", Class::B32, &[column, &last]);
+            let at = asm.op("mad.wide.s32", Class::B64, &[&column, &size, &self.start]);
+            access::load(asm, at, 0, lanes * size, size)
+        };
+        let bits: Vec<Vec<R>> = columns.iter().map(|c| load(asm, c)).collect();
+        for (bits, to) in bits.iter().zip(values) {
+            let read = access::decode(asm, dtype, bits, lanes);
+            for (to, x) in to.iter().zip(read) {
+                asm.op_to("mov.f32", *to, &[&x]);
             }
         }
     }

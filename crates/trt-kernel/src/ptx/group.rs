@@ -2,7 +2,8 @@
 //!
 //! Independent parts stand side by side along the grid's z axis. A block of a part that is smaller
 //! than the largest ends at once where the part has no block, and so do threads that a part does
-//! not have.
+//! not have. Products over blocks take a multiprocessor for each of theirs, so parts with such follow each
+//! other along x, and no block is launched to end at once.
 //!
 //! Parts of a chain follow each other in every block. They are cut alike, so the thread that
 //! stores a point in one epilogue is the one that loads it in the next: its own program order is
@@ -22,7 +23,10 @@ use std::fmt::Write;
 pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> {
     let whole = Kernel::Group(kernel.clone());
     let order = kernel.order;
-    let blocks = kernel.parts.iter().map(|part| block(part, order, target));
+    let flat = order == Order::Side && kernel.parts.iter().any(over_blocks);
+    let among = kernel.parts.iter().map(weights).sum();
+    let blocks = kernel.parts.iter();
+    let blocks = blocks.map(|part| block(part, order, (target, among)));
     let blocks = blocks.collect::<Result<Vec<Block>, _>>()?;
     if order == Order::Chain {
         alike(kernel, &blocks)?;
@@ -37,6 +41,9 @@ pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> 
     let mut text = String::from("\t.reg .pred %part;\n\t.reg .b32 %which, %have, %mine;\n");
     if order == Order::Chain {
         start_chain(&mut text, &whole, &blocks, target)?;
+    }
+    if flat {
+        text += "\t.reg .b32 %block;\n\tmov.u32 %block, %ctaid.x;\n";
     }
     let mut ranged = 0;
     for (i, (block, (first, part))) in blocks.into_iter().zip(whole.numbered_parts()).enumerate() {
@@ -58,6 +65,11 @@ pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> 
         let body = block.asm.finish(|name| renamed(name, first, &tiles));
         // Writing to a string cannot fail.
         let _ = match order {
+            Order::Side if flat => {
+                flat_guard(&mut text, i, &x, &tiles, block.threads)?;
+                let body = body.replace("%ctaid.x", "%block");
+                writeln!(text, "\t{{\n{body}\t}}\n\tret;\n$Part{i}:")
+            }
             Order::Side => {
                 guard(&mut text, i, &x, &tiles, block.threads)?;
                 writeln!(text, "\t{{\n{body}\t}}\n\tret;\n$Part{i}:")
@@ -78,8 +90,12 @@ pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> 
     }
     module += &wrapped_entry("group", &params, threads, crowd, &text);
     let parts = match order {
-        Order::Side => grid.len() as u32,
-        Order::Chain => 1,
+        Order::Side if !flat => grid.len() as u32,
+        Order::Side | Order::Chain => 1,
+    };
+    let grid = match flat {
+        true => Extent::Sum(grid),
+        false => Extent::Most(grid),
     };
     Ok(Emitted {
         text: module,
@@ -88,7 +104,7 @@ pub(super) fn emit(kernel: &Group, target: Target) -> Result<Emitted, PtxError> 
         launches: vec![EntryLaunch {
             entry: "group".into(),
             when: vec![],
-            grid: [Extent::Most(grid), Extent::Fixed(1), Extent::Fixed(parts)],
+            grid: [grid, Extent::Fixed(1), Extent::Fixed(parts)],
             block: threads,
             shared,
             mapped: false,
@@ -151,12 +167,29 @@ fn start_chain(
     Ok(())
 }
 
-fn block(part: &Kernel, order: Order, target: Target) -> Result<Block, PtxError> {
+/// Whether it is a product over blocks.
+fn over_blocks(part: &Kernel) -> bool {
+    matches!(part, Kernel::Matmul(k) if k.right().as_plain().is_none())
+}
+
+/// Weights of a product.
+fn weights(part: &Kernel) -> usize {
+    match part {
+        Kernel::Matmul(k) => {
+            let size = |dim: &Dim| dim.constant_size().unwrap_or(0);
+            size(&k.n).saturating_mul(size(&k.k))
+        }
+        _ => 0,
+    }
+}
+
+/// A part, among so many weights of the launch.
+fn block(part: &Kernel, order: Order, (target, among): (Target, usize)) -> Result<Block, PtxError> {
     match part {
         Kernel::Matmul(k) if order == Order::Chain => matmul::link(k, target),
         Kernel::Row(k) => row::block(k, target),
         Kernel::Move(k) => Ok(moves::block(k, target)),
-        Kernel::Matmul(k) => matmul::block(k, target),
+        Kernel::Matmul(k) => matmul::part(k, target, among),
         Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Group(_) => Err(PtxError::Unsupported {
             kernel: "group",
             what: format!("a part of kind {}", part.kind()),
@@ -171,7 +204,7 @@ fn one(extent: &Extent) -> bool {
         Extent::Of { dim, .. } => {
             dim.constant().is_some() && extent.blocks(&Env::default(), &[]) == 1
         }
-        Extent::Rows { .. } | Extent::Most(_) => false,
+        Extent::Rows { .. } | Extent::Slab { .. } | Extent::Most(_) | Extent::Sum(_) => false,
     }
 }
 
@@ -195,6 +228,27 @@ fn guard(
         let _ = writeln!(text, "\t{line};");
     };
     put("@%part ret");
+    put("mov.u32 %mine, %tid.x");
+    put(&format!("setp.ge.u32 %part, %mine, {threads}"));
+    put("@%part ret");
+    Ok(())
+}
+
+/// As [`guard`], for parts along x: `%block` is the number in the part of the block.
+fn flat_guard(
+    text: &mut String,
+    i: usize,
+    x: &Extent,
+    tiles: &str,
+    threads: u32,
+) -> Result<(), PtxError> {
+    number(text, i, x, tiles)?;
+    let mut put = |line: &str| {
+        let _ = writeln!(text, "\t{line};");
+    };
+    put("setp.ge.u32 %part, %block, %have");
+    put("@%part sub.u32 %block, %block, %have");
+    put(&format!("@%part bra $Part{i}"));
     put("mov.u32 %mine, %tid.x");
     put(&format!("setp.ge.u32 %part, %mine, {threads}"));
     put("@%part ret");
@@ -226,7 +280,7 @@ fn number(text: &mut String, i: usize, x: &Extent, tiles: &str) -> Result<(), Pt
             let n = x.blocks(&Env::default(), &[]);
             put(format!("mov.u32 %have, {n}"));
         }
-        Extent::Of { .. } | Extent::Most(_) => {
+        Extent::Of { .. } | Extent::Slab { .. } | Extent::Most(_) | Extent::Sum(_) => {
             return Err(PtxError::Unsupported {
                 kernel: "group",
                 what: format!("part {i} has a grid of {x} blocks, which no call fixes"),

@@ -62,12 +62,21 @@ pub enum PtxError {
 /// [`PtxError::Kernel`] as [`Kernel::check`]; [`PtxError::Unsupported`] for a kernel that there is no
 /// template for, or whose sizes 32-bit indices cannot hold in any call.
 pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
+    emit_within(kernel, target, matmul::ROOM)
+}
+
+/// As [`emit`], where a weight in blocks that tensor cores multiply is written out in `room` bytes of working memory at a
+/// time, or in as many as 256 of its rows take. Results have the same bits in any room.
+///
+/// # Errors
+/// As [`emit`].
+pub fn emit_within(kernel: &Kernel, target: Target, room: usize) -> Result<Emitted, PtxError> {
     kernel.check()?;
     // First, since templates compute with sizes that are too large in no call.
     let limits = limits::of(kernel)?;
     let emitted = match kernel {
         Kernel::Row(k) => row::emit(k, target),
-        Kernel::Matmul(k) => matmul::emit(k, target),
+        Kernel::Matmul(k) => matmul::emit(k, target, room),
         Kernel::Attention(k) => attention::emit(k, target),
         Kernel::Gather(k) => gather::emit(k, target),
         Kernel::Move(k) => Ok(moves::emit(k, target)),

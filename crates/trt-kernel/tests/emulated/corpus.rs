@@ -52,13 +52,15 @@ fn allowed(dtype: DType) -> f64 {
 }
 
 /// Random values, which repeat themselves in a large buffer.
-fn repeated(dtype: DType, len: usize, seed: u64) -> Buffer {
-    let some = Buffer::random(dtype, len.min(65_521), seed);
+fn repeated(encoding: Encoding, len: usize, seed: u64) -> Buffer {
+    // A whole number of blocks, and of rows of none.
+    let some = encoding.values() * (65_521 / encoding.values());
+    let some = Buffer::random(encoding, len.min(some), seed);
     let bytes = some.bytes.iter().copied().cycle();
-    let bytes = bytes.take(len * dtype.size()).collect();
+    let all = encoding.row_bytes(len).expect("whole blocks");
     Buffer {
-        encoding: dtype.into(),
-        bytes,
+        encoding,
+        bytes: bytes.take(all).collect(),
     }
 }
 
@@ -103,7 +105,7 @@ fn calls(kernel: &Kernel) -> Vec<(Kernel, Env)> {
 /// Runs one form of a kernel in a call and compares it with the host.
 fn compare(name: &str, kernel: &Kernel, form: &Emitted, env: &Env, seed: u64) {
     let (encodings, lens) = (kernel.args(), extents(kernel, env));
-    let random = |(i, (e, n)): (usize, (&Encoding, &usize))| repeated(e.dtype(), *n, i as u64 + 1);
+    let random = |(i, (e, n)): (usize, (&Encoding, &usize))| repeated(*e, *n, i as u64 + 1);
     let mut given: Vec<Buffer> = encodings
         .iter()
         .zip(&lens)

@@ -23,6 +23,9 @@ mod special;
 mod subset;
 mod sums;
 mod tma;
+mod together;
+mod types;
+mod unpacked;
 mod wide;
 
 use emulator::{Call, Done, Tiles};

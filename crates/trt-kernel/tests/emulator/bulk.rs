@@ -22,7 +22,7 @@ pub struct Phases {
     count: u64,
     missing: u64,
     /// Bytes announced less bytes come.
-    bytes: i64,
+    pub bytes: i64,
     /// Phases that are complete.
     complete: u64,
     /// What those who arrived had seen and acquired.
@@ -31,7 +31,7 @@ pub struct Phases {
     /// As of the last complete phase.
     known: (Vec<u32>, Knowledge),
     /// What came in the open phase: address and bytes.
-    landing: Vec<(u64, usize)>,
+    pub landing: Vec<(u64, usize)>,
 }
 
 /// A tensor map as this device encodes it: of 16-bit elements, in boxes of 64 columns.
@@ -47,9 +47,9 @@ pub struct Map {
 /// What marks an encoded map.
 const MARK: u64 = 0x6d61_705f_6d61_705f;
 /// Bytes of a row of a box.
-const ROW: usize = 128;
+pub const ROW: usize = 128;
 /// Bytes that move as one.
-const PIECE: usize = 16;
+pub const PIECE: usize = 16;
 
 impl Map {
     pub fn encode(self) -> Vec<u8> {
@@ -66,7 +66,7 @@ impl Map {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Map, Why> {
+    pub fn decode(bytes: &[u8]) -> Result<Map, Why> {
         let words: Vec<u64> = bytes.chunks_exact(8).map(value).collect();
         match words.as_slice() {
             [MARK, base, columns, rows, pitch, box_rows, ..] => Ok(Map {
@@ -81,7 +81,7 @@ impl Map {
     }
 
     /// The address of 8 elements, if they are inside.
-    fn piece(&self, x: i64, y: i64) -> Option<u64> {
+    pub fn piece(&self, x: i64, y: i64) -> Option<u64> {
         let inside = |i: i64, n: u64| u64::try_from(i).ok().filter(|i| *i < n);
         let (x, y) = (inside(x, self.columns)?, inside(y, self.rows)?);
         Some(self.base + y * self.pitch + 2 * x)
@@ -98,15 +98,14 @@ pub fn barrier(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op
         },
         (["mbarrier", "arrive", "shared::cta", "b64"], [Operand::Sink, a]) => Op::PhaseArrive {
             at: at(a)?,
-            bytes: 0,
+            bytes: Src::Imm(0),
         },
-        (
-            ["mbarrier", "arrive", "expect_tx", "shared::cta", "b64"],
-            [Operand::Sink, a, Operand::Imm(n)],
-        ) => Op::PhaseArrive {
-            at: at(a)?,
-            bytes: *n,
-        },
+        (["mbarrier", "arrive", "expect_tx", "shared::cta", "b64"], [Operand::Sink, a, n]) => {
+            Op::PhaseArrive {
+                at: at(a)?,
+                bytes: names.source(n, Ty::U(32))?,
+            }
+        }
         (
             ["mbarrier", "try_wait", "parity", "shared::cta", "b64"],
             [Operand::Name(d), a, parity],
@@ -131,6 +130,15 @@ pub fn copy(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>, 
         "global",
         "mbarrier::complete_tx::bytes",
     ];
+    let plain = [&form[..3], &form[5..]].concat();
+    if let (true, [to, from, bytes, barrier]) = (parts == plain, o) {
+        return Ok(Some(Op::BulkCopy {
+            to: names.address(to, Space::Shared)?,
+            from: names.address(from, Space::Global)?,
+            bytes: names.source(bytes, Ty::U(32))?,
+            barrier: names.address(barrier, Space::Shared)?,
+        }));
+    }
     let (true, [to, Operand::Box(map, at), barrier]) = (parts == form, o) else {
         return Ok(None);
     };
@@ -143,15 +151,6 @@ pub fn copy(names: &Names, parts: &[&str], o: &[Operand]) -> Result<Option<Op>, 
         at: [names.source(x, Ty::S(32))?, names.source(y, Ty::S(32))?],
         barrier: names.address(barrier, Space::Shared)?,
     }))
-}
-
-/// A box on its way: to where, by which map and from which column and row, and the barrier that
-/// counts its bytes.
-struct BoxCopy {
-    to: u64,
-    map: u64,
-    at: [i64; 2],
-    barrier: u64,
 }
 
 impl Machine<'_> {
@@ -175,8 +174,9 @@ impl Machine<'_> {
             }
             Op::PhaseArrive { at, bytes } => {
                 let at = self.addresses(warp, *at, mask)?;
+                let bytes = warp.read(self.program, *bytes, mask)?;
                 for lane in lanes(mask) {
-                    let at = at[lane as usize];
+                    let (at, bytes) = (at[lane as usize], bytes[lane as usize]);
                     self.initialised(warp, lane, at).map_err(Stop::at(lane))?;
                     warp.time.tick(warp.index);
                     let phases = self.phases.entry(at).or_default();
@@ -187,7 +187,7 @@ impl Machine<'_> {
                     phases.learn(&warp.time.seen);
                     learn(&mut phases.acquired, &warp.time.orders.all);
                     phases.missing -= 1;
-                    phases.bytes += bytes;
+                    phases.bytes += i64::from(bytes as u32);
                     if self.settle(at)? {
                         after = After::Phase(at);
                     }
@@ -218,38 +218,14 @@ impl Machine<'_> {
                 }
                 warp.registers.set(*d, mask, &[u64::from(done); 32]);
             }
-            Op::BoxCopy {
-                to,
-                map,
-                at,
-                barrier,
-            } => {
-                let to = self.addresses(warp, *to, mask)?;
-                let barrier = self.addresses(warp, *barrier, mask)?;
-                let map = warp.read(self.program, *map, mask)?;
-                let x = warp.read(self.program, at[0], mask)?;
-                let y = warp.read(self.program, at[1], mask)?;
-                for l in lanes(mask) {
-                    let i = l as usize;
-                    let copy = BoxCopy {
-                        to: to[i],
-                        map: map[i],
-                        at: [x[i], y[i]].map(|c| i64::from(c as u32 as i32)),
-                        barrier: barrier[i],
-                    };
-                    let done = self.box_copy(warp, l, copy);
-                    if done.map_err(Stop::at(l))? {
-                        after = After::Phase(barrier[i]);
-                    }
-                }
-            }
+            Op::BulkCopy { .. } | Op::BoxCopy { .. } => after = self.copies(warp, op, mask)?,
             _ => {}
         }
         Ok(after)
     }
 
     /// Fails unless the barrier was initialised before this.
-    fn initialised(&mut self, warp: &Warp, lane: u32, at: u64) -> Result<(), Why> {
+    pub fn initialised(&mut self, warp: &Warp, lane: u32, at: u64) -> Result<(), Why> {
         let who = warp.time.who(warp.index, lane);
         self.shared.read(&who, at, 8)?;
         match self.phases.contains_key(&at) {
@@ -258,57 +234,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Copies a box; whether that completes a phase.
-    fn box_copy(&mut self, warp: &mut Warp, lane: u32, copy: BoxCopy) -> Result<bool, Why> {
-        let BoxCopy {
-            to,
-            map,
-            at: [x, y],
-            barrier,
-        } = copy;
-        self.initialised(warp, lane, barrier)?;
-        let who = warp.time.who(warp.index, lane);
-        let fenced = &self.fenced;
-        let fence = |warp: usize, clock: u32| {
-            clock <= fenced[warp] || who.proxied.get(warp).is_some_and(|c| clock <= *c)
-        };
-        self.shared.handed_over(&who, barrier, 8, &fence)?;
-        let aligned = map.is_multiple_of(64) && to.is_multiple_of(8 * ROW as u64) && x % 8 == 0;
-        if !aligned {
-            let what = format!("a box at column {x} to {to:#x} by the map at {map:#x}: alignment");
-            return Err(Why::Wrong(what));
-        }
-        let mut bytes = Vec::new();
-        for word in 0..trt_kernel::ptx::MAP_BYTES as u64 / 8 {
-            bytes.extend(self.params.read(map + 8 * word, 8)?);
-        }
-        let map = Map::decode(&bytes)?;
-        let len = map.box_rows as usize * ROW;
-        for at in (0..len).step_by(PIECE) {
-            let (row, piece) = ((at / ROW) as i64, (at % ROW / PIECE) as i64);
-            let mut data = [0; PIECE];
-            if let Some(from) = map.piece(x + 8 * piece, y + row) {
-                data.copy_from_slice(self.global.read(&who, from, PIECE)?);
-            }
-            let to = to + at as u64;
-            // The pattern permutes the pieces of a row by the lines of 128 bytes.
-            let to = to ^ (to >> 3 & (ROW - PIECE) as u64);
-            self.shared.handed_over(&who, to, PIECE, &fence)?;
-            self.shared.write(&who, to, &data)?;
-            self.shared.begin(to, PIECE)?;
-        }
-        let phases = self.phases.entry(barrier).or_default();
-        let mut seen = vec![0; warp.time.seen.len()];
-        seen[warp.index] = warp.time.now;
-        phases.learn(&seen);
-        phases.bytes -= len as i64;
-        phases.landing.push((to, len));
-        warp.time.beat();
-        self.settle(barrier)
-    }
-
     /// Completes the open phase of a barrier if all arrived and all bytes came.
-    fn settle(&mut self, at: u64) -> Result<bool, Why> {
+    pub fn settle(&mut self, at: u64) -> Result<bool, Why> {
         let phases = self.phases.entry(at).or_default();
         if phases.missing > 0 || phases.bytes != 0 {
             return Ok(false);
@@ -335,7 +262,7 @@ impl Machine<'_> {
 }
 
 impl Phases {
-    fn learn(&mut self, seen: &[u32]) {
+    pub fn learn(&mut self, seen: &[u32]) {
         self.seen.resize(seen.len().max(self.seen.len()), 0);
         let each = self.seen.iter_mut().zip(seen);
         each.for_each(|(b, w)| *b = (*b).max(*w));

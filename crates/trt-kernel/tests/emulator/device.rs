@@ -185,6 +185,7 @@ impl Device {
                 let base = self.address(*arg, call) + *offset as u64;
                 (base, rows.size(&call.env) as u64)
             }
+            Mapped::Scratch { offset, rows } => (self.scratch + *offset as u64, *rows as u64),
             Mapped::Tiles { weight, range } => {
                 let (w, far) = (usize::from(*weight), *range > 0);
                 let places = self.tiles.get(w).into_iter().flatten();

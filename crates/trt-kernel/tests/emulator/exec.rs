@@ -84,6 +84,7 @@ impl Machine<'_> {
             op @ (Op::PhaseInit { .. }
             | Op::PhaseArrive { .. }
             | Op::PhaseTry { .. }
+            | Op::BulkCopy { .. }
             | Op::BoxCopy { .. })
                 if mask != 0 =>
             {
@@ -161,6 +162,7 @@ impl Machine<'_> {
             Op::PhaseInit { .. }
             | Op::PhaseArrive { .. }
             | Op::PhaseTry { .. }
+            | Op::BulkCopy { .. }
             | Op::BoxCopy { .. } => Ok(()),
         }
     }

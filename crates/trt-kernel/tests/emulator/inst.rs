@@ -293,7 +293,7 @@ pub enum Op {
     /// An arrival, which announces bytes.
     PhaseArrive {
         at: Address,
-        bytes: i64,
+        bytes: Src,
     },
     /// Whether the phase of a parity is complete.
     PhaseTry {
@@ -302,6 +302,12 @@ pub enum Op {
         parity: Src,
     },
     /// A box of a tensor map to shared memory; a barrier counts its bytes.
+    BulkCopy {
+        to: Address,
+        from: Address,
+        bytes: Src,
+        barrier: Address,
+    },
     BoxCopy {
         to: Address,
         map: Src,

@@ -23,6 +23,7 @@ mod convert;
 mod decode;
 mod device;
 mod double;
+mod engine;
 mod error;
 mod exec;
 mod float;

@@ -4,6 +4,29 @@ use super::worse;
 use half::{bf16, f16};
 use trt_kernel::*;
 
+/// Scales with which a block of any bytes has values between about -1 and 1.
+fn small_scales(block: BlockType, bytes: &mut [u8], next: &mut impl FnMut() -> f64) {
+    let (places, most): (&[usize], f64) = match block {
+        BlockType::Q4_0 | BlockType::Q5_0 | BlockType::Q4_1 | BlockType::Q5_1 => (&[0], 1.0 / 16.0),
+        BlockType::Q8_0 | BlockType::Iq4Nl => (&[0], 1.0 / 128.0),
+        BlockType::Q2K => (&[80, 82], 1.0 / 64.0),
+        BlockType::Q3K => (&[108], 1.0 / 128.0),
+        BlockType::Q4K | BlockType::Q5K => (&[0, 2], 1.0 / 1024.0),
+        BlockType::Q6K => (&[208], 1.0 / 4096.0),
+        BlockType::Iq4Xs => (&[0], 1.0 / 4096.0),
+        BlockType::Mxfp4 => {
+            bytes[0] = 123 + (next() * 4.0) as u8;
+            (&[], 0.0)
+        }
+    };
+    for at in places {
+        bytes[*at..at + 2].copy_from_slice(&f16::from_f64(next() * most).to_le_bytes());
+    }
+    if let BlockType::Q4_1 | BlockType::Q5_1 = block {
+        bytes[2..4].copy_from_slice(&f16::from_f64(next() - 1.0).to_le_bytes());
+    }
+}
+
 /// An argument: values and how they are written down.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buffer {
@@ -47,14 +70,28 @@ impl Buffer {
                     false => (next() * 10.0).floor(),
                 }),
             ),
-            encoding @ Encoding::Blocks(BlockType::Q8_0) => {
-                let mut buffer = Buffer::zeros(encoding, len);
-                for block in buffer.bytes.chunks_exact_mut(34) {
-                    let scale = f16::from_f64(next() / 64.0);
-                    block[..2].copy_from_slice(&scale.to_le_bytes());
-                    block[2..].fill_with(|| (next() * 256.0) as u8);
+            Encoding::Blocks(block) => {
+                let mut buffer = Buffer::zeros(block, len);
+                for bytes in buffer.bytes.chunks_exact_mut(block.bytes()) {
+                    bytes.fill_with(|| (next() * 256.0) as u8);
+                    small_scales(block, bytes, &mut next);
                 }
                 buffer
+            }
+        }
+    }
+
+    /// The same values, each by itself.
+    pub fn plain(&self) -> Buffer {
+        match self.encoding {
+            Encoding::Plain(_) => self.clone(),
+            Encoding::Blocks(block) => {
+                let mut values = vec![0f32; self.len()];
+                let blocks = self.bytes.chunks_exact(block.bytes());
+                for (bytes, values) in blocks.zip(values.chunks_exact_mut(block.values())) {
+                    block.decode(bytes, values);
+                }
+                Buffer::new(DType::F32, values.into_iter().map(f64::from))
             }
         }
     }
@@ -71,10 +108,12 @@ impl Buffer {
     pub fn get(&self, i: i64) -> f64 {
         let dtype = match self.encoding {
             Encoding::Plain(dtype) => dtype,
-            Encoding::Blocks(BlockType::Q8_0) => {
-                let block = &self.bytes[i as usize / 32 * 34..][..34];
-                let scale = f16::from_le_bytes([block[0], block[1]]).to_f64();
-                return scale * f64::from(block[2 + i as usize % 32] as i8);
+            Encoding::Blocks(block) => {
+                let (values, bytes) = (block.values(), block.bytes());
+                let mut decoded = vec![0f32; values];
+                let at = i as usize / values * bytes;
+                block.decode(&self.bytes[at..at + bytes], &mut decoded);
+                return f64::from(decoded[i as usize % values]);
             }
         };
         let at = i as usize * dtype.size();

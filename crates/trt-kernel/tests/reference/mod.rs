@@ -204,12 +204,13 @@ pub fn run(kernel: &Kernel, env: &Env, args: &mut [Buffer]) {
             }
             let a = k.a.stored().unwrap();
             let [b, m, n, inner] = [&k.batch, &k.m, &k.n, &k.k].map(|d| d.size(env));
+            let right = args[k.b.arg.0 as usize].plain();
             for p in points(&[b, m]) {
                 let sum = |c: usize| {
                     (0..inner)
                         .map(|i| {
                             args[a.arg.0 as usize].get(at(&a.view, env, &[p[0], p[1], i]))
-                                * args[k.b.arg.0 as usize].get(at(&k.b.view, env, &[p[0], c, i]))
+                                * right.get(at(&k.b.view, env, &[p[0], c, i]))
                         })
                         .sum::<f64>()
                 };

@@ -25,6 +25,8 @@ pub(in crate::cuda) struct Places<'a> {
     pub args: Vec<Option<u64>>,
     /// The tiles of each weight; none where the copy engine cannot read them.
     pub tiles: Vec<Option<TilesParam>>,
+    /// The address of working memory, if the launch needs any.
+    pub scratch: Option<u64>,
 }
 
 /// A map of nothing: its base is above all addresses.
@@ -72,6 +74,7 @@ impl Places<'_> {
                 let at = (*self.args.get(arg.0 as usize)?)?;
                 (at + *offset as u64, rows.size(self.env) as u64)
             }
+            Mapped::Scratch { offset, rows } => (self.scratch? + *offset as u64, *rows as u64),
             Mapped::Tiles { weight, range } => {
                 let tiles = self.tiles.get(usize::from(*weight))?.as_ref()?;
                 let ranges = ranges(tiles, pitch)?;
@@ -187,6 +190,7 @@ mod tests {
             env: &env,
             args: Vec::new(),
             tiles: vec![Some(tiles(places))],
+            scratch: None,
         };
         let all = shown(&maps, &places)?.into_iter();
         Some(all.map(|b| b.map(|b| (b.address, b.rows))).collect())
@@ -200,6 +204,7 @@ mod tests {
                 env: &env,
                 args: args.to_vec(),
                 tiles: Vec::new(),
+                scratch: None,
             };
             shown(&[rows()], &places)
         };
@@ -215,6 +220,30 @@ mod tests {
         assert_eq!(boxes, expected);
         assert_eq!(of(&[None, Some(0x1008)]), None, "not at 16 bytes");
         assert_eq!(of(&[Some(0x1000), None]), None, "not for the copy engine");
+    }
+
+    #[test]
+    fn a_map_of_working_memory_begins_where_that_is() {
+        let env = Env::default();
+        let map = TensorMap {
+            of: Mapped::Scratch {
+                offset: 256,
+                rows: 512,
+            },
+            ..rows()
+        };
+        let of = |scratch| {
+            let places = Places {
+                env: &env,
+                args: Vec::new(),
+                tiles: Vec::new(),
+                scratch,
+            };
+            shown(std::slice::from_ref(&map), &places)
+        };
+        let boxes = of(Some(0x1000)).unwrap()[0].unwrap();
+        assert_eq!((boxes.address, boxes.rows), (0x1100, 512));
+        assert_eq!(of(None), None);
     }
 
     #[test]

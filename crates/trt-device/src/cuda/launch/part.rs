@@ -167,19 +167,20 @@ impl Part {
         let rows: Vec<usize> = rows.collect();
         let launches = self.launches(call.env, &rows)?;
         let mapped = launches.iter().filter(|(e, _)| e.launch.mapped).count();
+        let scratch = match self.working_memory(call)? {
+            Some(slice) => Some(self.alignment.scratch(locate(slice, WIDEST)?)?),
+            None => None,
+        };
         let maps = match &self.fed {
             Some(fed) if mapped > 0 => {
-                let places = self.places(call.env, args, tiles, &tables, locate)?;
+                let mut places = self.places(call.env, args, tiles, &tables, locate)?;
+                places.scratch = scratch;
                 match fed.maps(&places, mapped)? {
                     Some(maps) => maps,
                     None => return fed.unmapped()?.prepare(call, tiles, around, ready, locate),
                 }
             }
             Some(_) | None => Vec::new(),
-        };
-        let scratch = match self.working_memory(call)? {
-            Some(slice) => self.alignment.scratch(locate(slice, WIDEST)?)?,
-            None => 0,
         };
         let address = |arg: usize| match args.get(arg) {
             Some(slice) if used(arg) => {
@@ -194,7 +195,7 @@ impl Part {
             tiles: &tables,
             maps: &maps,
             around,
-            scratch,
+            scratch: scratch.unwrap_or(0),
         };
         pack(ready, &self.params, given, address)?;
         let words = start..ready.words.len();
@@ -267,6 +268,7 @@ impl Part {
         Ok(Places {
             env,
             tiles: table.collect(),
+            scratch: None,
             args: args
                 .iter()
                 .enumerate()

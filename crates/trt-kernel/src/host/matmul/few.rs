@@ -2,6 +2,7 @@
 
 use super::MatmulCall;
 use crate::host::HostError;
+use crate::host::blocks::{self, Place};
 use crate::host::dot::{self, Rows, padded};
 use crate::host::runs::Load;
 use crate::host::scratch;
@@ -9,10 +10,13 @@ use crate::host::simd;
 use crate::host::span::Run;
 use crate::host::team::Team;
 use crate::host::tile::{self, PANEL, Panel};
+use crate::{BlockType, Encoding};
 use std::ops::Range;
 
 /// Bytes of weight that make a part of a few-row launch.
 const PART: usize = 96 * 1024;
+/// Values of blocks that are unpacked at once, unless four rows are more.
+const UNPACKED: usize = 8 * 1024;
 
 impl MatmulCall<'_> {
     pub(super) fn few(&self, team: &Team) -> Result<(), HostError> {
@@ -65,8 +69,8 @@ impl MatmulCall<'_> {
                 let args = &self.call.args;
                 if self.k == 0 {
                     sums.fill(0.0);
-                } else if self.kernel.right().as_plain().is_none() {
-                    self.few_encoded((offset, column), count, x, sums)?;
+                } else if let Encoding::Blocks(block) = self.kernel.right() {
+                    self.few_blocks(block, (offset, column), x, &mut sums[..self.m * count])?;
                 } else if along == 1 || self.k == 1 {
                     let rows = Rows {
                         arg: self.kernel.b.arg,
@@ -83,25 +87,38 @@ impl MatmulCall<'_> {
         })
     }
 
-    /// Rows of a weight that is not plain: unpacked some at a time, then as those of f32.
-    fn few_encoded(
+    /// Rows of blocks. Where they start inside of blocks they are unpacked some at a time, and then
+    /// are as those of f32; both sum the same values in the same order.
+    fn few_blocks(
         &self,
+        block: BlockType,
         (offset, column): (i64, i64),
-        count: usize,
         x: &[f32],
         sums: &mut [f32],
     ) -> Result<(), HostError> {
-        let (k, args) = (self.k, &self.call.args);
-        scratch::with(PANEL * k, |unpacked| {
-            for first in (0..count).step_by(PANEL) {
-                let rows = PANEL.min(count - first);
+        let (k, args, arg) = (self.k, &self.call.args, self.kernel.b.arg);
+        let place = Place {
+            arg,
+            block,
+            offset,
+            stride: column,
+        };
+        if blocks::dot(args, place, k, x, sums)? {
+            return Ok(());
+        }
+        let count = sums.len() / self.m;
+        // What is unpacked stays in the first-level cache.
+        let together = (UNPACKED / k).clamp(4, PANEL);
+        scratch::with(together * k, |unpacked| {
+            for first in (0..count).step_by(together) {
+                let rows = together.min(count - first);
                 for (r, row) in unpacked.chunks_exact_mut(k).take(rows).enumerate() {
                     let run = Run {
                         offset: offset + (first + r) as i64 * column,
                         stride: 1,
                         count: k,
                     };
-                    simd::run(Load(args, self.kernel.b.arg, run, row))?;
+                    simd::run(Load(args, arg, run, row))?;
                 }
                 let rows = &unpacked[..rows * k];
                 dot::dot_unpacked(rows, k, x, (&mut sums[first..], count));

@@ -1,4 +1,7 @@
 //! Many rows: panels of the weight are packed once and meet blocks of converted activations.
+//!
+//! A weight in blocks is unpacked into panels of f32, which rounds nothing. With activations of bfloat16 and a
+//! CPU that multiplies its pairs, it is unpacked into those: each weight is rounded to bfloat16, to nearest even.
 
 use super::MatmulCall;
 use crate::host::HostError;
@@ -16,12 +19,17 @@ use std::sync::{Mutex, PoisonError};
 const ROWS: usize = 512;
 
 impl MatmulCall<'_> {
-    /// Whether both sides are bfloat16 pairs that the CPU multiplies as such.
+    /// Whether both sides are bfloat16 pairs that the CPU multiplies as such, or become that.
     fn pairs(&self) -> bool {
-        let bf16 = |arg: Arg| self.call.args.encoding(arg) == Encoding::Plain(DType::BF16);
+        let encoding = |arg: Arg| self.call.args.encoding(arg);
+        let left = encoding(self.left) == Encoding::Plain(DType::BF16);
+        let right = match encoding(self.kernel.b.arg) {
+            Encoding::Plain(dtype) => dtype == DType::BF16,
+            Encoding::Blocks(_) => true,
+        };
         simd::has_pairs()
-            && bf16(self.left)
-            && bf16(self.kernel.b.arg)
+            && left
+            && right
             && self.a.strides[2] == 1
             && self.b.strides[2] == 1
             && self.k.is_multiple_of(2)

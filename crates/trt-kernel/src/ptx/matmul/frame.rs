@@ -1,5 +1,6 @@
 //! What every variant starts from: sizes, the block's range of rows, addresses of operands.
 
+use super::unpack::Slab;
 use super::{in_memory, right_dtype, vars};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::emitted::Target;
@@ -13,6 +14,8 @@ pub(super) struct Frame<'a> {
     pub types: Vec<DType>,
     pub scope: Scope,
     pub tiles: Option<Tiles>,
+    /// The address of the first row of this launch, if its rows are in working memory.
+    pub unpacked: Option<R>,
     /// Rows of `a`.
     pub m: Int,
     /// The first row of `b` in this launch.
@@ -29,6 +32,25 @@ impl<'a> Frame<'a> {
     pub fn begin(asm: &mut Asm, kernel: &'a Matmul, target: Target) -> Frame<'a> {
         let frame = Frame::begin_early(asm, kernel, target);
         frame.scope.wait(asm);
+        frame
+    }
+
+    /// As [`Frame::begin`], of a product whose weight is in working memory, a slab of its rows.
+    pub fn begin_slab(
+        asm: &mut Asm,
+        kernel: &'a Matmul,
+        target: Target,
+        slab: Option<Slab>,
+    ) -> Frame<'a> {
+        let mut frame = Frame::begin(asm, kernel, target);
+        if let (Some(slab), Some(tiles)) = (slab, &frame.tiles) {
+            let (base, first) = slab.find(asm, &frame.scope, tiles.first);
+            let end = asm.op("add.s32", Class::B32, &[&first, &slab.rows]);
+            let end = asm.op("min.s32", Class::B32, &[&end, &tiles.end]);
+            frame.first = Int::Reg(first);
+            frame.end = Int::Reg(end);
+            frame.unpacked = Some(base);
+        }
         frame
     }
 
@@ -51,6 +73,7 @@ impl<'a> Frame<'a> {
             kernel,
             scope,
             tiles,
+            unpacked: None,
             first,
             end,
             batch,
@@ -102,6 +125,10 @@ impl<'a> Frame<'a> {
             }
         };
         let bytes = self.scope.size(asm, &bytes);
+        if let Some(base) = self.unpacked {
+            let within = asm.op("sub.s32", Class::B32, &[&n, &self.first]);
+            return asm.op("mad.wide.s32", Class::B64, &[&within, &bytes, &base]);
+        }
         tiles.row(asm, n, &bytes)
     }
 

@@ -10,6 +10,7 @@
 
 use super::out::{self, Sums};
 use super::ring::{self, DEPTH, Filler, ROW, Ring, WarpSums};
+use super::unpack::Slab;
 use super::{Frame, aligned_rows, over, over_rows, right_dtype};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
@@ -85,9 +86,9 @@ impl Shape {
 }
 
 /// An entry of one shape.
-pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape) -> Block {
+pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape, slab: Option<Slab>) -> Block {
     let mut asm = Asm::default();
-    let frame = Frame::begin(&mut asm, kernel, target);
+    let frame = Frame::begin_slab(&mut asm, kernel, target, slab);
     body(&mut asm, &frame, shape);
     Block {
         name: format!("mma{}x{}", shape.rows.0, shape.cols.0),

@@ -8,6 +8,9 @@
 //! | [`tma`] | the same, where everything is whole | tensor cores |
 //! | [`tile`] | everything else | f32 lanes |
 //!
+//! A weight in blocks is read as it is by the first and the last of them; for the others a launch ahead writes its values
+//! out as halves ([`unpack`]).
+//!
 //! Which one runs depends on whole sizes, dtypes and views, and never on the range of a launch:
 //! a runtime `m` gives several entries, each launched under a condition on `m`. In all of them
 //! a block reads `b` row by row through [`Frame::b_row`], accumulates in f32 in an order that
@@ -21,6 +24,7 @@ mod out;
 mod ring;
 mod tile;
 mod tma;
+mod unpack;
 mod wgmma;
 
 pub(super) use few::STAGED;
@@ -34,6 +38,11 @@ use super::scope;
 use crate::launch::{EntryLaunch, Extent, Param, When};
 use crate::{Body, DType, Dim, Matmul, Operand, SumOrder, Var, fusible};
 use frame::Frame;
+use unpack::Slab;
+
+/// Bytes of working memory in which a weight in blocks is written out, if nobody says another number: what the largest
+/// matrix of a layer of 8e9 weights takes, so that a product by 512 rows has blocks for all of a large device at once.
+pub(super) const ROOM: usize = 128 << 20;
 
 /// One way to compute the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,52 +60,88 @@ enum Variant {
 }
 
 /// The text and launches of a product.
-pub(super) fn emit(kernel: &Matmul, target: Target) -> Result<Emitted, PtxError> {
+pub(super) fn emit(kernel: &Matmul, target: Target, room: usize) -> Result<Emitted, PtxError> {
     supported(kernel)?;
     let chosen = choose(kernel, target);
+    // What tensor cores multiply, if that is not what is given.
+    let unpacked = unpack::plain(kernel, room);
+    let unpacked = unpacked.filter(|_| chosen.iter().any(|(v, _)| v.on_tensor_cores()));
     let mapped = |(variant, _): &(Variant, _)| matches!(variant, Variant::Tma(_));
-    let maps = match chosen.iter().any(mapped) {
-        true => tma::maps(kernel),
-        false => Vec::new(),
+    let maps = match (chosen.iter().any(mapped), &unpacked) {
+        (true, None) => tma::maps(kernel, None),
+        (true, Some((plain, slab))) => tma::maps(plain, Some(*slab)),
+        (false, _) => Vec::new(),
     };
     let mut params: Vec<Param> = (0..maps.len()).map(|i| Param::Map(i as u8)).collect();
     params.extend(scope::params(kernel.args.len(), usize::from(kernel.ranged)));
-    let mut emitted = Emitted {
-        text: scope::head(target),
+    let slab = unpacked.as_ref().map(|(_, slab)| *slab);
+    let mut entries = Entries::default();
+    for (variant, when) in chosen {
+        match &unpacked {
+            Some((plain, slab)) if variant.on_tensor_cores() => {
+                let product = variant.block(plain, target, Some(*slab));
+                for i in 0..slab.count {
+                    if let Some(writes) = unpack::emit(kernel, target, *slab, i) {
+                        entries.launch(&writes, &when, writes.grid.clone(), false);
+                        entries.add(writes);
+                    }
+                    let grid = product.grid.each_ref().map(|e| slab.extent(i, e));
+                    entries.launch(&product, &when, grid, matches!(variant, Variant::Tma(_)));
+                }
+                entries.add(product);
+            }
+            _ => {
+                let block = variant.block(kernel, target, None);
+                let mapped = matches!(variant, Variant::Tma(_));
+                entries.launch(&block, &when, block.grid.clone(), mapped);
+                entries.add(block);
+            }
+        }
+    }
+    let mut text = scope::head(target);
+    if entries.blocks.iter().any(|b| b.shared > 0) {
+        text += ".extern .shared .align 1024 .b8 dynamic[];\n\n";
+    }
+    for b in entries.blocks {
+        text += &scope::crowded_entry(&b.name, &params, b.threads, b.crowd, b.asm);
+    }
+    Ok(Emitted {
+        text,
         target,
         params,
-        launches: Vec::new(),
+        launches: entries.launches,
         maps,
-        scratch: Dim::from(0),
+        scratch: slab.map_or(Dim::from(0), |slab| slab.bytes(kernel)),
         limits: Vec::new(),
-    };
-    let block = |(variant, when): (Variant, Vec<When>)| {
-        let mapped = matches!(variant, Variant::Tma(_));
-        (variant.block(kernel, target), when, mapped)
-    };
-    let blocks: Vec<(Block, Vec<When>, bool)> = chosen.into_iter().map(block).collect();
-    if blocks.iter().any(|(b, ..)| b.shared > 0) {
-        emitted.text += ".extern .shared .align 1024 .b8 dynamic[];\n\n";
+    })
+}
+
+/// Entries of a module, and what is launched of them.
+#[derive(Default)]
+struct Entries {
+    blocks: Vec<Block>,
+    launches: Vec<EntryLaunch>,
+}
+
+impl Entries {
+    /// One more entry, unless it is there already.
+    fn add(&mut self, block: Block) {
+        if !self.blocks.iter().any(|b| b.name == block.name) {
+            self.blocks.push(block);
+        }
     }
-    for (block, when, mapped) in blocks {
-        emitted.text += &scope::crowded_entry(
-            &block.name,
-            &emitted.params,
-            block.threads,
-            block.crowd,
-            block.asm,
-        );
-        emitted.launches.push(EntryLaunch {
-            entry: block.name,
-            when,
-            grid: block.grid,
+
+    fn launch(&mut self, block: &Block, when: &[When], grid: [Extent; 3], mapped: bool) {
+        self.launches.push(EntryLaunch {
+            entry: block.name.clone(),
+            when: when.to_vec(),
+            grid,
             block: block.threads,
             shared: block.shared,
             mapped,
             sums: vec![block.order],
         });
     }
-    Ok(emitted)
 }
 
 /// A part of a chain: the product by few rows, whose left operand may be there already.
@@ -122,15 +167,30 @@ pub(super) fn prefetch(kernel: &Matmul, target: Target) -> Asm {
     }
 }
 
-/// The one entry of a product whose `m` is a constant.
-pub(super) fn block(kernel: &Matmul, target: Target) -> Result<Block, PtxError> {
+/// As [`block`], for a part of a launch with so many weights.
+pub(super) fn part(kernel: &Matmul, target: Target, among: usize) -> Result<Block, PtxError> {
     supported(kernel)?;
     match choose(kernel, target).as_slice() {
-        // The maps are parameters of a module, not of a part.
-        [(Variant::Tma(shape), when)] if when.is_empty() => {
-            Ok(Variant::Wgmma(*shape).block(kernel, target))
+        [(Variant::Few(order, m), when)] if when.is_empty() => {
+            Ok(few::part(kernel, target, (*order, *m), among))
         }
-        [(variant, when)] if when.is_empty() => Ok(variant.block(kernel, target)),
+        _ => block(kernel, target),
+    }
+}
+
+/// The one entry of a product whose `m` is a constant.
+fn block(kernel: &Matmul, target: Target) -> Result<Block, PtxError> {
+    supported(kernel)?;
+    // Such a weight is written out ahead of the product.
+    let in_blocks = kernel.right().as_plain().is_none();
+    match choose(kernel, target).as_slice() {
+        // The maps are parameters of a module, not of a part.
+        [(Variant::Tma(shape), when)] if when.is_empty() && !in_blocks => {
+            Ok(Variant::Wgmma(*shape).block(kernel, target, None))
+        }
+        [(variant, when)] if when.is_empty() && !(variant.on_tensor_cores() && in_blocks) => {
+            Ok(variant.block(kernel, target, None))
+        }
         several => Err(PtxError::Unsupported {
             kernel: "matmul",
             what: format!("{} entries where one is asked for", several.len()),
@@ -163,13 +223,22 @@ fn supported(kernel: &Matmul) -> Result<(), PtxError> {
 }
 
 impl Variant {
-    fn block(self, kernel: &Matmul, target: Target) -> Block {
+    /// Its entry; the weight may be in working memory, a slab of its rows.
+    fn block(self, kernel: &Matmul, target: Target, slab: Option<Slab>) -> Block {
         match self {
             Variant::Few(order, most) => few::emit(kernel, target, order, most),
-            Variant::Mma(shape) => mma::emit(kernel, target, shape),
-            Variant::Wgmma(shape) => wgmma::emit(kernel, target, shape),
-            Variant::Tma(shape) => tma::emit(kernel, target, shape),
+            Variant::Mma(shape) => mma::emit(kernel, target, shape, slab),
+            Variant::Wgmma(shape) => wgmma::emit(kernel, target, shape, slab),
+            Variant::Tma(shape) => tma::emit(kernel, target, shape, slab),
             Variant::Tile => tile::emit(kernel, target),
+        }
+    }
+
+    /// Whether it reads both operands as plain halves.
+    fn on_tensor_cores(&self) -> bool {
+        match self {
+            Variant::Mma(_) | Variant::Wgmma(_) | Variant::Tma(_) => true,
+            Variant::Few(..) | Variant::Tile => false,
         }
     }
 }
@@ -180,7 +249,9 @@ fn choose(kernel: &Matmul, target: Target) -> Vec<(Variant, Vec<When>)> {
     if let Some(order) = few::order(kernel) {
         list.extend([1, 2, 4, 8].map(|most| (Variant::Few(order, most), most as u32)));
     }
-    match mma::fits(kernel, target) && kernel.right().as_plain().is_some() {
+    let unpacked = unpack::plain(kernel, ROOM);
+    let kernel = unpacked.as_ref().map_or(kernel, |(plain, _)| plain);
+    match mma::fits(kernel, target) {
         true => list.extend(on_tensor_cores(kernel, target)),
         false => list.push((Variant::Tile, u32::MAX)),
     }

@@ -3,15 +3,16 @@
 //! The fallback for f32 with many rows, for `sm_75`, and for operands that are strided along `k`
 //! or start anywhere: it reads element by element. Bound by the f32 lanes and by shared memory,
 //! from which two 16-byte loads feed 16 products.
-//! Elements beyond `m`, the range or `k` are zeros, so no product sees what was never loaded.
+//! Elements beyond `m`, the range or `k` are zeros, so no product sees what was never loaded. Of a right operand in
+//! blocks a thread makes four neighbouring values of a row, which are exact.
 
 use super::out::{self, Sums};
 use super::{Frame, in_memory, over, over_rows};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
-use crate::ptx::encoded;
-use crate::{DType, Dim, Encoding, Matmul};
+use crate::ptx::encoded::{Lies, QUAD, Run};
+use crate::{BlockType, DType, Dim, Encoding, Matmul};
 
 /// Outputs of a block along `m` and along `n`.
 const SIDE: usize = 64;
@@ -20,6 +21,7 @@ const DEPTH: usize = 16;
 const THREADS: usize = 256;
 /// Elements that a thread brings of each operand.
 const EACH: usize = SIDE * DEPTH / THREADS;
+const _: () = assert!(EACH == QUAD);
 /// Floats from one `k` to the next in shared memory; 16-byte aligned, and off the bank cycle.
 const PITCH: usize = SIDE + 4;
 
@@ -137,6 +139,14 @@ struct Item {
     bits: R,
 }
 
+impl Item {
+    /// Whether there is an element so far along `k`.
+    fn exists(&self, asm: &mut Asm, at: R, end: Int) -> R {
+        let k = asm.op("add.s32", Class::B32, &[&at, &self.k]);
+        asm.op("setp.lt.and.s32", Class::Pred, &[&k, &end, &self.row])
+    }
+}
+
 impl Side {
     fn begin(asm: &mut Asm, frame: &Frame<'_>, is_a: bool, row0: R, base: R) -> Side {
         let kernel = frame.kernel;
@@ -145,7 +155,10 @@ impl Side {
         let along_k = operand.view.strides[2].is(1);
         let items = (0..EACH)
             .map(|i| {
-                let (row, k) = place(asm, frame.tid, i, along_k);
+                let (row, k) = match encoding {
+                    Encoding::Plain(_) => place(asm, frame.tid, i, along_k),
+                    Encoding::Blocks(_) => quad(asm, frame.tid, i),
+                };
                 let block = if is_a { 0 } else { DEPTH };
                 let k_block = asm.op("add.s32", Class::B32, &[&k, &block]);
                 let to = asm.op("mad.lo.s32", Class::B32, &[&k_block, &PITCH, &row]);
@@ -185,23 +198,35 @@ impl Side {
 
     /// Loads the elements from `at` on, `k` long in all, and moves on.
     fn fetch(&self, asm: &mut Asm, at: R, end: Int) {
+        let dtype = match self.encoding {
+            Encoding::Plain(dtype) => dtype,
+            Encoding::Blocks(block) => return self.fetch_quad(asm, block, at, end),
+        };
         for item in &self.items {
-            let k = asm.op("add.s32", Class::B32, &[&at, &item.k]);
-            let p = asm.op("setp.lt.and.s32", Class::Pred, &[&k, &end, &item.row]);
-            let (bits, from) = (item.bits, item.from);
-            match self.encoding {
-                Encoding::Plain(dtype) => {
-                    let wide = 8 * dtype.size();
-                    asm.put(format_args!("mov.b{wide} {bits}, 0"));
-                    asm.put(format_args!("@{p} ld.global.b{wide} {bits}, [{from}]"));
-                    asm.op_to("add.s64", from, &[&from, &self.step]);
-                }
-                Encoding::Blocks(block) => {
-                    let value = encoded::load(asm, block, from, k, Some(p)).value(asm);
-                    asm.put(format_args!("mov.b32 {bits}, {value}"));
-                }
-            }
+            let p = item.exists(asm, at, end);
+            let (bits, from, wide) = (item.bits, item.from, 8 * dtype.size());
+            asm.put(format_args!("mov.b{wide} {bits}, 0"));
+            asm.put(format_args!("@{p} ld.global.b{wide} {bits}, [{from}]"));
+            asm.op_to("add.s64", from, &[&from, &self.step]);
         }
+    }
+
+    /// The elements of a thread from a row in blocks: they are neighbours, and all exist or none does.
+    fn fetch_quad(&self, asm: &mut Asm, block: BlockType, at: R, end: Int) {
+        let Some(first) = self.items.first() else {
+            return;
+        };
+        let p = first.exists(asm, at, end);
+        for item in &self.items {
+            asm.put(format_args!("mov.b32 {}, 0", item.bits));
+        }
+        asm.when(p, true, |asm| {
+            let k = asm.op("add.s32", Class::B32, &[&at, &first.k]);
+            let run = Run::of_row(asm, block, (first.from, k), QUAD, Lies::InTile);
+            for (item, value) in self.items.iter().zip(run.values(asm)) {
+                asm.put(format_args!("mov.b32 {}, {value}", item.bits));
+            }
+        });
     }
 
     /// Writes the elements to shared memory as f32.
@@ -231,4 +256,16 @@ fn place(asm: &mut Asm, tid: R, i: usize, along_k: bool) -> (R, R) {
         true => (high, low),
         false => (low, high),
     }
+}
+
+/// Row and `k` of the `i`-th of the neighbouring elements of a thread.
+fn quad(asm: &mut Asm, tid: R, i: usize) -> (R, R) {
+    let low = asm.op("and.b32", Class::B32, &[&tid, &(DEPTH / QUAD - 1)]);
+    let k = asm.op("mad.lo.s32", Class::B32, &[&low, &QUAD, &i]);
+    let row = asm.op(
+        "shr.u32",
+        Class::B32,
+        &[&tid, &(DEPTH / QUAD).trailing_zeros()],
+    );
+    (row, k)
 }

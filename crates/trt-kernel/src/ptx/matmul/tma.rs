@@ -16,6 +16,8 @@
 //! within a box. Rows are counted in 31 bits, which may be too few from residents to a ring, so
 //! there are two maps, each for what lies from its base on.
 //!
+//! Rows that were written out to working memory lie there one after another, in one map.
+//!
 //! Everything must be whole: `k` in stages, the rows of a ranged `b` in boxes. No box leaves its
 //! tile: blocks that reach beyond the range read its last boxes again. Rows of `a` beyond `m` are
 //! zeros.
@@ -26,6 +28,7 @@
 //! the device, and of one epilogue.
 
 use super::ring::{DEPTH, ROW, Ring};
+use super::unpack::Slab;
 use super::wgmma::{self, ROWS, Shape};
 use super::{Frame, in_memory, over, over_rows, right_dtype};
 use crate::ptx::asm::{Asm, Class, Int, R, param};
@@ -70,8 +73,8 @@ fn pitch(kernel: &Matmul, operand: &Operand) -> Option<usize> {
     (whole && fits).then_some(pitch)
 }
 
-/// The maps of a kernel: of `a`, then of `b`.
-pub(super) fn maps(kernel: &Matmul) -> Vec<TensorMap> {
+/// The maps of a kernel: of `a`, then of `b`, of which a slab may be in working memory.
+pub(super) fn maps(kernel: &Matmul, slab: Option<Slab>) -> Vec<TensorMap> {
     let columns = kernel.k.constant_size().unwrap_or(0);
     let rows = |operand: &Operand, rows, box_rows: usize| {
         let dtype = kernel.args[operand.arg.0 as usize].dtype();
@@ -88,23 +91,28 @@ pub(super) fn maps(kernel: &Matmul) -> Vec<TensorMap> {
         }
     };
     let mut maps = vec![rows(in_memory(kernel), kernel.m.clone(), ROWS)];
-    match kernel.ranged {
-        false => maps.push(rows(&kernel.b, kernel.n.clone(), PANEL)),
-        true => maps.extend((0..MAP_RANGES).map(|range| TensorMap {
-            of: Mapped::Tiles { weight: 0, range },
-            dtype: right_dtype(kernel),
-            columns,
-            pitch: columns * right_dtype(kernel).size(),
-            box_rows: PANEL as u32,
-        })),
+    let packed = |of| TensorMap {
+        of,
+        dtype: right_dtype(kernel),
+        columns,
+        pitch: columns * right_dtype(kernel).size(),
+        box_rows: PANEL as u32,
+    };
+    match (kernel.ranged, slab) {
+        (false, _) => maps.push(rows(&kernel.b, kernel.n.clone(), PANEL)),
+        (true, None) => {
+            let ranges = (0..MAP_RANGES).map(|range| Mapped::Tiles { weight: 0, range });
+            maps.extend(ranges.map(packed));
+        }
+        (true, Some(slab)) => maps.push(packed(slab.mapped())),
     }
     maps
 }
 
 /// An entry of one shape.
-pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape) -> Block {
+pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape, slab: Option<Slab>) -> Block {
     let mut asm = Asm::default();
-    let frame = Frame::begin(&mut asm, kernel, target);
+    let frame = Frame::begin_slab(&mut asm, kernel, target, slab);
     body(&mut asm, &frame, shape);
     let ring = shape.ring();
     Block {
@@ -290,7 +298,11 @@ fn sources(asm: &mut Asm, frame: &Frame<'_>, ring: Ring, [m0, n0]: [R; 2]) -> Ve
         to: 0,
         crosses: false,
     }];
-    let maps: Vec<R> = (1..maps(frame.kernel).len()).map(|i| map(asm, i)).collect();
+    let count = match (&frame.tiles, frame.unpacked) {
+        (Some(_), None) => MAP_RANGES,
+        (None, _) | (_, Some(_)) => 1,
+    };
+    let maps: Vec<R> = (1..=count).map(|i| map(asm, usize::from(i))).collect();
     for panel in 0..ring.cols / PANEL {
         let row = asm.op("add.s32", Class::B32, &[&n0, &(panel * PANEL)]);
         let to = ring.rows * ROW + panel * PANEL * ROW;
@@ -304,6 +316,13 @@ fn sources(asm: &mut Asm, frame: &Frame<'_>, ring: Ring, [m0, n0]: [R; 2]) -> Ve
             Some(_) => {
                 let last = asm.op("add.s32", Class::B32, &[&frame.end, &-(PANEL as i64)]);
                 let row = asm.op("min.s32", Class::B32, &[&row, &last]);
+                if frame.unpacked.is_some() {
+                    let row = asm.op("sub.s32", Class::B32, &[&row, &frame.first]);
+                    #[rustfmt::skip]
+                    let source = Source { map: maps[0], at: [zero(asm), row], to, crosses: false };
+                    all.push(source);
+                    continue;
+                }
                 let from = frame.b_at(asm, row, Int::Imm(0));
                 let (map, at) = in_maps(asm, frame, &maps, from);
                 let crosses = true;

@@ -16,6 +16,7 @@
 
 use super::out::{self, Sums};
 use super::ring::{self, DEPTH, Filler, ROW, Ring, WarpSums};
+use super::unpack::Slab;
 use super::{Frame, over, over_rows};
 use crate::Matmul;
 use crate::ptx::asm::{Asm, Class, Int, R};
@@ -61,9 +62,9 @@ impl Shape {
 }
 
 /// An entry of one shape.
-pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape) -> Block {
+pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape, slab: Option<Slab>) -> Block {
     let mut asm = Asm::default();
-    let frame = Frame::begin(&mut asm, kernel, target);
+    let frame = Frame::begin_slab(&mut asm, kernel, target, slab);
     body(&mut asm, &frame, shape);
     Block {
         name: format!("wgmma{ROWS}x{}", shape.cols()),

@@ -4,6 +4,7 @@
 
 pub mod attention;
 pub mod conv;
+pub mod encoded;
 pub mod matmul;
 pub mod moves;
 pub mod row;
@@ -20,6 +21,7 @@ pub fn kernels() -> Vec<(String, Kernel)> {
         attention::kernels(),
         step::kernels(),
         conv::kernels(),
+        encoded::kernels(),
     ]
     .into_iter()
     .flatten()

@@ -29,7 +29,6 @@ use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
 use crate::{Encoding, Matmul, SumOrder, fusible};
-use blocks::BlockReader;
 use cut::Cut;
 use left::Prologue;
 use pieces::PieceReader;
@@ -42,30 +41,53 @@ pub(super) fn order(kernel: &Matmul) -> Option<SumOrder> {
 
 /// An entry for up to `m` rows of `a`.
 pub(super) fn emit(kernel: &Matmul, target: Target, order: SumOrder, m: usize) -> Block {
-    assemble(kernel, target, Cut::new(kernel, order, m), false)
+    assemble(kernel, target, (order, m), 0, false)
+}
+
+/// The same as a part of a launch with so many weights.
+pub(super) fn part(
+    kernel: &Matmul,
+    target: Target,
+    (order, m): (SumOrder, usize),
+    among: usize,
+) -> Block {
+    assemble(kernel, target, (order, m), among, false)
 }
 
 /// The same as a part of a chain.
 pub(super) fn link(kernel: &Matmul, target: Target, order: SumOrder, m: usize) -> Block {
-    assemble(kernel, target, Cut::new(kernel, order, m), true)
+    assemble(kernel, target, (order, m), 0, true)
 }
 
 /// Brings the first pieces of `b` of a block to the second-level cache, before the wait for the
 /// launch ahead: those of a later part of a chain. The weight is streamed.
 pub(super) fn prefetch(kernel: &Matmul, target: Target, order: SumOrder, m: usize) -> Asm {
-    let cut = Cut::new(kernel, order, m);
     let mut asm = Asm::default();
     let frame = Frame::begin_early(&mut asm, kernel, target);
+    if let Encoding::Blocks(block) = kernel.right() {
+        let plan = blocks::Plan::new(kernel, (block, order, m), target, 0);
+        blocks::prefetch(&mut asm, &frame, plan);
+        return asm;
+    }
+    let cut = Cut::new(kernel, order, m);
     let n0 = frame.block_row(&mut asm, "x", cut.block_rows());
     let place = cut.place(&mut asm, frame.tid);
-    match kernel.right() {
-        Encoding::Plain(_) => pieces::prefetch(&mut asm, &frame, cut, n0, place),
-        Encoding::Blocks(_) => {}
-    }
+    pieces::prefetch(&mut asm, &frame, cut, n0, place);
     asm
 }
 
-fn assemble(kernel: &Matmul, target: Target, cut: Cut, chain: bool) -> Block {
+fn assemble(
+    kernel: &Matmul,
+    target: Target,
+    (order, m): (SumOrder, usize),
+    among: usize,
+    chain: bool,
+) -> Block {
+    if let Encoding::Blocks(block) = kernel.right() {
+        let plan = blocks::Plan::new(kernel, (block, order, m), target, among);
+        return blocks::assemble(kernel, target, plan, chain);
+    }
+    let cut = Cut::new(kernel, order, m);
     let mut asm = Asm::default();
     // Pieces of a streamed weight are on their way before the launch ahead has ended.
     let frame = match kernel.ranged {
@@ -103,16 +125,8 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, chain: bool) {
         let (origin, threads) = ([Int::Imm(0), Int::Reg(n0)], cut.threads as u32);
         ahead = Ahead::load(asm, frame, outputs, origin, threads);
     };
-    let sums = match frame.kernel.right() {
-        Encoding::Plain(_) => {
-            let reader = PieceReader::begin(asm, frame, cut, n0, place, prologue);
-            reader.multiply(asm, frame, place, zeros, then)
-        }
-        Encoding::Blocks(block) => {
-            let reader = BlockReader::begin(asm, frame, (cut, block), n0, place, prologue);
-            reader.multiply(asm, frame, zeros, then)
-        }
-    };
+    let reader = PieceReader::begin(asm, frame, cut, n0, place, prologue);
+    let sums = reader.multiply(asm, frame, place, zeros, then);
 
     let array = asm.shared(cut.m * cut.block_rows() * 4, 16);
     let base = asm.op("mov.u32", Class::B32, &[&array]);

@@ -7,6 +7,14 @@
 //! rows is encoded as it lies in the whole, and whoever places, moves or bounds an argument asks
 //! here for bytes instead of multiplying by an element's size.
 
+mod block;
+mod decode;
+mod encode;
+
+pub use block::BlockType;
+pub(crate) use decode::{IQ4_VALUES, MXFP4_DOUBLED, exponent_of_half, scale_and_min};
+pub use encode::EncodeError;
+
 use crate::DType;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -19,63 +27,6 @@ pub enum Encoding {
     Plain(DType),
     /// Blocks of neighbouring values of a row.
     Blocks(BlockType),
-}
-
-/// A kind of block: so many values of a row in so many bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum BlockType {
-    /// A scale of f16, then 32 values of i8: a value is the product of both.
-    Q8_0,
-}
-
-impl BlockType {
-    /// Every type, for tests and tables.
-    pub const ALL: [BlockType; 1] = [BlockType::Q8_0];
-
-    /// Values of a block.
-    pub const fn values(self) -> usize {
-        match self {
-            BlockType::Q8_0 => 32,
-        }
-    }
-
-    /// Bytes of a block.
-    pub const fn bytes(self) -> usize {
-        match self {
-            BlockType::Q8_0 => 34,
-        }
-    }
-
-    /// The largest power of two that divides every address at which a number of a block lies, if
-    /// it divides that of the first.
-    pub const fn alignment(self) -> usize {
-        match self {
-            BlockType::Q8_0 => 2,
-        }
-    }
-
-    /// The name that printed graphs and kernels use, e.g. `q8_0`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            BlockType::Q8_0 => "q8_0",
-        }
-    }
-
-    /// Writes the values of a block: what its bytes mean. As many are written as there are bytes
-    /// and places for.
-    pub fn decode(self, block: &[u8], values: &mut [f32]) {
-        match self {
-            BlockType::Q8_0 => {
-                let Some((scale, quants)) = block.split_first_chunk::<2>() else {
-                    return;
-                };
-                let scale = half::f16::from_le_bytes(*scale).to_f32();
-                for (value, quant) in values.iter_mut().zip(quants) {
-                    *value = scale * f32::from(*quant as i8);
-                }
-            }
-        }
-    }
 }
 
 impl Encoding {
@@ -145,6 +96,12 @@ impl Encoding {
 impl From<DType> for Encoding {
     fn from(dtype: DType) -> Encoding {
         Encoding::Plain(dtype)
+    }
+}
+
+impl From<BlockType> for Encoding {
+    fn from(block: BlockType) -> Encoding {
+        Encoding::Blocks(block)
     }
 }
 
