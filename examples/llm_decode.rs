@@ -1,13 +1,14 @@
 //! Text from a language model in less memory than its weights take: the program to copy from.
 //!
-//! `cargo run --release --example llm_decode -- [--model FOLDER] [--budget 25%] [--prompt TEXT]`
+//! `cargo run --release --example llm_decode -- [--model FOLDER|FILE.gguf] [--budget 25%] [--prompt TEXT]`
 //!
-//! A folder of files is all it takes: `Weights` maps them, `Compiler` makes an engine of them, and `trt_text` turns a
+//! A folder of files or a GGUF file is all it takes: `Weights` maps them, `Compiler` makes an engine of them, and `trt_text` turns a
 //! prompt into tokens and tokens into text. `candle-trt run` does the same with everything around it.
 #![allow(missing_docs, reason = "an example has no public interface")]
 
 use std::io::{Write, stdout};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use candle_trt::models::{DecoderConfig, Llama};
@@ -20,7 +21,7 @@ const LONGEST_CALL: usize = 512;
 
 #[derive(Debug, Parser)]
 struct Args {
-    /// A folder with config.json, tokenizer.json and safetensors. Without it: SmolLM2-135M-Instruct.
+    /// A folder with config.json, tokenizer.json and safetensors, or a GGUF file. Without it: SmolLM2-135M-Instruct.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Bytes of weights on the device: 64MiB, 25%, auto, full or min.
@@ -48,23 +49,35 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let folder = match args.model {
-        Some(folder) => folder,
-        // Fetched and converted once. A program of your own has its folder.
+    let path = match args.model {
+        Some(path) => path,
+        // Fetched once. A program of your own has its folder or file.
         None => candle_trt_cli::obtain(candle_trt_cli::Wanted::default())?,
     };
+    // Mapped, and no weight read. A GGUF file also holds what a folder has in files of its own.
+    let weights = Arc::new(Weights::open(&path)?);
+    let gguf = weights.metadata().is_some();
 
     // The prompt, as the model was trained to read it.
-    let tokenizer = Tokenizer::open(&folder)?;
-    let template = ChatTemplate::open(&folder, &tokenizer)?;
+    let tokenizer = match gguf {
+        true => Tokenizer::from_gguf(&weights)?,
+        false => Tokenizer::open(&path)?,
+    };
+    let template = match gguf {
+        true => ChatTemplate::from_gguf(&weights, &tokenizer)?,
+        false => ChatTemplate::open(&path, &tokenizer)?,
+    };
     let text = template.render(&Conversation::new(&[Message::user(&args.prompt)]))?;
     let prompt = tokenizer.encode(&text, false)?;
 
     // The model, compiled for prompts of any length up to so many positions. No weight is read yet.
-    let config = DecoderConfig::from_file(folder.join("config.json"))?;
+    let config = match weights.config_json()? {
+        Some(json) => DecoderConfig::from_json(&json)?,
+        None => DecoderConfig::from_file(path.join("config.json"))?,
+    };
     let longest = prompt.len().min(LONGEST_CALL);
     let positions = prompt.len() + args.max_tokens;
-    let compiler = Compiler::new(Weights::open(&folder)?)
+    let compiler = Compiler::new(weights)
         .shared_device(device::open(&args.device)?)
         .profile(Profile::decoder(positions, longest)?);
     let compiler = match args.limit {

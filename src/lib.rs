@@ -39,7 +39,7 @@ pub use trt_engine::{
     Prediction, Pressure, Priority, Profile, Rates, Request, ResourceAllocation, SavedError,
     Session, Shared, Shrink, TileTarget, Traffic, WeightStreaming, Weights, trim_host_memory,
 };
-pub use trt_graph::{Call, Step, candle, candle_nn};
+pub use trt_graph::{Call, Step, candle, candle_nn, candle_transformers};
 pub use trt_models as models;
 pub use trt_stream::{NameError, plain_name};
 

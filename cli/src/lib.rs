@@ -6,6 +6,7 @@
 mod curve;
 mod get;
 mod info;
+mod model;
 mod precision;
 mod progress;
 mod run;

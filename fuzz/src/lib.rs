@@ -36,6 +36,8 @@ pub struct Target<'a> {
     pub cases: u64,
     /// Bytes that one case may hold at once.
     pub bytes: usize,
+    /// Bytes that it may hold besides, for each of its input.
+    pub times: usize,
     /// How long one case may take. Machines are shared: leave room.
     pub time: Duration,
 }
@@ -49,6 +51,7 @@ impl<'a> Target<'a> {
             words: &[],
             cases: 100_000,
             bytes: 64 << 20,
+            times: 0,
             time: Duration::from_secs(5),
         }
     }
@@ -59,19 +62,47 @@ impl<'a> Target<'a> {
     ///
     /// At the first case that breaks the contract, with what repeats it.
     pub fn run(&self, parse: impl Fn(&[u8])) {
+        self.run_on(|seed, case| self.input(seed, case), parse);
+    }
+
+    /// The same for inputs that `input` makes of a seed and the number of a case.
+    ///
+    /// # Panics
+    ///
+    /// As [`run`](Self::run).
+    pub fn run_on(&self, input: impl Fn(u64, u64) -> Vec<u8>, parse: impl Fn(&[u8])) {
+        let cases = match variable("TRT_FUZZ_CASE") {
+            Some(only) => only..only.saturating_add(1),
+            None => 0..variable("TRT_FUZZ_CASES").unwrap_or(self.cases),
+        };
+        self.run_cases(cases, input, parse);
+    }
+
+    /// The corpus alone, whatever is asked for.
+    ///
+    /// # Panics
+    ///
+    /// As [`run`](Self::run).
+    pub fn run_corpus(&self, parse: impl Fn(&[u8])) {
+        let cases = 0..self.corpus.len() as u64;
+        self.run_cases(cases, |seed, case| self.input(seed, case), parse);
+    }
+
+    fn run_cases(
+        &self,
+        cases: std::ops::Range<u64>,
+        input: impl Fn(u64, u64) -> Vec<u8>,
+        parse: impl Fn(&[u8]),
+    ) {
         assert!(
             !self.corpus.is_empty(),
             "{}: a target needs a corpus",
             self.name
         );
         let seed = variable("TRT_FUZZ_SEED").unwrap_or(0);
-        let cases = match variable("TRT_FUZZ_CASE") {
-            Some(only) => only..only.saturating_add(1),
-            None => 0..variable("TRT_FUZZ_CASES").unwrap_or(self.cases),
-        };
         let watch = watch::Watch::new(self.name, seed);
         for case in cases {
-            let input = self.input(seed, case);
+            let input = input(seed, case);
             watch.begins(case);
             if let Err(why) = self.one(&input, &parse) {
                 let shown: String = String::from_utf8_lossy(&input).chars().take(600).collect();
@@ -82,6 +113,11 @@ impl<'a> Target<'a> {
                 );
             }
         }
+    }
+
+    /// An input with a few changes, as those of [`input`](Self::input) have.
+    pub fn changed(&self, input: Vec<u8>, rng: &mut fastrand::Rng) -> Vec<u8> {
+        mutate::changed(input, self.corpus, self.words, rng)
     }
 
     /// The input of a case; the first cases are the corpus as it is.
@@ -99,11 +135,9 @@ impl<'a> Target<'a> {
         if let Err(payload) = ended {
             return Err(format!("it panicked: {}", message(payload.as_ref())));
         }
-        if peak > self.bytes {
-            return Err(format!(
-                "it held {peak} bytes, and {} are allowed",
-                self.bytes
-            ));
+        let most = self.bytes + self.times * input.len();
+        if peak > most {
+            return Err(format!("it held {peak} bytes, and {most} are allowed"));
         }
         match took > self.time {
             true => Err(format!("it took {took:?}, and {:?} are allowed", self.time)),

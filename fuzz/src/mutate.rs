@@ -50,9 +50,19 @@ const JSON: [&str; 14] = [
 
 pub(crate) fn mutated(corpus: &[Vec<u8>], words: &[&str], seed: u64, case: u64) -> Vec<u8> {
     let mut rng = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ case);
-    let mut bytes = corpus[rng.usize(..corpus.len())].clone();
+    let bytes = corpus[rng.usize(..corpus.len())].clone();
+    changed(bytes, corpus, words, &mut rng)
+}
+
+/// An input with one to four changes.
+pub(crate) fn changed(
+    mut bytes: Vec<u8>,
+    corpus: &[Vec<u8>],
+    words: &[&str],
+    rng: &mut Rng,
+) -> Vec<u8> {
     for _ in 0..1 + rng.u32(..4) {
-        change(&mut bytes, corpus, words, &mut rng);
+        change(&mut bytes, corpus, words, rng);
     }
     bytes
 }

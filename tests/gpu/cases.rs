@@ -5,7 +5,7 @@
 //! nothing new. Invariant, held by tests: in both sizes, on every target, every entry of every
 //! kernel of the corpus is launched, and cutting does not change which entries a kernel has.
 
-use crate::numbers::fill;
+use crate::numbers::fill_encoded;
 use crate::{corpus, extent};
 use candle_trt::kernel::launch::EntryLaunch;
 use candle_trt::kernel::ptx::{self, Target};
@@ -136,8 +136,8 @@ fn entries(kernel: &Kernel, target: Target, env: &Env) -> Vec<String> {
 /// Bytes of a kernel's arguments in a call.
 fn bytes(kernel: &Kernel, env: &Env) -> usize {
     let lengths = extent::lengths(kernel, env);
-    let sizes = kernel.args().into_iter().map(|e| e.dtype().size());
-    lengths.iter().zip(sizes).map(|(n, s)| n * s).sum()
+    let each = lengths.iter().zip(kernel.args());
+    each.map(|(n, e)| n.div_ceil(e.values()) * e.bytes()).sum()
 }
 
 /// The same kernel with fewer rows of its weight or table, and at least the same entries.
@@ -182,7 +182,8 @@ fn cut_product(product: &Matmul, rows: i64) -> Matmul {
         _ => d.clone(),
     };
     m.n = least(&m.n, rows);
-    m.k = least(&m.k, INNER);
+    let block = m.right().values() as i64;
+    m.k = least(&m.k, INNER / block * block);
     // Rows lie close on both sides and in the result: strides from one to the next are sizes.
     restride(&mut m.b.view, &product.k, &m.k);
     match &mut m.a {
@@ -215,7 +216,7 @@ pub fn arguments(case: &Case, seed: u64) -> Vec<Vec<u8>> {
     let lengths = extent::lengths(&case.kernel, &case.env);
     let filled = lengths.iter().zip(case.kernel.args()).enumerate();
     let mut args: Vec<Vec<u8>> = filled
-        .map(|(i, (n, d))| fill(d.dtype(), *n, seed + i as u64, below))
+        .map(|(i, (n, d))| fill_encoded(d, *n, seed + i as u64, below))
         .collect();
     for (one, other) in shared_lefts(&case.kernel) {
         args[other] = args[one].clone();

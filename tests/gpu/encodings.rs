@@ -127,7 +127,13 @@ fn products_of_few_rows_sum_in_the_order_that_k_and_the_encoding_say() {
             // All of the last row, and some of the others.
             for at in (0..m * n).filter(|at| at / n == m - 1 || at % 61 == 0) {
                 let (a, b) = (&left[at / n * k..], &rows[at % n * k..]);
-                let wanted = order.sum(|i| (a[i], b[i]));
+                let wanted = match encoding {
+                    Encoding::Plain(_) => order.sum(|i| (a[i], b[i])),
+                    Encoding::Blocks(_) => {
+                        let row = encoding.row_bytes(k).expect("whole rows");
+                        order.sum_of_blocks(|i| a[i], &bytes[at % n * row..][..row])
+                    }
+                };
                 let same = found[at] == wanted.to_bits();
                 assert!(same, "{m} x {n}, k={k} {encoding}, output {at}: {order}");
             }

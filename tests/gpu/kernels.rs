@@ -108,7 +108,8 @@ impl<'a> OnDevice<'a> {
             unreachable!("only products are cut")
         };
         let weight = &self.args[m.b.arg.0 as usize];
-        let row = m.k.size(&self.case.env) * m.right().dtype().size();
+        let row = m.right().row_bytes(m.k.size(&self.case.env));
+        let row = row.expect("whole blocks");
         let place = |start: usize| {
             let end = (start + step).min(rows.end);
             let src = weight.slice(start * row..end * row)?;

@@ -46,6 +46,7 @@ mod tied;
 #[path = "../suite/common/tiny.rs"]
 #[allow(dead_code, reason = "the other suite uses more of it")]
 mod tiny;
+mod unpacked;
 
 use candle_trt::device::{self, Device};
 use std::cell::RefCell;

@@ -1,6 +1,6 @@
 //! Random arguments, and how far results are apart.
 
-use candle_trt::kernel::DType;
+use candle_trt::kernel::{BlockType, DType, Encoding};
 use half::{bf16, f16};
 
 /// Values that are made one by one; longer arguments repeat them. No size in use divides it.
@@ -38,6 +38,47 @@ pub fn fill(dtype: DType, n: usize, seed: u64, below: usize) -> Vec<u8> {
         bytes.extend_from_within(..period.min(len - bytes.len()));
     }
     bytes
+}
+
+/// As [`fill`], however the values are written down.
+pub fn fill_encoded(encoding: Encoding, n: usize, seed: u64, below: usize) -> Vec<u8> {
+    match encoding {
+        Encoding::Plain(dtype) => fill(dtype, n, seed, below),
+        Encoding::Blocks(block) => blocks(block, n, seed),
+    }
+}
+
+/// Blocks of any quants whose values are between about -1 and 1.
+pub fn blocks(block: BlockType, n: usize, seed: u64) -> Vec<u8> {
+    let bytes = n / block.values() * block.bytes();
+    let mut all = fill(DType::U8, bytes, seed, 256);
+    // Where scales are, and what the numbers that they meet are below.
+    let (scales, below): (&[usize], f32) = match block {
+        BlockType::Q4_0 | BlockType::Q4_1 | BlockType::Q5_0 | BlockType::Q5_1 => (&[0], 16.0),
+        BlockType::Q8_0 | BlockType::Iq4Nl => (&[0], 128.0),
+        BlockType::Q2K => (&[80, 82], 64.0),
+        BlockType::Q3K => (&[108], 128.0),
+        BlockType::Q4K | BlockType::Q5K => (&[0, 2], 1024.0),
+        BlockType::Q6K => (&[208], 4096.0),
+        BlockType::Iq4Xs => (&[0], 4096.0),
+        BlockType::Mxfp4 => (&[], 1.0),
+    };
+    let scale = |b: u8| f16::from_f32((f32::from(b) + 1.0) / (256.0 * below));
+    for block_bytes in all.chunks_exact_mut(block.bytes()) {
+        for at in scales {
+            let scale = scale(block_bytes[*at]);
+            block_bytes[*at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+        match block {
+            BlockType::Q4_1 | BlockType::Q5_1 => {
+                let least = f16::from_f32(-f32::from(block_bytes[2]) / 256.0);
+                block_bytes[2..4].copy_from_slice(&least.to_le_bytes());
+            }
+            BlockType::Mxfp4 => block_bytes[0] = 120 + block_bytes[0] % 5,
+            _ => {}
+        }
+    }
+    all
 }
 
 fn floats(dtype: DType, bytes: &[u8]) -> Vec<f64> {

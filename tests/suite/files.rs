@@ -130,7 +130,7 @@ fn a_tensor_of_a_type_that_no_kernel_has_is_there_and_said_to_be_of_it() {
     for (name, dtype, _) in &tensors[1..] {
         let (there, said) = asked(dir.path(), name);
         assert!(there, "a model must not take it for absent");
-        let named = format!("tensor '{name}' is {dtype}; weights can be F32, F16 or BF16");
+        let named = format!("tensor '{name}' is {dtype}; weights can be F32, F16, BF16");
         assert!(said.contains(&named), "{said}");
         assert_eq!(said.matches(dtype).count(), 1, "{said}");
     }

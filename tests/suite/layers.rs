@@ -36,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("candle-trt-cli", &["candle-trt", "trt-text"]),
     ("candle-trt-fuzz", &[]),
+    ("candle-trt-ports", &[]),
 ];
 
 #[test]

@@ -12,8 +12,8 @@ mod starts;
 mod table;
 mod tensor_maps;
 
+use crate::model;
 use anyhow::{Context, Result, bail};
-use candle_trt::models::DecoderConfig;
 use candle_trt::{Request, Weights};
 use clap::Args;
 use plot::Style;
@@ -24,7 +24,7 @@ use std::time::Instant;
 /// The flags of `candle-trt curve`.
 #[derive(Debug, Args)]
 pub struct CurveArgs {
-    /// A folder with config.json and safetensors of a Llama-family model.
+    /// A folder with config.json and safetensors of a Llama-family model, or a GGUF file of one.
     model: PathBuf,
     /// auto, host, host-discrete or cuda:N.
     #[arg(long, default_value = "auto")]
@@ -81,8 +81,8 @@ pub fn run(args: &CurveArgs, start: Instant) -> Result<()> {
     if args.context == 0 || args.budgets.is_empty() {
         bail!("--context must be above 0 and --budgets not empty");
     }
-    let config = DecoderConfig::from_file(args.model.join("config.json"))?;
     let weights = Arc::new(Weights::open(&args.model)?);
+    let config = model::config(&args.model, &weights)?;
     let opened_device = open::device(args, &weights)?;
     if args.memory {
         return device_memory::print(&opened_device, weights, &config, args);

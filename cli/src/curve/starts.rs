@@ -3,6 +3,7 @@
 //! Both are timed while an engine of the same program lives, so its kernels are on the device and
 //! known to the process: what is left is tracing, lowering and planning, or reading these.
 
+use crate::model;
 use anyhow::{Result, ensure};
 use candle_trt::device::Device;
 use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
@@ -28,7 +29,12 @@ pub struct How {
 
 impl How {
     fn compiler(&self, budget: Request) -> Result<Compiler> {
-        Ok(Compiler::new(self.weights.clone())
+        let compiler = Compiler::new(self.weights.clone());
+        let compiler = match model::compute_dtype(&self.weights, &*self.device) {
+            Some(dtype) => compiler.dtype(dtype),
+            None => compiler,
+        };
+        Ok(compiler
             .shared_device(self.device.clone())
             .profile(Profile::decoder(self.positions, self.longest)?)
             .weight_streaming(true)

@@ -102,7 +102,7 @@ fn write_each<T: Copy, const N: usize>(
 pub fn is_all(weights: &Weights, precision: Precision) -> bool {
     weights
         .iter()
-        .all(|(_, info)| info.dtype.name() == precision.name())
+        .all(|(_, info)| info.encoding.name() == precision.name())
 }
 
 /// Writes a checkpoint again into `into`, with every tensor stored as `precision` and the small files as they are.
@@ -115,7 +115,7 @@ pub fn restore(weights: &Weights, folder: &Path, into: &Path, precision: Precisi
         let missing = || anyhow!("weight {name} is gone");
         let info = weights.get(id).ok_or_else(missing)?;
         let bytes = weights.bytes(id).ok_or_else(missing)?;
-        let stored = info.dtype.name().parse::<DType>()?;
+        let stored = info.encoding.name().parse::<DType>()?;
         let tensor = Tensor::from_raw_buffer(bytes, stored, &info.shape, &Device::Cpu)?;
         Ok(tensor)
     })?;

@@ -1,4 +1,4 @@
-//! Where the model's files come from: a folder, a hub, or the default model, made once and kept.
+//! Where the model's files come from: a folder, a GGUF file, a hub, or the default model, fetched or made once and kept.
 //!
 //! Nothing that comes from outside is trusted: neither what a hub says (`hub`), nor what a package index gives (`wheel`),
 //! nor the header of a file that is converted (`gguf`). What is made is whole under its name or absent (`kept`).
@@ -6,19 +6,23 @@
 mod convert;
 pub mod gguf;
 mod hub;
-mod kept;
 mod wheel;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use candle_trt::Weights;
 
+use candle_trt::kernel::BlockType;
+use candle_trt::stream::{KeepError, Made, Store};
+use indicatif::ProgressBar;
+
 use crate::precision::Precision;
-use kept::Made;
+use crate::progress;
 
 const DEFAULT_NAME: &str = "SmolLM2-135M-Instruct";
 const DEFAULT_REPO: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
@@ -37,15 +41,15 @@ const OPTIONAL: [&str; 5] = [
 /// Which model, and how it is to be stored.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted<'a> {
-    /// A folder or a repository; without it the default model.
+    /// A folder, a GGUF file, a repository, or a GGUF file of one (`OWNER/NAME/FILE.gguf`); without it the default model.
     pub model: Option<&'a str>,
     /// A branch, a tag or a commit of a repository.
     pub revision: Option<&'a str>,
-    /// Of every weight; without it bf16 for the default model, and what the files hold for any other.
+    /// Of every weight; without it what the files hold.
     pub dtype: Option<Precision>,
 }
 
-/// The folder with `config.json`, `tokenizer.json` and the weights of what is wanted.
+/// The folder with `config.json`, `tokenizer.json` and the weights of what is wanted, or the GGUF file that is all of these.
 ///
 /// # Errors
 ///
@@ -60,24 +64,76 @@ pub fn obtain(wanted: Wanted) -> Result<PathBuf> {
         if revision.is_some() {
             bail!("--revision needs a repository: --model OWNER/NAME");
         }
-        return default_model(&cache_dir()?, dtype.unwrap_or(Precision::Bf16));
+        return default_model(&cache_dir()?, dtype);
     };
-    let folder = Path::new(model);
-    if folder.is_dir() {
+    let path = Path::new(model);
+    if path.exists() {
+        let what = if path.is_dir() { "folder" } else { "file" };
         if revision.is_some() {
-            bail!("{model} is a folder, which has no revisions");
+            bail!("{model} is a {what}, which has no revisions");
         }
-        return stored_as(folder, dtype);
+        return stored_as(path, dtype);
     }
-    if folder.exists() {
-        bail!(
-            "{model} is not a folder; a model is a folder or a Hugging Face repository such as {DEFAULT_REPO}"
-        );
+    let revision = revision.unwrap_or("main");
+    if let Some((repo, file)) = hub::file_of(model) {
+        return stored_as(&hub::fetch_file(repo, revision, file)?, dtype);
     }
     if !hub::is_repo_id(model) {
-        bail!("{model} is neither a folder nor a Hugging Face repository such as {DEFAULT_REPO}");
+        bail!(
+            "{model} is neither a folder nor a file, nor a Hugging Face repository such as {DEFAULT_REPO}, nor a GGUF \
+             file of one such as OWNER/NAME/FILE.gguf"
+        );
     }
-    stored_as(&hub::fetch(model, revision.unwrap_or("main"))?, dtype)
+    stored_as(&hub::fetch(model, revision)?, dtype)
+}
+
+/// Makes a place of the cache unless it is there; says so if another process is at it.
+fn keep(
+    place: &Path,
+    there: impl Fn(&Path) -> bool,
+    make: impl FnOnce(&Path) -> Result<Made>,
+) -> Result<()> {
+    let waits = || eprintln!("waiting for another process that makes {}", place.display());
+    candle_trt::stream::keep(place, there, waits, |dir| make(dir).map_err(Failed::Make)).map_err(
+        |failed| match failed {
+            Failed::Make(error) => error,
+            Failed::Keep(error) => error.into(),
+        },
+    )
+}
+
+/// Why nothing was made.
+enum Failed {
+    Make(anyhow::Error),
+    Keep(KeepError),
+}
+
+impl From<KeepError> for Failed {
+    fn from(error: KeepError) -> Failed {
+        Failed::Keep(error)
+    }
+}
+
+/// The weights with their matrices in blocks, made once and kept in the cache.
+///
+/// # Errors
+///
+/// Values that blocks cannot hold, and what keeps the cache from being written.
+pub fn quantised(weights: &Weights, block: BlockType) -> Result<Weights> {
+    let bar = OnceLock::new();
+    let progress = |done: u64, total: u64| {
+        let bar: &ProgressBar = bar.get_or_init(|| {
+            let message = format!("storing the weights as {}", block.name());
+            progress::bytes(total, message)
+        });
+        bar.set_position(done);
+    };
+    let store = Store::Folder(cache_dir()?.join("quantised"));
+    let all = weights.quantised(block, &store, &progress)?;
+    if let Some(bar) = bar.get() {
+        bar.finish_and_clear();
+    }
+    Ok(all)
 }
 
 fn cache_dir() -> Result<PathBuf> {
@@ -94,23 +150,27 @@ fn cache_dir() -> Result<PathBuf> {
     std::path::absolute(&dir).with_context(|| format!("no place for the cache: {}", dir.display()))
 }
 
-fn default_model(cache: &Path, dtype: Precision) -> Result<PathBuf> {
-    let place = cache.join(format!("{DEFAULT_NAME}-{}", dtype.name()));
-    if is_whole(&place) {
-        return Ok(place);
+/// The default model as its wheel holds it, or dequantised to a dtype.
+fn default_model(cache: &Path, dtype: Option<Precision>) -> Result<PathBuf> {
+    let place = dtype.map(|dtype| {
+        (
+            cache.join(format!("{DEFAULT_NAME}-{}", dtype.name())),
+            dtype,
+        )
+    });
+    if let Some((place, _)) = place.as_ref().filter(|(place, _)| is_whole(place)) {
+        return Ok(place.clone());
     }
-    let no_wheel = match wheel::gguf(cache) {
-        Ok(file) => {
-            kept::keep(&place, is_whole, |dir| {
-                gguf::convert(&file, dir, dtype)?;
-                Ok(Made::All)
-            })?;
+    let no_wheel = match (wheel::gguf(cache), place) {
+        (Ok(file), None) => return Ok(file),
+        (Ok(file), Some((place, dtype))) => {
+            dequantised(&file, &place, dtype)?;
             return Ok(place);
         }
-        Err(no_wheel) => no_wheel,
+        (Err(no_wheel), _) => no_wheel,
     };
     match hub::fetch(DEFAULT_REPO, "main") {
-        Ok(folder) => stored_as(&folder, Some(dtype)),
+        Ok(folder) => stored_as(&folder, dtype),
         Err(no_hub) => bail!(
             "cannot get the default model {DEFAULT_NAME}:\n  \
              from the Python package index: {no_wheel:#}\n  from Hugging Face: {no_hub:#}\n\
@@ -126,27 +186,46 @@ fn is_whole(place: &Path) -> bool {
     [CONFIG, TOKENIZER, convert::WEIGHTS].into_iter().all(there)
 }
 
-/// `folder` itself where its weights are of the wanted dtype, else a converted copy in the cache.
-fn stored_as(folder: &Path, dtype: Option<Precision>) -> Result<PathBuf> {
+/// Makes a folder of what a GGUF file holds, every weight written out in a dtype.
+fn dequantised(file: &Path, place: &Path, dtype: Precision) -> Result<()> {
+    keep(place, is_whole, |dir| {
+        gguf::convert(file, dir, dtype)?;
+        Ok(Made::All)
+    })
+}
+
+/// The folder or file itself where its weights are of the wanted dtype, else a converted copy in the cache.
+fn stored_as(path: &Path, dtype: Option<Precision>) -> Result<PathBuf> {
+    let folder = path.is_dir();
+    let there = |name: &str| folder && path.join(name).symlink_metadata().is_ok();
+    // What a folder lacks a GGUF file may say.
+    let mut gguf = !folder;
     for name in [CONFIG, TOKENIZER] {
-        match fs::metadata(folder.join(name)) {
-            Ok(meta) if meta.is_file() => {}
-            Ok(_) => bail!("{} is not a regular file", folder.join(name).display()),
-            Err(_) => bail!("{} has no {name}", folder.display()),
+        if !there(name) && folder {
+            gguf = Weights::open(path)?.metadata().is_some();
+            if !gguf {
+                bail!("{} has no {name}", path.display());
+            }
+        } else if folder && !fs::metadata(path.join(name)).is_ok_and(|m| m.is_file()) {
+            bail!("{} is not a regular file", path.join(name).display());
         }
     }
     let Some(dtype) = dtype else {
-        return Ok(folder.to_path_buf());
+        return Ok(path.to_path_buf());
     };
-    let weights = Weights::open(folder)?;
-    if convert::is_all(&weights, dtype) {
-        return Ok(folder.to_path_buf());
+    let weights = Weights::open(path)?;
+    if folder && !gguf && convert::is_all(&weights, dtype) {
+        return Ok(path.to_path_buf());
     }
     let place = cache_dir()?
         .join("converted")
-        .join(converted_name(folder, dtype)?);
+        .join(converted_name(path, dtype)?);
+    if gguf && !is_whole(&place) {
+        dequantised(path, &place, dtype)?;
+    }
+    let folder = path;
     if !is_whole(&place) {
-        kept::keep(&place, is_whole, |dir| {
+        keep(&place, is_whole, |dir| {
             convert::restore(&weights, folder, dir, dtype)?;
             Ok(Made::All)
         })?;
@@ -158,8 +237,14 @@ fn stored_as(folder: &Path, dtype: Option<Precision>) -> Result<PathBuf> {
 fn converted_name(folder: &Path, dtype: Precision) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     let folder = folder.canonicalize()?;
-    let files = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path()));
-    for path in files.collect::<std::io::Result<BTreeSet<_>>>()? {
+    let files = match folder.is_dir() {
+        true => {
+            let files = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path()));
+            files.collect::<std::io::Result<BTreeSet<_>>>()?
+        }
+        false => BTreeSet::from([folder.clone()]),
+    };
+    for path in files {
         // A link that leads nowhere is as good as no file.
         let Ok(meta) = fs::metadata(&path) else {
             continue;

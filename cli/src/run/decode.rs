@@ -1,8 +1,9 @@
 //! The engine behind the text: the model compiled once, and a session that counts what its calls take.
 
-use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::model;
 use anyhow::Result;
 use candle_trt::device;
 use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
@@ -35,6 +36,7 @@ pub struct Wish<'a> {
 pub struct Facts {
     pub device: String,
     pub dtype: &'static str,
+    pub weight_types: Vec<(&'static str, u64)>,
     pub budget_requested: String,
     pub budget_applied: u64,
     pub budget_floor: u64,
@@ -54,7 +56,8 @@ pub struct Decoder {
     session: Session,
     applied: Applied,
     requested: String,
-    dtype: &'static str,
+    /// Bytes of the weights by type, most first.
+    types: Vec<(&'static str, u64)>,
     weight_bytes: u64,
     compile_seconds: f64,
     /// When the first call began, and how long it took.
@@ -72,12 +75,14 @@ struct Decoding {
 }
 
 impl Decoder {
-    /// Compiles the model in `folder`.
-    pub fn open(folder: &Path, config: &DecoderConfig, wish: &Wish) -> Result<Self> {
+    /// Compiles the model of these weights.
+    pub fn open(weights: Arc<Weights>, config: &DecoderConfig, wish: &Wish) -> Result<Self> {
         let start = Instant::now();
-        let weights = Weights::open(folder)?;
         let weight_bytes = weights.total_bytes();
-        let dtype = stored_as(&weights);
+        let types = model::types(&weights)
+            .into_iter()
+            .map(|(name, _, bytes)| (name, bytes))
+            .collect();
         let engine = compile(weights, config, wish)?;
         let (applied, requested) = set_budget(&engine, wish)?;
         let session = engine.session()?;
@@ -86,7 +91,7 @@ impl Decoder {
             session,
             applied,
             requested,
-            dtype,
+            types,
             weight_bytes,
             compile_seconds: start.elapsed().as_secs_f64(),
             prompt: None,
@@ -111,7 +116,8 @@ impl Decoder {
         let memory = self.engine.memory();
         Facts {
             device: self.engine.device().info().name.to_string(),
-            dtype: self.dtype,
+            dtype: self.types.first().map_or("unknown", |(name, _)| name),
+            weight_types: self.types.clone(),
             budget_requested: self.requested.clone(),
             budget_applied: self.applied.applied,
             budget_floor: self.applied.floor,
@@ -163,29 +169,21 @@ impl trt_text::Decoder for Decoder {
     }
 }
 
-/// The dtype that most of the weights' bytes are of.
-fn stored_as(weights: &Weights) -> &'static str {
-    let mut bytes: Vec<(&'static str, usize)> = Vec::new();
-    for (_, info) in weights.iter() {
-        let name = info.dtype.name();
-        match bytes.iter_mut().find(|(n, _)| *n == name) {
-            Some((_, sum)) => *sum += info.bytes(),
-            None => bytes.push((name, info.bytes())),
-        }
-    }
-    let most = bytes.into_iter().max_by_key(|(_, sum)| *sum);
-    most.map_or("unknown", |(name, _)| name)
-}
-
-fn compile(weights: Weights, config: &DecoderConfig, wish: &Wish) -> Result<Engine> {
+fn compile(weights: Arc<Weights>, config: &DecoderConfig, wish: &Wish) -> Result<Engine> {
     let longest = wish.prompt_tokens.clamp(1, LONGEST_CALL);
     let positions = wish.max_positions.max(longest);
     let options = LoadOptions {
         max_positions: Some(positions),
     };
+    let device = device::open(wish.device)?;
+    let dtype = model::compute_dtype(&weights, &*device);
     let compiler = Compiler::new(weights)
-        .shared_device(device::open(wish.device)?)
+        .shared_device(device)
         .profile(Profile::decoder(positions, longest)?);
+    let compiler = match dtype {
+        Some(dtype) => compiler.dtype(dtype),
+        None => compiler,
+    };
     let compiler = match wish.limit {
         Some(bytes) => compiler.device_limit(bytes),
         // What is asked for is set once the floor is known.

@@ -13,9 +13,11 @@ mod prompt;
 mod report;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use candle_trt::Weights;
 use candle_trt::device::{AnonPeak, ProcessMemory};
 use candle_trt::models::DecoderConfig;
 use trt_text::{ChatTemplate, Conversation, Ends, Message, Sampling, Settings, Tokenizer};
@@ -23,6 +25,8 @@ use trt_text::{ChatTemplate, Conversation, Ends, Message, Sampling, Settings, To
 pub use args::RunArgs;
 
 use crate::get::{self, Wanted};
+use crate::model;
+use crate::precision::Storage;
 use crate::progress;
 use decode::{Decoder, Wish};
 use prompt::Prompt;
@@ -35,7 +39,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     match prompt {
         Prompt::Text(text) => once(args, &model, &text),
         Prompt::Chat => {
-            let template = ChatTemplate::open(&model.folder, &model.tokenizer)?;
+            let template = model.template()?;
             chat::talk(args, &model, &template)
         }
     }
@@ -43,22 +47,40 @@ pub fn run(args: &RunArgs) -> Result<()> {
 
 /// What is read of a model before it is compiled.
 struct Model {
-    folder: PathBuf,
+    path: PathBuf,
+    weights: Arc<Weights>,
     config: DecoderConfig,
     tokenizer: Tokenizer,
 }
 
 impl Model {
     fn open(args: &RunArgs) -> Result<Self> {
-        let folder = get::obtain(Wanted {
+        let path = get::obtain(Wanted {
             model: args.model.as_deref(),
             revision: args.revision.as_deref(),
-            dtype: args.dtype,
+            dtype: args.dtype.precision(),
         })?;
+        let weights = Weights::open(&path)?;
+        let weights = Arc::new(match args.dtype {
+            Storage::Blocks(block) => get::quantised(&weights, block)?,
+            Storage::Stored | Storage::Plain(_) => weights,
+        });
         Ok(Model {
-            config: DecoderConfig::from_file(folder.join("config.json"))?,
-            tokenizer: Tokenizer::open(&folder)?,
-            folder,
+            config: model::config(&path, &weights)?,
+            tokenizer: match model::beside(&path, "tokenizer.json") {
+                Some(_) => Tokenizer::open(&path)?,
+                None => Tokenizer::from_gguf(&weights)?,
+            },
+            path,
+            weights,
+        })
+    }
+
+    /// How it writes a conversation.
+    fn template(&self) -> Result<ChatTemplate> {
+        Ok(match model::beside(&self.path, "tokenizer.json") {
+            Some(_) => ChatTemplate::open(&self.path, &self.tokenizer)?,
+            None => ChatTemplate::from_gguf(&self.weights, &self.tokenizer)?,
         })
     }
 
@@ -76,14 +98,14 @@ impl Model {
             max_positions,
         };
         let bar = progress::spinner("compiling");
-        let decoder = Decoder::open(&self.folder, &self.config, &wish);
+        let decoder = Decoder::open(self.weights.clone(), &self.config, &wish);
         bar.finish_and_clear();
         decoder
     }
 }
 
 fn once(args: &RunArgs, model: &Model, text: &str) -> Result<()> {
-    let prompt = tokens(args, &model.folder, &model.tokenizer, text)?;
+    let prompt = tokens(args, model, text)?;
     let most = most_tokens(args, prompt.len(), model.config.max_position_embeddings)?;
 
     // Converting a model may have taken more than running it will.
@@ -114,11 +136,12 @@ fn show(piece: &str) -> Result<()> {
 }
 
 /// The prompt's tokens. A chat template writes its own first token; a raw prompt gets the tokenizer's.
-fn tokens(args: &RunArgs, folder: &Path, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+fn tokens(args: &RunArgs, model: &Model, text: &str) -> Result<Vec<u32>> {
+    let tokenizer = &model.tokenizer;
     let tokens = match args.raw {
         true => tokenizer.encode(text, true)?,
         false => {
-            let template = ChatTemplate::open(folder, tokenizer)?;
+            let template = model.template()?;
             let messages: Vec<Message> = system(args).chain([Message::user(text)]).collect();
             tokenizer.encode(&template.render(&Conversation::new(&messages))?, false)?
         }

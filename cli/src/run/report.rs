@@ -1,5 +1,6 @@
 //! What a run took, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use indicatif::BinaryBytes;
@@ -21,6 +22,7 @@ pub struct Report {
     pub finish: Finish,
     pub device: String,
     pub dtype: &'static str,
+    pub weight_bytes_by_type: BTreeMap<&'static str, u64>,
     pub budget_requested: String,
     pub budget_applied: u64,
     pub budget_floor: u64,
@@ -56,6 +58,7 @@ impl Report {
             finish: answer.finish,
             device: facts.device,
             dtype: facts.dtype,
+            weight_bytes_by_type: facts.weight_types.into_iter().collect(),
             budget_requested: facts.budget_requested,
             budget_applied: facts.budget_applied,
             budget_floor: facts.budget_floor,
@@ -105,6 +108,14 @@ impl fmt::Display for Report {
                 BinaryBytes(self.streamed_bytes_per_token)
             ),
         )?;
+        if self.weight_bytes_by_type.len() > 1 {
+            let mut types: Vec<(&&str, &u64)> = self.weight_bytes_by_type.iter().collect();
+            types.sort_by_key(|(_, bytes)| std::cmp::Reverse(**bytes));
+            let types = types
+                .iter()
+                .map(|(name, bytes)| format!("{} {name}", BinaryBytes(**bytes)));
+            line("types", types.collect::<Vec<_>>().join(", "))?;
+        }
         line(
             "device memory",
             format!("{} at most", BinaryBytes(self.device_peak_bytes)),

@@ -88,6 +88,7 @@ fn the_json_has_the_keys_that_programs_read() {
         "text",
         "time_to_first_token_seconds",
         "total_weight_bytes",
+        "weight_bytes_by_type",
     ];
     assert_eq!(keys, want);
     assert_eq!(json["budget_requested"], "full");

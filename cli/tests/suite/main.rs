@@ -2,6 +2,9 @@
 
 mod broken;
 mod folders;
+mod gguf;
+#[path = "../../../crates/trt-stream/tests/support/gguf.rs"]
+mod gguf_file;
 mod hub;
 mod hubs;
 mod lines;

@@ -67,5 +67,5 @@ pub use trt_alloc::{Allocation, Shared};
 pub use trt_device::trim_host_memory;
 pub use trt_graph::{Class, Profile};
 pub use trt_stream::{
-    Applied, Costs, Percent, Prediction, Rates, Request, TileTarget, Traffic, Weights,
+    Applied, Costs, Metadata, Percent, Prediction, Rates, Request, TileTarget, Traffic, Weights,
 };

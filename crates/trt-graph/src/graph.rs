@@ -8,7 +8,7 @@ use crate::ints::{IntVar, bound};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
-use trt_kernel::{Binary, Compare, DType, Dim, Env, Interval, Reduce, Unary};
+use trt_kernel::{Binary, Compare, DType, Dim, Encoding, Env, Interval, Reduce, Unary};
 
 /// A node of a [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,8 +32,8 @@ pub struct Literal {
 pub enum Op {
     /// An input of the call, by its index in [`Graph::inputs`].
     Input(u32),
-    /// A weight, by name.
-    Weight(Arc<str>),
+    /// A weight, by name, and how its files write it down.
+    Weight(Arc<str>, Encoding),
     /// The value of a state before this call, by its index in [`Graph::states`].
     State(u32),
     /// Constant data.

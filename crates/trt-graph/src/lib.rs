@@ -34,14 +34,14 @@
 //! ```
 //! use std::sync::Arc;
 //! use trt_graph::candle::{DType, Module, Result, Tensor};
-//! use trt_graph::candle_nn::{Linear, VarBuilder, WeightSource, linear_no_bias};
+//! use trt_graph::candle_nn::{Linear, Stored, VarBuilder, WeightSource, linear_no_bias};
 //! use trt_graph::{Call, Profile, compile, trace};
 //!
 //! /// The files hold one weight.
 //! struct Files;
 //! impl WeightSource for Files {
-//!     fn find(&self, name: &str) -> Option<(Vec<usize>, trt_kernel::DType)> {
-//!         (name == "proj.weight").then(|| (vec![8, 4], trt_kernel::DType::BF16))
+//!     fn find(&self, name: &str) -> Option<Stored> {
+//!         (name == "proj.weight").then(|| Stored::new(name, vec![8, 4], trt_kernel::DType::BF16))
 //!     }
 //!     fn similar(&self, _: &str) -> Vec<String> {
 //!         vec!["proj.weight".into()]
@@ -89,7 +89,7 @@ pub use error::Error;
 pub use graph::{AttentionOp, Graph, InputDecl, Literal, Margin, Node, NodeId, Op, StateDecl};
 pub use ints::{IntVar, Meaning, PAST, Positions, SEQ};
 pub use lower::{lower, unfused};
-pub use mirror::{candle, candle_nn};
+pub use mirror::{candle, candle_nn, candle_transformers};
 pub use report::{FusionNote, KernelNote, PassNote, Report};
 pub use trace::{Call, Class, Profile, Step, trace};
 pub use verify::verify;

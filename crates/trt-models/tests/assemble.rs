@@ -7,9 +7,9 @@ mod assemble;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use trt_graph::candle::DType;
-use trt_graph::candle_nn::{VarBuilder, WeightSource};
+use trt_graph::candle_nn::{Stored, VarBuilder, WeightSource};
 use trt_graph::{Profile, compile, trace};
-use trt_kernel::{DType as Stored, Kernel};
+use trt_kernel::{DType as Width, Kernel};
 use trt_models::{DecoderConfig, Llama, LoadOptions};
 
 /// Sizes of a model of one layer.
@@ -54,10 +54,10 @@ const FAMILIES: [&str; 6] = [
 ];
 
 /// Weights of these sizes, by the ends of their names.
-struct Shapes(Sizes, Stored);
+struct Shapes(Sizes, Width);
 
 impl WeightSource for Shapes {
-    fn find(&self, name: &str) -> Option<(Vec<usize>, Stored)> {
+    fn find(&self, name: &str) -> Option<Stored> {
         let s = self.0;
         let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
         let mut parts = name.rsplit('.');
@@ -69,14 +69,14 @@ impl WeightSource for Shapes {
             "o_proj" => (s.hidden, q),
             "gate_proj" | "up_proj" => (s.ffn, s.hidden),
             "down_proj" => (s.hidden, s.ffn),
-            "q_norm" | "k_norm" => return Some((vec![s.head_dim], self.1)),
-            _ => return Some((vec![s.hidden], self.1)),
+            "q_norm" | "k_norm" => return Some(Stored::new(name, vec![s.head_dim], self.1)),
+            _ => return Some(Stored::new(name, vec![s.hidden], self.1)),
         };
         let shape = match bias {
             true => vec![rows],
             false => vec![rows, columns],
         };
-        Some((shape, self.1))
+        Some(Stored::new(name, shape, self.1))
     }
 
     fn similar(&self, _: &str) -> Vec<String> {
@@ -85,7 +85,7 @@ impl WeightSource for Shapes {
 }
 
 /// The kernels of all classes of calls of a decoder.
-fn kernels(family: &str, sizes: Sizes, dtype: DType, stored: Stored) -> Vec<Kernel> {
+fn kernels(family: &str, sizes: Sizes, dtype: DType, stored: Width) -> Vec<Kernel> {
     let json = format!(
         r#"{{"vocab_size": {}, "hidden_size": {}, "intermediate_size": {}, "num_hidden_layers": 1,
             "num_attention_heads": {}, "num_key_value_heads": {}, "head_dim": {},
@@ -111,16 +111,16 @@ fn kernels(family: &str, sizes: Sizes, dtype: DType, stored: Stored) -> Vec<Kern
 #[test]
 fn what_models_launch_assembles_on_every_target_without_spills() {
     let dtypes = [
-        (DType::F32, Stored::F32, SMALL),
-        (DType::F16, Stored::F16, SMALL),
-        (DType::BF16, Stored::BF16, LARGE),
+        (DType::F32, Width::F32, SMALL),
+        (DType::F16, Width::F16, SMALL),
+        (DType::BF16, Width::BF16, LARGE),
     ];
     let all = FAMILIES.iter().flat_map(|f| dtypes.map(|d| (*f, d)));
     let mut cases: Vec<_> = all.collect();
     for other in [
-        (DType::BF16, Stored::BF16, SMALL),
+        (DType::BF16, Width::BF16, SMALL),
         // Widened where they are read.
-        (DType::F32, Stored::BF16, SMALL),
+        (DType::F32, Width::BF16, SMALL),
     ] {
         cases.push((r#""llama""#, other));
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use trt_graph::candle::DType;
-use trt_graph::candle_nn::{VarBuilder, WeightSource};
+use trt_graph::candle_nn::{Stored, VarBuilder, WeightSource};
 use trt_graph::passes::PASSES;
 use trt_graph::reference::{Array, Leaves, run};
 use trt_graph::{Graph, Profile, compile, trace, verify};
@@ -14,7 +14,7 @@ use trt_models::{DecoderConfig, Llama, LoadOptions};
 struct Shapes(trt_kernel::DType);
 
 impl WeightSource for Shapes {
-    fn find(&self, name: &str) -> Option<(Vec<usize>, trt_kernel::DType)> {
+    fn find(&self, name: &str) -> Option<Stored> {
         let shape = match name.rsplit('.').nth(1)? {
             "embed_tokens" | "lm_head" => vec![96, 32],
             "q_proj" | "o_proj" => vec![32, 32],
@@ -24,7 +24,7 @@ impl WeightSource for Shapes {
             "q_norm" | "k_norm" => vec![8],
             _ => vec![32],
         };
-        Some((shape, self.0))
+        Some(Stored::new(name, shape, self.0))
     }
     fn similar(&self, _: &str) -> Vec<String> {
         vec![]
@@ -146,7 +146,7 @@ fn outputs(graph: &Graph, env: Env, cache: &mut HashMap<String, Array>) -> Vec<A
     )
     .unwrap();
     for (_, node) in graph.ids().map(|id| (id, graph.node(id))) {
-        if let trt_graph::Op::Weight(name) = &node.op {
+        if let trt_graph::Op::Weight(name, _) = &node.op {
             let shape: Vec<usize> = node
                 .shape
                 .iter()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trt_device::{AnonPeak, ProcessMemory};
 use trt_graph::candle::{DType, Device, Result, Tensor};
-use trt_graph::candle_nn::{VarBuilder, WeightSource, rotary_emb};
+use trt_graph::candle_nn::{Stored, VarBuilder, WeightSource, rotary_emb};
 use trt_graph::{Call, Profile, Step, compile, trace};
 use trt_models::{DecoderConfig, Llama};
 
@@ -14,7 +14,7 @@ use trt_models::{DecoderConfig, Llama};
 struct Shapes;
 
 impl WeightSource for Shapes {
-    fn find(&self, name: &str) -> Option<(Vec<usize>, trt_kernel::DType)> {
+    fn find(&self, name: &str) -> Option<Stored> {
         let shape = match name.rsplit('.').nth(1)? {
             "embed_tokens" | "lm_head" => vec![96, 256],
             "q_proj" | "k_proj" | "v_proj" | "o_proj" => vec![256, 256],
@@ -22,7 +22,7 @@ impl WeightSource for Shapes {
             "down_proj" => vec![256, 64],
             _ => vec![256],
         };
-        Some((shape, trt_kernel::DType::BF16))
+        Some(Stored::new(name, shape, trt_kernel::DType::BF16))
     }
 
     fn similar(&self, _: &str) -> Vec<String> {

@@ -1,9 +1,8 @@
 //! Weights that stream: where they are on disk, what of them a budget keeps on the device, and
 //! how the rest arrives in time.
 //!
-//! [`Weights`] maps safetensors files and reads nothing but their headers; who wrote the files is
-//! not trusted. Weights that are
-//! used as ranged matmul operands are cut into row [`Tile`]s; by the row-range law of
+//! [`Weights`] maps safetensors and GGUF files and reads nothing but their headers; who wrote the
+//! files is not trusted. Weights that are used as ranged matmul operands are cut into row [`Tile`]s; by the row-range law of
 //! `trt-kernel` any mixture of places gives the same bits. A [`Request`] (bytes, a share,
 //! `auto`, `full`, `min`) is resolved to a budget; a [`Layout`] turns the budget into a
 //! [`Split`]: which tiles stay, and the ring of slots through which the others go. A
@@ -122,7 +121,8 @@ mod plan;
 mod run;
 
 pub use files::{
-    Copies, FileError, FileId, NameError, TensorId, TensorInfo, WeightFile, Weights, WeightsError,
+    Array, Copies, FileError, FileId, KeepError, Kind, Made, Metadata, NameError, RowOrder, Store,
+    StoreError, TensorId, TensorInfo, Value, View, WeightFile, Weights, WeightsError, keep,
     open_regular, plain_name, read_regular,
 };
 pub use plan::{

@@ -21,7 +21,6 @@ fn a_file_of_another_kind_is_said_to_be_that() {
     let zip = [&b"PK\x03\x04\0\0\0\0"[..], &[7; 40]].concat();
     for (bytes, kind) in [
         (lfs.as_bytes(), "git-lfs pointer"),
-        (b"GGUF\x03\0\0\0\x10\0\0\0", "GGUF"),
         (&zip, "zip"),
         (b"\x80\x02}q\x00(X\x06\0\0\0weight", "pickle"),
         (b"\n<!DOCTYPE html><html>", "web page"),
@@ -39,6 +38,9 @@ fn a_file_of_another_kind_is_said_to_be_that() {
         );
     }
     assert!(error(lfs.as_bytes()).to_string().contains("git lfs pull"));
+    // A GGUF file is one whatever it is called.
+    let gguf = error(b"GGUF\x03\0\0\0\x10\0\0\0");
+    assert!(matches!(gguf, WeightsError::Truncated { .. }), "{gguf}");
     // What nothing is known of is the bad header that it has.
     let unknown = error(&[0xff; 40]);
     assert!(

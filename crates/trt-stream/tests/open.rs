@@ -60,7 +60,7 @@ fn metadata_and_unordered_headers_are_fine() {
     let weights = raw(&dir, &header, 12).unwrap();
     assert_eq!(weights.names().collect::<Vec<_>>(), ["x", "y"]);
     let y = weights.lookup("y").unwrap();
-    assert_eq!(weights.get(y).unwrap().dtype, DType::BF16);
+    assert_eq!(weights.get(y).unwrap().encoding, DType::BF16.into());
 }
 
 #[test]

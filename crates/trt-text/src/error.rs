@@ -43,6 +43,15 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// A value of a GGUF file that is missing, or not what it should be.
+    #[error("{why}")]
+    Gguf {
+        /// The file, the value and what is wrong.
+        why: String,
+    },
+    /// Weights that are no GGUF file know nothing of a tokenizer.
+    #[error("the weights are no GGUF file, so they hold no tokenizer")]
+    NoGguf,
     /// The tokenizer refused a text or tokens.
     #[error("the tokenizer cannot {what}: {why}")]
     Tokenizer {

@@ -1,6 +1,6 @@
 //! What a chat needs beside an engine: prompts in, text out.
 //!
-//! - [`Tokenizer`]: text to tokens and back, set up from the files of a model's folder.
+//! - [`Tokenizer`]: text to tokens and back, set up from the files of a model's folder or from a GGUF file ([`GgufFiles`]).
 //! - [`ChatTemplate`]: a conversation as the model was trained to read it.
 //! - [`Sampler`]: the next token, by its logits; [`Sampling`] says how.
 //! - [`Context`]: a [`Decoder`] with the tokens that it remembers; [`Context::generate`] gives a [`Generation`], an iterator of
@@ -45,6 +45,7 @@ mod decoder;
 mod error;
 mod files;
 mod generation;
+mod gguf;
 mod jinja;
 mod json;
 mod message;
@@ -59,6 +60,7 @@ pub use chat::Chat;
 pub use decoder::Decoder;
 pub use error::Error;
 pub use generation::{Cancel, Context, Ends, Finish, Generation, Piece, Settings};
+pub use gguf::GgufFiles;
 pub use json::Json;
 pub use message::Message;
 pub use sampler::{Sampler, Sampling};

@@ -8,7 +8,7 @@ use std::path::Path;
 use minijinja::Value;
 use serde_json::Value as JsonValue;
 
-use crate::{Error, Json, Message, Tokenizer, files, jinja};
+use crate::{Error, Files, Json, Message, Tokenizer, files, gguf, jinja};
 
 /// A form of conversation: the token that gives it away, and its template. The line ends at the end of a template are
 /// inside a Jinja string, because Jinja drops the last one of a template's own.
@@ -77,7 +77,35 @@ impl ChatTemplate {
     ///
     /// [`Error::NoTemplate`] where there is none of these; [`Error::Read`] and its like for the files.
     pub fn open(folder: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Self, Error> {
-        let sources = sources(folder.as_ref())?;
+        Self::of(sources(folder.as_ref())?, tokenizer)
+    }
+
+    /// The template that a GGUF file holds, else the common form that the vocabulary gives away.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoTemplate`] where there is neither; [`Error::NoGguf`] and [`Error::Gguf`].
+    pub fn from_gguf(weights: &trt_engine::Weights, tokenizer: &Tokenizer) -> Result<Self, Error> {
+        let templates = gguf::chat_template(weights)?;
+        Self::of(templates_in(&templates, "the GGUF file")?, tokenizer)
+    }
+
+    /// The template in the `tokenizer_config.json` of these files, else the common form that the vocabulary gives away.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoTemplate`] where there is neither; [`Error::Malformed`].
+    pub fn from_files(files: &Files<'_>, tokenizer: &Tokenizer) -> Result<Self, Error> {
+        let file = "tokenizer_config.json";
+        let settings = match files.tokenizer_config {
+            Some(text) => files::object(text, file)?,
+            None => JsonValue::Null,
+        };
+        Self::of(templates_in(&settings["chat_template"], file)?, tokenizer)
+    }
+
+    /// These, or a common form where there are none.
+    fn of(sources: Vec<(String, String)>, tokenizer: &Tokenizer) -> Result<Self, Error> {
         let sources = match sources.is_empty() {
             false => sources,
             true => {

@@ -11,6 +11,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::{AddedToken, Encoding, PostProcessor, Token};
 
 use crate::contained::contained;
+use crate::gguf::GgufFiles;
 use crate::special::{Files, Special};
 use crate::{Error, bounds, files};
 
@@ -66,6 +67,15 @@ impl Tokenizer {
             generation_config: text("generation_config.json")?.as_deref(),
             config: text("config.json")?.as_deref(),
         })
+    }
+
+    /// The tokenizer that a GGUF file describes.
+    ///
+    /// # Errors
+    ///
+    /// As [`GgufFiles::read`], and [`Error::Malformed`] for what `tokenizers` refuses.
+    pub fn from_gguf(weights: &trt_engine::Weights) -> Result<Self, Error> {
+        Self::from_files(&GgufFiles::read(weights)?.files())
     }
 
     /// As [`open`](Self::open), from what the files hold.

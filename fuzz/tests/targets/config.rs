@@ -1,7 +1,7 @@
 //! `config.json`: real ones of every family and rope type, mutated.
 
 use candle_trt::candle::DType;
-use candle_trt::candle_nn::{VarBuilder, WeightSource};
+use candle_trt::candle_nn::{Stored, VarBuilder, WeightSource};
 use candle_trt::graph::{Profile, compile, trace};
 use candle_trt::models::frequencies::Frequencies;
 use candle_trt::models::{DecoderConfig, Llama};
@@ -105,12 +105,13 @@ fn a_config_of_any_text_is_read_or_refused() {
 struct Shapes(DecoderConfig);
 
 impl WeightSource for Shapes {
-    fn find(&self, name: &str) -> Option<(Vec<usize>, candle_trt::kernel::DType)> {
+    fn find(&self, name: &str) -> Option<Stored> {
+        let stored = |shape| Stored::new(name, shape, candle_trt::kernel::DType::F32);
         let c = &self.0;
         let q = c.num_attention_heads * c.head_dim;
         let kv = c.num_key_value_heads * c.head_dim;
-        let name = name.strip_prefix("model.")?;
-        let mut parts = name.rsplit('.');
+        let short = name.strip_prefix("model.")?;
+        let mut parts = short.rsplit('.');
         let bias = parts.next()? == "bias";
         let (rows, columns) = match parts.next()? {
             "embed_tokens" => (c.vocab_size, c.hidden_size),
@@ -119,14 +120,14 @@ impl WeightSource for Shapes {
             "o_proj" => (c.hidden_size, q),
             "gate_proj" | "up_proj" => (c.intermediate_size, c.hidden_size),
             "down_proj" => (c.hidden_size, c.intermediate_size),
-            "q_norm" | "k_norm" => return Some((vec![c.head_dim], candle_trt::kernel::DType::F32)),
-            _ => return Some((vec![c.hidden_size], candle_trt::kernel::DType::F32)),
+            "q_norm" | "k_norm" => return Some(stored(vec![c.head_dim])),
+            _ => return Some(stored(vec![c.hidden_size])),
         };
         let shape = match bias {
             true => vec![rows],
             false => vec![rows, columns],
         };
-        Some((shape, candle_trt::kernel::DType::F32))
+        Some(stored(shape))
     }
 
     fn similar(&self, _: &str) -> Vec<String> {

@@ -38,7 +38,7 @@ fn look(path: &Path) {
             for (id, info) in weights.iter() {
                 let bytes = weights.bytes(id).expect("an id of these weights");
                 let elements: usize = info.shape.iter().product();
-                assert_eq!(bytes.len(), elements * info.dtype.size(), "{info:?}");
+                assert_eq!(bytes.len(), elements * info.encoding.bytes(), "{info:?}");
                 assert_eq!(weights.find(&info.name).expect("its name"), id);
             }
             std::hint::black_box(weights.fingerprint());

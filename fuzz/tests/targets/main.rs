@@ -5,6 +5,7 @@ mod cgroup;
 mod config;
 mod files;
 mod gguf;
+mod gguf_weights;
 mod header;
 mod index;
 mod program;

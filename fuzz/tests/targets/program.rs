@@ -1,7 +1,7 @@
 //! Programs as saved engines hold them: read, and checked to the end.
 
 use candle_trt::graph::candle::{DType, IndexOp, Module, Result, Tensor};
-use candle_trt::graph::candle_nn::{self, VarBuilder, WeightSource};
+use candle_trt::graph::candle_nn::{self, Stored, VarBuilder, WeightSource};
 use candle_trt::graph::program::Program;
 use candle_trt::graph::{Call, Profile, compile, trace};
 use candle_trt_fuzz::Target;
@@ -11,13 +11,11 @@ use std::sync::Arc;
 struct Named;
 
 impl WeightSource for Named {
-    fn find(&self, name: &str) -> Option<(Vec<usize>, candle_trt::kernel::DType)> {
+    fn find(&self, name: &str) -> Option<Stored> {
         let leaf = name.rsplit('.').next()?;
         let shape = leaf.split('x').map(|n| n.parse().ok());
-        Some((
-            shape.collect::<Option<_>>()?,
-            candle_trt::kernel::DType::F32,
-        ))
+        let dtype = candle_trt::kernel::DType::F32;
+        Some(Stored::new(name, shape.collect::<Option<_>>()?, dtype))
     }
     fn similar(&self, _: &str) -> Vec<String> {
         Vec::new()

@@ -147,6 +147,7 @@ pub const HOUSES: &[House] = &[
             "stop",
             "message",
             "special",
+            "gguf",
             "jinja",
             "tokenizer",
             "stream",
@@ -158,7 +159,15 @@ pub const HOUSES: &[House] = &[
     },
     House {
         path: "cli",
-        order: &["precision", "progress", "get", "info", "curve", "run"],
+        order: &[
+            "precision",
+            "progress",
+            "model",
+            "get",
+            "info",
+            "curve",
+            "run",
+        ],
         never: &[("curve", &["get", "info"]), ("run", &["info", "curve"])],
     },
     House {

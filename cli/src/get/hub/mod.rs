@@ -56,6 +56,24 @@ pub fn is_repo_id(text: &str) -> bool {
         .is_some_and(|(owner, name)| plain(owner) && plain(name))
 }
 
+/// The repository and the name in it of a GGUF file, `OWNER/NAME/FILE.gguf`, where the file may be in a folder.
+pub fn file_of(text: &str) -> Option<(&str, &str)> {
+    let slash = |after: usize| text[after..].find('/').map(|at| after + at);
+    let second = slash(slash(0)? + 1)?;
+    let (repo, file) = (&text[..second], &text[second + 1..]);
+    (is_repo_id(repo) && file.ends_with(".gguf")).then_some((repo, file))
+}
+
+/// Fetches a GGUF file of a repository, with the other parts of its model, unless they are in the cache; the answer is the
+/// file.
+///
+/// # Errors
+///
+/// What is missing and cannot be had, by name.
+pub fn fetch_file(repo: &str, revision: &str, file: &str) -> Result<PathBuf, HubError> {
+    HubModel::new(&Settings::from_env()?, repo, revision)?.fetch_file(file)
+}
+
 /// Fetches what is not yet in the cache; the answer is the folder that holds all of it.
 ///
 /// # Errors
@@ -99,7 +117,7 @@ impl<'a> HubModel<'a> {
         let source = Source::new(self);
         let commit = match self.layout.commit(self.revision) {
             Some(commit) => commit,
-            None => source.commit()?,
+            None => source.commit_of(CONFIG)?,
         };
         for needed in [CONFIG, "tokenizer.json"] {
             self.need(&source, &commit, needed)?;
@@ -130,6 +148,22 @@ impl<'a> HubModel<'a> {
             }
         }
         Ok(self.layout.snapshot(&commit))
+    }
+
+    fn fetch_file(&self, file: &str) -> Result<PathBuf, HubError> {
+        let source = Source::new(self);
+        let place = plain_name(file).map_err(|source| HubError::Name {
+            repo: self.repo.to_string(),
+            source,
+        })?;
+        let commit = match self.layout.commit(self.revision) {
+            Some(commit) => commit,
+            None => source.commit_of(file)?,
+        };
+        for part in parts(file) {
+            self.need(&source, &commit, &part)?;
+        }
+        Ok(self.layout.snapshot(&commit).join(place))
     }
 
     fn need(&self, source: &Source, commit: &Commit, name: &str) -> Result<(), HubError> {
@@ -216,6 +250,25 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The names of all parts of a model, by the name of one.
+fn parts(file: &str) -> Vec<String> {
+    let split = || {
+        let stem = file.strip_suffix(".gguf")?;
+        let (rest, count) = stem.rsplit_once("-of-")?;
+        let (stem, number) = rest.rsplit_once('-')?;
+        let digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+        (digits(number) && digits(count)).then_some((stem, count))
+    };
+    match split() {
+        Some((stem, count)) => {
+            let all = 1..=count.parse().unwrap_or(1u32);
+            all.map(|i| format!("{stem}-{i:05}-of-{count}.gguf"))
+                .collect()
+        }
+        None => vec![file.to_string()],
+    }
+}
+
 /// Whether a model cannot be without a file of this name; an index is not needed where there is one file of weights.
 fn is_needed(name: &str) -> bool {
     name != INDEX && !super::OPTIONAL.contains(&name)
@@ -231,16 +284,16 @@ impl Source<'_> {
         Ok(self.client.get_or_init(|| client))
     }
 
-    /// What the revision is now.
-    fn commit(&self) -> Result<Commit, HubError> {
+    /// What the revision is now, by a file that it must have.
+    fn commit_of(&self, name: &str) -> Result<Commit, HubError> {
         let HubModel { repo, revision, .. } = *self.model;
         if self.model.settings.offline {
-            return Err(self.offline(CONFIG));
+            return Err(self.offline(name));
         }
-        let Some(remote) = self.client()?.head(repo, revision, CONFIG)? else {
+        let Some(remote) = self.client()?.head(repo, revision, name)? else {
             return Err(HubError::Missing {
                 repo: repo.to_string(),
-                name: CONFIG.to_string(),
+                name: name.to_string(),
             });
         };
         self.model.layout.set_commit(revision, &remote.commit)?;
@@ -279,10 +332,10 @@ impl Source<'_> {
         }
     }
 
-    fn commit(&self) -> Result<Commit, HubError> {
+    fn commit_of(&self, name: &str) -> Result<Commit, HubError> {
         match self.model.settings.offline {
-            true => Err(self.offline(CONFIG)),
-            false => Err(self.no_client(CONFIG)),
+            true => Err(self.offline(name)),
+            false => Err(self.no_client(name)),
         }
     }
 

@@ -8,7 +8,9 @@ use super::compiler::Compiler;
 use super::contents::Contract;
 use super::limits::{DeviceNeeds, Watch, compiling, loading};
 use super::make::{Prepared, make};
-use super::ready::{Found, HasProgram, Lowered, agree, code_bytes, find, large_pinned, ready};
+use super::ready::{
+    Found, HasProgram, Lowered, agree, code_bytes, find, large_pinned, ready, with_values,
+};
 use super::saved::Opened;
 use super::source::ModelWeights;
 use crate::error::Error;
@@ -46,7 +48,7 @@ impl Compiler {
         let estimate = || compiling(&self.weights, &profile);
         let watch = Watch::start(self.limits.host_bytes, estimate)?;
         let dtype = self.dtype.unwrap_or_else(|| common_dtype(&self.weights));
-        let vb = VarBuilder::new(Arc::new(ModelWeights(self.weights.clone())), dtype);
+        let vb = VarBuilder::new(Arc::new(ModelWeights::new(self.weights.clone())), dtype);
         let mut report = CompileReport::default();
         let mut found = Vec::with_capacity(profile.classes.len());
         for class in &profile.classes {
@@ -135,12 +137,13 @@ impl Compiler {
         self,
         dtype: DType,
         profile: Profile,
-        found: Vec<Found>,
+        mut found: Vec<Found>,
         mut report: CompileReport,
         watch: Watch,
     ) -> Result<Engine, Error> {
         agree(&found)?;
-        let mut contract = Contract::of(&found, &self.weights);
+        let files = with_values(&mut found, &self.weights)?;
+        let mut contract = Contract::of(&found, &files);
         if self.limits.device_bytes.is_some() {
             let arena = found.iter().map(Found::least_arena).max();
             // No device needs less than one that copies weights.
@@ -167,7 +170,7 @@ impl Compiler {
             device,
             budget: self.first_budget(),
             streaming: self.streams(),
-            files: self.weights,
+            files,
             contract,
             dtype,
             profile,
@@ -188,7 +191,7 @@ impl Compiler {
 fn common_dtype(weights: &Weights) -> DType {
     let mut sums = [(DType::F32, 0usize), (DType::BF16, 0), (DType::F16, 0)];
     for (_, info) in weights.iter() {
-        let dtype = match info.dtype {
+        let dtype = match info.dtype() {
             trt_kernel::DType::BF16 => DType::BF16,
             trt_kernel::DType::F16 => DType::F16,
             _ => DType::F32,

@@ -8,6 +8,7 @@ pub(crate) mod compiler;
 mod contents;
 pub(crate) mod limits;
 mod make;
+mod metadata;
 mod ready;
 pub(crate) mod saved;
 mod source;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use trt_device::Device;
 use trt_graph::Class;
 use trt_graph::program::{Program, Source as ArgSource};
-use trt_kernel::{Arg, Dim, Interval, Role, Var};
+use trt_kernel::{Arg, Dim, Encoding, Interval, Role, Var};
 use trt_stream::{TensorId, WeightId, Weights};
 
 /// Pinned weights larger than this are mentioned in the report.
@@ -32,6 +32,8 @@ pub(crate) struct Found {
     lowered: Lowered,
     /// The tensor of each of its parameters.
     tensors: Vec<TensorId>,
+    /// Parameters that are the values of tensors in blocks.
+    values: Vec<usize>,
 }
 
 /// A program that is made ready, or is ready.
@@ -61,13 +63,57 @@ pub(crate) fn code_bytes(programs: &[Compiled]) -> u64 {
 /// Finds the weights of a program.
 ///
 /// # Errors
-/// [`Error::Weights`] if one is missing, or of another shape or dtype.
+/// [`Error::Weights`] if one is missing, or of another shape or encoding than its launches read it in.
 pub(crate) fn find(lowered: Lowered, weights: &Weights) -> Result<Found, Error> {
-    let find =
-        |w: &trt_graph::program::Weight| weights.require(&w.name, &w.shape, Some(w.encoding));
-    let found = lowered.program.weights.iter().map(find);
-    let tensors = found.collect::<Result<Vec<_>, _>>()?;
-    Ok(Found { lowered, tensors })
+    let parameters = &lowered.program.weights;
+    let (mut tensors, mut values) = (Vec::with_capacity(parameters.len()), Vec::new());
+    for (number, w) in parameters.iter().enumerate() {
+        let stored = weights.require(&w.name, &w.shape, None)?;
+        let blocks = weights.get(stored).map(|info| info.encoding);
+        let wants_values = w.encoding.as_plain().is_some()
+            && blocks.is_some_and(|e| {
+                e.as_plain().is_none() && Encoding::Plain(e.dtype()) == w.encoding
+            });
+        if wants_values {
+            values.push(number);
+        } else {
+            weights.require(&w.name, &w.shape, Some(w.encoding))?;
+        }
+        tensors.push(stored);
+    }
+    Ok(Found {
+        lowered,
+        tensors,
+        values,
+    })
+}
+
+/// The weights of all programs: those of the files, and the values of those in blocks that a program needs in
+/// one piece, which are made here, each once.
+///
+/// # Errors
+/// [`Error::Store`] if the system has no memory for them.
+pub(crate) fn with_values(
+    programs: &mut [Found],
+    weights: &Arc<Weights>,
+) -> Result<Arc<Weights>, Error> {
+    let wanted = programs
+        .iter()
+        .flat_map(|p| p.values.iter().map(|v| p.tensors[*v]));
+    let wanted: Vec<TensorId> = wanted.collect::<BTreeSet<_>>().into_iter().collect();
+    if wanted.is_empty() {
+        return Ok(weights.clone());
+    }
+    let (all, made) = weights.with_values(&wanted)?;
+    for program in programs {
+        for number in std::mem::take(&mut program.values) {
+            let tensor = &mut program.tensors[number];
+            if let Ok(at) = wanted.binary_search(tensor) {
+                *tensor = made[at];
+            }
+        }
+    }
+    Ok(Arc::new(all))
 }
 
 impl Found {

@@ -18,6 +18,9 @@ pub enum Error {
     /// The weights could not be opened or do not fit.
     #[error(transparent)]
     Weights(#[from] trt_stream::WeightsError),
+    /// Weights that are made of others could not be made or kept.
+    #[error(transparent)]
+    Store(#[from] trt_stream::StoreError),
     /// Streaming or a budget failed.
     #[error(transparent)]
     Stream(#[from] trt_stream::Error),

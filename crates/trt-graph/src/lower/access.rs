@@ -21,6 +21,14 @@ impl Index {
         }
     }
 
+    /// The same index at every point.
+    pub fn at(index: usize) -> Index {
+        Index {
+            offset: Dim::from(index),
+            terms: vec![],
+        }
+    }
+
     fn shifted(&self, by: &Dim) -> Index {
         Index {
             offset: &self.offset + by,

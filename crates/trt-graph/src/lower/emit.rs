@@ -9,7 +9,7 @@ use super::place::Place;
 use crate::graph::{Graph, NodeId, Op};
 use crate::program::Source;
 use std::collections::HashMap;
-use trt_kernel::{Arg, Binary, BodyBuilder, Compare, DType, Dim, Inst, Reg, Ty, View};
+use trt_kernel::{Arg, Binary, BodyBuilder, Compare, DType, Dim, Encoding, Inst, Reg, Ty, View};
 
 /// Why writing stopped: the node must be stored first.
 #[derive(Debug)]
@@ -42,6 +42,15 @@ impl Args {
         arg
     }
 
+    /// How all of them are written down: plainly but for one.
+    pub fn encodings(&self, arg: Arg, encoding: Encoding) -> Vec<Encoding> {
+        let mut all = Encoding::plain(self.dtypes.iter().copied());
+        if let Some(one) = all.get_mut(usize::from(arg.0)) {
+            *one = encoding;
+        }
+        all
+    }
+
     fn add(&mut self, source: Source, dtype: DType) -> Arg {
         self.sources.push(source);
         self.dtypes.push(dtype);
@@ -70,6 +79,42 @@ impl Places<'_> {
         self.of(input)?
             .viewed(&node.op, from, &node.shape)
             .ok_or(Stop(id, "no strides express this layout"))
+    }
+}
+
+impl Places<'_> {
+    /// As [`of`](Self::of), with the last axis as two halves. They need not be neighbours: rows of
+    /// queries and keys may lie interleaved.
+    pub fn halves(&self, id: NodeId) -> Result<Place, Stop> {
+        let node = self.graph.node(id);
+        let last = node.shape.len() - 1;
+        let half = node.shape[last].divide(&Dim::from(2));
+        let half = half.ok_or(Stop(id, "an odd size has no halves"))?;
+        let together = |mut place: Place| {
+            let distance = &half * &place.strides[last];
+            place.strides.insert(last, distance);
+            place
+        };
+        let apart = self.of(id).map(together);
+        let Some(&input) = node.inputs.first().filter(|_| apart.is_err()) else {
+            return apart;
+        };
+        let halves = [Dim::from(2), half.clone()];
+        let from = &self.graph.node(input).shape;
+        match &node.op {
+            Op::Permute(perm) if perm[last] == last => {
+                let mut place = self.halves(input)?;
+                let axes = perm.iter().copied().chain([last + 1]);
+                place.strides = axes.map(|a| place.strides[a].clone()).collect();
+                Ok(place)
+            }
+            Op::Reshape if from.ends_with(&halves) => {
+                let to = [&node.shape[..last], &halves[..]].concat();
+                let place = self.of(input)?.viewed(&Op::Reshape, from, &to);
+                place.map_or(apart, Ok)
+            }
+            _ => apart,
+        }
     }
 }
 

@@ -69,7 +69,7 @@ impl Groups {
         let stored = output || forced;
         if matches!(
             op,
-            Op::Input(_) | Op::Weight(_) | Op::State(_) | Op::Const(_)
+            Op::Input(_) | Op::Weight(..) | Op::State(_) | Op::Const(_)
         ) {
             return Role::Leaf;
         }
@@ -219,7 +219,7 @@ fn cheap(graph: &Graph, mut id: NodeId) -> bool {
         let node = graph.node(id);
         match &node.op {
             op if op.is_view() => id = node.inputs[0],
-            Op::Input(_) | Op::Weight(_) | Op::State(_) | Op::Const(_) => return true,
+            Op::Input(_) | Op::Weight(..) | Op::State(_) | Op::Const(_) => return true,
             // Stored by a template or by the add that ends a residual branch.
             op => {
                 return op.is_generated()

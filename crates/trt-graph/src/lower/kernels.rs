@@ -69,9 +69,13 @@ pub(super) fn matmul(
 
     let a = w.places.of(lhs)?;
     let weight = ranged_weight(w, rhs);
-    let b = match &weight {
-        Some(place) => place.clone(),
-        None => w.places.of(rhs)?,
+    let (b, right) = match &weight {
+        Some((place, encoding)) => (place.clone(), *encoding),
+        None => {
+            let place = w.places.of(rhs)?;
+            let plain = place.dtype.into();
+            (place, plain)
+        }
     };
     let stride = |p: &Place, axis: Option<usize>| axis.map_or_else(zero, |a| p.strides[a].clone());
     let mut e = w.emitter(root, vec![batch.clone(), m.clone(), n.clone()]);
@@ -119,7 +123,7 @@ pub(super) fn matmul(
         m,
         n,
         k,
-        args: Encoding::plain(args.dtypes.clone()),
+        args: args.encodings(b_arg, right),
         a: a_op.into(),
         b: b_op,
         ranged: weight.is_some(),
@@ -128,9 +132,9 @@ pub(super) fn matmul(
     Ok((kernel, args, ops))
 }
 
-/// The stored place of `w` in `permute(w)`, if `w` is a weight of shape `[n, k]`, or one whose
-/// rows have several axes of `k` elements (a convolution's).
-fn ranged_weight(w: &Writer<'_>, rhs: NodeId) -> Option<Place> {
+/// The stored place of `w` in `permute(w)` and how it is written down there, if `w` is a weight of shape
+/// `[n, k]`, or one whose rows have several axes of `k` elements (a convolution's).
+fn ranged_weight(w: &Writer<'_>, rhs: NodeId) -> Option<(Place, Encoding)> {
     let node = w.graph.node(rhs);
     let rows = *node
         .inputs
@@ -143,9 +147,7 @@ fn ranged_weight(w: &Writer<'_>, rhs: NodeId) -> Option<Place> {
         }
         _ => rows,
     };
-    matches!(w.graph.node(input).op, Op::Weight(_))
-        .then(|| w.places.stored[input.index()].clone())
-        .flatten()
+    w.stored_weight(input)
 }
 
 /// Rows of a table.
@@ -181,7 +183,14 @@ pub(super) fn gather(w: &mut Writer<'_>, id: NodeId) -> Result<(), Fault> {
         }
         .into());
     }
-    let place = w.places.of(table)?;
+    let (place, encoding) = match w.stored_weight(table) {
+        Some(stored) => stored,
+        None => {
+            let place = w.places.of(table)?;
+            let plain = place.dtype.into();
+            (place, plain)
+        }
+    };
     let ids = w.places.of(node.inputs[1])?;
     let plain =
         place.offset.is(0) && place.strides == super::place::row_major(&graph.node(table).shape);
@@ -200,7 +209,7 @@ pub(super) fn gather(w: &mut Writer<'_>, id: NodeId) -> Result<(), Fault> {
         rows,
         cols,
         entries,
-        args: Encoding::plain(args.dtypes.clone()),
+        args: args.encodings(table_arg, encoding),
         ids: operand(ids_arg, &ids.offset, ids.strides),
         table: table_arg,
         body: e.body.finish(),
@@ -213,11 +222,8 @@ pub(super) fn gather(w: &mut Writer<'_>, id: NodeId) -> Result<(), Fault> {
 /// Both halves of a rotary embedding in one row kernel over half the columns.
 pub(super) fn rope(w: &mut Writer<'_>, id: NodeId) -> Result<(), Fault> {
     let node = w.graph.node(id);
-    let places: Vec<Place> = node
-        .inputs
-        .iter()
-        .map(|i| w.places.of(*i))
-        .collect::<Result<_, _>>()?;
+    let halves = w.places.halves(node.inputs[0])?;
+    let tables = [w.places.of(node.inputs[1])?, w.places.of(node.inputs[2])?];
     let target = w.destination(id)?;
     let mut space = node.shape.clone();
     let Some(half) = space[3].divide(&Dim::from(2)) else {
@@ -235,10 +241,13 @@ pub(super) fn rope(w: &mut Writer<'_>, id: NodeId) -> Result<(), Fault> {
     high[3].offset = half;
     let table: Access = vec![Index::axis(2), Index::axis(3)];
     let mut e = w.emitter(id, space.clone());
-    let (x1, _) = e.load(&places[0], &low);
-    let (x2, _) = e.load(&places[0], &high);
-    let (cos, ty) = e.load(&places[1], &table);
-    let (sin, _) = e.load(&places[2], &table);
+    let [(x1, _), (x2, _)] = [0, 1].map(|half| {
+        let mut access: Access = (0..4).map(Index::axis).collect();
+        access.insert(3, Index::at(half));
+        e.load(&halves, &access)
+    });
+    let (cos, ty) = e.load(&tables[0], &table);
+    let (sin, _) = e.load(&tables[1], &table);
     let mul = |b: &mut BodyBuilder, x, y| b.binary(Binary::Mul, x, y);
     let (x1c, x2s) = (mul(&mut e.body, x1, cos), mul(&mut e.body, x2, sin));
     let (x2c, x1s) = (mul(&mut e.body, x2, cos), mul(&mut e.body, x1, sin));

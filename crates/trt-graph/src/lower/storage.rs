@@ -9,7 +9,7 @@ use super::writer::{Fault, Writer};
 use crate::graph::{Margin, NodeId, Op};
 use crate::program::{Buffer, BufferId, BufferKind, ParamId, Source, State, Weight};
 use std::sync::Arc;
-use trt_kernel::{DType, Dim, Roles};
+use trt_kernel::{DType, Dim, Encoding, Roles};
 
 impl Writer<'_> {
     /// Inputs, outputs and states come first, so that every class of calls numbers them alike.
@@ -81,9 +81,16 @@ impl Writer<'_> {
                 };
                 Place::contiguous(source, node.dtype, &node.shape)
             }
-            Op::Weight(name) => {
-                let weight = self.weight(name, node.dtype, &node.shape);
-                Place::contiguous(Source::Weight(weight), node.dtype, &node.shape)
+            Op::Weight(name, encoding) => {
+                let weight = self.weight(name, *encoding, &node.shape);
+                let values = match encoding.as_plain() {
+                    Some(_) => weight,
+                    None => {
+                        self.encoded.insert(id, weight);
+                        self.weight(name, node.dtype.into(), &node.shape)
+                    }
+                };
+                Place::contiguous(Source::Weight(values), node.dtype, &node.shape)
             }
             _ => return,
         };
@@ -96,21 +103,59 @@ impl Writer<'_> {
         Place::contiguous(self.find(&BufferKind::State(i)), state.dtype, &capacity)
     }
 
-    pub(super) fn weight(&mut self, name: &Arc<str>, dtype: DType, shape: &[Dim]) -> ParamId {
-        if let Some(id) = self.weights.get(name) {
+    /// The parameter that is a weight in some encoding. One in blocks is a parameter of its own beside
+    /// that of its values, and what is not used in the end is not kept.
+    fn weight(&mut self, name: &Arc<str>, encoding: Encoding, shape: &[Dim]) -> ParamId {
+        let key = (name.clone(), encoding);
+        if let Some(id) = self.weights.get(&key) {
             return *id;
         }
         let id = ParamId(self.program.weights.len() as u32);
         let shape = shape.iter().filter_map(Dim::constant_size).collect();
         let weight = Weight {
             name: name.clone(),
-            encoding: dtype.into(),
+            encoding,
             shape,
             roles: Roles::default(),
         };
         self.program.weights.push(weight);
-        self.weights.insert(name.clone(), id);
+        self.weights.insert(key, id);
         id
+    }
+
+    /// Where a weight is and how it is written down there, for kernels that read it in any encoding.
+    pub fn stored_weight(&self, id: NodeId) -> Option<(Place, Encoding)> {
+        let node = self.graph.node(id);
+        let Op::Weight(_, encoding) = &node.op else {
+            return None;
+        };
+        let mut place = self.places.stored[id.index()].clone()?;
+        if let Some(weight) = self.encoded.get(&id) {
+            place.source = Source::Weight(*weight);
+        }
+        Some((place, *encoding))
+    }
+
+    /// Parameters that no launch reads are left out: a weight in blocks is declared as such and as
+    /// its values.
+    pub(super) fn drop_unread(&mut self) {
+        let read = |w: &Weight| w.roles != Roles::default();
+        let mut next = 0;
+        let kept: Vec<Option<ParamId>> = (self.program.weights.iter())
+            .map(|w| {
+                let id = read(w).then_some(ParamId(next));
+                next += u32::from(id.is_some());
+                id
+            })
+            .collect();
+        self.program.weights.retain(read);
+        for source in self.program.launches.iter_mut().flat_map(|l| &mut l.args) {
+            if let Source::Weight(w) = source
+                && let Some(Some(new)) = kept.get(w.0 as usize)
+            {
+                *w = *new;
+            }
+        }
     }
 
     /// Where a root's result goes: straight into the output, state or joined tensor that is its

@@ -188,6 +188,7 @@ impl Writer<'_> {
             }
             self.copy(source, target, &shape);
         }
+        self.drop_unread();
         Ok(())
     }
 }

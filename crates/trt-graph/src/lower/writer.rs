@@ -8,7 +8,7 @@ use crate::graph::{Graph, NodeId};
 use crate::program::{BufferId, BufferKind, Launch, ParamId, Program, Source};
 use std::collections::HashMap;
 use std::sync::Arc;
-use trt_kernel::{Arg, BodyBuilder, Dim, Inst, Kernel, fusible};
+use trt_kernel::{Arg, BodyBuilder, Dim, Encoding, Inst, Kernel, fusible};
 
 pub(super) enum Fault {
     Stop(Stop),
@@ -35,7 +35,10 @@ pub(super) struct Writer<'a> {
     pub(super) program: Program,
     /// The ops that each launch computes.
     pub(super) ops: Vec<Vec<String>>,
-    pub(super) weights: HashMap<Arc<str>, ParamId>,
+    pub(super) weights: HashMap<(Arc<str>, Encoding), ParamId>,
+    /// Weights in blocks: the parameter that products by rows and gathers read. What `places` has of
+    /// them is their values.
+    pub(super) encoded: HashMap<NodeId, ParamId>,
     pub(super) cats: HashMap<NodeId, Place>,
     /// Padded tensors whose zeros are written: the whole, and where the elements belong.
     pub(super) pads: HashMap<NodeId, (Place, Place)>,
@@ -61,6 +64,7 @@ impl<'a> Writer<'a> {
             },
             ops: Vec::new(),
             weights: HashMap::new(),
+            encoded: HashMap::new(),
             cats: HashMap::new(),
             pads: HashMap::new(),
         }

@@ -1,10 +1,11 @@
 //! Constructors: tensors from data, fills and ranges.
 
+use super::device::Device;
 use super::size;
 use super::tensor::{Tensor, kernel_dtype};
 use crate::graph::Op;
 use candle_core::shape::ShapeWithOneHole;
-use candle_core::{CpuStorage, Device, NdArray, Result, Shape, WithDType, bail};
+use candle_core::{CpuStorage, NdArray, Result, Shape, WithDType, bail};
 use trt_kernel::{DType, Dim};
 
 fn bytes(storage: &CpuStorage) -> Result<(Vec<u8>, DType)> {

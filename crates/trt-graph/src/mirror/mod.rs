@@ -7,26 +7,31 @@
 mod binary;
 mod build;
 pub mod candle_nn;
+pub mod candle_transformers;
 mod conv;
+mod device;
 mod index;
 mod layout;
 mod math;
 mod operators;
 mod parts;
+pub mod quantized;
 pub(crate) mod recorder;
 mod resize;
 pub mod size;
 mod tensor;
-mod values;
+pub(crate) mod values;
 
 pub use tensor::Tensor;
 
 /// The mirror of `candle_core`: candle's own types where they fit, symbolic ones where they must.
 pub mod candle {
+    pub use super::device::{Device, Storage};
     pub use super::index::{IndexOp, TensorIndexer};
+    pub use super::quantized;
     pub use super::tensor::{Module, ModuleT, Tensor};
     pub use candle_core::{
-        Context, D, DType, Device, Error, FloatDType, IntDType, NdArray, Result, Shape, WithDType,
-        bail, conv, shape,
+        Context, D, DType, DeviceLocation, Error, FloatDType, IntDType, Layout, NdArray, Result,
+        Shape, WithDType, bail, conv, shape,
     };
 }

@@ -1,12 +1,13 @@
 //! The symbolic tensor: an operation with its operands, shape and dtype.
 
+use super::device::{Device, Storage};
 use super::{recorder, size};
 use crate::graph::{Literal, Op};
-use candle_core::{Device, Result, Shape, bail};
+use candle_core::{Layout, Result, Shape, bail};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use trt_kernel::{DType, Dim};
+use trt_kernel::{DType, Dim, Encoding};
 
 /// A tensor whose elements are not known while a model is traced, with candle's methods.
 #[derive(Clone)]
@@ -121,8 +122,9 @@ impl Tensor {
         Tensor::make(Op::Input(index), vec![], shape, kernel_dtype(dtype)?)
     }
 
-    pub(crate) fn weight(name: &str, shape: Shape, dtype: DType) -> Result<Tensor> {
-        Tensor::make(Op::Weight(name.into()), vec![], shape, dtype)
+    pub(crate) fn weight(name: &str, shape: Shape, encoding: Encoding) -> Result<Tensor> {
+        let op = Op::Weight(name.into(), encoding);
+        Tensor::make(op, vec![], shape, encoding.dtype())
     }
 
     /// A constant from the bytes of its elements.
@@ -297,6 +299,12 @@ impl Tensor {
     /// None; the signature is candle's.
     pub fn force_contiguous(&self) -> Result<Tensor> {
         Ok(self.clone())
+    }
+
+    /// The memory, which a symbolic tensor has not, and the layout of a new tensor.
+    pub fn storage_and_layout(&self) -> (Box<Storage>, Layout) {
+        let layout = Layout::contiguous(self.shape().clone());
+        (Box::new(Storage::Symbolic), layout)
     }
 
     /// The same tensor: nothing is shared that could be written.

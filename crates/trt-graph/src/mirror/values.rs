@@ -5,8 +5,66 @@ use super::tensor::{Tensor, kernel_dtype};
 use crate::graph::{Graph, Node, NodeId, Op};
 use crate::reference::{self, Leaves};
 use candle_core::{Result, WithDType, bail};
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use trt_kernel::{Dim, Env};
+
+/// The most tensors whose elements are kept while a trace runs.
+const KEPT: usize = 8;
+
+/// What was computed, with its elements.
+type Computed = VecDeque<(Graph, Rc<Vec<f64>>)>;
+
+thread_local! {
+    static KNOWN: RefCell<Option<Computed>> = const { RefCell::new(None) };
+}
+
+/// While this lives, elements that were read once are known. A model is loaded for each sample of a
+/// trace, and one that reads its tables then (a rotary table of each position) reads the same ones each time.
+pub(crate) struct Known {
+    outer: Option<Computed>,
+}
+
+impl Known {
+    pub fn start() -> Known {
+        Known {
+            outer: KNOWN.replace(Some(VecDeque::new())),
+        }
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        KNOWN.set(self.outer.take());
+    }
+}
+
+/// The elements of a graph's only output; the graph depends on constants only.
+fn computed(graph: Graph) -> Result<Rc<Vec<f64>>> {
+    let known = KNOWN.with_borrow(|k| {
+        let same = |k: &Computed| k.iter().find(|(g, _)| *g == graph).map(|(_, e)| e.clone());
+        k.as_ref().and_then(same)
+    });
+    if let Some(elements) = known {
+        return Ok(elements);
+    }
+    let leaves = Leaves {
+        env: Env::default(),
+        inputs: &[],
+        states: &[],
+        weight: &|_| None,
+    };
+    let (out, _) = reference::run(&graph, &leaves).map_err(candle_core::Error::wrap)?;
+    let elements = Rc::new(out.into_iter().next().map_or_else(Vec::new, |a| a.data));
+    KNOWN.with_borrow_mut(|k| {
+        if let Some(k) = k {
+            k.truncate(KEPT - 1);
+            k.push_front((graph, elements.clone()));
+        }
+    });
+    Ok(elements)
+}
 
 impl Tensor {
     /// The elements in row-major order, if they depend on constants only.
@@ -18,19 +76,8 @@ impl Tensor {
                 self.dtype()
             );
         }
-        let graph = constant_graph(self)?;
-        let leaves = Leaves {
-            env: Env::default(),
-            inputs: &[],
-            states: &[],
-            weight: &|_| None,
-        };
-        let (out, _) = reference::run(&graph, &leaves).map_err(candle_core::Error::wrap)?;
-        Ok(out
-            .into_iter()
-            .flat_map(|a| a.data)
-            .map(S::from_f64)
-            .collect())
+        let elements = computed(constant_graph(self)?)?;
+        Ok(elements.iter().copied().map(S::from_f64).collect())
     }
 
     /// The only element of a scalar that depends on constants only.
@@ -100,7 +147,7 @@ fn constant_graph(root: &Tensor) -> Result<Graph> {
         if ids.contains_key(&t.id()) {
             continue;
         }
-        if matches!(t.op(), Op::Input(_) | Op::Weight(_) | Op::State(_)) {
+        if matches!(t.op(), Op::Input(_) | Op::Weight(..) | Op::State(_)) {
             bail!(
                 "elements of {t:?} are not known while a model is traced: it depends on {}; keep such \
                  decisions outside of the compiled model",

@@ -4,6 +4,7 @@
 
 use super::matching::widens;
 use super::rewrite::{push, rebuild};
+use super::weight_rows;
 use crate::graph::{Graph, Node, NodeId, Op};
 use trt_kernel::{Dim, Unary};
 
@@ -104,18 +105,33 @@ fn repeat(g: &mut Graph, node: &Node, input: &Node, axis: usize) -> NodeId {
 }
 
 /// A second operand that is one matrix for all leading axes is taken as that matrix, and a weight
-/// is read in the dtype it is stored in.
+/// is read as it is stored.
 fn matmul(g: &mut Graph, mut node: Node) -> NodeId {
     if let Some(matrix) = shared_matrix(g, node.inputs[1]) {
         node.inputs[1] = matrix;
     }
-    if let Some(weight) = stored_weight(g, node.inputs[1]) {
-        node.inputs[1] = weight;
+    let stored = weight_rows::stored(g, node.inputs[1]);
+    if let Some(stored) = &stored {
+        node.inputs[1] = stored.operand;
     }
-    match g.node(node.inputs[1]).shape.len() {
+    let (shape, dtype) = (node.shape.clone(), node.dtype);
+    let product = match g.node(node.inputs[1]).shape.len() {
         2 => rows(g, node),
         _ => g.push(node),
-    }
+    };
+    let views = stored.map_or_else(Vec::new, |s| s.views(&shape));
+    views.into_iter().fold(product, |x, (op, shape)| {
+        let inputs = vec![x];
+        simplify(
+            g,
+            Node {
+                op,
+                inputs,
+                shape,
+                dtype,
+            },
+        )
+    })
 }
 
 /// `permute(broadcast(reshape(w)))` or `broadcast(..)` of a rank 2 `w`, with leading axes added.
@@ -150,40 +166,6 @@ fn shared_matrix(g: &mut Graph, id: NodeId) -> Option<NodeId> {
         true => push(g, Op::Permute(vec![1, 0]), &[matrix], &shape, node.dtype),
         false => matrix,
     })
-}
-
-/// `permute(cast(weight))` or `permute(reshape(cast(weight)))` without the cast.
-fn stored_weight(g: &mut Graph, id: NodeId) -> Option<NodeId> {
-    let node = g.node(id).clone();
-    if node.op != Op::Permute(vec![1, 0]) {
-        return None;
-    }
-    let rows = g.node(node.inputs[0]).clone();
-    let inner = match rows.op {
-        Op::Reshape => rows.inputs[0],
-        _ => node.inputs[0],
-    };
-    let weight = match g.node(inner).op {
-        Op::Cast => g.node(inner).inputs[0],
-        _ => inner,
-    };
-    let Node {
-        op: Op::Weight(_),
-        dtype,
-        ..
-    } = *g.node(weight)
-    else {
-        return None;
-    };
-    if weight == inner {
-        return Some(id);
-    }
-    let rows = match rows.op {
-        Op::Reshape => push(g, Op::Reshape, &[weight], &rows.shape, dtype),
-        _ => weight,
-    };
-    let swap = Op::Permute(vec![1, 0]);
-    Some(push(g, swap, &[rows], &node.shape, dtype))
 }
 
 /// The leading axes of a product with one matrix, joined into rows if several are not 1.

@@ -45,7 +45,7 @@ fn constant_nodes(graph: &Graph) -> Vec<bool> {
         let node = graph.node(id);
         let fixed = |d: &Dim| d.constant().is_some();
         let op = match &node.op {
-            Op::Input(_) | Op::Weight(_) | Op::State(_) => false,
+            Op::Input(_) | Op::Weight(..) | Op::State(_) => false,
             Op::Int(d) | Op::Arange { start: d, .. } | Op::Narrow { start: d, .. } => fixed(d),
             Op::Causal { offset, .. } => fixed(offset),
             _ => true,

@@ -15,6 +15,7 @@ mod rewrite;
 mod rope;
 mod softmax;
 mod trim;
+mod weight_rows;
 
 use crate::graph::Graph;
 use crate::report::PassNote;

@@ -68,7 +68,7 @@ fn divisible(graph: &Graph) -> Vec<bool> {
         let fixed = node.shape.iter().all(|d| d.constant().is_some())
             && node.inputs.iter().all(|i| constant[i.index()]);
         let (by_rows, leaf) = match &node.op {
-            Op::Input(_) | Op::Weight(_) | Op::State(_) => (false, false),
+            Op::Input(_) | Op::Weight(..) | Op::State(_) => (false, false),
             Op::Const(_) | Op::Arange { .. } => (true, true),
             Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Where | Op::Cast => (true, true),
             Op::Broadcast => (true, true),

@@ -63,7 +63,7 @@ pub fn evaluate(
     let x = |i: usize| &values[node.inputs[i].index()];
     let flag = |b: bool| f64::from(u8::from(b));
     let mut out = match &node.op {
-        Op::Input(_) | Op::State(_) | Op::Weight(_) => leaves.of(&node.op, &shape)?,
+        Op::Input(_) | Op::State(_) | Op::Weight(..) => leaves.of(&node.op, &shape)?,
         Op::Const(l) => Array::new(shape, decode(&l.bytes, node.dtype))?,
         Op::Float(v) => Array::from_fn(&shape, |_| f64::from(*v)),
         Op::Int(d) => Array::from_fn(&shape, |_| d.eval(&leaves.env) as f64),
@@ -125,13 +125,13 @@ impl Leaves<'_> {
         let found = match op {
             Op::Input(i) => self.inputs.get(*i as usize).cloned(),
             Op::State(i) => self.states.get(*i as usize).cloned(),
-            Op::Weight(name) => (self.weight)(name),
+            Op::Weight(name, _) => (self.weight)(name),
             _ => None,
         };
         let what = match op {
             Op::Input(i) => format!("input {i}"),
             Op::State(i) => format!("state {i}"),
-            Op::Weight(name) => format!("weight {name}"),
+            Op::Weight(name, _) => format!("weight {name}"),
             _ => op.name(),
         };
         let given = found.ok_or_else(|| Error::Reference(format!("no value for {what}")))?;
@@ -152,7 +152,7 @@ pub fn constant(graph: &Graph, id: NodeId, env: &Env) -> Option<Array> {
     for i in (0..=id.index()).rev() {
         if needed[i] {
             let node = graph.node(NodeId(i as u32));
-            if matches!(node.op, Op::Input(_) | Op::Weight(_) | Op::State(_)) {
+            if matches!(node.op, Op::Input(_) | Op::Weight(..) | Op::State(_)) {
                 return None;
             }
             node.inputs.iter().for_each(|x| needed[x.index()] = true);

@@ -162,7 +162,10 @@ fn parse_op(
     Ok(match name {
         "input" => Op::Input(number(p.get("index")?)?),
         "state" => Op::State(number(p.get("index")?)?),
-        "weight" => Op::Weight(p.get("name")?.into()),
+        "weight" => {
+            let encoding = p.find("encoding").map(str::parse).transpose()?;
+            Op::Weight(p.get("name")?.into(), encoding.unwrap_or(dtype.into()))
+        }
         "const" => Op::Const(parse_literal(p.get("data")?, dtype, literal)?),
         "float" => Op::Float(number(p.get("value")?)?),
         "int" => Op::Int(p.dim("value")?),

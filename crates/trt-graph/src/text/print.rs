@@ -18,7 +18,7 @@ impl Op {
     pub fn name(&self) -> String {
         match self {
             Op::Input(_) => "input".into(),
-            Op::Weight(_) => "weight".into(),
+            Op::Weight(..) => "weight".into(),
             Op::State(_) => "state".into(),
             Op::Const(_) => "const".into(),
             Op::Float(_) => "float".into(),
@@ -52,7 +52,14 @@ impl Op {
         let window = |w: &Option<usize>| w.map(|w| ("window", w.to_string()));
         match self {
             Op::Input(i) | Op::State(i) => vec![("index", i.to_string())],
-            Op::Weight(name) => vec![("name", name.to_string())],
+            Op::Weight(name, encoding) => {
+                let mut p = vec![("name", name.to_string())];
+                // Of a plain one the node's dtype tells it.
+                if encoding.as_plain().is_none() {
+                    p.push(("encoding", encoding.to_string()));
+                }
+                p
+            }
             Op::Const(l) => vec![("data", literal_text(l, node))],
             Op::Float(v) => vec![("value", format!("{v:?}"))],
             Op::Int(d) => vec![("value", compact(d))],

@@ -19,6 +19,7 @@ pub use profile::{Call, Class, Profile, Step};
 use crate::graph::Graph;
 use crate::ints::Positions;
 use crate::mirror::candle_nn::VarBuilder;
+use crate::mirror::values::Known;
 use crate::{Error, verify};
 use reach::Way;
 use sample::Sample;
@@ -47,6 +48,7 @@ pub fn trace<S: Step>(
     vb: &VarBuilder,
     class: &Class,
 ) -> Result<Graph, Error> {
+    let _known = Known::start();
     let mut tracer = Tracer {
         load,
         vb,

@@ -2,7 +2,7 @@
 
 use super::site::{Checked, Site, ensure, list, rank};
 use crate::graph::Literal;
-use trt_kernel::{DType, Dim};
+use trt_kernel::{DType, Dim, Encoding};
 
 pub(super) fn input(site: &Site, index: u32) -> Checked {
     let declared = site.graph.inputs.get(index as usize);
@@ -23,10 +23,21 @@ fn as_declared(site: &Site, shape: &[Dim], dtype: DType) -> Checked {
     })
 }
 
-pub(super) fn weight(site: &Site) -> Checked {
-    let mut shape = site.node.shape.iter();
+pub(super) fn weight(site: &Site, encoding: Encoding) -> Checked {
+    let node = site.node;
+    let mut shape = node.shape.iter();
     ensure(shape.all(|d| d.constant_size().is_some()), || {
-        format!("shape {} is not constant", list(&site.node.shape))
+        format!("shape {} is not constant", list(&node.shape))
+    })?;
+    ensure(encoding.dtype() == node.dtype, || {
+        format!("{encoding} has values of {}", encoding.dtype())
+    })?;
+    let columns = node.shape.last().and_then(Dim::constant_size);
+    ensure(encoding.row_bytes(columns.unwrap_or(1)).is_some(), || {
+        format!(
+            "rows of {} are no whole blocks of {encoding}",
+            list(&node.shape)
+        )
     })
 }
 

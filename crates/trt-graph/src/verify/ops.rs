@@ -11,7 +11,7 @@ pub(super) fn check(graph: &Graph, node: &Node) -> Checked {
     match &node.op {
         Op::Input(i) => site.arity(0).and_then(|()| leaves::input(site, *i)),
         Op::State(i) => site.arity(0).and_then(|()| leaves::state(site, *i)),
-        Op::Weight(_) => site.arity(0).and_then(|()| leaves::weight(site)),
+        Op::Weight(_, e) => site.arity(0).and_then(|()| leaves::weight(site, *e)),
         Op::Const(l) => site.arity(0).and_then(|()| leaves::constant(site, l)),
         Op::Float(_) => (site.arity(0)).and_then(|()| leaves::generated(site, 0, DType::is_float)),
         Op::Int(_) => (site.arity(0)).and_then(|()| leaves::generated(site, 0, |d| !d.is_float())),

@@ -1,9 +1,9 @@
 //! Convolutions: what they compute is candle's, and how they are compiled.
 
 use crate::support::{compare, noise, trace_step};
-use candle_core::{Device::Cpu, Tensor as Theirs};
+use candle_core::Tensor as Theirs;
 use proptest::prelude::*;
-use trt_graph::candle::{DType, Module, Result, Tensor};
+use trt_graph::candle::{DType, Device::Cpu, Module, Result, Tensor};
 use trt_graph::candle_nn::{self as nn, Conv2dConfig};
 use trt_graph::program::Program;
 use trt_graph::{Call, Graph};
@@ -38,7 +38,9 @@ macro_rules! convolve {
 }
 
 fn theirs(c: &Case) -> (Vec<usize>, Vec<f32>) {
-    let of = |name, dims: &[usize]| Theirs::from_vec(data(name, dims), dims, &Cpu).unwrap();
+    let of = |name, dims: &[usize]| {
+        Theirs::from_vec(data(name, dims), dims, &candle_core::Device::Cpu).unwrap()
+    };
     let y = convolve!(of("x", &c.input), &of("k", &c.kernel), c).unwrap();
     let flat = y.flatten_all().unwrap().to_vec1().unwrap();
     (y.dims().to_vec(), flat)

@@ -1,12 +1,14 @@
 //! What `trt-graph` promises, by area.
 
 mod conv;
+mod encoded;
 mod ends;
 mod fused;
 mod fusions;
 mod mirror;
 mod passes;
 mod programs;
+mod quantized;
 mod random;
 mod rope_append;
 mod sizes;

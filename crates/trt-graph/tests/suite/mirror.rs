@@ -86,7 +86,7 @@ fn judge(case: &str, mirror: Outcome, candle: Outcome, failures: &mut Vec<String
 /// The tensors that cases use, made of candle's or of symbolic tensors.
 macro_rules! operands {
     ($tensor:ty, $x:ident $y:ident $z:ident $v:ident $s:ident $p:ident $ids:ident $i:ident $u:ident) => {
-        let cpu = &candle_core::Device::Cpu;
+        let cpu = &core::Device::Cpu;
         let make =
             |name: &str, dims: &[usize]| <$tensor>::from_vec(data(name, dims), dims, cpu).unwrap();
         let ($x, $y, $z) = (
@@ -288,6 +288,22 @@ cases! { rotary: |x y z v s p ids i u|
     nn::rotary_emb::rope_slow(&x.unsqueeze(0)?, &p.t()?.contiguous()?, &p.t()?.contiguous()?);
     nn::rotary_emb::rope(&x, &p, &p); nn::rotary_emb::rope(&x.unsqueeze(0)?, &p, &p);
     nn::rotary_emb::rope(&x.unsqueeze(0)?.to_dtype(DType::F16)?, &p.t()?.contiguous()?, &p.t()?.contiguous()?);
+    nn::rotary_emb::rope_i(&x.unsqueeze(0)?, &p.t()?.contiguous()?, &p.t()?.contiguous()?); nn::rotary_emb::rope_i(&x.unsqueeze(0)?, &p, &p);
+    nn::rotary_emb::rope_i_slow(&x.unsqueeze(0)?, &p.t()?.contiguous()?, &p.t()?.contiguous()?);
+    nn::rotary_emb::rope_thd(&x.reshape((1, 3, 2, 4))?, &p.t()?.contiguous()?, &p.t()?.contiguous()?);
+}
+
+cases! { attention_of_a_cpu: |x y z v s p ids i u|
+    nn::attention::flash_attn::<f32>(&x.unsqueeze(0)?, &y.unsqueeze(0)?, &x.unsqueeze(0)?, 0.5, nn::attention::AttnMask::None, None, None);
+    nn::attention::flash_attn::<f32>(&x.unsqueeze(0)?, &y.unsqueeze(0)?, &x.unsqueeze(0)?, 0.5, nn::attention::AttnMask::causal(), None, Some(2.0));
+    nn::attention::flash_attn::<f32>(&x.reshape((1, 2, 3, 4))?, &y.reshape((1, 6, 1, 4))?, &x.reshape((1, 6, 1, 4))?, 2.0, nn::attention::AttnMask::causal_with_offset(3), None, None);
+    nn::kv_cache::InterleavedKvCache::new(4).append(&x.unsqueeze(0)?, &y.unsqueeze(0)?);
+}
+
+cases! { sums_by_ids: |x y z v s p ids i u|
+    x.index_add(&ids, &y, 1); p.t()?.contiguous()?.index_add(&ids, &p.t()?.contiguous()?, 0); x.index_add(&ids, &y, 2); x.index_add(&ids, &y, 3);
+    x.index_add(&ids.affine(0.0, 1.0)?, &y, 1); x.index_add(&ids, &y.to_dtype(DType::F16)?, 1); x.index_add(&p, &y, 1); x.index_add(&ids, &p, 1);
+    x.narrow(1, 0, 2)?.contiguous()?.index_add(&ids.affine(0.5, 0.0)?.to_dtype(DType::U32)?, &y, 1); x.to_dtype(DType::BF16)?.index_add(&ids, &y.to_dtype(DType::BF16)?, 1);
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trt_graph::candle::{Result, Tensor};
-use trt_graph::candle_nn::{VarBuilder, WeightSource};
+use trt_graph::candle_nn::{RowOrder, Stored, VarBuilder, WeightSource};
 use trt_graph::program::{BufferId, BufferKind, Program, Source};
 use trt_graph::reference::{Array, decode, encode};
 use trt_graph::{Call, Error, Graph, Profile};
 use trt_kernel::host::{Span, run_on_slices};
-use trt_kernel::{Arg, DType, Dim, Env};
+use trt_kernel::{Arg, BlockType, DType, Dim, Encoding, Env};
 
 /// Where golden files are.
 pub fn golden_folder() -> PathBuf {
@@ -26,22 +26,32 @@ pub fn middle(graph: &Graph) -> Vec<i64> {
     ranges.map(|r| (r.min + r.max) / 2).collect()
 }
 
-/// Weights whose name says their shape: `w5x4` is `[5, 4]` in f32, `h5x4` the same in bf16.
+/// Weights whose name says their shape: `w5x4` is `[5, 4]` in f32, `h5x4` the same in bf16, `b5x64`
+/// is in blocks ([`BlockType::Q8_0`]); `i8x4` and `j8x64` are as `w` and `b`, with rows that lie interleaved in
+/// two heads.
 struct Named;
 
-fn named(name: &str) -> Option<(Vec<usize>, DType)> {
+fn named(name: &str) -> Option<Stored> {
     let leaf = name.rsplit('.').next()?;
-    let dtype = match leaf.get(..1)? {
-        "w" => DType::F32,
-        "h" => DType::BF16,
+    let encoding = match leaf.get(..1)? {
+        "w" | "i" => DType::F32.into(),
+        "h" => DType::BF16.into(),
+        "b" | "j" => Encoding::Blocks(BlockType::Q8_0),
         _ => return None,
     };
     let shape: std::result::Result<Vec<usize>, _> = leaf[1..].split('x').map(str::parse).collect();
-    Some((shape.ok()?, dtype))
+    let rows = match &leaf[..1] {
+        "i" | "j" => RowOrder::Interleaved { heads: 2 },
+        _ => RowOrder::Same,
+    };
+    Some(Stored {
+        rows,
+        ..Stored::new(name, shape.ok()?, encoding)
+    })
 }
 
 impl WeightSource for Named {
-    fn find(&self, name: &str) -> Option<(Vec<usize>, DType)> {
+    fn find(&self, name: &str) -> Option<Stored> {
         named(name)
     }
     fn similar(&self, _: &str) -> Vec<String> {
@@ -54,11 +64,45 @@ pub fn weights() -> VarBuilder {
     VarBuilder::new(Arc::new(Named), trt_graph::candle::DType::F32)
 }
 
-/// The elements of such a weight.
+/// The values of such a weight, as they lie.
 pub fn weight(name: &str) -> Option<Array> {
-    let (shape, dtype) = named(name)?;
+    let Stored {
+        shape, encoding, ..
+    } = named(name)?;
     let n = shape.iter().product();
-    Array::new(shape, noise(name, n, dtype)).ok()
+    let data = match encoding {
+        Encoding::Plain(dtype) => noise(name, n, dtype),
+        Encoding::Blocks(block) => {
+            let mut values = vec![0.0; n];
+            let bytes = blocks(name, block, n);
+            let (places, each) = (values.chunks_mut(block.values()), block.bytes());
+            bytes
+                .chunks(each)
+                .zip(places)
+                .for_each(|(b, v)| block.decode(b, v));
+            values.into_iter().map(f64::from).collect()
+        }
+    };
+    Array::new(shape, data).ok()
+}
+
+/// Blocks of [`BlockType::Q8_0`] with scales about 2^-7.
+fn blocks(name: &str, block: BlockType, values: usize) -> Vec<u8> {
+    let noise = noise(name, values / block.values() * block.bytes(), DType::F32);
+    let mut bytes: Vec<u8> = noise.iter().map(|x| (x * 127.0) as i8 as u8).collect();
+    for block in bytes.chunks_mut(block.bytes()) {
+        block[1] = 0x20;
+    }
+    bytes
+}
+
+/// How a weight of a program lies in memory.
+fn stored(weight: &trt_graph::program::Weight) -> Vec<u8> {
+    let elements = weight.shape.iter().product();
+    match weight.encoding {
+        Encoding::Plain(dtype) => encode(&self::weight(&weight.name).unwrap().data, dtype),
+        Encoding::Blocks(block) => blocks(&weight.name, block, elements),
+    }
 }
 
 /// Numbers in -1..1 that depend on a name and an index only, exact in a float dtype.
@@ -191,11 +235,7 @@ impl<'a> Memory<'a> {
                 bytes.len()
             );
         }
-        let weights = program
-            .weights
-            .iter()
-            .map(|w| encode(&weight(&w.name).unwrap().data, w.encoding.dtype()))
-            .collect();
+        let weights = program.weights.iter().map(stored).collect();
         Memory {
             program,
             env,

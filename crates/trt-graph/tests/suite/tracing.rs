@@ -278,3 +278,20 @@ proptest! {
         prop_assert!(matches!(e, Error::NotAffine { .. }), "{}", e);
     }
 }
+
+#[test]
+fn elements_that_are_read_again_in_each_sample_are_those_of_the_tensor_that_is_read() {
+    let graph = trace_step(&INTS, |call, _| {
+        let n = call.int("n")?;
+        let ramp = |start: i64| Tensor::arange(start, start + n as i64, &CPU)?.to_vec1::<i64>();
+        // More than are kept, in turn, and of sizes that differ between samples.
+        for start in (0..12).chain(0..12) {
+            let expected: Vec<i64> = (start..start + n as i64).collect();
+            assert_eq!(ramp(start)?, expected);
+        }
+        let halves = Tensor::arange(0f32, 4.0, &CPU)?.affine(0.5, 0.0)?;
+        assert_eq!(halves.to_vec1::<f32>()?, [0.0, 0.5, 1.0, 1.5]);
+        Ok(vec![Tensor::zeros(n, DType::F32, &CPU)?])
+    });
+    graph.unwrap();
+}

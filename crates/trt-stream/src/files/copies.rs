@@ -7,8 +7,9 @@
 //! let go, and nothing would keep the caller from changing them.
 
 use super::WeightsError;
-use super::header::Entry;
-use super::index::{File, Weights};
+use super::file::File;
+use super::header::{Entry, Stored};
+use super::index::Weights;
 use super::near;
 use super::open::map;
 use std::os::unix::fs::FileExt;
@@ -81,7 +82,7 @@ impl Copies {
             .write_all_at(bytes, start as u64)
             .map_err(|e| WeightsError::io("write", Path::new(NAME), e))?;
         self.end = start + bytes.len();
-        self.entry(name, dtype.name().to_uppercase(), shape, start);
+        self.entry(name, Stored::As(dtype.into()), shape, start);
         Ok(())
     }
 
@@ -106,10 +107,10 @@ impl Copies {
                 found: shape.to_vec(),
             });
         }
-        let (dtype, range) = (first.dtype.clone(), first.range.clone());
+        let (stored, range) = (first.stored.clone(), first.range.clone());
         self.entries.push(Entry {
             name: name.into(),
-            dtype,
+            stored,
             shape: shape.to_vec(),
             range,
         });
@@ -119,13 +120,13 @@ impl Copies {
     /// Mentions a tensor of a dtype that kernels cannot use; as in a file, that is an error only
     /// where the tensor is asked for. Nothing is copied.
     pub fn mention(&mut self, name: &str, dtype: &str, shape: &[usize]) {
-        self.entry(name, dtype.to_uppercase(), shape, self.end);
+        self.entry(name, Stored::of(dtype.to_uppercase()), shape, self.end);
     }
 
-    fn entry(&mut self, name: &str, dtype: String, shape: &[usize], start: usize) {
+    fn entry(&mut self, name: &str, stored: Stored, shape: &[usize], start: usize) {
         self.entries.push(Entry {
             name: name.into(),
-            dtype,
+            stored,
             shape: shape.to_vec(),
             range: start..self.end,
         });

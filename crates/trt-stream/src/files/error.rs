@@ -4,7 +4,7 @@ use super::near;
 use super::regular::FileError;
 use super::shown::{Dims, Shown};
 use std::path::{Path, PathBuf};
-use trt_kernel::{DType, Encoding};
+use trt_kernel::{BlockType, Encoding};
 
 /// An error about weight files or a weight asked of them.
 #[derive(Debug, thiserror::Error)]
@@ -32,12 +32,20 @@ pub enum WeightsError {
     #[error(transparent)]
     Device(#[from] trt_device::Error),
     /// A directory without weights.
-    #[error("{path} holds no safetensors file{}", instead(others))]
+    #[error("{path} holds no safetensors or GGUF file{}", instead(others))]
     Empty {
         /// The directory.
         path: PathBuf,
         /// Files with weights in other formats that it holds.
         others: Vec<String>,
+    },
+    /// A directory with several models.
+    #[error("{path} holds several GGUF models: {}; open one of them by its name", Shown(&names.join(", ")))]
+    SeveralModels {
+        /// The directory.
+        path: PathBuf,
+        /// Names of some of them; of a model in parts, of the first.
+        names: Vec<String>,
     },
     /// A file of another kind.
     #[error("{file} is no safetensors file but {kind}")]
@@ -66,6 +74,36 @@ pub enum WeightsError {
         file: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// A named value of a GGUF file that is not what it should be.
+    #[error("{file}: value '{}': {reason}", Shown(key))]
+    BadValue {
+        /// The file.
+        file: PathBuf,
+        /// The name of the value.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// What a GGUF file says of a tensor cannot be.
+    #[error("{file}: tensor '{}': {reason}", Shown(tensor))]
+    BadTensor {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A part of a GGUF model is not there.
+    #[error("{file} is one of {count} parts of a model, and there is no {part}")]
+    MissingPart {
+        /// The part that was opened.
+        file: PathBuf,
+        /// The first that is missing.
+        part: PathBuf,
+        /// How many there are in all.
+        count: usize,
     },
     /// A tensor whose offsets make no range.
     #[error(
@@ -190,11 +228,12 @@ pub enum WeightsError {
         /// Names that look like it, best first.
         near: Vec<String>,
     },
-    /// The tensor's dtype cannot be used.
+    /// The tensor's values are stored in a way that cannot be read.
     #[error(
-        "{file}: tensor '{}' is {}; weights can be F32, F16 or BF16",
+        "{file}: tensor '{}' is {}; weights can be F32, F16, BF16{}",
         Shown(tensor),
-        Shown(dtype)
+        Shown(dtype),
+        in_blocks(file)
     )]
     UnsupportedDType {
         /// The file.
@@ -233,8 +272,8 @@ pub enum WeightsError {
         tensor: String,
         /// What it was asked for as.
         expected: Encoding,
-        /// Its dtype.
-        found: DType,
+        /// What it is.
+        found: Encoding,
     },
 }
 
@@ -278,6 +317,16 @@ fn suggest(name: &str, near: &[String]) -> String {
     match near {
         [] => String::new(),
         near => format!("; near names: {}", described(name, near).join(", ")),
+    }
+}
+
+/// What else the weights in this file could be.
+fn in_blocks(file: &Path) -> String {
+    let gguf = file.extension().is_some_and(|e| e == "gguf");
+    let blocks = BlockType::ALL.map(|b| b.name().to_uppercase());
+    match gguf {
+        true => format!(", {}", blocks.join(", ")),
+        false => String::new(),
     }
 }
 

@@ -9,7 +9,10 @@ const KINDS: [(&[u8], &str); 11] = [
         b"version https://git-lfs",
         "a git-lfs pointer, which stands for the file: fetch it with `git lfs pull`",
     ),
-    (b"GGUF", "a GGUF file"),
+    (
+        b"GGUF",
+        "a GGUF file, which is a model by itself: open it alone",
+    ),
     (
         b"PK\x03\x04",
         "a zip archive, such as PyTorch writes: convert it to safetensors",

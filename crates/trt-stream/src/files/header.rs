@@ -10,19 +10,62 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
+use trt_kernel::{DType, Encoding};
 
 /// Bytes before the header: its length, little-endian.
 pub(crate) const PREFIX: u64 = 8;
 /// The most bytes of a tensor, as many as can be addressed.
-const MOST: u128 = isize::MAX as u128;
+pub(crate) const MOST: u128 = isize::MAX as u128;
 /// What the format allows a header to take.
 const LIMIT: u64 = 100_000_000;
+
+/// How a tensor's values are stored.
+#[derive(Clone, Debug)]
+pub(crate) enum Stored {
+    /// In a way that kernels read.
+    As(Encoding),
+    /// In another.
+    Otherwise(Other),
+}
+
+/// A way of storing values that kernels do not read.
+#[derive(Clone, Debug)]
+pub(crate) enum Other {
+    /// By the name that the file has for it.
+    Named(Box<str>),
+    /// Of GGUF files, by the name of its number.
+    Known(&'static str),
+    /// Of GGUF files, by its number.
+    Number(u32),
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Other::Named(name) => f.write_str(name),
+            Other::Known(name) => f.write_str(name),
+            Other::Number(number) => write!(f, "of GGUF type {number}"),
+        }
+    }
+}
+
+impl Stored {
+    /// What a safetensors file calls a dtype.
+    pub fn of(dtype: String) -> Stored {
+        match dtype.as_str() {
+            "F32" => Stored::As(DType::F32.into()),
+            "F16" => Stored::As(DType::F16.into()),
+            "BF16" => Stored::As(DType::BF16.into()),
+            _ => Stored::Otherwise(Other::Named(dtype.into())),
+        }
+    }
+}
 
 /// A tensor as a header describes it.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub name: String,
-    pub dtype: String,
+    pub stored: Stored,
     pub shape: Vec<usize>,
     /// Bytes in the file.
     pub range: Range<usize>,
@@ -159,7 +202,7 @@ fn place(
     }
     Ok(Entry {
         name,
-        dtype: tensor.dtype,
+        stored: Stored::of(tensor.dtype),
         shape: tensor.shape,
         // `last <= file_len`, which is the length of a slice.
         range: (begin + data) as usize..last as usize,
@@ -183,7 +226,7 @@ fn byte_length(dtype: &str, shape: &[usize]) -> Option<u64> {
 }
 
 /// Checks that no two tensors share a name or a byte.
-fn check_apart(path: &Path, sorted: &[Entry], data: u64) -> Result<(), WeightsError> {
+pub(crate) fn check_apart(path: &Path, sorted: &[Entry], data: u64) -> Result<(), WeightsError> {
     let mut last: Option<&Entry> = None;
     for entry in sorted.iter().filter(|e| !e.range.is_empty()) {
         if let Some(before) = last.filter(|b| b.range.end > entry.range.start) {

@@ -6,93 +6,47 @@
 //! for.
 
 use super::WeightsError;
+use super::file::File;
 use super::fnv::Fnv;
-use super::header::Entry;
+use super::gguf::{Metadata, Model, Names};
+use super::header::{Entry, Other, Stored};
 use super::near;
 use super::shards::ShardIndex;
-use memmap2::Mmap;
+use super::tensor::{FileId, TensorId, TensorInfo, WeightFile};
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use trt_kernel::{DType, Encoding};
+use trt_kernel::Encoding;
 
-/// A tensor of the files, by its position in [`Weights`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TensorId(pub u32);
-
-/// A file of a [`Weights`], by its position in [`Weights::files`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FileId(pub u32);
-
-/// What and where a tensor is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// Its name.
-    pub name: String,
-    /// Its element type: f32, f16 or bf16.
-    pub dtype: DType,
-    /// Its shape, row-major.
-    pub shape: Vec<usize>,
-    /// The file that holds it.
-    pub file: FileId,
-    /// Its bytes in that file.
-    pub range: Range<usize>,
-}
-
-impl TensorInfo {
-    /// Bytes.
-    pub fn bytes(&self) -> usize {
-        self.range.len()
-    }
-
-    /// Rows when used as a matrix: the first axis, or 1 for a scalar.
-    pub fn rows(&self) -> usize {
-        self.shape.first().copied().unwrap_or(1)
-    }
-}
-
-/// An opened and mapped file.
-pub(crate) struct File {
-    pub path: PathBuf,
-    pub file: Arc<std::fs::File>,
-    pub map: Arc<Mmap>,
-    pub passing: Arc<Mmap>,
-    pub tensors: Vec<Entry>,
-}
-
-/// A mapped file.
-#[derive(Clone, Debug)]
-pub struct WeightFile {
-    /// Where it was opened.
-    pub path: PathBuf,
-    /// The open file.
-    pub file: Arc<std::fs::File>,
-    /// The read-only mapping, for `Device::map`.
-    pub map: Arc<Mmap>,
-    /// The same again, for what is read in place as it streams by: its pages come and go in
-    /// another way, and a mapping has one way.
-    pub passing: Arc<Mmap>,
-}
-
-/// The weights of a model, mapped and not read.
+/// The weights of a model, mapped and not read. A clone shares the mappings.
+#[derive(Clone)]
 pub struct Weights {
-    files: Vec<WeightFile>,
-    tensors: Vec<TensorInfo>,
-    by_name: HashMap<String, Found>,
+    pub(super) files: Vec<WeightFile>,
+    pub(super) tensors: Vec<TensorInfo>,
+    pub(super) by_name: HashMap<String, Found>,
+    /// Tensors stored in a way that kernels cannot read.
+    unsupported: Vec<Unsupported>,
     /// The index that says which tensors there are, if one does.
     index: Option<ShardIndex>,
+    /// What a GGUF file says of the model.
+    metadata: Option<Metadata>,
+    /// What Hugging Face calls the tensors of a GGUF model, if its architecture is known.
+    pub(super) names: Option<Names>,
+}
+
+/// How a tensor is stored that kernels cannot read, and where.
+#[derive(Clone, Debug)]
+struct Unsupported {
+    dtype: Other,
+    file: FileId,
 }
 
 /// What a name leads to.
-#[derive(Clone, Debug)]
-enum Found {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found {
     Usable(TensorId),
-    Unsupported {
-        dtype: String,
-        file: FileId,
-    },
+    /// By its place among [`Weights::unsupported`].
+    Unsupported(u32),
     /// In this file, but not named by the index.
     Unnamed(FileId),
     /// Not in the file that the index names.
@@ -108,14 +62,34 @@ impl Weights {
             files: Vec::with_capacity(opened.len()),
             tensors: Vec::new(),
             by_name: HashMap::new(),
+            unsupported: Vec::new(),
             index: None,
+            metadata: None,
+            names: None,
         };
+        // Reserved at once: growing would hold twice as much at times.
+        let entries = || opened.iter().flat_map(|f| &f.tensors);
+        let (all, read) = (entries().count(), |e: &&Entry| {
+            matches!(e.stored, Stored::As(_))
+        });
+        let usable = entries().filter(read).count();
+        weights.tensors.reserve_exact(usable);
+        weights.unsupported.reserve_exact(all - usable);
+        weights.by_name.reserve(all);
         for file in opened {
             let (id, tensors) = weights.file(file);
             for entry in tensors {
                 weights.add(id, entry)?;
             }
         }
+        Ok(weights)
+    }
+
+    /// All tensors of a GGUF model.
+    pub(crate) fn build_gguf(model: Model) -> Result<Weights, WeightsError> {
+        let mut weights = Weights::build(model.files)?;
+        weights.names = Names::of(&model.metadata)?;
+        weights.metadata = Some(model.metadata);
         Ok(weights)
     }
 
@@ -164,7 +138,7 @@ impl Weights {
         if let Some(first) = self.by_name.get(&entry.name) {
             let first = match first {
                 Found::Usable(id) => self.info(*id).file,
-                Found::Unsupported { file, .. } => *file,
+                Found::Unsupported(at) => self.unsupported[*at as usize].file,
                 Found::Unnamed(_) | Found::Promised(_) | Found::Absent(_) => file,
             };
             return Err(WeightsError::Duplicate {
@@ -173,21 +147,15 @@ impl Weights {
                 second: self.path(file).to_path_buf(),
             });
         }
-        let dtype = match entry.dtype.as_str() {
-            "F32" => Some(DType::F32),
-            "F16" => Some(DType::F16),
-            "BF16" => Some(DType::BF16),
-            _ => None,
-        };
-        let found = match dtype {
-            None => Found::Unsupported {
-                dtype: entry.dtype,
-                file,
-            },
-            Some(dtype) => {
+        let found = match entry.stored {
+            Stored::Otherwise(dtype) => {
+                self.unsupported.push(Unsupported { dtype, file });
+                Found::Unsupported(self.unsupported.len() as u32 - 1)
+            }
+            Stored::As(encoding) => {
                 self.tensors.push(TensorInfo {
                     name: entry.name.clone(),
-                    dtype,
+                    encoding,
                     shape: entry.shape,
                     file,
                     range: entry.range,
@@ -199,27 +167,23 @@ impl Weights {
         Ok(())
     }
 
-    /// The weight of this name, if it exists with a dtype that kernels can use.
+    /// The weight of this name, if it exists with an encoding that kernels can use.
     pub fn lookup(&self, name: &str) -> Option<TensorId> {
-        match self.by_name.get(name)? {
+        match self.found(name)? {
             Found::Usable(id) => Some(*id),
-            Found::Unsupported { .. }
-            | Found::Unnamed(_)
-            | Found::Promised(_)
-            | Found::Absent(_) => None,
+            Found::Unsupported(_) | Found::Unnamed(_) | Found::Promised(_) | Found::Absent(_) => {
+                None
+            }
         }
     }
 
     /// Whether there is a tensor of this name, or should be one: whether [`find`](Self::find)
     /// gives it or says why it cannot be had. What an index does not name is not there.
     pub fn contains(&self, name: &str) -> bool {
-        match self.by_name.get(name) {
+        match self.found(name) {
             None | Some(Found::Unnamed(_)) => false,
             Some(
-                Found::Usable(_)
-                | Found::Unsupported { .. }
-                | Found::Promised(_)
-                | Found::Absent(_),
+                Found::Usable(_) | Found::Unsupported(_) | Found::Promised(_) | Found::Absent(_),
             ) => true,
         }
     }
@@ -242,13 +206,16 @@ impl Weights {
             let shard = shards.and_then(|s| s.get(*at as usize));
             shard.map_or_else(String::new, |s| s.name.clone())
         };
-        Err(match self.by_name.get(name) {
+        Err(match self.found(name) {
             Some(Found::Usable(id)) => return Ok(*id),
-            Some(Found::Unsupported { dtype, file }) => WeightsError::UnsupportedDType {
-                file: path(file),
-                tensor,
-                dtype: dtype.clone(),
-            },
+            Some(Found::Unsupported(at)) => {
+                let Unsupported { dtype, file } = &self.unsupported[*at as usize];
+                WeightsError::UnsupportedDType {
+                    file: path(file),
+                    tensor,
+                    dtype: dtype.to_string(),
+                }
+            }
             Some(Found::Unnamed(file)) => WeightsError::NotInIndex {
                 tensor,
                 file: path(file),
@@ -272,7 +239,7 @@ impl Weights {
         })
     }
 
-    /// The weight of this name with this shape and, if given, in this encoding: files hold plain ones.
+    /// The weight of this name with this shape and, if given, in this encoding.
     ///
     /// # Errors
     /// As [`find`](Self::find); another shape or encoding.
@@ -293,11 +260,11 @@ impl Weights {
             });
         }
         match encoding {
-            Some(expected) if expected != info.dtype.into() => Err(WeightsError::WrongDType {
+            Some(expected) if expected != info.encoding => Err(WeightsError::WrongDType {
                 file: self.path(info.file).to_path_buf(),
                 tensor: name.to_string(),
                 expected,
-                found: info.dtype,
+                found: info.encoding,
             }),
             Some(_) | None => Ok(id),
         }
@@ -344,6 +311,11 @@ impl Weights {
         self.tensors.iter().map(|t| t.bytes() as u64).sum()
     }
 
+    /// What a GGUF file says of the model; nothing for weights in other files.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+
     /// The mapped files.
     pub fn files(&self) -> &[WeightFile] {
         &self.files
@@ -357,7 +329,7 @@ impl Weights {
         Some(&self.files[info.file.0 as usize].map[info.range.clone()])
     }
 
-    /// A hash of names, shapes, dtypes, offsets and file sizes: the same on every machine and
+    /// A hash of names, shapes, encodings, offsets and file sizes: the same on every machine and
     /// run, different for other weights files. Contents are not read and not part of it.
     pub fn fingerprint(&self) -> u64 {
         let mut hash = Fnv::new();
@@ -366,17 +338,21 @@ impl Weights {
         }
         for t in &self.tensors {
             hash.text(&t.name);
-            hash.text(t.dtype.name());
+            hash.text(t.encoding.name());
             hash.number(t.shape.len());
             t.shape.iter().for_each(|&d| hash.number(d));
             hash.number(t.file.0 as usize);
             hash.number(t.range.start);
             hash.number(t.range.end);
         }
+        // In what order rows are taken to lie is not seen in shapes.
+        if let Some(names) = &self.names {
+            names.facts().into_iter().for_each(|n| hash.number(n));
+        }
         hash.value()
     }
 
-    fn path(&self, file: FileId) -> &Path {
+    pub(super) fn path(&self, file: FileId) -> &Path {
         &self.files[file.0 as usize].path
     }
 }

@@ -4,9 +4,12 @@
 //! file is not trusted.
 
 mod copies;
+mod derived;
 mod error;
+mod file;
 mod fnv;
 mod foreign;
+mod gguf;
 mod header;
 mod index;
 mod name;
@@ -15,10 +18,16 @@ mod open;
 mod regular;
 mod shards;
 mod shown;
+mod store;
+mod tensor;
+mod view;
 
 pub use copies::Copies;
 pub use error::WeightsError;
-pub use index::{FileId, TensorId, TensorInfo, WeightFile, Weights};
+pub use gguf::{Array, Kind, Metadata, RowOrder, Value, View};
+pub use index::Weights;
 pub use name::{NameError, plain_name};
 pub use regular::{FileError, open_regular, read_regular};
 pub(crate) use shown::Shown;
+pub use store::{KeepError, Made, Store, StoreError, keep};
+pub use tensor::{FileId, TensorId, TensorInfo, WeightFile};

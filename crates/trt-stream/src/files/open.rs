@@ -8,10 +8,11 @@
 //! use, and random-access advice would read a cold tile page by page. What becomes of its pages
 //! is the device's business.
 
+use super::file::{File, Opened};
 use super::header;
-use super::index::{File, Weights};
+use super::index::Weights;
 use super::shards::ShardIndex;
-use super::{WeightsError, open_regular};
+use super::{WeightsError, gguf, open_regular};
 use memmap2::Mmap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,9 +21,7 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const INDEX_END: &str = ".safetensors.index.json";
 /// Ends of names of files with weights in other formats.
-const OTHERS: [&str; 8] = [
-    ".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".pt", ".pth",
-];
+const OTHERS: [&str; 7] = [".bin", ".ckpt", ".h5", ".msgpack", ".onnx", ".pt", ".pth"];
 
 impl Weights {
     /// Opens a model directory, an index or one file. Only headers are read.
@@ -33,7 +32,13 @@ impl Weights {
     /// tensor in a shard that does not exist or does not hold it. Only if none of its shards
     /// exists and there is a `model.safetensors`, it is left aside. Without an index the weights are
     /// `model.safetensors` if it exists, else those of the one other `*.safetensors.index.json`,
-    /// else every `*.safetensors` whose name does not begin with a dot.
+    /// else every `*.safetensors` whose name does not begin with a dot. Where there is none, they are
+    /// those of the one GGUF model that the directory holds.
+    ///
+    /// A GGUF file is one that begins as such, whatever its name. One that says that it is a part of
+    /// a model, as in `NAME-00001-of-00003.gguf`, stands for all parts, which lie beside it; one that is
+    /// missing is an error. Tensors have the names of the file, and those of Hugging Face's files for
+    /// the same model: see [`Weights::view`].
     ///
     /// Files and names come from others, so nothing about them is trusted: every file is a
     /// regular one, shards have [plain names](crate::plain_name) below the directory, and headers
@@ -63,7 +68,7 @@ impl Weights {
     /// # Errors
     ///
     /// [`WeightsError`] says what is wrong with which file. A file of another kind (a git-lfs
-    /// pointer, a GGUF, a pickle, a web page) is [`WeightsError::Foreign`], and a pipe, a device or a
+    /// pointer, a pickle, a web page) is [`WeightsError::Foreign`], and a pipe, a device or a
     /// folder in a file's place [`WeightsError::File`].
     pub fn open(path: impl AsRef<Path>) -> Result<Weights, WeightsError> {
         let path = path.as_ref();
@@ -95,6 +100,17 @@ impl Weights {
         }
         let files = ending(".safetensors");
         if files.is_empty() {
+            match gguf::models(&names)[..] {
+                [] => {}
+                [model] => return Weights::open_files(&[path.join(model)]),
+                [..] => {
+                    let models = gguf::models(&names).into_iter();
+                    return Err(WeightsError::SeveralModels {
+                        path: path.to_path_buf(),
+                        names: models.take(8).cloned().collect(),
+                    });
+                }
+            }
             let other = |n: &&String| OTHERS.iter().any(|end| n.ends_with(end));
             return Err(WeightsError::Empty {
                 path: path.to_path_buf(),
@@ -105,16 +121,22 @@ impl Weights {
         Weights::open_files(&files)
     }
 
-    /// Opens these safetensors files as one set of weights. A name in two of them is an error.
+    /// Opens these safetensors files as one set of weights. A name in two of them is an error. One
+    /// GGUF file alone is opened too, with the other parts of its model.
     ///
     /// # Errors
     /// As [`Weights::open`] for each of them; [`WeightsError::Duplicate`] for a name that two have.
     pub fn open_files(paths: &[impl AsRef<Path>]) -> Result<Weights, WeightsError> {
-        let files = paths
-            .iter()
-            .map(|path| open_file(path.as_ref()))
-            .collect::<Result<Vec<_>, _>>()?;
-        Weights::build(files)
+        if let [path] = paths {
+            let opened = open_file(path.as_ref())?;
+            if opened.map.starts_with(gguf::MAGIC) {
+                return Weights::build_gguf(gguf::model(opened, open_file)?);
+            }
+            return Weights::build(vec![safetensors(opened)?]);
+        }
+        let open = |path| safetensors(open_file(path)?);
+        let files = paths.iter().map(|path| open(path.as_ref()));
+        Weights::build(files.collect::<Result<Vec<_>, _>>()?)
     }
 }
 
@@ -144,7 +166,7 @@ fn open_index(path: &Path, instead: Option<PathBuf>) -> Result<Weights, WeightsE
     for shard in &mut index.shards {
         if shard.exists() {
             shard.file = Some(files.len() as u32);
-            files.push(open_file(&shard.path)?);
+            files.push(safetensors(open_file(&shard.path)?)?);
         }
     }
     match instead {
@@ -157,7 +179,7 @@ fn open_index(path: &Path, instead: Option<PathBuf>) -> Result<Weights, WeightsE
     }
 }
 
-fn open_file(path: &Path) -> Result<File, WeightsError> {
+fn open_file(path: &Path) -> Result<Opened, WeightsError> {
     let file = open_regular(path).map_err(|e| WeightsError::file(path, e))?;
     let len = file
         .metadata()
@@ -172,14 +194,17 @@ fn open_file(path: &Path) -> Result<File, WeightsError> {
         });
     }
     let [map, passing] = map(path, &file)?;
-    let tensors = header::parse(path, &map)?;
-    Ok(File {
+    Ok(Opened {
         path: path.to_path_buf(),
         file: Arc::new(file),
         map,
         passing,
-        tensors,
     })
+}
+
+fn safetensors(opened: Opened) -> Result<File, WeightsError> {
+    let tensors = header::parse(&opened.path, &opened.map)?;
+    Ok(opened.with(tensors))
 }
 
 /// Maps a file twice: for what stays and for what passes.

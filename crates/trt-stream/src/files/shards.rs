@@ -21,6 +21,7 @@ struct RawIndex {
 }
 
 /// An index that was read and checked.
+#[derive(Clone)]
 pub(crate) struct ShardIndex {
     pub path: PathBuf,
     /// Each shard once, in the order of their names.
@@ -30,6 +31,7 @@ pub(crate) struct ShardIndex {
 }
 
 /// A shard that an index names.
+#[derive(Clone)]
 pub(crate) struct Shard {
     /// Its name for messages.
     pub name: String,

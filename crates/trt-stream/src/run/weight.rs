@@ -78,17 +78,16 @@ impl Form {
 impl Weight {
     /// A tensor of the files as it lies there: its first axis are the rows.
     pub fn tensor(info: &TensorInfo, roles: Roles) -> Weight {
-        let rows = info.rows();
         Weight {
             name: info.name.as_str().into(),
             matrix: Matrix {
                 experts: 1,
-                rows,
-                columns: info.bytes() / info.dtype.size() / rows.max(1),
+                rows: info.rows(),
+                columns: info.columns(),
             },
             roles,
             source: Form {
-                encoding: info.dtype.into(),
+                encoding: info.encoding,
                 file: info.file,
                 start: info.range.start,
                 units: None,

@@ -84,13 +84,15 @@ fn multiply(a: &[f32], w: &[f32], encoding: Encoding) -> Vec<f32> {
     rows.map(|(a, w)| order.sum(|i| (a[i], w[i]))).collect()
 }
 
-/// The values that blocks stand for.
-fn decoded(blocks: &[u8]) -> Vec<f32> {
-    let each = blocks.chunks(34).flat_map(|block| {
-        let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
-        block[2..].iter().map(move |q| scale * f32::from(*q as i8))
-    });
-    each.collect()
+/// The same with rows in blocks.
+fn multiply_blocks(a: &[f32], blocks: &[u8]) -> Vec<f32> {
+    let order = SumOrder::new(WIDTH, made::BLOCKS).unwrap();
+    let bytes = made::BLOCKS.row_bytes(WIDTH).unwrap();
+    let rows = a
+        .chunks(WIDTH)
+        .flat_map(|a| blocks.chunks(bytes).map(move |row| (a, row)));
+    rows.map(|(a, row)| order.sum_of_blocks(|i| a[i], row))
+        .collect()
 }
 
 fn expected() -> Vec<f32> {
@@ -100,7 +102,7 @@ fn expected() -> Vec<f32> {
         .flat_map(|id| table[*id as usize * WIDTH..][..WIDTH].to_vec())
         .collect();
     let middle = multiply(&x, &MIDDLE.values(), DType::F32.into());
-    multiply(&middle, &decoded(&TABLE.held()), made::BLOCKS)
+    multiply_blocks(&middle, &TABLE.held())
 }
 
 struct Step {

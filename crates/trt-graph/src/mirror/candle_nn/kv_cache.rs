@@ -6,20 +6,25 @@
 use crate::mirror::tensor::Tensor;
 use candle_core::{Result, bail};
 
+pub use candle_nn::kv_cache::RawInterleavedKvCache;
+
 /// A tensor that grows along an axis.
 #[derive(Clone, Debug)]
 pub struct Cache {
     all_data: Option<Tensor>,
     dim: usize,
+    grow_by: usize,
     max_seq_len: usize,
 }
 
 impl Cache {
-    /// An empty cache that grows along `dim` up to `max_seq_len`.
+    /// An empty cache that grows along `dim`, with room for `max_seq_len` at first and for as many more
+    /// each time that it is full.
     pub fn new(dim: usize, max_seq_len: usize) -> Self {
         Self {
             all_data: None,
             dim,
+            grow_by: max_seq_len,
             max_seq_len,
         }
     }
@@ -34,7 +39,7 @@ impl Cache {
         self.all_data.as_ref().map_or(0, |t| t.dims()[self.dim])
     }
 
-    /// The longest length.
+    /// The length that there is room for.
     pub fn max_seq_len(&self) -> usize {
         self.max_seq_len
     }
@@ -57,11 +62,17 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// If there is no room for what is new, or its shape does not fit.
+    /// If the cache has no room and none to grow by, or the shape of what is new does not fit.
     pub fn append(&mut self, src: &Tensor) -> Result<()> {
         let len = self.current_seq_len() + src.dim(self.dim)?;
         if len > self.max_seq_len {
-            bail!("kv-cache: above max-seq-len {len} > {}", self.max_seq_len);
+            if self.grow_by == 0 {
+                bail!("kv-cache: no room for {len} positions");
+            }
+            let more = (len - self.max_seq_len).div_ceil(self.grow_by);
+            self.max_seq_len = self
+                .max_seq_len
+                .saturating_add(more.saturating_mul(self.grow_by));
         }
         self.all_data = Some(match &self.all_data {
             None => src.clone(),
@@ -79,7 +90,7 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Empty caches that grow along `dim` up to `max_seq_len`.
+    /// Empty caches that grow along `dim`, as [`Cache::new`].
     pub fn new(dim: usize, max_seq_len: usize) -> Self {
         Self {
             k: Cache::new(dim, max_seq_len),
@@ -198,5 +209,60 @@ impl ConcatKvCache {
     /// The cached values.
     pub fn v(&self) -> Option<&Tensor> {
         self.kv.as_ref().map(|kv| &kv.1)
+    }
+}
+
+/// Keys and values of single heads beside each other, `[position, head, 2 * head_dim]`, for a batch of 1.
+#[derive(Clone, Debug)]
+pub struct InterleavedKvCache {
+    kv: Option<Tensor>,
+    head_dim: usize,
+}
+
+impl InterleavedKvCache {
+    /// An empty cache.
+    pub fn new(head_dim: usize) -> Self {
+        Self { kv: None, head_dim }
+    }
+
+    /// The cached length.
+    pub fn current_seq_len(&self) -> usize {
+        let len = |kv: &Tensor| kv.dims().first().copied();
+        self.kv.as_ref().and_then(len).unwrap_or(0)
+    }
+
+    /// Whether nothing is cached.
+    pub fn is_empty(&self) -> bool {
+        self.kv.is_none()
+    }
+
+    /// Appends keys and values `(1, heads, positions, head_dim)` and returns everything cached.
+    ///
+    /// # Errors
+    ///
+    /// If the shape of what is new does not fit.
+    pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        let rows = |t: &Tensor| t.squeeze(0)?.transpose(0, 1);
+        let new = Tensor::cat(&[rows(k)?, rows(v)?], 2)?;
+        let all = match &self.kv {
+            None => new,
+            Some(old) => Tensor::cat(&[old, &new], 0)?,
+        };
+        Ok(self.kv.insert(all).clone())
+    }
+
+    /// Everything cached.
+    pub fn kv(&self) -> Option<&Tensor> {
+        self.kv.as_ref()
+    }
+
+    /// Elements of a head.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// Empties the cache.
+    pub fn reset(&mut self) {
+        self.kv = None;
     }
 }

@@ -1,6 +1,7 @@
 //! The mirror of `candle_nn`: layers, functions and the variable builder.
 
 pub mod activation;
+pub mod attention;
 pub mod batch_norm;
 pub mod conv;
 pub mod conv_transpose;
@@ -16,6 +17,7 @@ pub mod var_builder;
 pub use super::tensor::{Module, ModuleT};
 pub use activation::Activation;
 pub use batch_norm::{BatchNorm, BatchNormConfig, batch_norm};
+pub use candle_nn::init;
 pub use conv::{
     Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, conv1d, conv1d_no_bias, conv2d, conv2d_no_bias,
 };
@@ -29,4 +31,4 @@ pub use layer_norm::{
     LayerNorm, LayerNormConfig, RmsNorm, layer_norm, layer_norm_no_bias, rms_norm,
 };
 pub use linear::{Linear, linear, linear_b, linear_no_bias};
-pub use var_builder::{VarBuilder, WeightSource};
+pub use var_builder::{RowOrder, Stored, VarBuilder, WeightSource};

@@ -1,5 +1,6 @@
 //! Functions of `candle_nn::ops`.
 
+use super::attention;
 use crate::graph::Op;
 use crate::mirror::tensor::Tensor;
 use candle_core::shape::Dim as AsDim;
@@ -83,6 +84,37 @@ pub fn softmax_last_dim(xs: &Tensor) -> Result<Tensor> {
         xs.shape().clone(),
         xs.kernel_dtype(),
     )
+}
+
+/// `softmax(cap(q k^T scale) + mask) v` of `q (b, h, s, d)` by `k` and `v` `(b, g, t, d)`; a cap of 1 is none. With
+/// `do_causal` the last query is at the place of the last key.
+///
+/// # Errors
+///
+/// If the operands do not fit.
+#[expect(clippy::too_many_arguments, reason = "candle's signature")]
+pub fn sdpa(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    mask: Option<&Tensor>,
+    do_causal: bool,
+    scale: f32,
+    softcapping: f32,
+) -> Result<Tensor> {
+    let cap = if softcapping == 1.0 { 0.0 } else { softcapping };
+    let scores = attention::scores(q, k, scale, cap)?;
+    let scores = match mask {
+        Some(mask) => scores.broadcast_add(mask)?,
+        None => scores,
+    };
+    let (_, _, queries, keys) = scores.dims4()?;
+    let scores = match (do_causal, keys.checked_sub(queries)) {
+        (false, _) => scores,
+        (true, Some(offset)) => attention::causal(&scores, offset)?,
+        (true, None) => bail!("sdpa: {queries} causal queries for {keys} keys"),
+    };
+    attention::weighted(&scores, v)
 }
 
 /// `x - log(sum(e^x))` along an axis.

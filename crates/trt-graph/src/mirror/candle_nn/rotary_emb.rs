@@ -19,6 +19,46 @@ pub fn rope(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     Tensor::make(Op::Rope, operands, xs.shape().clone(), xs.kernel_dtype())
 }
 
+/// Rotates neighbours, elements `2 i` and `2 i + 1` of `xs (b, h, s, d)`, by tables `cos`, `sin` of shape
+/// `(s, d/2)`.
+///
+/// # Errors
+///
+/// If the tables do not fit the input, which has 4 axes.
+pub fn rope_i(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let (b, h, s, d) = xs.dims4()?;
+    if !d.is_multiple_of(2) {
+        bail!("rope_i: an input {xs:?} whose last axis has no pairs");
+    }
+    // Neighbours are halves in another order.
+    let halves = xs
+        .reshape((b, h, s, d / 2, 2))?
+        .transpose(3, 4)?
+        .reshape((b, h, s, d))?;
+    rope(&halves, cos, sin)?
+        .reshape((b, h, s, 2, d / 2))?
+        .transpose(3, 4)?
+        .reshape((b, h, s, d))
+}
+
+/// As [`rope_i`], which is one kernel here.
+///
+/// # Errors
+///
+/// As [`rope_i`].
+pub fn rope_i_slow(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    rope_i(x, cos, sin)
+}
+
+/// [`rope`] of `xs (b, s, h, d)`.
+///
+/// # Errors
+///
+/// If the tables do not fit the input, which has 4 axes.
+pub fn rope_thd(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    rope(&xs.transpose(1, 2)?, cos, sin)?.transpose(1, 2)
+}
+
 /// [`rope`] spelled in tensor operations; tables may have their halves repeated.
 ///
 /// # Errors

@@ -1,13 +1,77 @@
 //! Where model code finds its weights: names, never bytes.
 
-use crate::mirror::tensor::{Tensor, candle_dtype, kernel_dtype};
-use candle_core::{DType, Device, Result, Shape, bail};
+use crate::mirror::device::Device;
+use crate::mirror::tensor::{Tensor, kernel_dtype};
+use candle_core::quantized::gguf_file::Value;
+use candle_core::{DType, Result, Shape, bail};
+use candle_nn::Init;
+use std::collections::HashMap;
 use std::sync::Arc;
+use trt_kernel::Encoding;
+
+/// A weight as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// The name that the files have for it.
+    pub name: Arc<str>,
+    /// Its shape, row-major.
+    pub shape: Vec<usize>,
+    /// How its values are written down.
+    pub encoding: Encoding,
+    /// In which order its rows lie there.
+    pub rows: RowOrder,
+    /// What was added to each value before it was written: 1 to gemma's norms in GGUF files, mostly 0.
+    pub added: f32,
+}
+
+/// In which order the rows of a weight lie in its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowOrder {
+    /// As the model has them.
+    Same,
+    /// Within each of so many heads, row `2 i + h` is row `i` of half `h`: how llama's queries and
+    /// keys lie in GGUF files.
+    Interleaved {
+        /// The heads, in which the rows are cut.
+        heads: usize,
+    },
+}
+
+impl Stored {
+    /// A weight of a name that lies as the model has it.
+    pub fn new(name: &str, shape: Vec<usize>, encoding: impl Into<Encoding>) -> Stored {
+        Stored {
+            name: name.into(),
+            shape,
+            encoding: encoding.into(),
+            rows: RowOrder::Same,
+            added: 0.0,
+        }
+    }
+
+    /// The weight as it lies.
+    pub(in crate::mirror) fn weight(&self) -> Result<Tensor> {
+        Tensor::weight(&self.name, Shape::from(self.shape.clone()), self.encoding)
+    }
+
+    /// What the model has of the weight that lies so, in a dtype.
+    pub(in crate::mirror) fn values(&self, weight: &Tensor, dtype: DType) -> Result<Tensor> {
+        let weight = match self.added != 0.0 {
+            true => weight.affine(1.0, -f64::from(self.added))?,
+            false => weight.clone(),
+        };
+        let weight = weight.to_dtype(dtype)?;
+        match self.rows {
+            RowOrder::Same => Ok(weight),
+            RowOrder::Interleaved { heads } => deinterleaved(&weight, heads, &self.name),
+        }
+    }
+}
 
 /// What is known of a model's weights while it is traced.
 pub trait WeightSource: Send + Sync {
-    /// Shape and stored dtype of a tensor.
-    fn find(&self, name: &str) -> Option<(Vec<usize>, trt_kernel::DType)>;
+    /// What is known of a tensor.
+    fn find(&self, name: &str) -> Option<Stored>;
 
     /// Names close to a missing one, for the error.
     fn similar(&self, name: &str) -> Vec<String>;
@@ -23,6 +87,16 @@ pub trait WeightSource: Send + Sync {
     fn refusal(&self, name: &str) -> Option<String> {
         let _ = name;
         None
+    }
+
+    /// What a GGUF file says of the model; none of any other file.
+    fn metadata(&self) -> Option<Arc<HashMap<String, Value>>> {
+        None
+    }
+
+    /// The names that a GGUF file has for its tensors, also for such as cannot be used.
+    fn names(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 
@@ -102,7 +176,11 @@ impl VarBuilder {
         VarBuilder { dtype, ..self }
     }
 
-    fn full_name(&self, name: &str) -> String {
+    pub(in crate::mirror) fn source(&self) -> &Arc<dyn WeightSource> {
+        &self.source
+    }
+
+    pub(in crate::mirror) fn full_name(&self, name: &str) -> String {
         match self.path.is_empty() {
             true => name.into(),
             false => format!("{}.{name}", self.path.join(".")),
@@ -133,6 +211,15 @@ impl VarBuilder {
         Ok(tensor)
     }
 
+    /// As [`get`](Self::get): what a missing weight would be made of is for training.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn get_with_hints<S: Into<Shape>>(&self, s: S, name: &str, _hints: Init) -> Result<Tensor> {
+        self.get(s, name)
+    }
+
     /// The tensor of a name, whatever its shape.
     ///
     /// # Errors
@@ -149,26 +236,40 @@ impl VarBuilder {
     /// If there is no such weight, it cannot be used, or the dtype is not supported.
     pub fn get_unchecked_dtype(&self, name: &str, dtype: DType) -> Result<Tensor> {
         let full = self.full_name(name);
-        let Some((shape, stored)) = self.source.find(&full) else {
-            if let Some(why) = self.source.refusal(&full) {
-                bail!("{why}");
-            }
-            let similar = self.source.similar(&full);
-            match similar.is_empty() {
-                true => bail!("no weight '{full}' in the files"),
-                false => bail!(
-                    "no weight '{full}' in the files; similar names: {}",
-                    similar.join(", ")
-                ),
-            }
-        };
+        let stored = self.stored(&full)?;
         kernel_dtype(dtype)?;
-        let weight = Tensor::weight(&full, shape.into(), stored)?;
-        match candle_dtype(stored) == dtype {
-            true => Ok(weight),
-            false => weight.to_dtype(dtype),
+        stored.values(&stored.weight()?, dtype)
+    }
+
+    /// What is known of a tensor by its whole name.
+    pub(in crate::mirror) fn stored(&self, full: &str) -> Result<Stored> {
+        if let Some(stored) = self.source.find(full) {
+            return Ok(stored);
+        }
+        if let Some(why) = self.source.refusal(full) {
+            bail!("{why}");
+        }
+        let similar = self.source.similar(full);
+        match similar.is_empty() {
+            true => bail!("no weight '{full}' in the files"),
+            false => bail!(
+                "no weight '{full}' in the files; similar names: {}",
+                similar.join(", ")
+            ),
         }
     }
+}
+
+/// The rows of each head, halves after each other: a view of rows that lie interleaved.
+fn deinterleaved(weight: &Tensor, heads: usize, name: &str) -> Result<Tensor> {
+    let dims = weight.dims();
+    let rows = dims.first().copied().unwrap_or(0);
+    if heads == 0 || !rows.is_multiple_of(2 * heads) {
+        bail!("weight '{name}' has {rows} rows, which are no halves of {heads} heads");
+    }
+    let mut split = vec![heads, rows / heads / 2, 2];
+    split.extend(&dims[1..]);
+    weight.reshape(split)?.transpose(1, 2)?.reshape(dims)
 }
 
 impl std::fmt::Debug for VarBuilder {

@@ -1,18 +1,17 @@
-//! Folders and files of the cache: whole under their names, or absent.
+//! Files and folders that are made once: whole under their names, or absent.
 //!
 //! Each is made in a folder of its own beside its place, `.unfinished-<name>`, synced, and renamed. Who makes it holds
 //! a lock for as long as its process lives, so a second process waits instead of doing the work twice, and what a
 //! killed one left is told from what is being made: nobody holds its lock. Such remains go before the next is made.
 
 use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
 
 const UNFINISHED: &str = ".unfinished-";
 
 /// What was made.
+#[derive(Clone, Debug)]
 pub enum Made {
     /// The folder that it was made in.
     All,
@@ -20,19 +19,41 @@ pub enum Made {
     File(PathBuf),
 }
 
+/// A folder in which nothing can be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make {} in {}: {error}", name.display(), folder.display())]
+pub struct KeepError {
+    /// What is to be made.
+    pub name: PathBuf,
+    /// Where.
+    pub folder: PathBuf,
+    /// What the system said. It is part of the message, so it is no source of it.
+    pub error: io::Error,
+}
+
 /// Makes `place` in an empty folder that `make` fills, unless it is `there` already, as another process may make it
-/// first.
-pub fn keep(
+/// first. `waits` is called if another process is at it.
+///
+/// # Errors
+/// That of `make`; [`KeepError`] where the system refuses. Nothing is left of what was not made whole.
+pub fn keep<E: From<KeepError>>(
     place: &Path,
     there: impl Fn(&Path) -> bool,
-    make: impl FnOnce(&Path) -> Result<Made>,
-) -> Result<()> {
-    let parent = place.parent().context("a cache folder has a parent")?;
-    let failed = || format!("cannot write the cache folder {}", parent.display());
-    let name = place.file_name().context("a cache folder has a name")?;
+    waits: impl FnOnce(),
+    make: impl FnOnce(&Path) -> Result<Made, E>,
+) -> Result<(), E> {
+    let parent = place.parent().unwrap_or(Path::new(""));
+    let failed = |error| KeepError {
+        name: place.file_name().unwrap_or_default().into(),
+        folder: parent.to_path_buf(),
+        error,
+    };
+    let Some(name) = place.file_name() else {
+        return Err(failed(ErrorKind::InvalidFilename.into()).into());
+    };
     let name = name.to_string_lossy();
-    fs::create_dir_all(parent).with_context(failed)?;
-    let lock = Lock::wait(parent, &name).with_context(failed)?;
+    fs::create_dir_all(parent).map_err(failed)?;
+    let lock = Lock::wait(parent, &name, waits).map_err(failed)?;
     if there(place) {
         return Ok(());
     }
@@ -42,21 +63,21 @@ pub fn keep(
         // Nobody can tell who else is at it, so each is on its own.
         Lock::Without => format!("{UNFINISHED}{name}-{}", std::process::id()),
     });
-    let work = Work::new(&work).with_context(failed)?;
+    let work = Work::new(&work).map_err(failed)?;
     let made = match make(&work.0)? {
         Made::All => work.0.clone(),
         Made::File(file) => file,
     };
-    sync(&made).with_context(failed)?;
+    sync(&made).map_err(failed)?;
     // What is there and no good, such as an empty file, is in the way of a folder only.
     if made.is_dir() && place.exists() && !there(place) {
         remove(place);
     }
     match fs::rename(&made, place) {
-        Ok(()) => sync_folder(parent).with_context(failed),
+        Ok(()) => Ok(sync_folder(parent).map_err(failed)?),
         // Another process was faster; its work is as good.
         Err(_) if there(place) => Ok(()),
-        Err(e) => Err(e).with_context(failed),
+        Err(e) => Err(failed(e).into()),
     }
 }
 
@@ -68,13 +89,11 @@ enum Lock {
 }
 
 impl Lock {
-    fn wait(parent: &Path, name: &str) -> std::io::Result<Lock> {
+    fn wait(parent: &Path, name: &str, waits: impl FnOnce()) -> io::Result<Lock> {
         let file = File::create(lock_file(parent, name))?;
         match file.try_lock() {
             Ok(()) => return Ok(Lock::Held(file)),
-            Err(TryLockError::WouldBlock) => {
-                eprintln!("waiting for another process that makes {name}");
-            }
+            Err(TryLockError::WouldBlock) => waits(),
             Err(TryLockError::Error(_)) => return Ok(Lock::Without),
         }
         Ok(match file.lock() {
@@ -125,7 +144,7 @@ fn remove(path: &Path) {
 struct Work(PathBuf);
 
 impl Work {
-    fn new(path: &Path) -> std::io::Result<Work> {
+    fn new(path: &Path) -> io::Result<Work> {
         // Ours by the lock, so whatever is there is a killed process's.
         remove(path);
         fs::create_dir(path)?;
@@ -140,7 +159,7 @@ impl Drop for Work {
 }
 
 /// Brings a file, or a folder and its files, to the disk.
-fn sync(path: &Path) -> std::io::Result<()> {
+fn sync(path: &Path) -> io::Result<()> {
     if !path.is_dir() {
         return File::open(path)?.sync_all();
     }
@@ -151,7 +170,7 @@ fn sync(path: &Path) -> std::io::Result<()> {
 }
 
 /// A folder's names; not every system can.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
+fn sync_folder(path: &Path) -> io::Result<()> {
     match File::open(path).and_then(|folder| folder.sync_all()) {
         Err(e)
             if matches!(
@@ -173,8 +192,8 @@ mod tests {
         place.join("file").is_file()
     }
 
-    fn fill(folder: &Path) -> Result<Made> {
-        fs::write(folder.join("file"), "whole")?;
+    fn fill(folder: &Path) -> Result<Made, KeepError> {
+        fs::write(folder.join("file"), "whole").unwrap();
         Ok(Made::All)
     }
 
@@ -192,20 +211,35 @@ mod tests {
     fn what_is_made_is_there_whole_and_nothing_beside_it() {
         let cache = tempfile::tempdir().unwrap();
         let place = cache.path().join("model");
-        keep(&place, whole, fill).unwrap();
+        keep(&place, whole, || {}, fill).unwrap();
         assert!(whole(&place) && unfinished(cache.path()) == 0);
-        keep(&place, whole, |_| panic!("it is there")).unwrap();
+        keep(
+            &place,
+            whole,
+            || {},
+            |_| -> Result<Made, KeepError> { panic!("it is there") },
+        )
+        .unwrap();
     }
 
     #[test]
     fn what_fails_leaves_nothing() {
         let cache = tempfile::tempdir().unwrap();
         let place = cache.path().join("model");
-        let failed = keep(&place, whole, |folder| {
-            fs::write(folder.join("file"), "half")?;
-            anyhow::bail!("no more")
-        });
-        assert_eq!(failed.unwrap_err().to_string(), "no more");
+        let failed = keep(
+            &place,
+            whole,
+            || {},
+            |folder| {
+                fs::write(folder.join("file"), "half").unwrap();
+                Err(KeepError {
+                    name: "model".into(),
+                    folder: folder.into(),
+                    error: io::Error::other("no more"),
+                })
+            },
+        );
+        assert!(failed.unwrap_err().to_string().ends_with("no more"));
         assert!(!place.exists() && unfinished(cache.path()) == 0);
     }
 
@@ -217,12 +251,12 @@ mod tests {
             fs::create_dir(&folder).unwrap();
             fs::write(folder.join("part"), "half").unwrap();
         }
-        let alive = Lock::wait(cache.path(), "alive").unwrap();
-        keep(&cache.path().join("model"), whole, fill).unwrap();
+        let alive = Lock::wait(cache.path(), "alive", || {}).unwrap();
+        keep(&cache.path().join("model"), whole, || {}, fill).unwrap();
         let left = |name: &str| cache.path().join(format!("{UNFINISHED}{name}")).exists();
         assert_eq!(["killed", "alive", "model"].map(left), [false, true, false]);
         drop(alive);
-        keep(&cache.path().join("other"), whole, fill).unwrap();
+        keep(&cache.path().join("other"), whole, || {}, fill).unwrap();
         assert!(!left("alive"));
     }
 
@@ -239,7 +273,7 @@ mod tests {
                         std::thread::sleep(std::time::Duration::from_millis(20));
                         fill(folder)
                     };
-                    keep(&place, whole, make).unwrap();
+                    keep(&place, whole, || {}, make).unwrap();
                     assert!(whole(&place));
                 });
             }
@@ -254,11 +288,11 @@ mod tests {
         fs::write(&place, "").unwrap();
         let full = |place: &Path| fs::metadata(place).is_ok_and(|m| m.len() > 0);
         let make = |folder: &Path| {
-            fs::write(folder.join("rest"), "not kept")?;
-            fs::write(folder.join("wanted"), "kept")?;
-            Ok(Made::File(folder.join("wanted")))
+            fs::write(folder.join("rest"), "not kept").unwrap();
+            fs::write(folder.join("wanted"), "kept").unwrap();
+            Ok::<_, KeepError>(Made::File(folder.join("wanted")))
         };
-        keep(&place, full, make).unwrap();
+        keep(&place, full, || {}, make).unwrap();
         assert_eq!(fs::read_to_string(&place).unwrap(), "kept");
         assert_eq!(unfinished(cache.path()), 0);
     }

@@ -1,9 +1,11 @@
-//! Writes a Llama-family checkpoint of any size with random weights, as sharded safetensors.
+//! Writes a Llama-family checkpoint of any size with random weights, as sharded safetensors or as a GGUF file.
 //!
 //! What a budget costs in time depends on sizes alone, so a checkpoint for measuring need not be
 //! downloaded: `--preset llama-8b` has the sizes of Llama 3 8B. Matrices are uniform with the
 //! deviation that models are initialised with, norms are 1, and the same seed gives the same
 //! bytes. Threads write shards side by side; nothing is held in memory but one block each.
+
+mod blocks;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
@@ -15,7 +17,7 @@ use std::sync::Mutex;
 /// Write a checkpoint with random weights.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The folder to make; it must not exist.
+    /// The folder to make, or with `--quant` the file; it must not exist.
     out: PathBuf,
     /// Sizes to start from; options change single ones.
     #[arg(long, value_enum, default_value = "llama-8b")]
@@ -23,6 +25,9 @@ struct Args {
     /// What the weights are stored as.
     #[arg(long, value_enum, default_value = "bf16")]
     dtype: Dtype,
+    /// Write a GGUF file with matrices in blocks: q4_k_m, or a type such as q8_0.
+    #[arg(long, value_name = "TYPE", conflicts_with_all = ["dtype", "shard_mib"])]
+    quant: Option<blocks::Quant>,
     /// Width of the residual stream.
     #[arg(long)]
     hidden: Option<usize>,
@@ -123,6 +128,15 @@ fn main() -> Result<()> {
     let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    if let Some(quant) = args.quant {
+        let bytes = blocks::write(&args.out, &sizes, quant, args.seed)?;
+        println!(
+            "{}: {:.2} GB of weights",
+            args.out.display(),
+            bytes as f64 / 1e9
+        );
+        return Ok(());
+    }
     let unfinished = tempfile::Builder::new()
         .prefix(".unfinished-")
         .tempdir_in(parent)?;

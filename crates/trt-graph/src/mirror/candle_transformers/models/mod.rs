@@ -1,0 +1,3 @@
+//! What model files share.
+
+pub mod with_tracing;
