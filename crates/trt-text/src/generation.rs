@@ -167,7 +167,7 @@ impl<D: Decoder> Context<D> {
             most: asked.unwrap_or(usize::MAX).min(room),
             logits,
             generated: 0,
-            state: State::Running,
+            state: Stage::Running,
         })
     }
 
@@ -192,7 +192,7 @@ impl<D: Decoder> Context<D> {
     }
 }
 
-enum State {
+enum Stage {
     Running,
     /// An error was given out.
     Failed,
@@ -211,7 +211,7 @@ pub struct Generation<'a, D> {
     most: usize,
     logits: Vec<f32>,
     generated: usize,
-    state: State,
+    state: Stage,
 }
 
 impl<D> std::fmt::Debug for Generation<'_, D> {
@@ -228,8 +228,8 @@ impl<D> Generation<'_, D> {
     /// Why it ended; none while it runs, and after an error.
     pub fn finish(&self) -> Option<&Finish> {
         match &self.state {
-            State::Done(finish) => Some(finish),
-            State::Running | State::Failed => None,
+            Stage::Done(finish) => Some(finish),
+            Stage::Running | Stage::Failed => None,
         }
     }
 
@@ -281,7 +281,7 @@ impl<D: Decoder> Generation<'_, D> {
         }
         let (text, stopped) = self.stop.push(&self.text.push(token)?);
         if let Some(stop) = stopped {
-            self.state = State::Done(Finish::StopString(stop));
+            self.state = Stage::Done(Finish::StopString(stop));
             let token = Some(token);
             return Ok(Some(Piece { token, text }));
         }
@@ -310,7 +310,7 @@ impl<D: Decoder> Generation<'_, D> {
     ) -> Result<Option<Piece>, Error> {
         let (more, stopped) = self.stop.push(&self.text.finish()?);
         text += &more;
-        self.state = State::Done(match stopped {
+        self.state = Stage::Done(match stopped {
             Some(stop) => Finish::StopString(stop),
             None => {
                 text += &self.stop.finish();
@@ -326,12 +326,12 @@ impl<D: Decoder> Iterator for Generation<'_, D> {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.state {
-            State::Running => {}
-            State::Failed | State::Done(_) => return None,
+            Stage::Running => {}
+            Stage::Failed | Stage::Done(_) => return None,
         }
         let step = self.step();
         if step.is_err() {
-            self.state = State::Failed;
+            self.state = Stage::Failed;
         }
         step.transpose()
     }

@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Holds one arena for the largest call of one engine: a call never allocates.
 #[derive(Debug, Default)]
-pub struct Static(Mutex<Place>);
+pub struct Static(Mutex<Held>);
 
 #[derive(Debug, Default)]
-enum Place {
+enum Held {
     #[default]
     Nobody,
     Idle(Arena),
@@ -18,7 +18,7 @@ enum Place {
 }
 
 impl Static {
-    fn place(&self) -> MutexGuard<'_, Place> {
+    fn place(&self) -> MutexGuard<'_, Held> {
         // Every change is one assignment.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -36,8 +36,8 @@ impl Strategy for Static {
     fn join(&self, pool: &Pool, most: u64) -> Result<(), Error> {
         let mut place = self.place();
         match &*place {
-            Place::Nobody => *place = Place::Idle(Arena::acquire(pool, most)?),
-            Place::Idle(_) | Place::Busy(_) => {
+            Held::Nobody => *place = Held::Idle(Arena::acquire(pool, most)?),
+            Held::Idle(_) | Held::Busy(_) => {
                 return Err(Error::Joined {
                     strategy: self.name(),
                 });
@@ -47,19 +47,19 @@ impl Strategy for Static {
     }
 
     fn leave(&self, _pool: &Pool, _most: u64) {
-        *self.place() = Place::Nobody;
+        *self.place() = Held::Nobody;
     }
 
     fn begin(&self, _pool: &Pool, bytes: u64) -> Result<Arena, Error> {
         let (asked, strategy) = (bytes, self.name());
         let mut place = self.place();
         let (back, result) = match std::mem::take(&mut *place) {
-            Place::Idle(arena) if arena.bytes() >= bytes => (Place::Busy(arena.bytes()), Ok(arena)),
-            Place::Busy(held) => (Place::Busy(held), Err(Error::ArenaBusy { held, strategy })),
+            Held::Idle(arena) if arena.bytes() >= bytes => (Held::Busy(arena.bytes()), Ok(arena)),
+            Held::Busy(held) => (Held::Busy(held), Err(Error::ArenaBusy { held, strategy })),
             other => {
                 let held = match &other {
-                    Place::Idle(arena) => arena.bytes(),
-                    Place::Nobody | Place::Busy(_) => 0,
+                    Held::Idle(arena) => arena.bytes(),
+                    Held::Nobody | Held::Busy(_) => 0,
                 };
                 let error = Error::ArenaTooSmall {
                     asked,
@@ -75,8 +75,8 @@ impl Strategy for Static {
 
     fn end(&self, arena: Arena) {
         let mut place = self.place();
-        if let Place::Busy(_) = *place {
-            *place = Place::Idle(arena);
+        if let Held::Busy(_) = *place {
+            *place = Held::Idle(arena);
         }
     }
 }

@@ -21,12 +21,12 @@ pub struct Shared(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    state: Mutex<State>,
+    state: Mutex<Turns>,
     turn_free: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Turns {
     /// The addresses, while there are members.
     range: Option<Memory>,
     /// Bytes of it that are memory.
@@ -67,13 +67,13 @@ impl Shared {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Turns> {
         // What panics can leave behind is a count that is too high, never memory in use twice.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state when nobody has the turn.
-    fn idle(&self) -> MutexGuard<'_, State> {
+    fn idle(&self) -> MutexGuard<'_, Turns> {
         let mut state = self.state();
         while state.busy {
             let woken = self.0.turn_free.wait(state);
@@ -123,7 +123,7 @@ impl Strategy for Shared {
     }
 }
 
-impl State {
+impl Turns {
     fn join(&mut self, pool: &Pool, most: u64) -> Result<(), Error> {
         if let Some(first) = self.members.first()
             && !Arc::ptr_eq(first.pool.device(), pool.device())

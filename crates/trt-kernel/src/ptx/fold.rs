@@ -9,7 +9,7 @@ use crate::Reduce;
 
 /// Threads that fold together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Team {
+pub(super) struct FoldTeam {
     /// A power of two up to 32, or a multiple of 32: then all threads of the block.
     pub threads: u32,
 }
@@ -49,7 +49,7 @@ pub(super) fn take(asm: &mut Asm, kind: Reduce, acc: R, x: R) {
     asm.op_to(name(kind), acc, &[&acc, &x]);
 }
 
-impl Team {
+impl FoldTeam {
     /// Folds each value over the team. All threads of the block are here; a block calls this
     /// as often as it likes, since each call has memory of its own.
     pub fn fold(self, asm: &mut Asm, values: &[(Reduce, R)]) -> Vec<R> {

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use trt_kernel::{DType, Encoding};
 
-/// A tensor of the files, by its position in [`Weights`].
+/// A tensor of the files, by its position in [`Weights`](super::Weights).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorId(pub u32);
 
-/// A file of a [`Weights`], by its position in [`Weights::files`].
+/// A file of a [`Weights`](super::Weights), by its position in [`Weights::files`](super::Weights::files).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId(pub u32);
 

@@ -34,7 +34,7 @@ pub struct Violation {
 
 /// A slot of the modelled ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum SlotState {
     Free,
     /// Filled by the fetch of this number.
     Filled(TileId, u64),
@@ -61,7 +61,7 @@ pub struct Case<'a> {
 struct Machine<'a> {
     tiling: &'a Tiling,
     resident: HashSet<TileId>,
-    slots: Vec<State>,
+    slots: Vec<SlotState>,
     split: &'a Split,
     /// The most pages and the most memory of its own that a fetch needed of a slot.
     needed: [u64; 2],
@@ -101,7 +101,7 @@ pub fn simulate(case: &Case<'_>, cycles: usize) -> Result<Account, Violation> {
     let mut machine = Machine {
         tiling,
         resident,
-        slots: vec![State::Free; split.slots as usize],
+        slots: vec![SlotState::Free; split.slots as usize],
         split,
         needed: [0; 2],
         streamed: 0,
@@ -181,8 +181,8 @@ impl Machine<'_> {
             Step::Release { slot } => {
                 let slot = place(slot.0) as usize;
                 match self.slots.get(slot) {
-                    Some(State::Read(_)) => {
-                        self.slots[slot] = State::Free;
+                    Some(SlotState::Read(_)) => {
+                        self.slots[slot] = SlotState::Free;
                         Ok(())
                     }
                     other => Err(format!("slot {slot} is released while {other:?}")),
@@ -244,8 +244,8 @@ impl Machine<'_> {
             return Err(format!("{tile:?} is fetched though resident"));
         }
         match self.slots.get_mut(slot as usize) {
-            Some(state @ State::Free) => {
-                *state = State::Filled(tile, self.fetches);
+            Some(state @ SlotState::Free) => {
+                *state = SlotState::Filled(tile, self.fetches);
                 self.fetches += 1;
                 self.streamed += what.stored.len() as u64;
                 Ok(())
@@ -265,13 +265,13 @@ impl Machine<'_> {
             .slots
             .iter_mut()
             .filter_map(|state| match *state {
-                State::Filled(t, number) if t == tile => Some((number, state)),
+                SlotState::Filled(t, number) if t == tile => Some((number, state)),
                 _ => None,
             })
             .min_by_key(|(number, _)| *number);
         match filled {
             Some((_, state)) => {
-                *state = State::Read(tile);
+                *state = SlotState::Read(tile);
                 Ok(())
             }
             None => Err(format!(

@@ -26,7 +26,7 @@ pub(in crate::cuda) struct Part {
     /// Its arguments among those of the launch.
     args: Range<usize>,
     params: Vec<Param>,
-    entries: Vec<Entry>,
+    entries: Vec<EntryPoint>,
     pub scratch: Dim,
     /// Sizes that its text counts with 32 bits.
     limits: Vec<Dim>,
@@ -47,7 +47,7 @@ pub(in crate::cuda) struct Part {
 
 /// One launch of those that a kernel takes.
 #[derive(Debug)]
-struct Entry {
+struct EntryPoint {
     function: Function,
     launch: EntryLaunch,
 }
@@ -78,7 +78,7 @@ impl Part {
             // The attribute for shared memory belongs to the entry, so it must fit all launches.
             let same = emitted.launches.iter().filter(|l| l.entry == launch.entry);
             let shared = same.map(|l| l.shared).max().unwrap_or(0);
-            Ok(Entry {
+            Ok(EntryPoint {
                 function: module.function(&launch.entry, launch.block, shared)?,
                 launch: launch.clone(),
             })
@@ -278,7 +278,7 @@ impl Part {
     }
 
     /// The entries that a call launches.
-    fn launches(&self, env: &Env, rows: &[usize]) -> Result<Vec<(&Entry, Grid)>, Error> {
+    fn launches(&self, env: &Env, rows: &[usize]) -> Result<Vec<(&EntryPoint, Grid)>, Error> {
         let each = self.entries.iter().map(|entry| {
             let grid = grid(&entry.launch, env, rows, self.overlaps);
             let grid = grid.map_err(|blocks| Error::Grid {

@@ -47,15 +47,15 @@ pub(in crate::cuda) struct Rows {
 }
 
 /// Recorded work with everything decided.
-enum Step {
+enum GraphStep {
     Launch(Ready),
     Copy { dst: u64, src: u64, len: usize },
 }
 
 /// The steps of works, and what they were decided by.
 #[derive(Default)]
-struct Plan {
-    steps: Vec<Step>,
+struct GraphWork {
+    steps: Vec<GraphStep>,
     fixed: BTreeMap<Var, i64>,
     needs: Needs,
     tables: Vec<usize>,
@@ -86,7 +86,7 @@ impl CudaGraph {
             Ok(address)
         };
         // Everything that may register, allocate or fail comes before the capture.
-        let mut plan = Plan::default();
+        let mut plan = GraphWork::default();
         for work in &works {
             plan.add(work, info, around, &mut locate)?;
         }
@@ -173,7 +173,7 @@ fn same(var: Var, recorded: i64, asked: i64) -> Result<(), Error> {
     }
 }
 
-impl Plan {
+impl GraphWork {
     fn add(
         &mut self,
         work: &Work,
@@ -201,14 +201,14 @@ impl Plan {
                 };
                 let mut ready = Ready::default();
                 executable.prepare(call, around, &mut ready, locate)?;
-                self.steps.push(Step::Launch(ready));
+                self.steps.push(GraphStep::Launch(ready));
                 executable.needs(call, &mut self.needs);
                 self.note_reserved(work, info);
                 self.tables.extend(executable.table_rows());
                 self.fix(executable.grid_vars(), env)
             }
             Work::Copy { dst, src } if !src.is_mapping() => {
-                self.steps.push(Step::Copy {
+                self.steps.push(GraphStep::Copy {
                     dst: locate(dst, 1)?,
                     src: locate(src, 1)?,
                     len: src.len().min(dst.len()),
@@ -237,13 +237,13 @@ impl Plan {
     }
 }
 
-fn capture(context: &Arc<Context>, steps: &mut [Step]) -> Result<RawGraph, Error> {
+fn capture(context: &Arc<Context>, steps: &mut [GraphStep]) -> Result<RawGraph, Error> {
     let capture = Capture::begin(context)?;
     // Only a launch may be overlapped with.
     let mut after_launch = false;
     for step in steps {
         match step {
-            Step::Launch(Ready {
+            GraphStep::Launch(Ready {
                 words,
                 starts,
                 launches,
@@ -262,8 +262,8 @@ fn capture(context: &Arc<Context>, steps: &mut [Step]) -> Result<RawGraph, Error
                     unsafe { capture.launch(put.function, grid, words, starts)? };
                 }
             }
-            Step::Copy { len: 0, .. } => {}
-            Step::Copy { dst, src, len } => {
+            GraphStep::Copy { len: 0, .. } => {}
+            GraphStep::Copy { dst, src, len } => {
                 after_launch = false;
                 // SAFETY: the addresses are those of slices that the graph keeps.
                 unsafe { capture.copy(*dst, *src, *len)? };
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn launches_that_disagree_about_grids_cannot_be_recorded_together() {
-        let mut plan = Plan::default();
+        let mut plan = GraphWork::default();
         let (seq, past) = (Var(1), Var(0));
         plan.fix(&[seq], &Env::new(&[7, 1])).unwrap();
         plan.fix(&[seq], &Env::new(&[8, 1])).unwrap();

@@ -42,7 +42,7 @@ impl BlockRows {
 
 /// The rows of blocks of an argument: row `r` starts at value `offset + r * stride`.
 #[derive(Clone, Copy)]
-pub(in crate::host) struct Place {
+pub(in crate::host) struct RowsAt {
     pub arg: Arg,
     pub block: BlockType,
     pub offset: i64,
@@ -53,7 +53,7 @@ pub(in crate::host) struct Place {
 /// done, where rows start inside of blocks.
 pub(in crate::host) fn dot(
     args: &Args,
-    at: Place,
+    at: RowsAt,
     k: usize,
     x: &[f32],
     out: &mut [f32],

@@ -12,7 +12,7 @@ mod small;
 mod tests;
 mod unpack;
 
-pub(super) use dot::{Place, dot};
+pub(super) use dot::{RowsAt, dot};
 pub(super) use unpack::unpack;
 
 use super::codes::Codes;

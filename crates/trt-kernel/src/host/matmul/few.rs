@@ -2,7 +2,7 @@
 
 use super::MatmulCall;
 use crate::host::HostError;
-use crate::host::blocks::{self, Place};
+use crate::host::blocks::{self, RowsAt};
 use crate::host::dot::{self, Rows, padded};
 use crate::host::runs::Load;
 use crate::host::scratch;
@@ -97,7 +97,7 @@ impl MatmulCall<'_> {
         sums: &mut [f32],
     ) -> Result<(), HostError> {
         let (k, args, arg) = (self.k, &self.call.args, self.kernel.b.arg);
-        let place = Place {
+        let place = RowsAt {
             arg,
             block,
             offset,

@@ -19,7 +19,7 @@
 //!
 //! Limit: latency of four dependent trips: the records out, the atomic, the records in, the result.
 
-use super::frame::{Frame, Keys, QueryRow, Split};
+use super::frame::{AttentionFrame, Keys, QueryRow, Split};
 use super::mem::{self, over_lanes};
 use super::{AttentionPlan, FEW, int};
 use crate::Dim;
@@ -86,7 +86,7 @@ impl Share {
     }
 
     /// The number of the rows, of all that blocks share.
-    fn number(&self, asm: &mut Asm, f: &Frame) -> Int {
+    fn number(&self, asm: &mut Asm, f: &AttentionFrame) -> Int {
         let heads = int::mul(asm, f.batch, Int::Imm(f.plan.k.kv_heads as i64));
         let head = int::add(asm, heads, self.kv_head);
         let group = int::mul(asm, head, Int::Imm(self.slices as i64));
@@ -94,7 +94,7 @@ impl Share {
     }
 
     /// The address of the record of a row and split.
-    pub fn record(&self, asm: &mut Asm, f: &Frame, row: Int, split: Int) -> R {
+    pub fn record(&self, asm: &mut Asm, f: &AttentionFrame, row: Int, split: Int) -> R {
         let index = self.number(asm, f);
         let index = int::mul(asm, index, f.rows);
         let index = int::add(asm, index, row);
@@ -118,7 +118,7 @@ impl Share {
 
     /// Counts this block, whose threads have all written their records, and merges if it is the
     /// last. All of its threads come here.
-    pub fn finish(&self, asm: &mut Asm, f: &Frame) {
+    pub fn finish(&self, asm: &mut Asm, f: &AttentionFrame) {
         let last = int::sub(asm, self.split.used, Int::Imm(1));
         let last = asm.op("mov.b32", Class::B32, &[&last]);
         let found = mem::array(asm, 4);
@@ -146,7 +146,7 @@ impl Share {
     }
 
     /// Merges all rows: a warp takes up to 128 columns of one at a time.
-    fn merge(&self, asm: &mut Asm, f: &Frame) {
+    fn merge(&self, asm: &mut Asm, f: &AttentionFrame) {
         let beside = padded(self.width).div_ceil(COLUMNS);
         let known = f.plan.rows().constant_size().unwrap_or(self.rows);
         let units = known.min(self.rows) * beside;
@@ -166,7 +166,7 @@ impl Share {
         asm.when(some, true, merge);
     }
 
-    fn merge_row(&self, asm: &mut Asm, f: &Frame, row: Int, block: Int) {
+    fn merge_row(&self, asm: &mut Asm, f: &AttentionFrame, row: Int, block: Int) {
         let (splits, stride) = (f.plan.splits, record(self.width));
         let lane = asm.op("and.b32", Class::B32, &[&f.tid, &31]);
         let block = int::mul(asm, block, Int::Imm(COLUMNS as i64));
@@ -231,7 +231,7 @@ impl Share {
 }
 
 /// Writes a finished value.
-pub(super) fn write(asm: &mut Asm, f: &Frame, row: &QueryRow, column: Int, value: R) {
+pub(super) fn write(asm: &mut Asm, f: &AttentionFrame, row: &QueryRow, column: Int, value: R) {
     let out = &f.plan.k.out;
     let address = f.at(asm, out, row.head, row.query, column);
     let dtype = f.plan.dtype(out);
@@ -240,7 +240,13 @@ pub(super) fn write(asm: &mut Asm, f: &Frame, row: &QueryRow, column: Int, value
 
 /// Writes four finished values from a column that is a multiple of four; those beyond the last
 /// column are dropped.
-pub(super) fn write_four(asm: &mut Asm, f: &Frame, row: &QueryRow, column: Int, values: [R; 4]) {
+pub(super) fn write_four(
+    asm: &mut Asm,
+    f: &AttentionFrame,
+    row: &QueryRow,
+    column: Int,
+    values: [R; 4],
+) {
     let (out, end) = (&f.plan.k.out, f.plan.k.value_dim);
     let dtype = f.plan.dtype(out);
     if end.is_multiple_of(4) && access::width(&out.view, None, 4, dtype.size()) == 4 {

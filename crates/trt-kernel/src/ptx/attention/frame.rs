@@ -9,7 +9,7 @@ use crate::{Inst, Operand, View};
 use std::f32::consts::LOG2_E;
 
 /// Registers at the start of an entry.
-pub(super) struct Frame<'a> {
+pub(super) struct AttentionFrame<'a> {
     pub plan: &'a AttentionPlan<'a>,
     pub scope: Scope,
     pub queries: Int,
@@ -55,17 +55,17 @@ pub(super) struct QueryRow {
     high: Option<Int>,
 }
 
-impl<'a> Frame<'a> {
+impl<'a> AttentionFrame<'a> {
     /// Starts an entry, and waits for the launch ahead.
-    pub fn begin(asm: &mut Asm, plan: &'a AttentionPlan<'a>) -> Frame<'a> {
-        let frame = Frame::begin_early(asm, plan);
+    pub fn begin(asm: &mut Asm, plan: &'a AttentionPlan<'a>) -> AttentionFrame<'a> {
+        let frame = AttentionFrame::begin_early(asm, plan);
         frame.scope.wait(asm);
         frame
     }
 
-    /// As [`Frame::begin`], but without the wait: the entry touches no argument, working memory
+    /// As [`AttentionFrame::begin`], but without the wait: the entry touches no argument, working memory
     /// or counter until it waits itself.
-    pub fn begin_early(asm: &mut Asm, plan: &'a AttentionPlan<'a>) -> Frame<'a> {
+    pub fn begin_early(asm: &mut Asm, plan: &'a AttentionPlan<'a>) -> AttentionFrame<'a> {
         let k = plan.k;
         let mut scope = Scope::begin_early(asm, plan.target, k.args.len(), &plan.vars);
         if plan.own > 0 {
@@ -80,7 +80,7 @@ impl<'a> Frame<'a> {
         let low = high
             .zip(window)
             .map(|(h, w)| int::add(asm, h, Int::Imm(1 - w)));
-        Frame {
+        AttentionFrame {
             plan,
             queries,
             keys,

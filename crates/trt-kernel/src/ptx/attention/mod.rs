@@ -54,7 +54,7 @@ struct AttentionPlan<'a> {
 }
 
 /// An entry, and how it is launched.
-struct Entry {
+struct AttentionEntry {
     name: String,
     text: String,
     when: Vec<When>,
@@ -82,7 +82,7 @@ pub(super) fn emit(k: &Attention, target: Target) -> Result<Emitted, PtxError> {
     plan.own = (k.own_elements().unwrap_or(0) * size).next_multiple_of(256);
     let rows = rows.iter().enumerate();
     let first = rows.map(|(i, row)| plan.rows_first(i, row));
-    let first = first.collect::<Result<Vec<Entry>, _>>()?;
+    let first = first.collect::<Result<Vec<AttentionEntry>, _>>()?;
     Ok(plan.module(first))
 }
 
@@ -115,7 +115,7 @@ impl<'a> AttentionPlan<'a> {
     }
 
     /// All entries, behind those that come first.
-    fn module(&self, first: Vec<Entry>) -> Emitted {
+    fn module(&self, first: Vec<AttentionEntry>) -> Emitted {
         let known = self.k.queries.constant();
         let (few, many) = (
             known.is_none_or(|q| q <= i64::from(FEW)),
@@ -161,11 +161,11 @@ impl<'a> AttentionPlan<'a> {
     }
 
     /// A row kernel as a launch of its own.
-    fn rows_first(&self, i: usize, row: &Row) -> Result<Entry, PtxError> {
+    fn rows_first(&self, i: usize, row: &Row) -> Result<AttentionEntry, PtxError> {
         let block = row::block(row, self.target)?;
         let (name, threads, crowd) = (format!("before{i}"), block.threads, block.crowd);
         let (grid, shared) = (block.grid, block.shared);
-        Ok(Entry {
+        Ok(AttentionEntry {
             text: scope::crowded_entry(&name, &self.params(), threads, crowd, block.asm),
             name,
             when: vec![],
@@ -240,7 +240,7 @@ impl<'a> AttentionPlan<'a> {
     }
 
     /// Entries for few queries: with splits, and without where a batch has no counters.
-    fn few(&self) -> Vec<Entry> {
+    fn few(&self) -> Vec<AttentionEntry> {
         let batch = &self.k.batch;
         if self.splits == 1 || batch.constant().is_some() {
             return vec![self.few_in("decode", "plain_few", self.splits, vec![])];
@@ -267,9 +267,9 @@ impl<'a> AttentionPlan<'a> {
         plain: &'static str,
         splits: usize,
         batches: Vec<When>,
-    ) -> Entry {
+    ) -> AttentionEntry {
         let entry = match self.tensor {
-            true => Entry {
+            true => AttentionEntry {
                 name: tensor.into(),
                 text: decode::entry(self, tensor, splits),
                 when: self.when(1, FEW),
@@ -280,14 +280,14 @@ impl<'a> AttentionPlan<'a> {
             false => self.plain(plain, splits, self.when(1, FEW)),
         };
         let when = [entry.when, batches].concat();
-        Entry { when, ..entry }
+        AttentionEntry { when, ..entry }
     }
 
     /// The entry for many queries.
-    fn many(&self) -> Entry {
+    fn many(&self) -> AttentionEntry {
         let when = self.when(FEW + 1, u32::MAX);
         match self.tensor {
-            true => Entry {
+            true => AttentionEntry {
                 name: "flash".into(),
                 text: flash::entry(self, "flash"),
                 when,
@@ -299,8 +299,8 @@ impl<'a> AttentionPlan<'a> {
         }
     }
 
-    fn plain(&self, name: &'static str, splits: usize, when: Vec<When>) -> Entry {
-        Entry {
+    fn plain(&self, name: &'static str, splits: usize, when: Vec<When>) -> AttentionEntry {
+        AttentionEntry {
             name: name.into(),
             text: plain::entry(self, name, splits),
             when,

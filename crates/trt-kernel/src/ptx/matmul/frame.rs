@@ -8,7 +8,7 @@ use crate::ptx::scope::{Scope, Tiles};
 use crate::{DType, Dim, Encoding, Matmul};
 
 /// What every variant starts from, in registers.
-pub(super) struct Frame<'a> {
+pub(super) struct MatmulFrame<'a> {
     pub kernel: &'a Matmul,
     /// The dtypes of the arguments' values.
     pub types: Vec<DType>,
@@ -28,21 +28,21 @@ pub(super) struct Frame<'a> {
     pub tid: R,
 }
 
-impl<'a> Frame<'a> {
-    pub fn begin(asm: &mut Asm, kernel: &'a Matmul, target: Target) -> Frame<'a> {
-        let frame = Frame::begin_early(asm, kernel, target);
+impl<'a> MatmulFrame<'a> {
+    pub fn begin(asm: &mut Asm, kernel: &'a Matmul, target: Target) -> MatmulFrame<'a> {
+        let frame = MatmulFrame::begin_early(asm, kernel, target);
         frame.scope.wait(asm);
         frame
     }
 
-    /// As [`Frame::begin`], of a product whose weight is in working memory, a slab of its rows.
+    /// As [`MatmulFrame::begin`], of a product whose weight is in working memory, a slab of its rows.
     pub fn begin_slab(
         asm: &mut Asm,
         kernel: &'a Matmul,
         target: Target,
         slab: Option<Slab>,
-    ) -> Frame<'a> {
-        let mut frame = Frame::begin(asm, kernel, target);
+    ) -> MatmulFrame<'a> {
+        let mut frame = MatmulFrame::begin(asm, kernel, target);
         if let (Some(slab), Some(tiles)) = (slab, &frame.tiles) {
             let (base, first) = slab.find(asm, &frame.scope, tiles.first);
             let end = asm.op("add.s32", Class::B32, &[&first, &slab.rows]);
@@ -54,8 +54,8 @@ impl<'a> Frame<'a> {
         frame
     }
 
-    /// As [`Frame::begin`], but does not wait for the launch ahead.
-    pub fn begin_early(asm: &mut Asm, kernel: &'a Matmul, target: Target) -> Frame<'a> {
+    /// As [`MatmulFrame::begin`], but does not wait for the launch ahead.
+    pub fn begin_early(asm: &mut Asm, kernel: &'a Matmul, target: Target) -> MatmulFrame<'a> {
         let scope = Scope::begin_early(asm, target, kernel.args.len(), &vars(kernel));
         let tiles = kernel.ranged.then(|| Tiles::begin(asm));
         let (first, end) = match &tiles {
@@ -66,7 +66,7 @@ impl<'a> Frame<'a> {
             true => Int::Imm(0),
             false => Int::Reg(asm.op("mov.u32", Class::B32, &[&"%ctaid.z"])),
         };
-        Frame {
+        MatmulFrame {
             m: scope.size(asm, &kernel.m),
             tid: asm.op("mov.u32", Class::B32, &[&"%tid.x"]),
             types: kernel.dtypes(),

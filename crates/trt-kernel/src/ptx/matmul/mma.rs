@@ -11,7 +11,7 @@
 use super::out::{self, Sums};
 use super::ring::{self, DEPTH, Filler, ROW, Ring, WarpSums};
 use super::unpack::Slab;
-use super::{Frame, aligned_rows, over, over_rows, right_dtype};
+use super::{MatmulFrame, aligned_rows, over, over_rows, right_dtype};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
@@ -21,7 +21,7 @@ use crate::{DType, Matmul};
 const PIECE: usize = 8;
 /// How a block is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(super) struct MmaShape {
     /// Rows of `a` of a block, and warps along them.
     rows: (usize, usize),
     /// Rows of `b` of a block, and warps along them.
@@ -30,12 +30,12 @@ pub(super) struct Shape {
     stages: usize,
 }
 
-pub(super) const SMALL: Shape = Shape {
+pub(super) const SMALL: MmaShape = MmaShape {
     rows: (64, 2),
     cols: (64, 2),
     stages: 4,
 };
-pub(super) const LARGE: Shape = Shape {
+pub(super) const LARGE: MmaShape = MmaShape {
     rows: (128, 2),
     cols: (128, 4),
     stages: 3,
@@ -58,7 +58,7 @@ pub(super) fn fits(kernel: &Matmul, target: Target) -> bool {
         && aligned_rows(kernel, &kernel.b, 16)
 }
 
-impl Shape {
+impl MmaShape {
     fn warps(&self) -> usize {
         self.rows.1 * self.cols.1
     }
@@ -86,9 +86,9 @@ impl Shape {
 }
 
 /// An entry of one shape.
-pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape, slab: Option<Slab>) -> Block {
+pub(super) fn emit(kernel: &Matmul, target: Target, shape: MmaShape, slab: Option<Slab>) -> Block {
     let mut asm = Asm::default();
-    let frame = Frame::begin_slab(&mut asm, kernel, target, slab);
+    let frame = MatmulFrame::begin_slab(&mut asm, kernel, target, slab);
     body(&mut asm, &frame, shape);
     Block {
         name: format!("mma{}x{}", shape.rows.0, shape.cols.0),
@@ -107,7 +107,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape, slab: Option<S
     }
 }
 
-fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
+fn body(asm: &mut Asm, frame: &MatmulFrame<'_>, shape: MmaShape) {
     let block = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
     let m0 = asm.op("mul.lo.s32", Class::B32, &[&block, &shape.rows.0]);
     let n0 = frame.block_row(asm, "y", shape.cols.0);
@@ -162,7 +162,7 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
 
 /// A warp's part of a block.
 struct Warp {
-    shape: Shape,
+    shape: MmaShape,
     dtype: DType,
     /// The warp's first row and column in the block.
     origin: [R; 2],
@@ -177,7 +177,7 @@ struct Warp {
 }
 
 impl Warp {
-    fn begin(asm: &mut Asm, frame: &Frame<'_>, shape: Shape, base: R) -> Warp {
+    fn begin(asm: &mut Asm, frame: &MatmulFrame<'_>, shape: MmaShape, base: R) -> Warp {
         let lane = asm.op("and.b32", Class::B32, &[&frame.tid, &31]);
         let warp = asm.op("shr.u32", Class::B32, &[&frame.tid, &5]);
         let down = asm.op("rem.u32", Class::B32, &[&warp, &shape.rows.1]);

@@ -13,7 +13,7 @@
 //!
 //! Which one runs depends on whole sizes, dtypes and views, and never on the range of a launch:
 //! a runtime `m` gives several entries, each launched under a condition on `m`. In all of them
-//! a block reads `b` row by row through [`Frame::b_row`], accumulates in f32 in an order that
+//! a block reads `b` row by row through [`MatmulFrame::b_row`], accumulates in f32 in an order that
 //! only `k` decides, and hands its sums to [`out`], which runs the epilogue. So an output has
 //! the same bits wherever its row lies.
 
@@ -37,7 +37,7 @@ use super::emitted::{Emitted, Target};
 use super::scope;
 use crate::launch::{EntryLaunch, Extent, Param, When};
 use crate::{Body, DType, Dim, Matmul, Operand, SumOrder, Var, fusible};
-use frame::Frame;
+use frame::MatmulFrame;
 use unpack::Slab;
 
 /// Bytes of working memory in which a weight in blocks is written out, if nobody says another number: what the largest
@@ -50,11 +50,11 @@ enum Variant {
     /// At most so many rows.
     Few(SumOrder, usize),
     /// Tensor cores.
-    Mma(mma::Shape),
+    Mma(mma::MmaShape),
     /// Tensor cores by groups of warps.
-    Wgmma(wgmma::Shape),
+    Wgmma(wgmma::WgmmaShape),
     /// The same, fed by the copy engine.
-    Tma(wgmma::Shape),
+    Tma(wgmma::WgmmaShape),
     /// Any operands.
     Tile,
 }
@@ -287,7 +287,7 @@ fn on_tensor_cores(kernel: &Matmul, target: Target) -> Vec<(Variant, u32)> {
         ((blocks.div_ceil(across) - 1) * 128) as u32
     };
     let mma = |shape| Variant::Mma(shape);
-    let wgmma = |shape: wgmma::Shape| match tma::fits(kernel, target) {
+    let wgmma = |shape: wgmma::WgmmaShape| match tma::fits(kernel, target) {
         true => Variant::Tma(shape),
         false => Variant::Wgmma(shape),
     };
@@ -299,9 +299,9 @@ fn on_tensor_cores(kernel: &Matmul, target: Target) -> Vec<(Variant, u32)> {
     let narrow = below(100, 256);
     let mut list = vec![(mma(mma::SMALL), small)];
     if narrow > small {
-        list.push((wgmma(wgmma::Shape::Narrow), narrow));
+        list.push((wgmma(wgmma::WgmmaShape::Narrow), narrow));
     }
-    list.push((wgmma(wgmma::Shape::Wide), u32::MAX));
+    list.push((wgmma(wgmma::WgmmaShape::Wide), u32::MAX));
     list
 }
 

@@ -5,7 +5,7 @@
 //! registers do not: neighbouring threads hold neighbouring outputs, so loads and stores of the
 //! epilogue are wide and coalesced, and its code stands once in the text.
 
-use super::Frame;
+use super::MatmulFrame;
 use crate::ptx::access::multiple;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::lanes::{Lanes, Point};
@@ -44,7 +44,7 @@ impl At {
     /// The `i`-th group of a block of `cols` columns whose first output is `[m, n]`.
     fn new(
         asm: &mut Asm,
-        frame: &Frame<'_>,
+        frame: &MatmulFrame<'_>,
         cols: usize,
         [m, n]: [Int; 2],
         i: R,
@@ -96,7 +96,7 @@ impl<'a> Ahead<'a> {
     /// outputs, or there is nothing to load, or too much to keep.
     pub fn load(
         asm: &mut Asm,
-        frame: &'a Frame<'a>,
+        frame: &'a MatmulFrame<'a>,
         [rows, cols]: [usize; 2],
         origin: [Int; 2],
         threads: u32,
@@ -136,7 +136,7 @@ impl<'a> Ahead<'a> {
 
 /// Runs the epilogue over the sums of a block of `threads` threads whose first output is
 /// `[m, n]`. The sums are visible to all threads of the block.
-pub(super) fn run(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, m: Int, n: R, threads: u32) {
+pub(super) fn run(asm: &mut Asm, frame: &MatmulFrame<'_>, sums: &Sums, m: Int, n: R, threads: u32) {
     let lanes = lanes(&frame.kernel.n, sums.cols);
     let work = (sums.rows * sums.cols / lanes) as i64;
     let each = |asm: &mut Asm, i: R| {
@@ -162,7 +162,7 @@ pub(super) fn run(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, m: Int, n: R, t
 }
 
 /// What is left of the epilogue of a group of outputs, if it is inside of the result.
-pub(super) fn finish(asm: &mut Asm, frame: &Frame<'_>, sums: &Sums, ahead: Ahead<'_>) {
+pub(super) fn finish(asm: &mut Asm, frame: &MatmulFrame<'_>, sums: &Sums, ahead: Ahead<'_>) {
     let lanes = lanes(&frame.kernel.n, sums.cols);
     let Ahead {
         at,

@@ -6,7 +6,7 @@
 //! 128-byte swizzle that the products of warp groups read. Pieces come by `cp.async`; rows
 //! beyond `m` or the range and pieces beyond `k` arrive as zeros.
 
-use super::Frame;
+use super::MatmulFrame;
 use crate::ptx::asm::{Asm, Class, Int, R};
 
 /// Elements along `k` of a stage; 128 bytes.
@@ -67,7 +67,7 @@ pub(super) struct Filler {
 impl Filler {
     pub fn begin(
         asm: &mut Asm,
-        frame: &Frame<'_>,
+        frame: &MatmulFrame<'_>,
         ring: Ring,
         [m0, n0]: [R; 2],
         base: R,
@@ -112,7 +112,7 @@ impl Filler {
     }
 
     /// Starts the copies of the next stage.
-    pub fn fill(&self, asm: &mut Asm, frame: &Frame<'_>) {
+    pub fn fill(&self, asm: &mut Asm, frame: &MatmulFrame<'_>) {
         let k = frame.kernel.k.constant_size().unwrap_or(0);
         let inside =
             (!k.is_multiple_of(DEPTH)).then(|| asm.op("setp.lt.s32", Class::Pred, &[&self.k, &k]));

@@ -7,7 +7,7 @@
 //! blocks a thread makes four neighbouring values of a row, which are exact.
 
 use super::out::{self, Sums};
-use super::{Frame, in_memory, over, over_rows};
+use super::{MatmulFrame, in_memory, over, over_rows};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
@@ -27,7 +27,7 @@ const PITCH: usize = SIDE + 4;
 
 pub(super) fn emit(kernel: &Matmul, target: Target) -> Block {
     let mut asm = Asm::default();
-    let frame = Frame::begin(&mut asm, kernel, target);
+    let frame = MatmulFrame::begin(&mut asm, kernel, target);
     body(&mut asm, &frame);
     Block {
         name: "tile".into(),
@@ -44,7 +44,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target) -> Block {
     }
 }
 
-fn body(asm: &mut Asm, frame: &Frame<'_>) {
+fn body(asm: &mut Asm, frame: &MatmulFrame<'_>) {
     let block = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
     let m0 = asm.op("mul.lo.s32", Class::B32, &[&block, &SIDE]);
     let n0 = frame.block_row(asm, "y", SIDE);
@@ -148,7 +148,7 @@ impl Item {
 }
 
 impl Side {
-    fn begin(asm: &mut Asm, frame: &Frame<'_>, is_a: bool, row0: R, base: R) -> Side {
+    fn begin(asm: &mut Asm, frame: &MatmulFrame<'_>, is_a: bool, row0: R, base: R) -> Side {
         let kernel = frame.kernel;
         let operand = if is_a { in_memory(kernel) } else { &kernel.b };
         let encoding = kernel.args[operand.arg.0 as usize];

@@ -29,8 +29,8 @@
 
 use super::ring::{DEPTH, ROW, Ring};
 use super::unpack::Slab;
-use super::wgmma::{self, ROWS, Shape};
-use super::{Frame, in_memory, over, over_rows, right_dtype};
+use super::wgmma::{self, ROWS, WgmmaShape};
+use super::{MatmulFrame, in_memory, over, over_rows, right_dtype};
 use crate::ptx::asm::{Asm, Class, Int, R, param};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::{MAP_BYTES, MAP_RANGES, Mapped, Target, TensorMap};
@@ -110,9 +110,14 @@ pub(super) fn maps(kernel: &Matmul, slab: Option<Slab>) -> Vec<TensorMap> {
 }
 
 /// An entry of one shape.
-pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape, slab: Option<Slab>) -> Block {
+pub(super) fn emit(
+    kernel: &Matmul,
+    target: Target,
+    shape: WgmmaShape,
+    slab: Option<Slab>,
+) -> Block {
     let mut asm = Asm::default();
-    let frame = Frame::begin_slab(&mut asm, kernel, target, slab);
+    let frame = MatmulFrame::begin_slab(&mut asm, kernel, target, slab);
     body(&mut asm, &frame, shape);
     let ring = shape.ring();
     Block {
@@ -131,7 +136,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape, slab: Option<S
     }
 }
 
-fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
+fn body(asm: &mut Asm, frame: &MatmulFrame<'_>, shape: WgmmaShape) {
     let block = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
     let m0 = asm.op("mul.lo.s32", Class::B32, &[&block, &ROWS]);
     let n0 = frame.block_row(asm, "y", shape.cols());
@@ -256,7 +261,7 @@ struct Source {
 }
 
 /// Brings all stages; for one thread.
-fn bring(asm: &mut Asm, frame: &Frame<'_>, stages: &FedStages, origin: [R; 2], steps: Int) {
+fn bring(asm: &mut Asm, frame: &MatmulFrame<'_>, stages: &FedStages, origin: [R; 2], steps: Int) {
     let sources = sources(asm, frame, stages.ring, origin);
     let k = frame.kernel.k.constant_size().unwrap_or(0);
     let (bytes, to_empty) = (stages.ring.stage_bytes(), stages.to_empty());
@@ -290,7 +295,7 @@ fn bring(asm: &mut Asm, frame: &Frame<'_>, stages: &FedStages, origin: [R; 2], s
 }
 
 /// The boxes of a stage.
-fn sources(asm: &mut Asm, frame: &Frame<'_>, ring: Ring, [m0, n0]: [R; 2]) -> Vec<Source> {
+fn sources(asm: &mut Asm, frame: &MatmulFrame<'_>, ring: Ring, [m0, n0]: [R; 2]) -> Vec<Source> {
     let zero = |asm: &mut Asm| asm.op("mov.b32", Class::B32, &[&0]);
     let mut all = vec![Source {
         map: map(asm, 0),
@@ -342,7 +347,7 @@ fn map(asm: &mut Asm, index: usize) -> R {
 }
 
 /// The last of the tiles' maps whose base is not above an address, and the column and row there.
-fn in_maps(asm: &mut Asm, frame: &Frame<'_>, maps: &[R], address: R) -> (R, [R; 2]) {
+fn in_maps(asm: &mut Asm, frame: &MatmulFrame<'_>, maps: &[R], address: R) -> (R, [R; 2]) {
     let base = |asm: &mut Asm, i: usize| {
         let at = format!("[{}+{MAP_BYTES}]", param(format_args!("map{}", i + 1)));
         asm.op("ld.param.u64", Class::B64, &[&at])
@@ -367,7 +372,7 @@ fn in_maps(asm: &mut Asm, frame: &Frame<'_>, maps: &[R], address: R) -> (R, [R; 
 }
 
 /// Multiplies all stages; for the threads of both groups.
-fn multiply(asm: &mut Asm, frame: &Frame<'_>, stages: &FedStages, acc: &[R], steps: Int) {
+fn multiply(asm: &mut Asm, frame: &MatmulFrame<'_>, stages: &FedStages, acc: &[R], steps: Int) {
     let group_base = wgmma::group_rows(asm, frame, stages.base);
     let lane = asm.op("and.b32", Class::B32, &[&frame.tid, &31]);
     let speaks = asm.op("setp.eq.u32", Class::Pred, &[&lane, &0]);

@@ -14,7 +14,7 @@
 //! a value are written (of 7e9 values of 4.5 bits 18 GB, 4.1 ms at 4.4 TB/s), beside about 9 instructions for a
 //! value (2.2 ms of a H200's schedulers).
 
-use super::Frame;
+use super::MatmulFrame;
 use crate::launch::Extent;
 use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R};
@@ -123,7 +123,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, slab: Slab, i: usize) -> Opt
     let runs = kernel.k.constant_size()? / RUN;
     let rows = (RUNS / runs).clamp(1, ROW_PANEL);
     let mut asm = Asm::default();
-    let frame = Frame::begin_early(&mut asm, kernel, target);
+    let frame = MatmulFrame::begin_early(&mut asm, kernel, target);
     let job = Unpack {
         frame: &frame,
         block,
@@ -149,7 +149,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, slab: Slab, i: usize) -> Opt
 }
 
 struct Unpack<'a> {
-    frame: &'a Frame<'a>,
+    frame: &'a MatmulFrame<'a>,
     block: BlockType,
     slab: Slab,
     /// Which slab.

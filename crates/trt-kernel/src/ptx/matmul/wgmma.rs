@@ -17,7 +17,7 @@
 use super::out::{self, Sums};
 use super::ring::{self, DEPTH, Filler, ROW, Ring, WarpSums};
 use super::unpack::Slab;
-use super::{Frame, over, over_rows};
+use super::{MatmulFrame, over, over_rows};
 use crate::Matmul;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
@@ -35,16 +35,16 @@ const DESCRIPTOR: u64 = 1 << 62 | (8 * ROW as u64 / 16) << 32 | 1 << 16;
 
 /// Rows of `b` of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum WgmmaShape {
     Narrow,
     Wide,
 }
 
-impl Shape {
+impl WgmmaShape {
     pub fn cols(self) -> usize {
         match self {
-            Shape::Narrow => 128,
-            Shape::Wide => 256,
+            WgmmaShape::Narrow => 128,
+            WgmmaShape::Wide => 256,
         }
     }
 
@@ -53,8 +53,8 @@ impl Shape {
             rows: ROWS,
             cols: self.cols(),
             stages: match self {
-                Shape::Narrow => 6,
-                Shape::Wide => 4,
+                WgmmaShape::Narrow => 6,
+                WgmmaShape::Wide => 4,
             },
             threads: THREADS,
         }
@@ -62,9 +62,14 @@ impl Shape {
 }
 
 /// An entry of one shape.
-pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape, slab: Option<Slab>) -> Block {
+pub(super) fn emit(
+    kernel: &Matmul,
+    target: Target,
+    shape: WgmmaShape,
+    slab: Option<Slab>,
+) -> Block {
     let mut asm = Asm::default();
-    let frame = Frame::begin_slab(&mut asm, kernel, target, slab);
+    let frame = MatmulFrame::begin_slab(&mut asm, kernel, target, slab);
     body(&mut asm, &frame, shape);
     Block {
         name: format!("wgmma{ROWS}x{}", shape.cols()),
@@ -82,7 +87,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, shape: Shape, slab: Option<S
     }
 }
 
-fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
+fn body(asm: &mut Asm, frame: &MatmulFrame<'_>, shape: WgmmaShape) {
     let block = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
     let m0 = asm.op("mul.lo.s32", Class::B32, &[&block, &ROWS]);
     let n0 = frame.block_row(asm, "y", shape.cols());
@@ -129,7 +134,7 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, shape: Shape) {
 }
 
 /// The shared address of the first row of `a` of this thread's group in the first stage.
-pub(super) fn group_rows(asm: &mut Asm, frame: &Frame<'_>, base: R) -> R {
+pub(super) fn group_rows(asm: &mut Asm, frame: &MatmulFrame<'_>, base: R) -> R {
     let group = asm.op("shr.u32", Class::B32, &[&frame.tid, &7]);
     let rows = GROUP_ROWS * ROW;
     asm.op("mad.lo.s32", Class::B32, &[&group, &rows, &base])
@@ -137,7 +142,7 @@ pub(super) fn group_rows(asm: &mut Asm, frame: &Frame<'_>, base: R) -> R {
 
 /// The products of a block.
 pub(super) struct Products<'a> {
-    pub shape: Shape,
+    pub shape: WgmmaShape,
     /// Shared address of the stages.
     pub base: R,
     /// The block's first row of `a` and of `b`.
@@ -148,7 +153,7 @@ pub(super) struct Products<'a> {
 
 /// Waits for the last products and runs the epilogue over the sums, which take the place of the
 /// stages; `sync` is a barrier of the threads of both groups.
-pub(super) fn finish(asm: &mut Asm, frame: &Frame<'_>, products: &Products<'_>, sync: &str) {
+pub(super) fn finish(asm: &mut Asm, frame: &MatmulFrame<'_>, products: &Products<'_>, sync: &str) {
     let Products { shape, base, .. } = *products;
     let [m0, n0] = products.origin;
     let ring = shape.ring();
@@ -177,7 +182,7 @@ pub(super) fn finish(asm: &mut Asm, frame: &Frame<'_>, products: &Products<'_>, 
 
 /// Starts the products of a stage, whose rows of `a` of this group and of `b` start at these
 /// shared addresses.
-pub(super) fn multiply(asm: &mut Asm, frame: &Frame<'_>, acc: &[R], sides: [R; 2]) {
+pub(super) fn multiply(asm: &mut Asm, frame: &MatmulFrame<'_>, acc: &[R], sides: [R; 2]) {
     let ty = frame.dtypes()[0].name();
     let columns = acc.len() * 2;
     let sums: Vec<String> = acc.iter().map(R::to_string).collect();

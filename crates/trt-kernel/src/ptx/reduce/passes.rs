@@ -4,7 +4,7 @@ use super::InRow;
 use crate::launch::row_plan::{Passes, RowPlan};
 use crate::launch::stages::{Stage, Stages};
 use crate::ptx::asm::{Asm, Class, Int, R};
-use crate::ptx::fold::{self, Team};
+use crate::ptx::fold::{self, FoldTeam};
 use crate::ptx::lanes::{Lanes, Point, Value};
 use crate::ptx::scope::Scope;
 use crate::{Reduce, Reg, Row};
@@ -52,8 +52,8 @@ impl<'a> RowJob<'a> {
         Lanes::new(self.scope, &self.row.body, &self.row.args)
     }
 
-    fn team(&self) -> Team {
-        Team {
+    fn team(&self) -> FoldTeam {
+        FoldTeam {
             threads: self.plan.threads,
         }
     }

@@ -154,7 +154,7 @@ const KNOWN: &[Architecture] = &[
 ];
 
 /// Where a tensor is used: in which layer, as which part.
-pub(crate) type Place = (Layer, usize);
+pub(crate) type LayerPlace = (Layer, usize);
 
 /// Where in a decoder something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -197,7 +197,7 @@ impl Names {
 
     /// What Hugging Face calls the tensor of this name in the file, and where it comes in the order of use; nothing for
     /// a name that the architecture does not have.
-    pub fn hugging_face(&self, stored: &str) -> Option<(Place, String)> {
+    pub fn hugging_face(&self, stored: &str) -> Option<(LayerPlace, String)> {
         let (path, end) = stored.rsplit_once('.')?;
         if !matches!(end, "weight" | "bias") {
             return None;

@@ -15,8 +15,8 @@ impl Weights {
     /// is: norms and biases do.
     ///
     /// # Errors
-    /// [`StoreError::Value`] for a value that is not finite, [`StoreError::Encode`] for a type that this version only
-    /// reads, and what the system says where they are kept.
+    /// [`StoreError::Encode`] for a value that blocks cannot hold and for a type that this version only reads; what the
+    /// system says where they are kept.
     pub fn quantised(
         &self,
         to: BlockType,

@@ -30,7 +30,7 @@ mod staged;
 
 use super::combine::Share;
 use super::fragment::{self, halves};
-use super::frame::{Frame, Keys, QueryRow};
+use super::frame::{AttentionFrame, Keys, QueryRow};
 use super::{AttentionPlan, FEW, extent, int};
 use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};
@@ -79,7 +79,7 @@ pub(super) fn grid(plan: &AttentionPlan, splits: usize) -> [Extent; 3] {
 
 pub(super) fn entry(plan: &AttentionPlan, name: &str, splits: usize) -> String {
     let mut asm = Asm::default();
-    let f = Frame::begin_early(&mut asm, plan);
+    let f = AttentionFrame::begin_early(&mut asm, plan);
     let block = DecodeBlock::begin(&mut asm, &f, splits);
     match &block.share {
         None => block.run(&mut asm),
@@ -95,7 +95,7 @@ pub(super) fn entry(plan: &AttentionPlan, name: &str, splits: usize) -> String {
 
 /// One block's part of the work.
 struct DecodeBlock<'a> {
-    f: &'a Frame<'a>,
+    f: &'a AttentionFrame<'a>,
     warp: R,
     /// A lane's place in fragments.
     g: R,
@@ -134,7 +134,7 @@ struct Flow<'a> {
 }
 
 impl<'a> DecodeBlock<'a> {
-    fn begin(asm: &mut Asm, f: &'a Frame<'a>, splits: usize) -> DecodeBlock<'a> {
+    fn begin(asm: &mut Asm, f: &'a AttentionFrame<'a>, splits: usize) -> DecodeBlock<'a> {
         let plan = f.plan;
         let (warps, rows) = (warps(plan), 8 * tiles(plan));
         // The first splits are the first blocks: there may be keys for no others.

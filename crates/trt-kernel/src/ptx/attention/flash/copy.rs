@@ -1,6 +1,6 @@
 //! Rows of an operand on their way to shared memory.
 
-use super::{Frame, THREADS, padded, pitch};
+use super::{AttentionFrame, THREADS, padded, pitch};
 use crate::Operand;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::attention::{int, mem};
@@ -30,7 +30,7 @@ impl<'a> Copy<'a> {
     /// The part in copying `rows` rows of `elements` elements of a head.
     pub fn begin(
         asm: &mut Asm,
-        f: &Frame,
+        f: &AttentionFrame,
         (operand, head): (&'a Operand, Int),
         (rows, elements): (usize, usize),
         to: R,
@@ -69,7 +69,7 @@ impl<'a> Copy<'a> {
     }
 
     /// Starts copying the rows from `first` on; those beyond `last` are `last` again.
-    pub fn rows(&self, asm: &mut Asm, f: &Frame, first: Int, last: Int) {
+    pub fn rows(&self, asm: &mut Asm, f: &AttentionFrame, first: Int, last: Int) {
         let guard = self.some.map(|p| format!("@{p} ")).unwrap_or_default();
         let mine = int::add(asm, first, self.row);
         for i in (0..self.rows).step_by(self.per) {

@@ -15,7 +15,7 @@ mod copy;
 mod softmax;
 
 use super::fragment::{self, load4x};
-use super::frame::{Frame, Keys, QueryRow};
+use super::frame::{AttentionFrame, Keys, QueryRow};
 use super::mem::{self, over_lanes};
 use super::{AttentionPlan, combine, extent, int};
 use crate::launch::Extent;
@@ -95,7 +95,7 @@ pub(super) fn grid(plan: &AttentionPlan) -> [Extent; 3] {
 
 pub(super) fn entry(plan: &AttentionPlan, name: &str) -> String {
     let mut asm = Asm::default();
-    let f = Frame::begin(&mut asm, plan);
+    let f = AttentionFrame::begin(&mut asm, plan);
     FlashBlock::begin(&mut asm, &f).run(&mut asm);
     let params = plan.params();
     scope::crowded_entry(name, &params, THREADS, Some(CROWD), asm)
@@ -106,7 +106,7 @@ type Fragments = Vec<[R; 4]>;
 
 /// One block's part of the work.
 struct FlashBlock<'a> {
-    f: &'a Frame<'a>,
+    f: &'a AttentionFrame<'a>,
     head: Int,
     /// First query of the block, of the warp, of the lane.
     first: [R; 3],
@@ -123,7 +123,7 @@ struct FlashBlock<'a> {
 }
 
 impl<'a> FlashBlock<'a> {
-    fn begin(asm: &mut Asm, f: &'a Frame<'a>) -> FlashBlock<'a> {
+    fn begin(asm: &mut Asm, f: &'a AttentionFrame<'a>) -> FlashBlock<'a> {
         let k = f.plan.k;
         let shape = FlashShape::of(f.plan);
         let tile = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);

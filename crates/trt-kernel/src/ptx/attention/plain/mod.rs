@@ -12,7 +12,7 @@
 mod staged;
 
 use super::combine::Share;
-use super::frame::{Frame, Keys, QueryRow};
+use super::frame::{AttentionFrame, Keys, QueryRow};
 use super::mem::{self, over_lanes};
 use super::{AttentionPlan, combine, extent, int};
 use crate::launch::Extent;
@@ -61,7 +61,7 @@ pub(super) fn grid(plan: &AttentionPlan, splits: usize) -> [Extent; 3] {
 /// An entry that takes all keys of its rows, or one of `splits` parts.
 pub(super) fn entry(plan: &AttentionPlan, name: &str, splits: usize) -> String {
     let mut asm = Asm::default();
-    let f = Frame::begin(&mut asm, plan);
+    let f = AttentionFrame::begin(&mut asm, plan);
     let block = PlainBlock::begin(&mut asm, &f, splits);
     match &block.share {
         None => block.run(&mut asm),
@@ -75,7 +75,7 @@ pub(super) fn entry(plan: &AttentionPlan, name: &str, splits: usize) -> String {
 
 /// One block's part of the work.
 struct PlainBlock<'a> {
-    f: &'a Frame<'a>,
+    f: &'a AttentionFrame<'a>,
     lane: R,
     warp: R,
     kv_head: Int,
@@ -103,7 +103,7 @@ struct RunningRow {
 }
 
 impl<'a> PlainBlock<'a> {
-    fn begin(asm: &mut Asm, f: &'a Frame<'a>, splits: usize) -> PlainBlock<'a> {
+    fn begin(asm: &mut Asm, f: &'a AttentionFrame<'a>, splits: usize) -> PlainBlock<'a> {
         let slices = slices(f.plan);
         let y = asm.op("mov.u32", Class::B32, &[&"%ctaid.y"]);
         let slice = int::rem(asm, y, Int::Imm(slices as i64));

@@ -9,7 +9,7 @@
 //! first product. So blocks are larger than those of other products with few rows, where there
 //! are enough of them. What it saves is a launch, and the operand's way through memory.
 
-use super::super::Frame;
+use super::super::MatmulFrame;
 use crate::ptx::asm::{Asm, Class, R};
 use crate::ptx::reduce;
 use crate::{Inst, Matmul, Row, Ty};
@@ -68,7 +68,7 @@ impl Prologue {
 
     /// Sends for what is the same for all rows, such as the weight of a norm, before the wait for the
     /// launch ahead: it comes from memory, where the rest was just written.
-    pub fn prefetch(&self, asm: &mut Asm, frame: &Frame<'_>) {
+    pub fn prefetch(&self, asm: &mut Asm, frame: &MatmulFrame<'_>) {
         let axes = self.row.space.len();
         for inst in &self.row.body.insts {
             let Inst::Load(arg, view) = inst else {
@@ -97,7 +97,7 @@ impl Prologue {
     }
 
     /// Computes it with all threads of the block; all may read it afterwards.
-    pub fn run(&self, asm: &mut Asm, frame: &Frame<'_>) {
+    pub fn run(&self, asm: &mut Asm, frame: &MatmulFrame<'_>) {
         let scope = frame.scope.with_shared(asm, self.base);
         // What a multiprocessor should hold may leave few registers.
         let carry = match self.crowd {

@@ -23,7 +23,7 @@ mod pieces;
 pub(in crate::ptx) use left::STAGED;
 
 use super::out::{self, Ahead, Sums};
-use super::{Frame, over, over_rows};
+use super::{MatmulFrame, over, over_rows};
 use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
@@ -63,9 +63,9 @@ pub(super) fn link(kernel: &Matmul, target: Target, order: SumOrder, m: usize) -
 /// launch ahead: those of a later part of a chain. The weight is streamed.
 pub(super) fn prefetch(kernel: &Matmul, target: Target, order: SumOrder, m: usize) -> Asm {
     let mut asm = Asm::default();
-    let frame = Frame::begin_early(&mut asm, kernel, target);
+    let frame = MatmulFrame::begin_early(&mut asm, kernel, target);
     if let Encoding::Blocks(block) = kernel.right() {
-        let plan = blocks::Plan::new(kernel, (block, order, m), target, 0);
+        let plan = blocks::RingPlan::new(kernel, (block, order, m), target, 0);
         blocks::prefetch(&mut asm, &frame, plan);
         return asm;
     }
@@ -84,15 +84,15 @@ fn assemble(
     chain: bool,
 ) -> Block {
     if let Encoding::Blocks(block) = kernel.right() {
-        let plan = blocks::Plan::new(kernel, (block, order, m), target, among);
+        let plan = blocks::RingPlan::new(kernel, (block, order, m), target, among);
         return blocks::assemble(kernel, target, plan, chain);
     }
     let cut = Cut::new(kernel, order, m);
     let mut asm = Asm::default();
     // Pieces of a streamed weight are on their way before the launch ahead has ended.
     let frame = match kernel.ranged {
-        true => Frame::begin_early(&mut asm, kernel, target),
-        false => Frame::begin(&mut asm, kernel, target),
+        true => MatmulFrame::begin_early(&mut asm, kernel, target),
+        false => MatmulFrame::begin(&mut asm, kernel, target),
     };
     body(&mut asm, &frame, cut, chain);
     let shared = left::bytes(kernel) as u32;
@@ -111,7 +111,7 @@ fn assemble(
     }
 }
 
-fn body(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, chain: bool) {
+fn body(asm: &mut Asm, frame: &MatmulFrame<'_>, cut: Cut, chain: bool) {
     let n0 = frame.block_row(asm, "x", cut.block_rows());
     let place = cut.place(asm, frame.tid);
     // Before what comes first, or the assembler finds a worse order of loads.

@@ -1,7 +1,7 @@
 //! How products with few rows read: `b` in pieces of 16 bytes, each used against all rows of `a`
 //! and never again, several in flight for each thread.
 
-use super::super::Frame;
+use super::super::MatmulFrame;
 use super::cut::{Cut, InTeam};
 use super::left::Prologue;
 use crate::DType;
@@ -30,7 +30,7 @@ pub(super) struct PieceReader {
 impl PieceReader {
     pub fn begin(
         asm: &mut Asm,
-        frame: &Frame<'_>,
+        frame: &MatmulFrame<'_>,
         cut: Cut,
         n0: R,
         at: InTeam,
@@ -90,7 +90,7 @@ impl PieceReader {
     pub fn multiply(
         &self,
         asm: &mut Asm,
-        frame: &Frame<'_>,
+        frame: &MatmulFrame<'_>,
         place: InTeam,
         sums: Vec<R>,
         then: impl FnOnce(&mut Asm),
@@ -209,7 +209,7 @@ impl PieceReader {
 }
 
 /// A thread's place in the first row of `b` of its team, and the bytes from a row to the next.
-fn start(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place: InTeam) -> (R, i64) {
+fn start(asm: &mut Asm, frame: &MatmulFrame<'_>, cut: Cut, n0: R, place: InTeam) -> (R, i64) {
     // A team beyond the range reads the last rows instead, and its sums are not used.
     let row = asm.op("mad.lo.s32", Class::B32, &[&place.team, &cut.rows, &n0]);
     let last = asm.op("sub.s32", Class::B32, &[&frame.end, &cut.rows]);
@@ -221,7 +221,7 @@ fn start(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place: InTeam) -> (R
 }
 
 /// Brings the pieces to the second-level cache that a reader loads first.
-pub(super) fn prefetch(asm: &mut Asm, frame: &Frame<'_>, cut: Cut, n0: R, place: InTeam) {
+pub(super) fn prefetch(asm: &mut Asm, frame: &MatmulFrame<'_>, cut: Cut, n0: R, place: InTeam) {
     let (at, row) = start(asm, frame, cut, n0, place);
     let whole = cut.whole();
     let first = match whole >= 2 * cut.ahead {

@@ -8,7 +8,7 @@ use crate::ptx::asm::{Asm, Class, R};
 
 /// Where bytes of a lane lie in the segment of a row.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct BytesAt {
     /// Bytes to them, of the lane.
     lane: R,
     /// What that is a multiple of.
@@ -20,12 +20,12 @@ pub(super) struct Place {
     whole: Option<[R; 2]>,
 }
 
-impl Place {
+impl BytesAt {
     /// `offset` bytes behind those of the lane, which are a multiple of `align`, in rows that begin on a
     /// multiple of `rows`.
-    pub fn new(asm: &mut Asm, lane: R, align: usize, offset: usize, rows: usize) -> Place {
+    pub fn new(asm: &mut Asm, lane: R, align: usize, offset: usize, rows: usize) -> BytesAt {
         let fixed = align < 4 && rows >= 4;
-        Place {
+        BytesAt {
             lane,
             align: align.min(rows),
             offset,

@@ -1,7 +1,7 @@
 //! What is the same for all rows that a lane sees: where the bytes of its piece lie, and constants.
 
-use super::bytes::Place;
-use super::plan::{Fill, Plan};
+use super::bytes::BytesAt;
+use super::plan::{Fill, RingPlan};
 use crate::BlockType;
 use crate::encoding::{IQ4_VALUES, MXFP4_DOUBLED};
 use crate::ptx::asm::{Asm, Class, R};
@@ -86,7 +86,7 @@ impl Constants {
 }
 
 /// Where the bytes of a lane's piece lie in a row's segment.
-pub(super) fn places(asm: &mut Asm, plan: Plan, piece: R, second: Option<R>) -> Vec<Place> {
+pub(super) fn places(asm: &mut Asm, plan: RingPlan, piece: R, second: Option<R>) -> Vec<BytesAt> {
     let (block, bytes) = (plan.block, plan.block.bytes());
     // What rows begin on a multiple of in shared memory.
     let rows = match plan.unaligned() && plan.fill != Fill::Bytes {
@@ -115,10 +115,10 @@ pub(super) fn places(asm: &mut Asm, plan: Plan, piece: R, second: Option<R>) -> 
             _ => 2,
         };
         return vec![
-            Place::new(asm, first, align, 0, rows),
-            Place::new(asm, other, align_other, bytes, rows),
-            Place::new(asm, first, align, quants, rows),
-            Place::new(asm, other, align_other, bytes + quants, rows),
+            BytesAt::new(asm, first, align, 0, rows),
+            BytesAt::new(asm, other, align_other, bytes, rows),
+            BytesAt::new(asm, first, align, quants, rows),
+            BytesAt::new(asm, other, align_other, bytes + quants, rows),
         ];
     }
     let number = asm.op("shr.u32", Class::B32, &[&piece, &2]);
@@ -138,7 +138,7 @@ pub(super) fn places(asm: &mut Asm, plan: Plan, piece: R, second: Option<R>) -> 
             }
         }
         let all = bytes | side_bytes | part_bytes | quarter_bytes;
-        Place::new(asm, at, lowest(all), offset, rows)
+        BytesAt::new(asm, at, lowest(all), offset, rows)
     };
     match block {
         BlockType::Q2K => vec![

@@ -4,9 +4,9 @@
 //! [`Sums`] says; then a thread for each group sums up what it has. A place is wider than its values, so that
 //! lanes that read 16 bytes each meet all banks.
 
-use super::super::super::Frame;
+use super::super::super::MatmulFrame;
 use super::super::left::Prologue;
-use super::plan::Plan;
+use super::plan::RingPlan;
 use crate::ptx::access::{self, multiple};
 use crate::ptx::asm::{Asm, Class, Int, R, imm};
 use crate::sum_order::blocks::{Number, PIECE, Sums, TAIL, UPPER};
@@ -32,8 +32,8 @@ pub(super) struct Stretch {
 /// Brings pieces to shared memory, with all threads; the barrier is the caller's.
 pub(super) fn bring(
     asm: &mut Asm,
-    frame: &Frame<'_>,
-    plan: Plan,
+    frame: &MatmulFrame<'_>,
+    plan: RingPlan,
     prologue: Option<&Prologue>,
     stretch: Stretch,
 ) {
@@ -125,7 +125,7 @@ pub(super) fn get(asm: &mut Asm, at: R, ahead: usize, n: usize) -> Vec<R> {
 }
 
 /// Bytes to the place of a column that is a multiple of four.
-fn place(asm: &mut Asm, plan: Plan, column: R) -> R {
+fn place(asm: &mut Asm, plan: RingPlan, column: R) -> R {
     let field = |asm: &mut Asm, at: usize, bits: usize| {
         asm.op("bfe.u32", Class::B32, &[&column, &at, &bits])
     };
@@ -153,7 +153,7 @@ fn place(asm: &mut Asm, plan: Plan, column: R) -> R {
 /// Four neighbours of a row of `a`.
 fn four(
     asm: &mut Asm,
-    frame: &Frame<'_>,
+    frame: &MatmulFrame<'_>,
     prologue: Option<&Prologue>,
     row: Int,
     column: R,
@@ -189,7 +189,7 @@ fn four(
 }
 
 /// Whether four neighbours of a row are one load.
-fn aligned(frame: &Frame<'_>) -> bool {
+fn aligned(frame: &MatmulFrame<'_>) -> bool {
     let Some(a) = frame.kernel.a.stored() else {
         return false;
     };
@@ -226,7 +226,13 @@ fn ready(asm: &mut Asm, sums: &Sums, x: Vec<R>) -> Vec<R> {
 
 /// Sums up what groups of so many pieces meet, in each stretch, with all threads of the block, if that is
 /// needed; the barrier is the caller's.
-pub(super) fn total(asm: &mut Asm, plan: Plan, tid: R, stretches: &[Stretch], pieces: Int) -> bool {
+pub(super) fn total(
+    asm: &mut Asm,
+    plan: RingPlan,
+    tid: R,
+    stretches: &[Stretch],
+    pieces: Int,
+) -> bool {
     let sums = Sums::of(plan.block);
     if let Number::Exact = sums.number {
         return false;
@@ -237,7 +243,7 @@ pub(super) fn total(asm: &mut Asm, plan: Plan, tid: R, stretches: &[Stretch], pi
     true
 }
 
-fn total_of(asm: &mut Asm, plan: Plan, tid: R, at: R, pieces: Int) {
+fn total_of(asm: &mut Asm, plan: RingPlan, tid: R, at: R, pieces: Int) {
     let sums = Sums::of(plan.block);
     let bits = sums.groups.trailing_zeros();
     let group = asm.op("mov.b32", Class::B32, &[&tid]);

@@ -21,7 +21,7 @@ mod scales;
 mod unpack;
 mod work;
 
-use super::super::Frame;
+use super::super::MatmulFrame;
 use super::super::out::{self, Ahead, Sums};
 use super::super::{over, over_rows};
 use super::left::Prologue;
@@ -30,14 +30,14 @@ use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
-pub(super) use plan::Plan;
+pub(super) use plan::RingPlan;
 use ring::Ring;
 use work::Work;
 
 /// An entry for up to as many rows of `a` as the plan says.
-pub(super) fn assemble(kernel: &Matmul, target: Target, plan: Plan, chain: bool) -> Block {
+pub(super) fn assemble(kernel: &Matmul, target: Target, plan: RingPlan, chain: bool) -> Block {
     let mut asm = Asm::default();
-    let mut frame = Frame::begin_early(&mut asm, kernel, target);
+    let mut frame = MatmulFrame::begin_early(&mut asm, kernel, target);
     let n0 = frame.block_row(&mut asm, "x", plan.block_rows);
     // What is beyond the block's rows is another's.
     let end = asm.op("add.s32", Class::B32, &[&n0, &plan.block_rows]);
@@ -60,7 +60,7 @@ pub(super) fn assemble(kernel: &Matmul, target: Target, plan: Plan, chain: bool)
 }
 
 /// Brings the rows to the second-level cache that the first stages of a block's warps take.
-pub(super) fn prefetch(asm: &mut Asm, frame: &Frame<'_>, plan: Plan) {
+pub(super) fn prefetch(asm: &mut Asm, frame: &MatmulFrame<'_>, plan: RingPlan) {
     const LINE: usize = 128;
     let n0 = frame.block_row(asm, "x", plan.block_rows);
     let from = frame.b_row(asm, n0);
@@ -84,7 +84,7 @@ pub(super) fn prefetch(asm: &mut Asm, frame: &Frame<'_>, plan: Plan) {
     }
 }
 
-fn body(asm: &mut Asm, frame: &Frame<'_>, plan: Plan, rows: [R; 2], chain: bool) {
+fn body(asm: &mut Asm, frame: &MatmulFrame<'_>, plan: RingPlan, rows: [R; 2], chain: bool) {
     let warp = asm.op("shr.u32", Class::B32, &[&frame.tid, &5]);
     let lane = asm.op("and.b32", Class::B32, &[&frame.tid, &31]);
     let [across, own] = ["div.u32", "rem.u32"].map(|op| match (plan.abreast(), op) {
@@ -148,7 +148,7 @@ fn body(asm: &mut Asm, frame: &Frame<'_>, plan: Plan, rows: [R; 2], chain: bool)
 }
 
 /// Adds the sums of segments in order, in the place of the first.
-fn add_segments(asm: &mut Asm, plan: Plan, tid: R, sums: R, [first, end]: [R; 2]) {
+fn add_segments(asm: &mut Asm, plan: RingPlan, tid: R, sums: R, [first, end]: [R; 2]) {
     if plan.order.segments == 1 {
         return;
     }

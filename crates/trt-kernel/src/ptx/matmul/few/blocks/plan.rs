@@ -42,7 +42,7 @@ pub(in super::super) enum Fill {
 
 /// A function of whole sizes and of the target, never of a range.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Plan {
+pub(in super::super) struct RingPlan {
     pub block: BlockType,
     pub order: SumOrder,
     /// Rows of `a`.
@@ -69,14 +69,14 @@ pub(in super::super) struct Plan {
     pub left: usize,
 }
 
-impl Plan {
+impl RingPlan {
     /// For up to `m` rows of `a`, in a launch of so many weights, or of this product alone.
     pub fn new(
         kernel: &Matmul,
         (block, order, m): (BlockType, SumOrder, usize),
         target: Target,
         among: usize,
-    ) -> Plan {
+    ) -> RingPlan {
         // Also where there is nothing to do.
         let n = kernel.n.constant_size().unwrap_or(1).max(1);
         let row_bytes = kernel
@@ -97,7 +97,7 @@ impl Plan {
             .div_ceil(PROCESSORS)
             .next_multiple_of(VECTOR)
             .min(most);
-        let mut plan = Plan {
+        let mut plan = RingPlan {
             block,
             order,
             m,

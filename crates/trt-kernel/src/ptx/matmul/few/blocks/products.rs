@@ -5,7 +5,7 @@
 //! `b`, which are all unpacked by then.
 
 use super::meets;
-use super::plan::Plan;
+use super::plan::RingPlan;
 use super::unpack::{Loaded, Unpacker};
 use crate::ptx::asm::{Asm, Class, R};
 use crate::sum_order::blocks::{PIECE, Sums};
@@ -20,7 +20,7 @@ pub(super) enum Met {
 
 impl Met {
     /// Takes a piece at a shared address into registers.
-    pub fn hold(asm: &mut Asm, plan: Plan, at: R) -> Met {
+    pub fn hold(asm: &mut Asm, plan: RingPlan, at: R) -> Met {
         let fours = (0..PIECE / 4).flat_map(|i| meets::get(asm, at, 16 * i, 4));
         let values = fours.collect();
         let [starts, sums] = meets::totals(asm, &Sums::of(plan.block), at, 0);
@@ -35,7 +35,7 @@ pub(super) type Source = ((R, usize), Option<R>);
 /// The lane's sums of rows: for each of `m` rows of `a`, those of rows of `b`.
 pub(super) fn multiply(
     asm: &mut Asm,
-    (plan, m): (Plan, usize),
+    (plan, m): (RingPlan, usize),
     unpacker: &Unpacker,
     rows: &[Source],
     met: &Met,
@@ -58,7 +58,7 @@ pub(super) fn multiply(
 
 fn held_row(
     asm: &mut Asm,
-    plan: Plan,
+    plan: RingPlan,
     unpacker: &Unpacker,
     loaded: &Loaded,
     [values, starts, met]: &[Vec<R>; 3],
@@ -77,7 +77,7 @@ fn held_row(
 
 fn shared_rows(
     asm: &mut Asm,
-    (plan, m): (Plan, usize),
+    (plan, m): (RingPlan, usize),
     unpacker: &Unpacker,
     loaded: &[Loaded],
     (at, apart): (R, usize),

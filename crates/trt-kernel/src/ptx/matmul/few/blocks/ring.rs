@@ -6,13 +6,13 @@
 //! which a lane asks for, and a barrier in shared memory counts bytes; each row has a lane that arrives
 //! there. On `sm_80` lanes copy 16 bytes each and wait for all but the newest group.
 
-use super::super::super::Frame;
-use super::plan::{BARRIER, Fill, Plan, UNIT};
+use super::super::super::MatmulFrame;
+use super::plan::{BARRIER, Fill, RingPlan, UNIT};
 use crate::ptx::asm::{Asm, Class, Int, R, param};
 
 /// A warp's ring.
 pub(super) struct Ring {
-    plan: Plan,
+    plan: RingPlan,
     /// Shared address of the warp's part of the first stage.
     base: R,
     /// That of its first barrier, for the copy engine.
@@ -42,8 +42,8 @@ impl Ring {
     /// `base` is where stages begin.
     pub fn begin(
         asm: &mut Asm,
-        frame: &Frame<'_>,
-        plan: Plan,
+        frame: &MatmulFrame<'_>,
+        plan: RingPlan,
         [base, warp, lane]: [R; 3],
         rows: [R; 2],
     ) -> Ring {
@@ -134,7 +134,7 @@ impl Ring {
     pub fn fill_all(
         &self,
         asm: &mut Asm,
-        frame: &Frame<'_>,
+        frame: &MatmulFrame<'_>,
         from: &Turn,
         (first, some): (R, usize),
     ) -> R {
@@ -178,7 +178,7 @@ impl Ring {
     }
 
     /// Fills a stage with the rows of a group, if there is that group.
-    pub fn fill(&self, asm: &mut Asm, frame: &Frame<'_>, turn: &Turn, group: R) {
+    pub fn fill(&self, asm: &mut Asm, frame: &MatmulFrame<'_>, turn: &Turn, group: R) {
         let plan = &self.plan;
         let rows = plan.warp_rows();
         let first = asm.op("mad.lo.s32", Class::B32, &[&group, &rows, &self.first]);
@@ -207,7 +207,7 @@ impl Ring {
     }
 
     /// Asks the engine for a row's segment.
-    fn bulk(&self, asm: &mut Asm, frame: &Frame<'_>, turn: &Turn, row: R, to: R) {
+    fn bulk(&self, asm: &mut Asm, frame: &MatmulFrame<'_>, turn: &Turn, row: R, to: R) {
         let (from, bytes) = self.source(asm, frame, row);
         let barrier = asm.op("add.s32", Class::B32, &[&self.barriers, &turn.barrier]);
         asm.put(format_args!(
@@ -220,7 +220,7 @@ impl Ring {
     }
 
     /// Copies a row's segment with all lanes.
-    fn by_lanes(&self, asm: &mut Asm, frame: &Frame<'_>, row: R, to: R) {
+    fn by_lanes(&self, asm: &mut Asm, frame: &MatmulFrame<'_>, row: R, to: R) {
         let (from, bytes) = self.source(asm, frame, row);
         let unit = match self.plan.fill {
             Fill::Bytes => 1,
@@ -266,7 +266,7 @@ impl Ring {
     }
 
     /// Where a copy of a row's segment begins, and its bytes. A row beyond the end is the last.
-    fn source(&self, asm: &mut Asm, frame: &Frame<'_>, row: R) -> (R, Int) {
+    fn source(&self, asm: &mut Asm, frame: &MatmulFrame<'_>, row: R) -> (R, Int) {
         let last = asm.op("add.s32", Class::B32, &[&frame.end, &-1]);
         let row = asm.op("min.s32", Class::B32, &[&row, &last]);
         let from = asm.op("sub.s32", Class::B32, &[&row, &self.first]);
@@ -336,7 +336,7 @@ impl Ring {
 }
 
 /// The end of the rows that follow a block's first one in memory: those of its tile.
-pub(super) fn near_end(asm: &mut Asm, frame: &Frame<'_>, [first, end]: [R; 2]) -> R {
+pub(super) fn near_end(asm: &mut Asm, frame: &MatmulFrame<'_>, [first, end]: [R; 2]) -> R {
     let Some(tiles) = &frame.tiles else {
         return end;
     };

@@ -5,17 +5,17 @@
 //! shift for each lower half. A byte is put into the mantissa of 2^23, which an addition takes off. So a
 //! weight costs 2.5 instructions in Q4_K, 3 in Q6_K and Q8_0, beside scales.
 
-use super::bytes::{Bytes, Place};
+use super::bytes::{Bytes, BytesAt};
 use super::lane::{Constants, places};
-use super::plan::Plan;
+use super::plan::RingPlan;
 use super::scales::{self, Scales, and_or, bias};
 use crate::BlockType;
 use crate::ptx::asm::{Asm, Class, R};
 
 /// Unpacks a lane's piece.
 pub(super) struct Unpacker {
-    plan: Plan,
-    places: Vec<Place>,
+    plan: RingPlan,
+    places: Vec<BytesAt>,
     constants: Constants,
     /// Whether the lane's piece has a second block, if not all have.
     second: Option<R>,
@@ -23,7 +23,7 @@ pub(super) struct Unpacker {
 
 impl Unpacker {
     /// For the lane's piece in its segment.
-    pub fn begin(asm: &mut Asm, plan: Plan, piece: R, second: Option<R>) -> Unpacker {
+    pub fn begin(asm: &mut Asm, plan: RingPlan, piece: R, second: Option<R>) -> Unpacker {
         let constants = Constants::new(asm, plan.block, piece);
         let places = places(asm, plan, piece, second);
         Unpacker {

@@ -1,10 +1,10 @@
 //! The way of a block's warps: what is met comes to them, they go through rows, and put down the sums of
 //! their segments.
 
-use super::super::super::Frame;
+use super::super::super::MatmulFrame;
 use super::super::left::Prologue;
 use super::meets;
-use super::plan::{Fill, Plan};
+use super::plan::{Fill, RingPlan};
 use super::products::{self, Met};
 use super::ring::{Ring, Turn};
 use super::unpack::Unpacker;
@@ -12,14 +12,14 @@ use crate::ptx::asm::{Asm, Class, Int, R};
 
 /// A lane's place in its warp's segment.
 #[derive(Clone, Copy)]
-struct Place {
+struct InWarp {
     segment: R,
     /// The lane's piece in the segment, and whether it has one if not all do.
     piece: R,
     has: Option<R>,
 }
 
-fn place(asm: &mut Asm, plan: Plan, segment: R, lane: R) -> Place {
+fn place(asm: &mut Asm, plan: RingPlan, segment: R, lane: R) -> InWarp {
     let mut piece = asm.op("and.b32", Class::B32, &[&lane, &(plan.order.lanes - 1)]);
     let mut has = None;
     let last = plan.last_pieces();
@@ -36,7 +36,7 @@ fn place(asm: &mut Asm, plan: Plan, segment: R, lane: R) -> Place {
         piece = asm.op("selp.b32", Class::B32, &[&piece, &0, &p]);
         has = Some(p);
     }
-    Place {
+    InWarp {
         segment,
         piece,
         has,
@@ -45,8 +45,8 @@ fn place(asm: &mut Asm, plan: Plan, segment: R, lane: R) -> Place {
 
 /// What a pass over the block's rows needs.
 pub(super) struct Work<'a> {
-    pub frame: &'a Frame<'a>,
-    pub plan: Plan,
+    pub frame: &'a MatmulFrame<'a>,
+    pub plan: RingPlan,
     pub ring: &'a Ring,
     pub turn: Turn,
     pub lane: R,
@@ -64,7 +64,7 @@ struct Pass<'a> {
     m: usize,
     first: Int,
     met: &'a Met,
-    place: Place,
+    place: InWarp,
     unpacker: Unpacker,
 }
 
@@ -88,7 +88,7 @@ impl Work<'_> {
     }
 
     /// Brings what the lane's piece meets and takes it, some segments at a time.
-    fn hold(&self, asm: &mut Asm, prologue: Option<&Prologue>, place: Place) -> Met {
+    fn hold(&self, asm: &mut Asm, prologue: Option<&Prologue>, place: InWarp) -> Met {
         let plan = self.plan;
         let some = plan.brought * plan.order.lanes;
         let own = asm.op("rem.u32", Class::B32, &[&place.segment, &plan.brought]);
@@ -350,7 +350,7 @@ impl Work<'_> {
     }
 }
 
-fn unpacker(asm: &mut Asm, plan: Plan, place: Place) -> Unpacker {
+fn unpacker(asm: &mut Asm, plan: RingPlan, place: InWarp) -> Unpacker {
     let second = plan.halved().then(|| {
         // The last piece of a row has one block.
         let last = plan.order.segments - 1;
@@ -366,7 +366,7 @@ fn unpacker(asm: &mut Asm, plan: Plan, place: Place) -> Unpacker {
 }
 
 /// The first of some pieces in a round, their end, and how many they are.
-fn stretch_of(asm: &mut Asm, plan: Plan, round: R, some: usize) -> (Int, Int, Int) {
+fn stretch_of(asm: &mut Asm, plan: RingPlan, round: R, some: usize) -> (Int, Int, Int) {
     let first = asm.op("mul.lo.s32", Class::B32, &[&round, &some]);
     let end = asm.op("add.s32", Class::B32, &[&first, &some]);
     let end = asm.op("min.s32", Class::B32, &[&end, &plan.order.pieces]);
