@@ -196,41 +196,42 @@ fn dequantised(file: &Path, place: &Path, dtype: Precision) -> Result<()> {
 
 /// The folder or file itself where its weights are of the wanted dtype, else a converted copy in the cache.
 fn stored_as(path: &Path, dtype: Option<Precision>) -> Result<PathBuf> {
-    let folder = path.is_dir();
-    let there = |name: &str| folder && path.join(name).symlink_metadata().is_ok();
-    // What a folder lacks a GGUF file may say.
-    let mut gguf = !folder;
-    for name in [CONFIG, TOKENIZER] {
-        if !there(name) && folder {
-            gguf = Weights::open(path)?.metadata().is_some();
-            if !gguf {
-                bail!("{} has no {name}", path.display());
-            }
-        } else if folder && !fs::metadata(path.join(name)).is_ok_and(|m| m.is_file()) {
-            bail!("{} is not a regular file", path.join(name).display());
-        }
+    if path.is_dir() {
+        check_folder(path)?;
     }
     let Some(dtype) = dtype else {
         return Ok(path.to_path_buf());
     };
     let weights = Weights::open(path)?;
-    if folder && !gguf && convert::is_all(&weights, dtype) {
+    let gguf = weights.metadata().is_some();
+    if !gguf && convert::is_all(&weights, dtype) {
         return Ok(path.to_path_buf());
     }
     let place = cache_dir()?
         .join("converted")
         .join(converted_name(path, dtype)?);
-    if gguf && !is_whole(&place) {
-        dequantised(path, &place, dtype)?;
-    }
-    let folder = path;
-    if !is_whole(&place) {
-        keep(&place, is_whole, |dir| {
-            convert::restore(&weights, folder, dir, dtype)?;
+    match gguf {
+        _ if is_whole(&place) => {}
+        true => dequantised(path, &place, dtype)?,
+        false => keep(&place, is_whole, |dir| {
+            convert::restore(&weights, path, dir, dtype)?;
             Ok(Made::All)
-        })?;
+        })?,
     }
     Ok(place)
+}
+
+/// Checks that a folder has what is needed beside weights. What it lacks a GGUF file in it may say.
+fn check_folder(folder: &Path) -> Result<()> {
+    for name in [CONFIG, TOKENIZER] {
+        match fs::metadata(folder.join(name)) {
+            Ok(meta) if meta.is_file() => {}
+            Ok(_) => bail!("{} is not a regular file", folder.join(name).display()),
+            Err(_) if Weights::open(folder)?.metadata().is_some() => {}
+            Err(_) => bail!("{} has no {name}", folder.display()),
+        }
+    }
+    Ok(())
 }
 
 /// A name for this state of a folder's files, stored as `dtype`.
