@@ -2,11 +2,9 @@
 
 use crate::cuda;
 use crate::tied::{self, Sums};
+use crate::unpacked::product;
 use candle_trt::device::{Device, Work};
-use candle_trt::kernel::{
-    Arg, BlockType, BodyBuilder, DType, Dim, Encoding, Env, Inst, Kernel, Matmul, Operand,
-    SumOrder, View,
-};
+use candle_trt::kernel::{BlockType, DType, Encoding, Env, Kernel, SumOrder};
 use std::sync::Arc;
 
 #[test]
@@ -19,31 +17,6 @@ fn a_table_in_two_forms_sums_in_order_at_every_budget() {
 fn a_batch_gives_what_its_rows_give_alone() {
     let Some(gpu) = cuda() else { return };
     crate::matrix::a_batch_gives_what_its_rows_give_alone_on(gpu);
-}
-
-fn product([m, n, k]: [usize; 3], encoding: Encoding) -> Kernel {
-    let view = |strides: [usize; 3]| View {
-        offset: Dim::from(0),
-        strides: strides.map(Dim::from).to_vec(),
-    };
-    let operand = |arg| Operand {
-        arg: Arg(arg),
-        view: view([0, k, 1]),
-    };
-    let mut epilogue = BodyBuilder::new();
-    let sum = epilogue.push(Inst::Input);
-    epilogue.store(Arg(2), view([0, n, 1]), sum);
-    Kernel::Matmul(Matmul {
-        batch: Dim::from(1),
-        m: Dim::from(m),
-        n: Dim::from(n),
-        k: Dim::from(k),
-        args: vec![DType::F32.into(), encoding, DType::F32.into()],
-        a: operand(0).into(),
-        b: operand(1),
-        ranged: true,
-        epilogue: epilogue.finish(),
-    })
 }
 
 /// Numbers between -1 and 1, a function of their place.
@@ -122,7 +95,7 @@ fn products_of_few_rows_sum_in_the_order_that_k_and_the_encoding_say() {
         let (bytes, rows) = right(n, k, encoding);
         let left: Vec<f32> = (0..8 * k).map(value).collect();
         for m in 1..=8 {
-            let kernel = product([m, n, k], encoding);
+            let kernel = product([m, n, k], DType::F32, encoding);
             let found = run(&gpu, &kernel, &left[..m * k], &bytes, m * n);
             // All of the last row, and some of the others.
             for at in (0..m * n).filter(|at| at / n == m - 1 || at % 61 == 0) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// `out = a w^T`.
-fn product([m, n, k]: [usize; 3], left: DType, right: Encoding) -> Kernel {
+pub(crate) fn product([m, n, k]: [usize; 3], left: DType, right: Encoding) -> Kernel {
     let view = |strides: [usize; 3]| View {
         offset: Dim::from(0),
         strides: strides.map(Dim::from).to_vec(),

@@ -143,6 +143,12 @@ impl Compiler {
     ) -> Result<Engine, Error> {
         agree(&found)?;
         let files = with_values(&mut found, &self.weights)?;
+        let values = files.total_bytes() - self.weights.total_bytes();
+        if values > 0 {
+            report.notes.push(format!(
+                "weights in blocks that are used in one piece take {values} bytes as their values"
+            ));
+        }
         let mut contract = Contract::of(&found, &files);
         if self.limits.device_bytes.is_some() {
             let arena = found.iter().map(Found::least_arena).max();
