@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_trt::device::{Host, HostMode};
 use candle_trt::kernel::{BlockType, Encoding};
 use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
-use candle_trt::{Compiler, Engine, Profile, Request, TileTarget, Weights};
+use candle_trt::{Call, Compiler, Engine, Profile, Request, TileTarget, Weights};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -219,4 +219,38 @@ fn activations_in_halves_are_near() {
             distance(&got, &want)
         );
     }
+}
+
+#[test]
+fn what_is_used_in_one_piece_is_read_as_its_values_and_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let gguf = dir.path().join("m.gguf");
+    blocks::write(&gguf, &LARGE, Quant::Q4KM, 3).expect("a file");
+    let weights = Weights::open(&gguf).expect("it opens");
+    let id = weights.find("blk.0.attn_k.weight").expect("a weight");
+    let mut want = vec![0f32; 256];
+    let bytes = weights.bytes(id).expect("bytes");
+    BlockType::Q4K.decode(&bytes[..BlockType::Q4K.bytes()], &mut want);
+    let engine = Compiler::new(weights)
+        .device(Host::unified())
+        .profile(Profile::single(&[("n", 2, 4)]).expect("a profile"))
+        .compile(|vb| {
+            let row = vb.get((128, 256), "blk.0.attn_k.weight")?.narrow(0, 0, 1)?;
+            Ok(move |call: &Call| {
+                let x = call.input("x", (call.int("n")?, 256), DType::F32)?;
+                Ok(vec![x.broadcast_add(&row)?])
+            })
+        })
+        .expect("it compiles");
+    // 128 rows of 256 values of f32.
+    let notes = &engine.report().notes;
+    assert!(
+        notes.iter().any(|n| n.contains(" 131072 bytes")),
+        "{notes:?}"
+    );
+    let x = Tensor::zeros((2, 256), DType::F32, &Device::Cpu).expect("a tensor");
+    let mut session = engine.session().expect("a session");
+    let out = session.run(&[x]).expect("it runs").remove(0);
+    let rows = out.to_vec2::<f32>().expect("two rows");
+    assert_eq!(rows, [want.clone(), want]);
 }
