@@ -158,9 +158,11 @@ fn start_chain(
         let (Kernel::Matmul(product), Some(block)) = (part, blocks.get(i)) else {
             continue;
         };
+        let Some(asm) = matmul::prefetch(product, target) else {
+            continue;
+        };
         let tiles = format!("tiles{i}");
         having(text, blocks.len() + i, &block.grid[0], &tiles)?;
-        let asm = matmul::prefetch(product, target);
         let body = asm.finish(|name| renamed(name, first, &tiles));
         let _ = writeln!(text, "\t{{\n{body}\t}}\n$Part{}:", blocks.len() + i);
     }

@@ -117,18 +117,19 @@ impl Sums {
         }
     }
 
-    /// What four neighbours of `x` are when they meet numbers, and what they add to the sums of a group.
-    fn meet(&self, x: [f32; 4], totals: &mut [f32; 2]) -> [f32; 4] {
+    /// What four neighbours of `x` are when they meet numbers, and their sums: of lower and upper ones, or
+    /// of all.
+    fn meet(&self, x: [f32; 4]) -> ([f32; 4], [f32; 2]) {
         let mut met = x.map(|x| x * self.factor());
         if let Number::Paired = self.number {
             met[0] = met[2].mul_add(-TAIL, met[0]);
             met[1] = met[3].mul_add(-TAIL, met[1]);
-            totals[1] += met[2] + met[3];
-            totals[0] += met[0] + met[1];
-        } else {
-            totals[0] += (met[0] + met[1]) + (met[2] + met[3]);
         }
-        met
+        let [low, high] = [met[0] + met[1], met[2] + met[3]];
+        match self.number {
+            Number::Paired => (met, [low, high]),
+            Number::Shifted(_) | Number::Exact => (met, [low + high, 0.0]),
+        }
     }
 
     /// The sum of `x`, of those of what is met: of all, or of lower and upper ones.
@@ -156,9 +157,9 @@ impl Sums {
 
     /// The sum of a group's numbers, `q`, times what they meet.
     fn sum(&self, q: &[i32], x: &[f32]) -> (f32, f32) {
-        let mut totals = [0.0; 2];
-        let met = x.chunks_exact(4).map(|x| [x[0], x[1], x[2], x[3]]);
-        let met: Vec<f32> = met.flat_map(|x| self.meet(x, &mut totals)).collect();
+        let fours = x.chunks_exact(4).map(|x| [x[0], x[1], x[2], x[3]]);
+        let (met, totals): (Vec<_>, Vec<_>) = fours.map(|x| self.meet(x)).unzip();
+        let (met, totals) = (met.concat(), tree(totals));
         let value = |i: usize| match self.number {
             Number::Paired if i % 4 < 2 => (128 + 8 * q[i]) as f32,
             Number::Paired => {
@@ -173,6 +174,17 @@ impl Sums {
         let sum = added.fold(start, |sum, i| value(i).mul_add(met[i], sum));
         (sum, self.total(totals))
     }
+}
+
+/// The sums of neighbours, of those, and so on: a power of two of them.
+fn tree(mut totals: Vec<[f32; 2]>) -> [f32; 2] {
+    while totals.len() > 1 {
+        let pairs = totals.chunks(2);
+        totals = pairs
+            .map(|p| [p[0][0] + p[1][0], p[0][1] + p[1][1]])
+            .collect();
+    }
+    totals.first().copied().unwrap_or_default()
 }
 
 impl BlockType {

@@ -160,10 +160,10 @@ pub(super) fn link(kernel: &Matmul, target: Target) -> Result<Block, PtxError> {
 
 /// Sends for the first pieces of a later part of a chain: see [`few::prefetch`]. Nothing for what
 /// [`link`] refuses.
-pub(super) fn prefetch(kernel: &Matmul, target: Target) -> Asm {
+pub(super) fn prefetch(kernel: &Matmul, target: Target) -> Option<Asm> {
     match choose(kernel, target).as_slice() {
         [(Variant::Few(order, m), _)] => few::prefetch(kernel, target, *order, *m),
-        _ => Asm::default(),
+        _ => None,
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn bytes(kernel: &Matmul) -> usize {
     }
 }
 
-/// In a chain: whether the block has computed the left operand already.
+/// In a chain: whether the block has computed the left operand already, in a part ahead.
 pub(in crate::ptx) const STAGED: &str = "%staged";
 
 /// A left operand to be computed.
@@ -106,12 +106,19 @@ impl Prologue {
             _ => 16,
         };
         let threads = (frame.tid, self.threads);
+        self.once(asm, |asm| {
+            reduce::rows(asm, &scope, &self.row, &self.types, threads, carry);
+            asm.put("bar.sync 0");
+        });
+    }
+
+    /// What only the first part of a chain does.
+    pub fn once(&self, asm: &mut Asm, what: impl FnOnce(&mut Asm)) {
         let staged = self.chain.then(|| asm.label());
         if let Some(end) = &staged {
             asm.put(format_args!("@{STAGED} bra {end}"));
         }
-        reduce::rows(asm, &scope, &self.row, &self.types, threads, carry);
-        asm.put("bar.sync 0");
+        what(asm);
         if let Some(end) = &staged {
             asm.place(end);
         }

@@ -1,12 +1,13 @@
 //! What rows of `b` meet: rows of `a`, brought into the order of pieces and made ready for numbers.
 //!
 //! All threads bring four columns at a time to the pieces' places in shared memory, scaled as
-//! [`Sums`] says; then a thread for each group sums up what it has. A place is wider than its values, so that
-//! lanes that read 16 bytes each meet all banks.
+//! [`Sums`] says; neighbouring lanes have those of a group, and sum them up on the way. A place is wider than its
+//! values, so that lanes that read 16 bytes each meet all banks.
 
 use super::super::super::MatmulFrame;
 use super::super::left::Prologue;
 use super::plan::RingPlan;
+use super::put::add_partner;
 use crate::ptx::access::{self, multiple};
 use crate::ptx::asm::{Asm, Class, Int, R, imm};
 use crate::sum_order::blocks::{Number, PIECE, Sums, TAIL, UPPER};
@@ -48,7 +49,6 @@ pub(super) fn bring(
         Int::Imm(end) => Int::Imm(end.min(k as i64)),
         Int::Reg(end) => Int::Reg(asm.op("min.s32", Class::B32, &[&end, &k])),
     };
-    let column = asm.op("add.s32", Class::B32, &[&own, &first]);
     // Where the row's first piece would be.
     let before = asm.op("mov.b32", Class::B32, &[&stretch.first]);
     let to = asm.op(
@@ -63,7 +63,11 @@ pub(super) fn bring(
     let together = each.div_ceil(each.div_ceil(TOGETHER));
     let last = asm.op("mov.b32", Class::B32, &[&end]);
     let last = asm.op("add.s32", Class::B32, &[&last, &-4]);
+    let sums = Sums::of(plan.block);
+    // The same for all threads, since lanes exchange sums.
+    let base = asm.op("mov.b32", Class::B32, &[&first]);
     let some = |asm: &mut Asm| {
+        let column = asm.op("add.s32", Class::B32, &[&own, &base]);
         let own = |asm: &mut Asm, i: usize| asm.op("add.s32", Class::B32, &[&column, &(i * step)]);
         let columns: Vec<R> = (0..together).map(|i| own(asm, i)).collect();
         let load = |asm: &mut Asm, column: &R| {
@@ -72,19 +76,21 @@ pub(super) fn bring(
         };
         let fours: Vec<Vec<R>> = columns.iter().map(|c| load(asm, c)).collect();
         for (column, four) in columns.into_iter().zip(fours) {
-            let four = ready(asm, &Sums::of(plan.block), four);
+            let four = ready(asm, &sums, four);
             let inside = asm.op("setp.le.s32", Class::Pred, &[&column, &last]);
-            let at = place(asm, plan, column);
-            let at = asm.op("add.s32", Class::B32, &[&at, &to]);
+            let (piece, i) = place(asm, plan, column);
+            let piece = asm.op("mad.lo.s32", Class::B32, &[&piece, &PITCH, &to]);
+            let at = asm.op("mad.lo.s32", Class::B32, &[&i, &4, &piece]);
             let list = four.iter().map(R::to_string).collect::<Vec<_>>().join(", ");
             asm.put(format_args!(
                 "@{inside} st.shared.v4.f32 [{at}], {{{list}}}"
             ));
+            total(asm, &sums, &four, (piece, i, inside));
         }
     };
     match together == each {
         true => some(asm),
-        false => asm.count_rolled(column, end, Int::Imm((together * step) as i64), some),
+        false => asm.count_rolled(base, end, Int::Imm((together * step) as i64), some),
     }
     if plan.halved() {
         // The last piece has a second half that is met by nothing.
@@ -96,6 +102,8 @@ pub(super) fn bring(
             let at = asm.op("add.s32", Class::B32, &[&at, &(last * PITCH + VALUES / 2)]);
             let zeros = [asm.f32(0.0); 4];
             put(asm, at, &zeros);
+            let at = asm.op("add.s32", Class::B32, &[&to, &(last * PITCH + VALUES + 8)]);
+            put(asm, at, &zeros[..2]);
         });
     }
 }
@@ -124,13 +132,13 @@ pub(super) fn get(asm: &mut Asm, at: R, ahead: usize, n: usize) -> Vec<R> {
     values
 }
 
-/// Bytes to the place of a column that is a multiple of four.
-fn place(asm: &mut Asm, plan: RingPlan, column: R) -> R {
+/// The piece of a column that is a multiple of four, and its place there.
+fn place(asm: &mut Asm, plan: RingPlan, column: R) -> (R, R) {
     let field = |asm: &mut Asm, at: usize, bits: usize| {
         asm.op("bfe.u32", Class::B32, &[&column, &at, &bits])
     };
     let striped = plan.block.column(0, 16) != 16;
-    let (piece, i) = match striped {
+    match striped {
         false => (
             asm.op("shr.u32", Class::B32, &[&column, &PIECE.trailing_zeros()]),
             asm.op("and.b32", Class::B32, &[&column, &(PIECE - 1)]),
@@ -145,9 +153,7 @@ fn place(asm: &mut Asm, plan: RingPlan, column: R) -> R {
             let i = asm.op("mad.lo.s32", Class::B32, &[&stripe, &16, &within]);
             (piece, i)
         }
-    };
-    let piece = asm.op("mul.lo.s32", Class::B32, &[&piece, &PITCH]);
-    asm.op("mad.lo.s32", Class::B32, &[&i, &4, &piece])
+    }
 }
 
 /// Four neighbours of a row of `a`.
@@ -224,61 +230,33 @@ fn ready(asm: &mut Asm, sums: &Sums, x: Vec<R>) -> Vec<R> {
     }
 }
 
-/// Sums up what groups of so many pieces meet, in each stretch, with all threads of the block, if that is
-/// needed; the barrier is the caller's.
-pub(super) fn total(
-    asm: &mut Asm,
-    plan: RingPlan,
-    tid: R,
-    stretches: &[Stretch],
-    pieces: Int,
-) -> bool {
-    let sums = Sums::of(plan.block);
-    if let Number::Exact = sums.number {
-        return false;
-    }
-    for stretch in stretches {
-        total_of(asm, plan, tid, stretch.to, pieces);
-    }
-    true
-}
-
-fn total_of(asm: &mut Asm, plan: RingPlan, tid: R, at: R, pieces: Int) {
-    let sums = Sums::of(plan.block);
-    let bits = sums.groups.trailing_zeros();
-    let group = asm.op("mov.b32", Class::B32, &[&tid]);
-    let end = match pieces {
-        Int::Imm(pieces) => Int::Imm(pieces * sums.groups as i64),
-        Int::Reg(r) => Int::Reg(asm.op("mul.lo.s32", Class::B32, &[&r, &sums.groups])),
+/// Sums up what a group meets, of which neighbouring lanes have four values each: `four` is at a place in the
+/// piece at an address, if it is inside the row at all.
+fn total(asm: &mut Asm, sums: &Sums, four: &[R], (piece, i, inside): (R, R, R)) {
+    let mut add = |a: R, b: R| asm.op("add.rn.f32", Class::F32, &[&a, &b]);
+    let [low, high] = [add(four[0], four[1]), add(four[2], four[3])];
+    let mut totals = match sums.number {
+        Number::Exact => return,
+        Number::Paired => vec![low, high],
+        Number::Shifted(_) => vec![add(low, high)],
     };
-    asm.count_rolled(group, end, Int::Imm(plan.threads() as i64), |asm| {
-        let piece = asm.op("shr.u32", Class::B32, &[&group, &bits]);
-        let own = asm.op("and.b32", Class::B32, &[&group, &(sums.groups - 1)]);
-        let at = asm.op("mad.lo.s32", Class::B32, &[&piece, &PITCH, &at]);
-        let from = asm.op("mad.lo.s32", Class::B32, &[&own, &(4 * sums.each()), &at]);
-        let mut totals = [asm.f32(0.0), asm.f32(0.0)];
-        for four in 0..sums.each() / 4 {
-            let x = get(asm, from, 16 * four, 4);
-            let [low, high] = [0, 2].map(|i| asm.op("add.rn.f32", Class::F32, &[&x[i], &x[i + 1]]));
-            let mut add = |to: usize, what: R| {
-                totals[to] = asm.op("add.rn.f32", Class::F32, &[&totals[to], &what]);
-            };
-            match sums.number {
-                Number::Paired => {
-                    add(0, low);
-                    add(1, high);
-                }
-                Number::Exact | Number::Shifted(_) => {
-                    let both = asm.op("add.rn.f32", Class::F32, &[&low, &high]);
-                    totals[0] = asm.op("add.rn.f32", Class::F32, &[&totals[0], &both]);
-                }
-            }
-        }
-        let both = start(asm, &sums, totals);
-        let to = asm.op("mad.lo.s32", Class::B32, &[&own, &8, &at]);
-        let to = asm.op("add.s32", Class::B32, &[&to, &VALUES]);
-        put(asm, to, &both);
-    });
+    let lanes = sums.each() / 4;
+    let mut bit = 1;
+    while bit < lanes {
+        let all = |t: &R| add_partner(asm, *t, *t, bit);
+        totals = totals.iter().map(all).collect();
+        bit *= 2;
+    }
+    let own = asm.op("and.b32", Class::B32, &[&i, &(sums.each() - 1)]);
+    let first = asm.op("setp.eq.and.s32", Class::Pred, &[&own, &0, &inside]);
+    let upper = *totals.last().unwrap_or(&low);
+    let both = start(asm, sums, [totals[0], upper]);
+    let group = asm.op("shr.u32", Class::B32, &[&i, &sums.each().trailing_zeros()]);
+    let at = asm.op("mad.lo.s32", Class::B32, &[&group, &8, &piece]);
+    asm.put(format_args!(
+        "@{first} st.shared.v2.f32 [{at}+{VALUES}], {{{}, {}}}",
+        both[0], both[1]
+    ));
 }
 
 /// What the sum of a group starts with, and the sum of what it meets as it was.

@@ -16,6 +16,7 @@ mod lane;
 mod meets;
 mod plan;
 mod products;
+mod put;
 mod ring;
 mod scales;
 mod unpack;
@@ -59,31 +60,6 @@ pub(super) fn assemble(kernel: &Matmul, target: Target, plan: RingPlan, chain: b
     }
 }
 
-/// Brings the rows to the second-level cache that the first stages of a block's warps take.
-pub(super) fn prefetch(asm: &mut Asm, frame: &MatmulFrame<'_>, plan: RingPlan) {
-    const LINE: usize = 128;
-    let n0 = frame.block_row(asm, "x", plan.block_rows);
-    let from = frame.b_row(asm, n0);
-    let mut end = asm.op(
-        "add.s32",
-        Class::B32,
-        &[&n0, &(plan.across * plan.warp_rows())],
-    );
-    let tile = ring::near_end(asm, frame, [n0, end]);
-    for other in [Int::Reg(tile), frame.end] {
-        end = asm.op("min.s32", Class::B32, &[&end, &other]);
-    }
-    let rows = asm.op("sub.s32", Class::B32, &[&end, &n0]);
-    let bytes = asm.op("mul.lo.s32", Class::B32, &[&rows, &plan.row_bytes]);
-    let most = plan.across * plan.warp_rows() * plan.row_bytes;
-    for first in (0..most).step_by(plan.threads() * LINE) {
-        let at = asm.op("mad.lo.s32", Class::B32, &[&frame.tid, &LINE, &first]);
-        let inside = asm.op("setp.lt.s32", Class::Pred, &[&at, &bytes]);
-        let at = asm.op("mad.wide.s32", Class::B64, &[&at, &1, &from]);
-        asm.put(format_args!("@{inside} prefetch.global.L2 [{at}]"));
-    }
-}
-
 fn body(asm: &mut Asm, frame: &MatmulFrame<'_>, plan: RingPlan, rows: [R; 2], chain: bool) {
     let warp = asm.op("shr.u32", Class::B32, &[&frame.tid, &5]);
     let lane = asm.op("and.b32", Class::B32, &[&frame.tid, &31]);
@@ -109,7 +85,7 @@ fn body(asm: &mut Asm, frame: &MatmulFrame<'_>, plan: RingPlan, rows: [R; 2], ch
         meets: asm.op("add.s32", Class::B32, &[&base, &plan.meets_at()]),
         sums: asm.op("mov.u32", Class::B32, &[&array]),
     };
-    // What is met by one row takes the place of the other stages until it is in registers.
+    // What is met by one row may take the place of the other stages until it is in registers.
     let next = match plan.m {
         1 => {
             ring.fill(asm, frame, &work.turn, across);

@@ -67,6 +67,8 @@ pub(in super::super) struct RingPlan {
     pub at_once: usize,
     /// Bytes of a computed left operand.
     pub left: usize,
+    /// Whether what one row of `a` is has a place of its own in shared memory, not that of later stages.
+    pub apart: bool,
 }
 
 impl RingPlan {
@@ -112,6 +114,7 @@ impl RingPlan {
             // Its many scales and minima leave registers for no more.
             at_once: if block == BlockType::Q2K { m.min(4) } else { m },
             left: left::bytes(kernel).next_multiple_of(128),
+            apart: false,
         };
         plan.spread();
         // Rows that each team gets, and sums that a thread has registers for.
@@ -131,7 +134,14 @@ impl RingPlan {
         while plan.shared() + plan.sums() > room && plan.shrink() {
             plan.spread();
         }
-        plan
+        let apart = RingPlan {
+            apart: true,
+            ..plan
+        };
+        match m == 1 && apart.brought == order.segments && apart.shared() + apart.sums() <= room {
+            true => apart,
+            false => plan,
+        }
     }
 
     /// Gives warps rows.
@@ -236,13 +246,13 @@ impl RingPlan {
     }
 
     /// Bytes of dynamic shared memory: a computed left operand, then stages and what is met. That of one
-    /// row of `a` goes on into registers, and has its place where stages are that begin after that, all
-    /// but the first.
+    /// row of `a` goes on into registers; where there is no room for it, it has its place where stages are
+    /// that begin after that, all but the first.
     pub fn shared(&self) -> usize {
         let (stage, meets) = (self.stage(), self.meets());
         self.left
             + match self.m {
-                1 => stage + meets.max((self.stages - 1) * stage),
+                1 if !self.apart => stage + meets.max((self.stages - 1) * stage),
                 _ => self.stages * stage + meets,
             }
     }
@@ -250,7 +260,7 @@ impl RingPlan {
     /// Where in it what is met begins.
     pub fn meets_at(&self) -> usize {
         match self.m {
-            1 => self.left + self.stage(),
+            1 if !self.apart => self.left + self.stage(),
             _ => self.left + self.stages * self.stage(),
         }
     }

@@ -336,7 +336,7 @@ impl Ring {
 }
 
 /// The end of the rows that follow a block's first one in memory: those of its tile.
-pub(super) fn near_end(asm: &mut Asm, frame: &MatmulFrame<'_>, [first, end]: [R; 2]) -> R {
+fn near_end(asm: &mut Asm, frame: &MatmulFrame<'_>, [first, end]: [R; 2]) -> R {
     let Some(tiles) = &frame.tiles else {
         return end;
     };

@@ -12,8 +12,8 @@ use crate::ptx::asm::{Asm, Class, Int, R};
 
 /// A lane's place in its warp's segment.
 #[derive(Clone, Copy)]
-struct InWarp {
-    segment: R,
+pub(super) struct InWarp {
+    pub segment: R,
     /// The lane's piece in the segment, and whether it has one if not all do.
     piece: R,
     has: Option<R>,
@@ -60,11 +60,11 @@ pub(super) struct Work<'a> {
 }
 
 /// What rows of `b` meet in a pass: how many rows of `a`, from which one on, and the lane's pieces.
-struct Pass<'a> {
-    m: usize,
-    first: Int,
+pub(super) struct Pass<'a> {
+    pub m: usize,
+    pub first: Int,
     met: &'a Met,
-    place: InWarp,
+    pub place: InWarp,
     unpacker: Unpacker,
 }
 
@@ -73,10 +73,17 @@ impl Work<'_> {
     pub fn held(&self, asm: &mut Asm, prologue: Option<&Prologue>, segment: R) {
         let plan = self.plan;
         let place = place(asm, plan, segment, self.lane);
-        let met = self.hold(asm, prologue, place);
-        let next = self
-            .ring
-            .fill_all(asm, self.frame, &self.turn, (self.across, 1));
+        let later = |asm: &mut Asm| {
+            let from = (self.across, 1);
+            self.ring.fill_all(asm, self.frame, &self.turn, from)
+        };
+        let (met, next) = match plan.apart {
+            true => self.take(asm, prologue, place, later),
+            false => {
+                let met = self.hold(asm, prologue, place);
+                (met, later(asm))
+            }
+        };
         let pass = Pass {
             m: 1,
             first: Int::Imm(0),
@@ -85,6 +92,45 @@ impl Work<'_> {
             unpacker: unpacker(asm, plan, place),
         };
         self.rows(asm, &pass, next);
+    }
+
+    /// Brings what the lane's piece meets to a place of its own and takes it. The other stages are filled
+    /// as soon as it is on its way; a later part of a chain finds it there.
+    fn take(
+        &self,
+        asm: &mut Asm,
+        prologue: Option<&Prologue>,
+        place: InWarp,
+        later: impl FnOnce(&mut Asm) -> R,
+    ) -> (Met, R) {
+        let plan = self.plan;
+        let once = |asm: &mut Asm, what: &dyn Fn(&mut Asm)| match prologue {
+            Some(prologue) => prologue.once(asm, what),
+            None => what(asm),
+        };
+        let stretch = self.all_pieces();
+        once(asm, &|asm| {
+            meets::bring(asm, self.frame, plan, prologue, stretch)
+        });
+        let next = later(asm);
+        once(asm, &|asm| asm.put("bar.sync 0"));
+        let piece = asm.op(
+            "mad.lo.s32",
+            Class::B32,
+            &[&place.segment, &plan.order.lanes, &place.piece],
+        );
+        let pitch = meets::PITCH;
+        let at = asm.op("mad.lo.s32", Class::B32, &[&piece, &pitch, &self.meets]);
+        (Met::hold(asm, plan, at), next)
+    }
+
+    fn all_pieces(&self) -> meets::Stretch {
+        meets::Stretch {
+            row: Int::Imm(0),
+            first: Int::Imm(0),
+            end: Int::Imm(self.plan.order.pieces as i64),
+            to: self.meets,
+        }
     }
 
     /// Brings what the lane's piece meets and takes it, some segments at a time.
@@ -102,14 +148,9 @@ impl Work<'_> {
             Class::B32,
             &[&piece, &meets::PITCH, &self.meets],
         );
-        let stretch = meets::Stretch {
-            row: Int::Imm(0),
-            first: Int::Imm(0),
-            end: Int::Imm(plan.order.pieces as i64),
-            to: self.meets,
-        };
+        let stretch = self.all_pieces();
         if plan.brought >= plan.order.segments {
-            self.bring(asm, prologue, &[stretch], stretch.end);
+            self.bring(asm, prologue, &[stretch]);
             let met = Met::hold(asm, plan, at);
             self.hand_over(asm);
             return met;
@@ -119,13 +160,13 @@ impl Work<'_> {
         let round = asm.op("mov.b32", Class::B32, &[&0]);
         let mut met = None;
         asm.count_rolled(round, Int::Imm(rounds as i64), Int::Imm(1), |asm| {
-            let (first, end, count) = stretch_of(asm, plan, round, some);
+            let (first, end) = stretch_of(asm, plan, round, some);
             let stretch = meets::Stretch {
                 first,
                 end,
                 ..stretch
             };
-            self.bring(asm, prologue, &[stretch], count);
+            self.bring(asm, prologue, &[stretch]);
             let own = asm.op("setp.eq.s32", Class::Pred, &[&turn, &round]);
             asm.when(own, true, |asm| met = Some(Met::hold(asm, plan, at)));
             self.hand_over(asm);
@@ -158,7 +199,7 @@ impl Work<'_> {
             let first = asm.op("div.u32", Class::B32, &[&pass, &sets]);
             let first = asm.op("mul.lo.s32", Class::B32, &[&first, &plan.at_once]);
             let some = plan.brought * plan.order.lanes;
-            let (from, end, count) = stretch_of(asm, plan, set, some);
+            let (from, end) = stretch_of(asm, plan, set, some);
             let stretch = |asm: &mut Asm, m: usize| {
                 // Rows beyond m are read as the last, and their sums are not used.
                 let row = asm.op("add.s32", Class::B32, &[&first, &m]);
@@ -172,7 +213,7 @@ impl Work<'_> {
                 }
             };
             let stretches: Vec<_> = (0..plan.at_once).map(|m| stretch(asm, m)).collect();
-            self.bring(asm, prologue, &stretches, count);
+            self.bring(asm, prologue, &stretches);
             let place = place(asm, plan, number, self.lane);
             let piece = asm.op(
                 "mad.lo.s32",
@@ -206,21 +247,12 @@ impl Work<'_> {
         });
     }
 
-    /// Brings pieces of some rows of `a`, `count` of each; all threads may read them after that.
-    fn bring(
-        &self,
-        asm: &mut Asm,
-        prologue: Option<&Prologue>,
-        stretches: &[meets::Stretch],
-        count: Int,
-    ) {
+    /// Brings pieces of some rows of `a`, all threads may read them after that.
+    fn bring(&self, asm: &mut Asm, prologue: Option<&Prologue>, stretches: &[meets::Stretch]) {
         for stretch in stretches {
             meets::bring(asm, self.frame, self.plan, prologue, *stretch);
         }
         asm.put("bar.sync 0");
-        if meets::total(asm, self.plan, self.frame.tid, stretches, count) {
-            asm.put("bar.sync 0");
-        }
     }
 
     /// Lets the place of what was met be used for stages.
@@ -283,71 +315,6 @@ impl Work<'_> {
         let row = asm.op("min.s32", Class::B32, &[&row, &last]);
         Some(self.ring.misplaced(asm, row))
     }
-
-    /// The number in the block of the team's first row of a group.
-    fn number(&self, asm: &mut Asm, group: R) -> R {
-        let plan = &self.plan;
-        let row = asm.op("mul.lo.s32", Class::B32, &[&group, &plan.warp_rows()]);
-        match plan.teams() {
-            1 => row,
-            _ => asm.op("mad.lo.s32", Class::B32, &[&self.team, &plan.rows, &row]),
-        }
-    }
-
-    /// Folds the sums of lanes and puts down those of the segment.
-    ///
-    /// At each step a lane adds what its partner has; while there is an even number of sums, each of
-    /// the two keeps one half of them only. Either way a sum is folded over the same tree.
-    fn fold(&self, asm: &mut Asm, mut sums: Vec<R>, group: R, pass: &Pass<'_>) {
-        let (plan, lane) = (&self.plan, self.lane);
-        let mut first = asm.op("mov.b32", Class::B32, &[&0]);
-        let (mut bit, mut copies) = (plan.order.lanes / 2, 0);
-        while bit > 0 {
-            if sums.len().is_multiple_of(2) {
-                let half = sums.len() / 2;
-                let own = asm.op("and.b32", Class::B32, &[&lane, &bit]);
-                let upper = asm.op("setp.ne.s32", Class::Pred, &[&own, &0]);
-                let pairs: Vec<(R, R)> = (0..half).map(|i| (sums[i], sums[half + i])).collect();
-                let exchange = |(low, high): (R, R)| {
-                    let kept = asm.op("selp.f32", Class::F32, &[&high, &low, &upper]);
-                    let given = asm.op("selp.f32", Class::F32, &[&low, &high, &upper]);
-                    add_partner(asm, kept, given, bit)
-                };
-                sums = pairs.into_iter().map(exchange).collect();
-                let skipped = asm.op("selp.b32", Class::B32, &[&half, &0, &upper]);
-                first = asm.op("add.s32", Class::B32, &[&first, &skipped]);
-            } else {
-                copies |= bit;
-                sums = sums.iter().map(|s| add_partner(asm, *s, *s, bit)).collect();
-            }
-            bit /= 2;
-        }
-        let copy = asm.op("and.b32", Class::B32, &[&lane, &copies]);
-        let original = asm.op("setp.eq.s32", Class::Pred, &[&copy, &0]);
-        let row = self.number(asm, group);
-        for (i, sum) in sums.iter().enumerate() {
-            let which = asm.op("add.s32", Class::B32, &[&first, &i]);
-            let bits = plan.rows.trailing_zeros();
-            let own = asm.op("and.b32", Class::B32, &[&which, &(plan.rows - 1)]);
-            let row = asm.op("add.s32", Class::B32, &[&row, &own]);
-            let m = asm.op("shr.u32", Class::B32, &[&which, &bits]);
-            let m = asm.op("add.s32", Class::B32, &[&m, &pass.first]);
-            let inside = [&row, &plan.block_rows as &dyn std::fmt::Display, &original];
-            let mut inside = asm.op("setp.lt.and.s32", Class::Pred, &inside);
-            if pass.m * plan.m.div_ceil(pass.m) > plan.m {
-                let real = [&m, &plan.m as &dyn std::fmt::Display, &inside];
-                inside = asm.op("setp.lt.and.s32", Class::Pred, &real);
-            }
-            let at = asm.op(
-                "mad.lo.s32",
-                Class::B32,
-                &[&pass.place.segment, &plan.m, &m],
-            );
-            let at = asm.op("mad.lo.s32", Class::B32, &[&at, &plan.block_rows, &row]);
-            let at = asm.op("mad.lo.s32", Class::B32, &[&at, &4, &self.sums]);
-            asm.put(format_args!("@{inside} st.shared.f32 [{at}], {sum}"));
-        }
-    }
 }
 
 fn unpacker(asm: &mut Asm, plan: RingPlan, place: InWarp) -> Unpacker {
@@ -365,21 +332,10 @@ fn unpacker(asm: &mut Asm, plan: RingPlan, place: InWarp) -> Unpacker {
     Unpacker::begin(asm, plan, place.piece, second)
 }
 
-/// The first of some pieces in a round, their end, and how many they are.
-fn stretch_of(asm: &mut Asm, plan: RingPlan, round: R, some: usize) -> (Int, Int, Int) {
+/// The first of some pieces in a round, and their end.
+fn stretch_of(asm: &mut Asm, plan: RingPlan, round: R, some: usize) -> (Int, Int) {
     let first = asm.op("mul.lo.s32", Class::B32, &[&round, &some]);
     let end = asm.op("add.s32", Class::B32, &[&first, &some]);
     let end = asm.op("min.s32", Class::B32, &[&end, &plan.order.pieces]);
-    let count = asm.op("sub.s32", Class::B32, &[&end, &first]);
-    (Int::Reg(first), Int::Reg(end), Int::Reg(count))
-}
-
-/// `kept` plus what the lane at distance `bit` gives.
-fn add_partner(asm: &mut Asm, kept: R, given: R, bit: usize) -> R {
-    let got = asm.op(
-        "shfl.sync.bfly.b32",
-        Class::F32,
-        &[&given, &bit, &"0x1f", &"0xffffffff"],
-    );
-    asm.op("add.rn.f32", Class::F32, &[&kept, &got])
+    (Int::Reg(first), Int::Reg(end))
 }
