@@ -78,6 +78,8 @@ impl Tensor {
                     dims.remove(axis);
                     out = one.reshape(dims)?;
                 }
+                // What is written as a full range is one at any size; another may be at some.
+                TensorIndexer::Narrow(Bound::Unbounded, Bound::Unbounded) => axis += 1,
                 TensorIndexer::Narrow(start, end) => {
                     let size = out.dims()[axis];
                     let start = match start {
@@ -90,12 +92,7 @@ impl Tensor {
                         Bound::Excluded(n) => *n,
                         Bound::Unbounded => size,
                     };
-                    // A full range is no operation at any sample point; others may vary.
-                    if !(start == 0
-                        && matches!(indexer, TensorIndexer::Narrow(_, Bound::Unbounded)))
-                    {
-                        out = out.narrow(axis, start, end.saturating_sub(start))?;
-                    }
+                    out = out.narrow(axis, start, end.saturating_sub(start))?;
                     axis += 1;
                 }
                 TensorIndexer::IndexSelect(ids) => {

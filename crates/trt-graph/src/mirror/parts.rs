@@ -5,9 +5,6 @@ use crate::graph::Op;
 use candle_core::shape::Dim as AsDim;
 use candle_core::{Result, Shape, bail};
 
-/// Repeats up to this many are joined one by one.
-const JOINED: usize = 64;
-
 impl Tensor {
     /// Joins tensors along an axis.
     ///
@@ -71,17 +68,12 @@ impl Tensor {
             }
         };
         for (axis, n) in repeats.iter().enumerate() {
-            out = match *n {
-                0 => out.narrow(axis, 0, 0)?,
-                1 => out,
-                n if n <= JOINED => Tensor::cat(&vec![&out; n], axis)?,
-                n => out.tiled(axis, n)?,
-            };
+            out = out.tiled(axis, *n)?;
         }
         Ok(out)
     }
 
-    /// Repeats an axis as a view of a new one.
+    /// Repeats an axis as a view of a new one; once is a view too, as another size's is.
     fn tiled(&self, axis: usize, n: usize) -> Result<Tensor> {
         let mut dims = self.dims().to_vec();
         dims.insert(axis, 1);
@@ -105,15 +97,8 @@ impl Tensor {
             dims[axis] = n;
             Tensor::filled(0.0, dims.into(), self.kernel_dtype())
         };
-        let mut parts = Vec::new();
-        if left > 0 {
-            parts.push(zeros(left)?);
-        }
-        parts.push(self.clone());
-        if right > 0 {
-            parts.push(zeros(right)?);
-        }
-        Tensor::cat(&parts, axis)
+        // None on a side are zeros too: at another size there may be some.
+        Tensor::cat(&[zeros(left)?, self.clone(), zeros(right)?], axis)
     }
 
     /// The rows of a matrix picked by ids.

@@ -2,7 +2,7 @@
 //!
 //! The rules are local; each looks at a node whose inputs are already canonical.
 
-use super::matching::widens;
+use super::matching::{splat, widens};
 use super::rewrite::{push, rebuild};
 use super::weight_rows;
 use crate::graph::{Graph, Node, NodeId, Op};
@@ -12,9 +12,15 @@ pub(super) fn run(graph: Graph) -> Graph {
     rebuild(&graph, |out, _, node| simplify(out, node))
 }
 
-fn simplify(g: &mut Graph, node: Node) -> NodeId {
+fn simplify(g: &mut Graph, mut node: Node) -> NodeId {
+    if let Op::Cat(axis) = node.op {
+        filled(g, &mut node.inputs, axis);
+    }
     let Some(&x) = node.inputs.first() else {
-        return g.push(node);
+        return match hides_nothing(&node) {
+            true => zeros(g, node),
+            false => g.push(node),
+        };
     };
     let input = g.node(x).clone();
     let no_op = match &node.op {
@@ -77,6 +83,7 @@ fn simplify(g: &mut Graph, node: Node) -> NodeId {
             repeat(g, &node, &input, *axis)
         }
         (Op::Matmul, _) => matmul(g, node),
+        (Op::Where, _) if splat(g, x) == Some(0.0) => node.inputs[2],
         (Op::Cast, Op::Int(d)) if node.dtype.is_float() => match d.constant() {
             Some(c) => float(g, c as f32, node),
             None => g.push(node),
@@ -85,6 +92,36 @@ fn simplify(g: &mut Graph, node: Node) -> NodeId {
         (Op::Unary(Unary::Recip), Op::Float(v)) => float(g, 1.0 / v, node),
         _ => g.push(node),
     }
+}
+
+/// Parts of a join without elements go, all but one.
+fn filled(g: &Graph, parts: &mut Vec<NodeId>, axis: usize) {
+    let empty = |i: &NodeId| g.node(*i).shape[axis].is(0);
+    match parts.iter().all(empty) {
+        true => parts.truncate(1),
+        false => parts.retain(|i| !empty(i)),
+    }
+}
+
+/// Whether it is a mask by which the last key is visible to the first query, and so all to all.
+fn hides_nothing(node: &Node) -> bool {
+    let Op::Causal {
+        offset,
+        window: None,
+    } = &node.op
+    else {
+        return false;
+    };
+    let after = &(&node.shape[1] - &Dim::from(1)) - offset;
+    after.constant().is_some_and(|after| after <= 0)
+}
+
+/// Zeros of a node's shape and dtype.
+fn zeros(g: &mut Graph, node: Node) -> NodeId {
+    let ones = vec![Dim::from(1); node.shape.len()];
+    let zero = push(g, Op::Int(Dim::from(0)), &[], &[], node.dtype);
+    let point = push(g, Op::Reshape, &[zero], &ones, node.dtype);
+    push(g, Op::Broadcast, &[point], &node.shape, node.dtype)
 }
 
 /// A number in place of what computes it.

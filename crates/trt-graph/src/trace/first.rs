@@ -82,6 +82,10 @@ fn at(op: &Op, env: &Env) -> Op {
             start: fix(start),
             step: *step,
         },
+        Op::Causal { offset, window } => Op::Causal {
+            offset: fix(offset),
+            window: *window,
+        },
         Op::Int(d) => Op::Int(fix(d)),
         other => other.clone(),
     }

@@ -171,6 +171,14 @@ impl Generaliser<'_> {
                 })?;
                 Op::Arange { start, step: *step }
             }
+            Op::Causal { window, .. } => {
+                let offset = self.affine(i, "the offset", |g| match &g.nodes[i].op {
+                    Op::Causal { offset, .. } => constant(offset),
+                    _ => 0,
+                })?;
+                let window = *window;
+                Op::Causal { offset, window }
+            }
             Op::Int(_) => Op::Int(self.affine(i, "the value", |g| match &g.nodes[i].op {
                 Op::Int(v) => constant(v),
                 _ => 0,
@@ -303,6 +311,10 @@ fn shape_free(op: &Op) -> Op {
         Op::Arange { step, .. } => Op::Arange {
             start: Dim::default(),
             step: *step,
+        },
+        Op::Causal { window, .. } => Op::Causal {
+            offset: Dim::default(),
+            window: *window,
         },
         Op::Int(_) => Op::Int(Dim::default()),
         Op::Const(_) => Op::Const(crate::graph::Literal::new(vec![])),

@@ -3,6 +3,7 @@
 mod conv;
 mod encoded;
 mod ends;
+mod from_one;
 mod fused;
 mod fusions;
 mod mirror;

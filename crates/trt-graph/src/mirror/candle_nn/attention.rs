@@ -1,10 +1,10 @@
 //! Attention as `candle_nn` has it for a CPU, spelled in tensors.
 
 use super::ops::softmax_last_dim;
-use crate::mirror::device::Device;
-use crate::mirror::size;
+use crate::graph::Op;
 use crate::mirror::tensor::Tensor;
 use candle_core::{Result, WithDType, bail};
+use trt_kernel::DType as Kernel;
 
 /// Which keys a query does not see.
 #[derive(Clone, Debug, Default)]
@@ -99,18 +99,13 @@ pub(super) fn weighted(scores: &Tensor, v: &Tensor) -> Result<Tensor> {
 /// Scores `(b, h, s, t)` with keys hidden that come after the query, which is behind so many others.
 pub(super) fn causal(scores: &Tensor, offset: usize) -> Result<Tensor> {
     let (_, _, queries, keys) = scores.dims4()?;
-    if queries == 1 && offset + 1 >= keys {
-        return Ok(scores.clone());
-    }
-    let mut mask: Vec<f32> = size::room(size::checked(&[queries, keys])?, "a mask")?;
-    for i in 0..queries {
-        mask.extend((0..keys).map(|j| match j > i + offset {
-            true => f32::NEG_INFINITY,
-            false => 0.0,
-        }));
-    }
-    let mask = Tensor::from_vec(mask, (queries, keys), &Device::Cpu)?;
-    scores.broadcast_add(&mask.to_dtype(scores.dtype())?)
+    let op = Op::Causal {
+        offset: offset.into(),
+        window: None,
+    };
+    let hides = Tensor::make(op, vec![], (queries, keys), Kernel::U8)?;
+    let hides = hides.broadcast_as(scores.shape())?;
+    hides.where_cond(&scores.like(f64::NEG_INFINITY)?, scores)
 }
 
 /// `x (b, g, t, d)` with each head so often that there are `heads`.
