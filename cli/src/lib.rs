@@ -17,6 +17,7 @@ use std::time::Instant;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
+pub use get::wheel::{Member, Wheel, wheel};
 pub use get::{Wanted, gguf::check as check_gguf, obtain};
 pub use precision::Precision;
 

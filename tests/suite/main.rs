@@ -11,6 +11,7 @@ mod compile_limits;
 mod concurrency;
 mod conv;
 mod device_budget;
+mod diffuse;
 mod engine;
 mod families;
 mod files;

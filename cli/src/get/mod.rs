@@ -6,7 +6,7 @@
 mod convert;
 pub mod gguf;
 mod hub;
-mod wheel;
+pub mod wheel;
 
 use std::collections::BTreeSet;
 use std::fs;

