@@ -226,6 +226,35 @@ fn integers_are_solved_from_sizes_that_are_sums_of_them() {
 }
 
 #[test]
+fn integers_are_solved_from_products_where_another_input_shows_a_factor() {
+    let profile = Profile::single(&[("batch", 1, 8), ("length", 1, 128)]).expect("a profile");
+    let engine = with_ones(profile, |vb: nn::VarBuilder| {
+        let one = vb.get(16, "ones")?.narrow(0, 0, 1)?;
+        Ok(move |call: &Call<'_>| {
+            let (b, l) = (call.int("batch")?, call.int("length")?);
+            let x = call.input("x", (1, b * l + b), DType::F32)?;
+            let y = call.input("y", (1, b), DType::F32)?;
+            let rows = x.broadcast_mul(&one)?.narrow(1, b, b * l)?;
+            Ok(vec![rows.reshape((b, l))?.broadcast_add(&y.t()?)?])
+        })
+    });
+    let engine = engine.expect("it compiles");
+    let mut session = engine.session().expect("a session");
+    for (b, l) in [(1, 1), (3, 5), (8, 128), (7, 1), (1, 77)] {
+        let out = session.run(&[row(b * l + b), row(b)]).expect("it runs");
+        let at = |i: usize, j: usize| (b + i * l + j + i) as f32;
+        let expected: Vec<Vec<f32>> = (0..b).map(|i| (0..l).map(|j| at(i, j)).collect()).collect();
+        assert_eq!(out[0].to_vec2::<f32>().expect("rows"), expected);
+    }
+    let error = session
+        .run(&[row(17), row(3)])
+        .expect_err("17 is no multiple of 3");
+    let words = ["input 'x'", "f32[1, batch*length + batch]", "[1, 17]"];
+    let text = error.to_string();
+    assert!(words.iter().all(|w| text.contains(w)), "{text}");
+}
+
+#[test]
 fn shapes_that_contradict_each_other_are_named() {
     let profile = Profile::single(&[("n", 1, 9)]).expect("a profile");
     let engine = with_ones(profile, |vb: nn::VarBuilder| {

@@ -66,11 +66,11 @@ pub enum Error {
         /// What the second trace has.
         right: String,
     },
-    /// An integer that is not affine in the runtime integers.
+    /// An integer that is no polynomial in the runtime integers.
     #[error(
-        "{what} of node {node} ({op}) is not affine in the runtime integers: it is {values:?} at {points}"
+        "{what} of node {node} ({op}) is no polynomial in the runtime integers: it is {values:?} at {points}"
     )]
-    NotAffine {
+    Size {
         /// The node's index in the trace.
         node: usize,
         /// Its op.

@@ -1,8 +1,10 @@
 //! The runtime integers of a call, read off the shapes of its inputs.
 //!
-//! Sizes of inputs are affine in the runtime integers, so the shapes of a call are a system of
-//! linear equations. What it determines is taken, what it leaves open must be given with the call
-//! (unless its range is one value): nothing is guessed, and every size is compared in the end.
+//! Sizes of inputs are polynomials in the runtime integers, so the shapes of a call are a system of
+//! equations: linear ones, and those that become linear once others are solved (`batch * length`
+//! where a mask shows `batch`). What it determines is taken, what it leaves open must be given
+//! with the call (unless its range is one value): nothing is guessed, and every size is compared in
+//! the end.
 
 use crate::error::Error;
 use candle_core::Tensor;
@@ -34,24 +36,19 @@ pub(crate) fn solve(
             got: format!("{}", inputs.len()),
         });
     }
-    let known = known(class, given, position)?;
-    let mut equations: Vec<Equation> = Vec::new();
-    for (v, value) in known.iter().enumerate() {
-        equations.extend(value.and_then(|value| equation(&Dim::var(Var(v as u8)), value)));
-    }
-    for (d, t) in declared.iter().zip(inputs) {
-        if d.shape.len() == t.rank() {
-            let sizes = d.shape.iter().zip(t.dims());
-            equations.extend(sizes.filter_map(|(dim, size)| equation(dim, *size as i64)));
+    let mut values = known(class, given, position)?;
+    // Each round solves an integer at least.
+    for _ in 0..=class.ints.len() {
+        let before = values.clone();
+        let solved = eliminate(equations(declared, inputs, &values));
+        for ((value, int), solved) in values.iter_mut().zip(&class.ints).zip(solved) {
+            let only = (int.range.min == int.range.max).then_some(int.range.min);
+            *value = value.or(solved).or(only);
+        }
+        if values == before {
+            break;
         }
     }
-    let solved = eliminate(equations);
-    let values: Vec<Option<i64>> = class
-        .ints
-        .iter()
-        .zip(solved)
-        .map(|(int, value)| value.or((int.range.min == int.range.max).then_some(int.range.min)))
-        .collect();
     compare(declared, class, inputs, &values)?;
     let each = class.ints.iter().zip(&values);
     let all = each.map(|(int, value)| {
@@ -97,21 +94,45 @@ fn known(class: &Class, given: &[(&str, i64)], position: usize) -> Result<Vec<Op
     names.enumerate().map(value).collect()
 }
 
-/// `dim = size`, where the dim is affine and depends on anything.
-fn equation(dim: &Dim, size: i64) -> Option<Equation> {
+/// What is known, and what the shapes say beside it.
+fn equations(declared: &[InputDecl], inputs: &[Tensor], known: &[Option<i64>]) -> Vec<Equation> {
+    let given = |(v, value): (usize, &Option<i64>)| {
+        let mut equation = Equation {
+            coefficients: [0; Var::MAX],
+            value: i128::from((*value)?),
+        };
+        *equation.coefficients.get_mut(v)? = 1;
+        Some(equation)
+    };
+    let given = known.iter().enumerate().filter_map(given);
+    let fits = |(d, t): &(&InputDecl, &Tensor)| d.shape.len() == t.rank();
+    let shown = declared.iter().zip(inputs).filter(fits);
+    let sizes = shown.flat_map(|(d, t)| d.shape.iter().zip(t.dims()));
+    let shown = sizes.filter_map(|(dim, size)| equation(dim, *size, known));
+    given.chain(shown).collect()
+}
+
+/// `dim = size`, where no term of the dim has two integers that are not known, and any has one.
+fn equation(dim: &Dim, size: usize, known: &[Option<i64>]) -> Option<Equation> {
     let mut equation = Equation {
         coefficients: [0; Var::MAX],
-        value: i128::from(size),
+        value: i128::try_from(size).ok()?,
     };
     for (powers, factor) in dim.terms() {
-        let mut vars = (0..Var::MAX).filter(|v| powers[*v] > 0);
-        match (
-            vars.next(),
-            powers.iter().map(|p| u32::from(*p)).sum::<u32>(),
-        ) {
-            (None, _) => equation.value -= i128::from(*factor),
-            (Some(v), 1) => equation.coefficients[v] += i128::from(*factor),
-            _ => return None,
+        let (mut factor, mut open) = (i128::from(*factor), None);
+        for (v, power) in powers.iter().enumerate().filter(|(_, p)| **p > 0) {
+            match (known.get(v).copied().flatten(), open) {
+                (Some(value), _) => {
+                    let value = i128::from(value).checked_pow(u32::from(*power))?;
+                    factor = factor.checked_mul(value)?;
+                }
+                (None, None) if *power == 1 => open = Some(v),
+                (None, _) => return None,
+            }
+        }
+        match open {
+            Some(v) => equation.coefficients[v] = equation.coefficients[v].checked_add(factor)?,
+            None => equation.value = equation.value.checked_sub(factor)?,
         }
     }
     let depends = equation.coefficients.iter().any(|c| *c != 0);
@@ -146,7 +167,7 @@ fn eliminate(equations: Vec<Equation>) -> [Option<i64>; Var::MAX] {
 }
 
 /// Takes a variable out of an equation by another one. Coefficients are those of real sizes, and
-/// at most four steps multiply them; where even that overflows, the equation says nothing.
+/// at most as many steps multiply them as there are integers; where even that overflows, the equation says nothing.
 fn cancel(e: &mut Equation, by: &Equation, pivot: usize) {
     let (a, b) = (e.coefficients[pivot], by.coefficients[pivot]);
     if a == 0 {

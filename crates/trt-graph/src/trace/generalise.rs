@@ -1,7 +1,7 @@
 //! Many samples, one graph: anti-unification.
 //!
 //! Samples of a class have the same nodes with the same operands; only integers (sizes, starts)
-//! and constants differ. Each differing integer must be one affine function of the runtime
+//! and constants differ. Each differing integer must be one polynomial in the runtime
 //! integers at all samples, each differing constant one of the families in [`super::literal`].
 
 use super::fit;
@@ -17,6 +17,7 @@ pub(super) fn generalise(class: &Class, samples: &[Sample]) -> Result<Graph, Err
         class,
         points: samples.iter().map(|s| s.values.clone()).collect(),
         samples,
+        all: class.calls() == Some(samples.len() as u64),
     };
     for other in samples.iter().skip(1) {
         same_structure(class, &samples[0], other)?;
@@ -64,6 +65,8 @@ struct Generaliser<'a> {
     class: &'a Class,
     points: Vec<Vec<i64>>,
     samples: &'a [Sample],
+    /// Whether the class has no other calls than the samples.
+    all: bool,
 }
 
 impl Generaliser<'_> {
@@ -112,9 +115,9 @@ impl Generaliser<'_> {
         Ok(out)
     }
 
-    fn affine(&self, node: usize, what: &str, value: impl Fn(&Graph) -> i64) -> Result<Dim, Error> {
+    fn size(&self, node: usize, what: &str, value: impl Fn(&Graph) -> i64) -> Result<Dim, Error> {
         let values: Vec<i64> = self.samples.iter().map(|s| value(&s.graph)).collect();
-        fit::affine(&self.points, &values).ok_or_else(|| Error::NotAffine {
+        fit::polynomial(&self.points, &values, self.all).ok_or_else(|| Error::Size {
             node,
             op: self.samples[0]
                 .graph
@@ -144,7 +147,7 @@ impl Generaliser<'_> {
             .map(|axis| {
                 let values: Vec<i64> = self.samples.iter().map(|s| at(&s.graph, axis)).collect();
                 let index = std::cell::Cell::new(0);
-                self.affine(node, what, |_| {
+                self.size(node, what, |_| {
                     let v = values[index.get()];
                     index.set(index.get() + 1);
                     v
@@ -158,28 +161,28 @@ impl Generaliser<'_> {
         let constant = |d: &Dim| d.constant().unwrap_or(0);
         Ok(match op {
             Op::Narrow { axis, .. } => {
-                let start = self.affine(i, "the start", |g| match &g.nodes[i].op {
+                let start = self.size(i, "the start", |g| match &g.nodes[i].op {
                     Op::Narrow { start, .. } => constant(start),
                     _ => 0,
                 })?;
                 Op::Narrow { axis: *axis, start }
             }
             Op::Arange { step, .. } => {
-                let start = self.affine(i, "the start", |g| match &g.nodes[i].op {
+                let start = self.size(i, "the start", |g| match &g.nodes[i].op {
                     Op::Arange { start, .. } => constant(start),
                     _ => 0,
                 })?;
                 Op::Arange { start, step: *step }
             }
             Op::Causal { window, .. } => {
-                let offset = self.affine(i, "the offset", |g| match &g.nodes[i].op {
+                let offset = self.size(i, "the offset", |g| match &g.nodes[i].op {
                     Op::Causal { offset, .. } => constant(offset),
                     _ => 0,
                 })?;
                 let window = *window;
                 Op::Causal { offset, window }
             }
-            Op::Int(_) => Op::Int(self.affine(i, "the value", |g| match &g.nodes[i].op {
+            Op::Int(_) => Op::Int(self.size(i, "the value", |g| match &g.nodes[i].op {
                 Op::Int(v) => constant(v),
                 _ => 0,
             })?),

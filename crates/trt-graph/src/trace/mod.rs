@@ -61,7 +61,15 @@ pub fn trace<S: Step>(
         tracer.add(point, way)?;
     }
     // What does not grow evenly is told before its size elsewhere is asked for.
-    generalise::generalise(class, &tracer.samples)?;
+    if let Err(error) = generalise::generalise(class, &tracer.samples) {
+        if !matches!(error, Error::Size { .. }) || points.joint.is_empty() {
+            return Err(error);
+        }
+        for point in &points.joint {
+            tracer.add(point, way)?;
+        }
+        generalise::generalise(class, &tracer.samples)?;
+    }
     let near = tracer.samples.len();
     for point in &points.far {
         affordable(class, &tracer.samples[..near], point)?;
@@ -213,7 +221,7 @@ fn affordable(class: &Class, near: &[Sample], point: &[i64]) -> Result<(), Error
     let env = Env::new(point);
     let size = |i: usize, axis: usize| {
         let sizes = near.iter().map(|s| s.constants[i].0[axis] as i64);
-        let size = fit::affine(&points, &sizes.collect::<Vec<_>>())?;
+        let size = fit::polynomial(&points, &sizes.collect::<Vec<_>>(), false)?;
         u128::try_from(size.checked_eval(&env)?).ok()
     };
     let mut bytes: u128 = 0;

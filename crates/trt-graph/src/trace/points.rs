@@ -1,8 +1,9 @@
 //! The calls at which a class is traced.
 //!
-//! *Near* points determine every affine function of the runtime integers, and verify it. *Far*
-//! points are the corners of the profile, where bounds, windows and branches of the model's own
-//! code show, and the middle of long ranges. All are calls that the class accepts.
+//! *Near* points determine every affine function of the runtime integers, and verify it. Where a
+//! size is no such function, *joint* points, at which several integers differ from the least, determine
+//! products. *Far* points are the corners of the profile, where bounds, windows and branches of
+//! the model's own code show, and the middle of long ranges. All are calls that the class accepts.
 //!
 //! What that guarantees: whatever begins at some value of an integer and holds from there to the
 //! end of its range is there at a corner, so it is traced or refused. What begins *and* ends
@@ -18,6 +19,8 @@ const LONG: i64 = 1000;
 /// The calls at which a class is traced, without repeats.
 pub(super) struct Points {
     pub near: Vec<Vec<i64>>,
+    /// Only where the near ones do not determine a size.
+    pub joint: Vec<Vec<i64>>,
     pub far: Vec<Vec<i64>>,
 }
 
@@ -68,13 +71,15 @@ impl Class {
             let end = |(i, r): (usize, &(i64, i64))| if corner >> i & 1 == 1 { r.1 } else { r.0 };
             far.push(ranges.iter().enumerate().map(end).collect());
         }
-        let mut points = Points { near, far };
-        for list in [&mut points.near, &mut points.far] {
+        let joint = joint(&ranges);
+        let mut points = Points { near, joint, far };
+        for list in [&mut points.near, &mut points.joint, &mut points.far] {
             list.iter_mut().for_each(|p| self.put_within(p, least));
             list.retain(|p| self.accepts(p));
             list.sort();
             list.dedup();
         }
+        points.joint.retain(|p| !points.near.contains(p));
         points.far.retain(|p| !points.near.contains(p));
         match points.near.is_empty() {
             true => Err(Error::Profile(format!("class {} has no call", self.name))),
@@ -136,4 +141,26 @@ impl Class {
         calls.dedup();
         calls
     }
+}
+
+/// Points at which two or all integers are above the least: each product of two differs from every
+/// other function of few terms at one of them.
+fn joint(ranges: &[(i64, i64)]) -> Vec<Vec<i64>> {
+    let varies = |i: &usize| ranges[*i].0 < ranges[*i].1;
+    let ints: Vec<usize> = (0..ranges.len()).filter(varies).collect();
+    let above = |steps: &dyn Fn(usize) -> i64| {
+        let at = |(i, (min, max)): (usize, &(i64, i64))| (min + steps(i)).min(*max);
+        ranges.iter().enumerate().map(at).collect::<Vec<i64>>()
+    };
+    let mut points = Vec::new();
+    for (n, i) in ints.iter().enumerate() {
+        for j in &ints[n + 1..] {
+            points.push(above(&|v| i64::from(v == *i) + 2 * i64::from(v == *j)));
+        }
+    }
+    if ints.len() > 1 {
+        points.push(above(&|v| 1 + 2 * (v as i64 % 2)));
+        points.push(above(&|v| 3 - (v as i64 % 2)));
+    }
+    points
 }

@@ -149,6 +149,14 @@ impl Class {
                 .all(|(i, v)| (i.range.min..=i.range.max).contains(v))
     }
 
+    /// How many calls it has, where no context bounds them together.
+    pub(super) fn calls(&self) -> Option<u64> {
+        let values = |i: &IntVar| u64::try_from(i.range.max - i.range.min + 1).ok();
+        let mut each = self.ints.iter().map(values);
+        let all = each.try_fold(1u64, |n, values| n.checked_mul(values?));
+        all.filter(|_| self.max_context.is_none())
+    }
+
     /// A call's integers by name: `past=5 seq=2`.
     pub fn describe(&self, values: &[i64]) -> String {
         let parts: Vec<String> = self

@@ -1,5 +1,6 @@
 //! What `trt-graph` promises, by area.
 
+mod calls;
 mod conv;
 mod encoded;
 mod ends;

@@ -168,9 +168,9 @@ fn apply(pool: &[Value], v: &Value, k: Choice, vb: &VarBuilder) -> Result<Option
             let i = k.a as usize % (rank - 1);
             let next = shape.remove(i + 1);
             shape[i] = &shape[i] * &next;
-            // A product of two runtime integers is not affine, and refused.
+            // Products of more than two of two runtime integers are not looked for.
             let degree = |(powers, _): &([u8; Var::MAX], i64)| powers.iter().sum::<u8>();
-            if shape[i].terms().iter().any(|t| degree(t) > 1) {
+            if shape[i].terms().iter().any(|t| degree(t) > 2) {
                 return Ok(None);
             }
             with(v.t.flatten(i, i + 1)?, shape)

@@ -92,10 +92,16 @@ fn narrowed(start: impl Fn(usize) -> usize) -> std::result::Result<Graph, Error>
 }
 
 #[test]
-fn starts_must_be_affine() {
-    for f in [|a: usize| a * a, |a: usize| a.min(7), |a: usize| a / 2] {
+fn starts_must_be_polynomials() {
+    let square = narrowed(|a| a * a + 1).unwrap();
+    assert!(square.to_string().contains("start=v0*v0+1"), "{square}");
+    for f in [
+        |a: usize| a.min(7),
+        |a: usize| a.max(7),
+        |a: usize| 1 << a.min(11),
+    ] {
         let e = narrowed(f).unwrap_err();
-        assert!(matches!(e, Error::NotAffine { .. }), "{e}");
+        assert!(matches!(e, Error::Size { .. }), "{e}");
         let text = e.to_string();
         assert!(
             text.contains("the start of node") && text.contains("a=2"),
@@ -269,13 +275,20 @@ proptest! {
     }
 
     #[test]
-    fn a_product_of_integers_is_never_taken_for_affine(c in 0usize..50, k in 1usize..4) {
-        let e = trace_step(&INTS, |call, vb| {
+    fn a_product_of_integers_is_found(c in 0usize..50, k in 1usize..4) {
+        let graph = trace_step(&INTS, |call, vb| {
             let start = c + k * call.int("a")? * call.int("n")?;
             Ok(vec![vb.get((4000, 2), "w4000x2")?.narrow(0, start, 3)?])
         })
-        .unwrap_err();
-        prop_assert!(matches!(e, Error::NotAffine { .. }), "{}", e);
+        .unwrap();
+        let start = graph.nodes.iter().find_map(|n| match &n.op {
+            Op::Narrow { start, .. } => Some(start.clone()),
+            _ => None,
+        });
+        let at = |a, n| start.clone().unwrap().eval(&trt_kernel::Env::new(&[a, n]));
+        for (a, n) in [(2, 3), (39, 19), (17, 5)] {
+            prop_assert_eq!(at(a, n), c as i64 + k as i64 * a * n);
+        }
     }
 }
 
