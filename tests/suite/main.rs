@@ -12,6 +12,7 @@ mod concurrency;
 mod conv;
 mod device_budget;
 mod diffuse;
+mod embed;
 mod engine;
 mod families;
 mod files;
