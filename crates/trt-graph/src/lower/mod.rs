@@ -64,8 +64,14 @@ fn written(graph: &Graph) -> Result<(Draft, Report), Error> {
                 };
                 return Ok((Draft::new(*program, ops)?, report));
             }
-            walk::Outcome::Store(node, why) => {
-                if forced.insert(node, why).is_some() {
+            walk::Outcome::Store(nodes) => {
+                let before = forced.len();
+                let first = nodes.first().copied();
+                for (node, why) in nodes {
+                    forced.entry(node).or_insert(why);
+                }
+                // What is stored already cannot be helped by storing it.
+                if let (Some((node, why)), true) = (first, forced.len() == before) {
                     let op = graph.node(node).op.name();
                     return Err(Error::Lower {
                         node,

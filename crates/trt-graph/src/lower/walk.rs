@@ -11,30 +11,41 @@ use crate::graph::{Graph, NodeId, Op};
 use crate::program::{BufferKind, Program, Source};
 use trt_kernel::{Dim, Kernel, Row};
 
-/// The program, or the node that has to be stored for there to be one.
+/// The program, or the nodes that have to be stored for there to be one.
 pub(super) enum Outcome {
     /// The program, and the ops that each launch computes.
     Done(Box<Program>, Vec<Vec<String>>),
-    /// What to store, and why.
-    Store(NodeId, &'static str),
+    /// What to store, and why: one node at least.
+    Store(Vec<(NodeId, &'static str)>),
 }
 
 pub(super) fn write(graph: &Graph, groups: &Groups) -> Result<Outcome, Error> {
     let mut writer = Writer::new(graph, groups);
-    match writer.run() {
+    let mut stops = Vec::new();
+    match writer.run(&mut stops) {
+        // What comes after a stop is looked at to find the others; no more is made of it.
+        _ if !stops.is_empty() => Ok(Outcome::Store(stops)),
         Ok(()) => Ok(Outcome::Done(Box::new(writer.program), writer.ops)),
-        Err(Fault::Stop(Stop(node, why))) => Ok(Outcome::Store(node, why)),
+        Err(Fault::Stop(Stop(node, why))) => Ok(Outcome::Store(vec![(node, why)])),
         Err(Fault::Error(e)) => Err(e),
     }
 }
 
 impl Writer<'_> {
-    fn run(&mut self) -> Result<(), Fault> {
+    /// Where a root cannot be written, what has to be stored for it goes to `stops`, and the walk goes on.
+    fn run(&mut self, stops: &mut Vec<(NodeId, &'static str)>) -> Result<(), Fault> {
         self.declare();
         for id in self.graph.ids() {
             match self.groups.roles[id.index()] {
                 Role::Leaf => self.leaf(id),
-                Role::Root => self.root(id)?,
+                Role::Root => match self.root(id) {
+                    Err(Fault::Stop(Stop(node, why))) => {
+                        stops.push((node, why));
+                        let own = self.graph.node(id);
+                        self.places.stored[id.index()] = Some(self.temp(own.dtype, &own.shape));
+                    }
+                    other => other?,
+                },
                 Role::View | Role::Inside(_) | Role::Anywhere => {}
             }
         }
