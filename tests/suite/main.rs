@@ -24,6 +24,7 @@ mod laws;
 mod layers;
 mod limits;
 mod mapped;
+mod masks;
 mod neighbours;
 mod poison;
 mod predict;

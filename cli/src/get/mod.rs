@@ -6,6 +6,7 @@
 mod convert;
 pub mod gguf;
 mod hub;
+mod python;
 pub mod wheel;
 
 use std::collections::BTreeSet;

@@ -2,16 +2,18 @@
 //!
 //! Keys and values may be broadcast over query heads (`repeat_kv`), casts that lose nothing are
 //! dropped since attention computes in f32, and masks are recognised as causal where they come
-//! from [`Op::Causal`]; any other additive term becomes the bias. What does not fit stays
-//! spelled out, and runs as matmuls and a softmax.
+//! from [`Op::Causal`]; any other additive term becomes the bias. Heads may have an axis of their own or be joined
+//! with the batch. What does not fit stays spelled out, and runs as matmuls and a softmax.
 
 use super::matching::{behind_leading_axes, behind_widening, pair, splat};
-use super::rewrite::rebuild;
+use super::rewrite::{push, rebuild};
 use crate::graph::{AttentionOp, Graph, Node, NodeId, Op};
 use trt_kernel::{Binary, DType, Dim, Unary};
 
 /// Scores at or below this are hidden keys.
 const HIDDEN: f64 = -1e9;
+/// What is at or below this is the same with a score added to it.
+const SWALLOWS: f64 = -1e30;
 
 pub(super) fn run(graph: Graph) -> Graph {
     rebuild(&graph, |out, _, node| {
@@ -26,19 +28,46 @@ pub(super) fn run(graph: Graph) -> Graph {
                 ..inner
             });
         }
-        match spelled(out, &node) {
-            Some((op, inputs)) => out.push(Node {
-                op: Op::Attention(op),
-                inputs,
-                ..node
-            }),
-            None => out.push(node),
+        let Some(found) = spelled(out, &node) else {
+            return out.push(node);
+        };
+        let Some((op, inputs, shape)) = found.with_heads(out) else {
+            return out.push(node);
+        };
+        let attention = push(out, Op::Attention(op), &inputs, &shape, node.dtype);
+        match shape == node.shape {
+            true => attention,
+            false => push(out, Op::Reshape, &[attention], &node.shape, node.dtype),
         }
     })
 }
 
-fn spelled(g: &Graph, node: &Node) -> Option<(AttentionOp, Vec<NodeId>)> {
-    if node.op != Op::Matmul || node.shape.len() != 4 {
+/// What was found: the op, queries, keys as `[.., d, t]` and as `[.., t, d]` before they were transposed,
+/// values, and what is added to scores.
+struct Spelled {
+    op: AttentionOp,
+    q: NodeId,
+    k: Keys,
+    v: NodeId,
+    bias: Option<Term>,
+}
+
+/// What becomes the bias.
+enum Term {
+    /// What is added to scores.
+    Added(NodeId),
+    /// Scores that are hidden where a mask says so, and as they are elsewhere.
+    Hides(Node),
+}
+
+/// Keys `[.., t, d]`: a tensor, or a tensor with its axes reordered.
+struct Keys {
+    of: NodeId,
+    perm: Vec<usize>,
+}
+
+fn spelled(g: &Graph, node: &Node) -> Option<Spelled> {
+    if node.op != Op::Matmul || !matches!(node.shape.len(), 3 | 4) {
         return None;
     }
     let softmax = g.node(behind_casts(g, node.inputs[0]));
@@ -64,28 +93,134 @@ fn spelled(g: &Graph, node: &Node) -> Option<(AttentionOp, Vec<NodeId>)> {
         } else if let Some((inner, factor)) = scaled(g, n) {
             (at, op.scale) = (inner, (f64::from(op.scale) * factor) as f32);
         } else if let Some((inner, term)) = added(n).filter(|_| bias.is_none() && unscaled(&op)) {
-            (at, bias) = (inner, Some(term));
+            (at, bias) = (inner, Some(Term::Added(term)));
+        } else if let Some(inner) = hidden(g, n).filter(|_| bias.is_none() && unscaled(&op)) {
+            (at, bias) = (inner, Some(Term::Hides(n.clone())));
         } else {
             break;
         }
     }
     let product = g.node(at);
     let (q, kt) = pair(product).filter(|_| product.op == Op::Matmul)?;
-    let kt = g.node(behind_casts(g, kt));
-    let k = *kt
-        .inputs
-        .first()
-        .filter(|_| kt.op == Op::Permute(vec![0, 1, 3, 2]))?;
-    let (q, k, v) = (
-        behind_widening(g, q),
-        grouped(g, k),
-        grouped(g, node.inputs[1]),
-    );
-    if g.node(k).shape[1] != g.node(v).shape[1] || !fixed(g, &[q, k, v]) {
-        return None;
-    }
+    let k = keys(g, behind_casts(g, kt))?;
     op.bias = bias.is_some();
-    Some((op, [q, k, v].into_iter().chain(bias).collect()))
+    Some(Spelled {
+        op,
+        q: behind_widening(g, q),
+        k,
+        v: node.inputs[1],
+        bias,
+    })
+}
+
+/// What `[.., d, t]` is the transpose of, if elements of a key are neighbours there.
+fn keys(g: &Graph, kt: NodeId) -> Option<Keys> {
+    let kt = g.node(kt);
+    let Op::Permute(perm) = &kt.op else {
+        return None;
+    };
+    let (mut perm, rank) = (perm.clone(), kt.shape.len());
+    perm.swap(rank - 2, rank - 1);
+    (perm[rank - 1] == rank - 1).then(|| Keys {
+        of: kt.inputs[0],
+        perm,
+    })
+}
+
+impl Spelled {
+    /// The op with an axis for heads, its inputs, and the shape of its result.
+    fn with_heads(self, g: &mut Graph) -> Option<(AttentionOp, Vec<NodeId>, Vec<Dim>)> {
+        let k = self.k.node(g);
+        let rank = g.node(self.q).shape.len();
+        let (q, k, v) = match rank {
+            4 => (self.q, grouped(g, k), grouped(g, self.v)),
+            _ => split(g, [self.q, k, self.v])?,
+        };
+        let [qs, ks, vs] = [q, k, v].map(|i| g.node(i).shape.clone());
+        if ks[1] != vs[1] || !fixed(g, &[q, k, v]) {
+            return None;
+        }
+        let scores = [qs[0].clone(), qs[1].clone(), qs[2].clone(), ks[2].clone()];
+        let bias = self.bias.map(|term| match (rank, term.node(g)) {
+            (4, b) => b,
+            (_, b) => scores_split(g, b, &scores),
+        });
+        let out = vec![qs[0].clone(), qs[1].clone(), qs[2].clone(), vs[3].clone()];
+        Some((self.op, [q, k, v].into_iter().chain(bias).collect(), out))
+    }
+}
+
+impl Term {
+    fn node(self, g: &mut Graph) -> NodeId {
+        match self {
+            Term::Added(term) => term,
+            Term::Hides(mut node) => {
+                let zero = push(g, Op::Float(0.0), &[], &[], node.dtype);
+                let ones = vec![Dim::from(1); node.shape.len()];
+                let point = push(g, Op::Reshape, &[zero], &ones, node.dtype);
+                node.inputs[2] = push(g, Op::Broadcast, &[point], &node.shape, node.dtype);
+                g.push(node)
+            }
+        }
+    }
+}
+
+impl Keys {
+    fn node(&self, g: &mut Graph) -> NodeId {
+        if self.perm.iter().copied().eq(0..self.perm.len()) {
+            return self.of;
+        }
+        let of = g.node(self.of).clone();
+        let shape: Vec<Dim> = self.perm.iter().map(|a| of.shape[*a].clone()).collect();
+        push(
+            g,
+            Op::Permute(self.perm.clone()),
+            &[self.of],
+            &shape,
+            of.dtype,
+        )
+    }
+}
+
+/// Queries, keys and values `[batch * heads, s, d]` with an axis for heads: as they had it before it was joined, or one
+/// head.
+fn split(g: &mut Graph, all: [NodeId; 3]) -> Option<(NodeId, NodeId, NodeId)> {
+    let before = |id: NodeId| {
+        let node = g.node(id);
+        let x = *node.inputs.first().filter(|_| node.op == Op::Reshape)?;
+        let (from, to) = (&g.node(x).shape, &node.shape);
+        let joined = from.len() == 4 && &from[0] * &from[1] == to[0] && from[2..] == to[1..];
+        joined.then_some(x)
+    };
+    if let [Some(q), Some(k), Some(v)] = all.map(before) {
+        let lead = |id: NodeId| g.node(id).shape[..2].to_vec();
+        if lead(q) == lead(k) && lead(q) == lead(v) {
+            return Some((q, k, v));
+        }
+    }
+    let one = |g: &mut Graph, id: NodeId| {
+        let node = g.node(id).clone();
+        let [batch, s, d] = node.shape.try_into().ok()?;
+        let shape = [batch, Dim::from(1), s, d];
+        Some(push(g, Op::Reshape, &[id], &shape, node.dtype))
+    };
+    Some((one(g, all[0])?, one(g, all[1])?, one(g, all[2])?))
+}
+
+/// What is added to scores `[batch * heads, s, t]`, with an axis for heads.
+fn scores_split(g: &mut Graph, id: NodeId, scores: &[Dim; 4]) -> NodeId {
+    let node = g.node(id).clone();
+    if node.op == Op::Broadcast {
+        let from = g.node(node.inputs[0]).shape.clone();
+        if let [one, s, t] = from.as_slice()
+            && one.is(1)
+        {
+            let point = [one.clone(), one.clone(), s.clone(), t.clone()];
+            let point = push(g, Op::Reshape, &node.inputs, &point, node.dtype);
+            return push(g, Op::Broadcast, &[point], scores, node.dtype);
+        }
+    }
+    push(g, Op::Reshape, &[id], scores, node.dtype)
 }
 
 fn unscaled(op: &AttentionOp) -> bool {
@@ -166,6 +301,14 @@ fn capped(g: &Graph, n: &Node) -> Option<(NodeId, f64)> {
         .filter(|_| tanh.op == Op::Unary(Unary::Tanh))?;
     let (x, inverse) = scaled(g, g.node(inner))?;
     ((inverse * cap - 1.0).abs() < 1e-5).then_some((x, cap))
+}
+
+/// Scores of which some are hidden by any mask, with the rest left as they are.
+fn hidden(g: &Graph, n: &Node) -> Option<NodeId> {
+    match (&n.op, n.inputs.as_slice()) {
+        (Op::Where, [_, hides, scores]) => (splat(g, *hides)? <= SWALLOWS).then_some(*scores),
+        _ => None,
+    }
 }
 
 /// Any other term that is added to the scores.
