@@ -77,7 +77,7 @@ fn images(vb: VarBuilder) -> Result<impl FnMut(&Call<'_>) -> Result<Vec<Tensor>>
 
 fn stored<S: candle_trt::Step>(
     profile: Profile,
-    mut load: impl FnMut(VarBuilder) -> Result<S>,
+    mut load: impl FnMut(VarBuilder<'static>) -> Result<S>,
 ) -> Vec<Vec<u8>> {
     let vb = VarBuilder::new(Arc::new(Named), DType::F32);
     let stored = |class| {

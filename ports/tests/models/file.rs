@@ -90,7 +90,7 @@ impl Parts {
 
 impl File {
     /// What a model is loaded with.
-    pub fn builder(&self) -> VarBuilder {
+    pub fn builder(&self) -> VarBuilder<'static> {
         VarBuilder::new(Arc::new(self.source()), candle_core::DType::F32)
     }
 

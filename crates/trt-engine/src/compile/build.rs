@@ -38,7 +38,7 @@ impl Compiler {
     /// device fails with, or has no memory for.
     pub fn compile<S: Step>(
         self,
-        mut load: impl FnMut(VarBuilder) -> candle_core::Result<S>,
+        mut load: impl FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
     ) -> Result<Engine, Error> {
         self.check_options()?;
         let profile = match &self.profile {

@@ -8,7 +8,8 @@ use candle_core::shape::ShapeWithOneHole;
 use candle_core::{CpuStorage, NdArray, Result, Shape, WithDType, bail};
 use trt_kernel::{DType, Dim};
 
-fn bytes(storage: &CpuStorage) -> Result<(Vec<u8>, DType)> {
+/// The elements of memory of candle's, as bytes.
+pub(super) fn bytes(storage: &CpuStorage) -> Result<(Vec<u8>, DType)> {
     fn raw<T: bytemuck::NoUninit>(v: &[T]) -> Vec<u8> {
         bytemuck::cast_slice(v).to_vec()
     }
@@ -181,30 +182,5 @@ impl Tensor {
         let mut data: Vec<D> = size::room(len, "arange")?;
         data.extend((0..len).map(|i| D::from_f64(first + by * i as f64)));
         Tensor::from_vec(data, len, device)
-    }
-
-    /// Ones on and below the diagonal of an `n x n` matrix.
-    ///
-    /// # Errors
-    ///
-    /// If the elements are too many or the dtype is not supported.
-    pub fn tril2(n: usize, dtype: candle_core::DType, device: &Device) -> Result<Tensor> {
-        Tensor::triangle(n, |row, col| col <= row, device)?.to_dtype(dtype)
-    }
-
-    /// Ones on and above the diagonal of an `n x n` matrix.
-    ///
-    /// # Errors
-    ///
-    /// If the elements are too many or the dtype is not supported.
-    pub fn triu2(n: usize, dtype: candle_core::DType, device: &Device) -> Result<Tensor> {
-        Tensor::triangle(n, |row, col| col >= row, device)?.to_dtype(dtype)
-    }
-
-    fn triangle(n: usize, one: fn(usize, usize) -> bool, device: &Device) -> Result<Tensor> {
-        let count = size::checked(&[n, n])?;
-        let mut data: Vec<u8> = size::room(count, "a triangle")?;
-        data.extend((0..count).map(|i| u8::from(one(i / n, i % n))));
-        Tensor::from_vec(data, (n, n), device)
     }
 }

@@ -100,6 +100,15 @@ impl Device {
         DeviceLocation::Cpu
     }
 
+    /// Nothing waits: nothing runs while a model is traced.
+    ///
+    /// # Errors
+    ///
+    /// None; the signature is candle's.
+    pub fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// True: there is only one.
     pub fn same_device(&self, _other: &Device) -> bool {
         true

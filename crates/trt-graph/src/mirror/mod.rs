@@ -4,21 +4,28 @@
 //! ported by changing its `use` lines. Shapes are concrete while a model is traced, so its own
 //! control flow works; no element is computed and no weight byte is read.
 
+mod assign;
+mod bilinear;
 mod binary;
 mod build;
 pub mod candle_nn;
 pub mod candle_transformers;
 mod conv;
+mod convert;
+mod custom;
 mod device;
+mod grids;
 mod index;
 mod layout;
 mod math;
+mod noise;
 mod operators;
 mod parts;
 pub mod quantized;
 pub(crate) mod recorder;
 mod resize;
 pub mod size;
+pub mod streaming;
 mod tensor;
 pub(crate) mod values;
 
@@ -29,9 +36,11 @@ pub mod candle {
     pub use super::device::{Device, Storage};
     pub use super::index::{IndexOp, TensorIndexer};
     pub use super::quantized;
+    pub use super::streaming::{self, StreamTensor, StreamingBinOp, StreamingModule};
     pub use super::tensor::{Module, ModuleT, Tensor};
     pub use candle_core::{
-        Context, D, DType, DeviceLocation, Error, FloatDType, IntDType, Layout, NdArray, Result,
-        Shape, WithDType, bail, conv, shape,
+        Context, CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, DType, DeviceLocation, Error,
+        FloatDType, IntDType, Layout, NdArray, Result, Shape, ToUsize2, WithDType, bail, conv,
+        error, shape, utils,
     };
 }

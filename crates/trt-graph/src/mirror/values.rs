@@ -68,15 +68,11 @@ fn computed(graph: Graph) -> Result<Rc<Vec<f64>>> {
 
 impl Tensor {
     /// The elements in row-major order, if they depend on constants only.
-    fn elements<S: WithDType>(&self) -> Result<Vec<S>> {
+    pub(super) fn elements<S: WithDType>(&self, method: &str) -> Result<Vec<S>> {
         if kernel_dtype(S::DTYPE)? != self.kernel_dtype() {
-            bail!(
-                "unexpected dtype, expected: {:?}, got: {:?}",
-                S::DTYPE,
-                self.dtype()
-            );
+            bail!("{method}::<{:?}> of {self:?}", S::DTYPE);
         }
-        let elements = computed(constant_graph(self)?)?;
+        let elements = computed(constant_graph(self, method)?)?;
         Ok(elements.iter().copied().map(S::from_f64).collect())
     }
 
@@ -87,9 +83,9 @@ impl Tensor {
     /// If there are axes, the dtype is another, or the elements depend on more than constants.
     pub fn to_scalar<S: WithDType>(&self) -> Result<S> {
         self.dims0()?;
-        match self.elements::<S>()?.first() {
+        match self.elements::<S>("to_scalar")?.first() {
             Some(v) => Ok(*v),
-            None => bail!("to_scalar: no element"),
+            None => bail!("to_scalar: {self:?} has no element"),
         }
     }
 
@@ -109,7 +105,7 @@ impl Tensor {
     /// If there is not 1 axis, the dtype is another, or the elements depend on more than constants.
     pub fn to_vec1<S: WithDType>(&self) -> Result<Vec<S>> {
         self.dims1()?;
-        self.elements()
+        self.elements("to_vec1")
     }
 
     /// The rows of a matrix that depends on constants only.
@@ -120,7 +116,7 @@ impl Tensor {
     /// constants.
     pub fn to_vec2<S: WithDType>(&self) -> Result<Vec<Vec<S>>> {
         let (_, cols) = self.dims2()?;
-        let all = self.elements::<S>()?;
+        let all = self.elements::<S>("to_vec2")?;
         Ok(all.chunks(cols.max(1)).map(<[S]>::to_vec).collect())
     }
 
@@ -132,13 +128,13 @@ impl Tensor {
     /// constants.
     pub fn to_vec3<S: WithDType>(&self) -> Result<Vec<Vec<Vec<S>>>> {
         let (_, rows, cols) = self.dims3()?;
-        let all = self.elements::<S>()?;
+        let all = self.elements::<S>("to_vec3")?;
         let matrix = |m: &[S]| m.chunks(cols.max(1)).map(<[S]>::to_vec).collect();
         Ok(all.chunks((rows * cols).max(1)).map(matrix).collect())
     }
 }
 
-fn constant_graph(root: &Tensor) -> Result<Graph> {
+fn constant_graph(root: &Tensor, method: &str) -> Result<Graph> {
     let mut graph = Graph::default();
     let mut ids: HashMap<u64, NodeId> = HashMap::new();
     let mut computed = 0usize;
@@ -148,10 +144,13 @@ fn constant_graph(root: &Tensor) -> Result<Graph> {
             continue;
         }
         if matches!(t.op(), Op::Input(_) | Op::Weight(..) | Op::State(_)) {
+            let from = match t.op() {
+                Op::Weight(name, _) => format!("weight '{name}'"),
+                op => format!("an {} of the call, {t:?}", op.name()),
+            };
             bail!(
-                "elements of {t:?} are not known while a model is traced: it depends on {}; keep such \
-                 decisions outside of the compiled model",
-                t.op().name()
+                "{method} reads the elements of {root:?}, which are not known while a model is traced: they depend on \
+                 {from}; keep such decisions outside of the compiled model"
             );
         }
         if !ready {
@@ -161,7 +160,7 @@ fn constant_graph(root: &Tensor) -> Result<Graph> {
         }
         computed = computed.saturating_add(t.elem_count());
         if computed > COMPUTED {
-            bail!("reading elements of {root:?} computes more than {COMPUTED} elements");
+            bail!("{method} of {root:?} computes more than {COMPUTED} elements");
         }
         let node = Node {
             op: t.op().clone(),

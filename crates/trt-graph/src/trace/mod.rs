@@ -44,8 +44,8 @@ const CONSTANTS: u128 = 1 << 30;
 /// [`Error::TooFar`] and [`Error::TooLarge`] for a profile that cannot be traced to its ends;
 /// the rest for what does not generalise.
 pub fn trace<S: Step>(
-    load: &mut dyn FnMut(VarBuilder) -> candle_core::Result<S>,
-    vb: &VarBuilder,
+    load: &mut dyn FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
+    vb: &VarBuilder<'_>,
     class: &Class,
 ) -> Result<Graph, Error> {
     let _known = Known::start();
@@ -109,8 +109,8 @@ pub fn trace<S: Step>(
 }
 
 struct Tracer<'a, S> {
-    load: &'a mut dyn FnMut(VarBuilder) -> candle_core::Result<S>,
-    vb: &'a VarBuilder,
+    load: &'a mut dyn FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
+    vb: &'a VarBuilder<'a>,
     class: &'a Class,
     samples: Vec<Sample>,
 }

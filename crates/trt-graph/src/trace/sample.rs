@@ -23,14 +23,14 @@ pub(super) struct Sample {
 }
 
 pub(super) fn sample<S: Step>(
-    load: &mut dyn FnMut(VarBuilder) -> candle_core::Result<S>,
-    vb: &VarBuilder,
+    load: &mut dyn FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
+    vb: &VarBuilder<'_>,
     class: &Class,
     point: &[i64],
     way: Way,
 ) -> Result<Sample, Error> {
     let scope = Scope::start();
-    let mut model = load(vb.clone()).map_err(|source| Error::Load { source })?;
+    let mut model = load(vb.clone().owned()).map_err(|source| Error::Load { source })?;
     let mut journey = way.to(class, point);
     let mut last = None;
     while let Some(stage) = journey.next(&scope.made())? {

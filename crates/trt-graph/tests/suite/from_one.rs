@@ -118,6 +118,14 @@ cases! { parts: |n x c v g h|
     Tensor::cat(&[&x, &x], 0); Tensor::cat(&[&x.narrow(0, 0, 1)?, &x], 0); Tensor::cat(&[&x], 0); Tensor::stack(&[&x, &x], 0); Tensor::stack(&[&v, &v], 1);
 }
 
+cases! { places: |n x c v g h|
+    Tensor::tril2(n, DType::F32, x.device()); Tensor::triu2(n, DType::U8, x.device()); Tensor::eye(n, DType::F32, x.device()); x.roll(-1, 0); x.roll(n as i32, 0); x.roll(1, 1);
+    x.pad_with_same(0, 1, 2); x.pad_with_same(1, n - 1, 4 - n); x.pad_with_same(0, 0, n); x.slice_scatter(&x.narrow(0, n - 1, 1)?, 0, 0); x.slice_scatter(&x, 0, 0);
+    x.slice_assign(&[n - 1..n, 0..8], &x.narrow(0, 0, 1)?); x.slice_assign(&[0..1, 2..5], &x.narrow(0, n - 1, 1)?.narrow(1, 1, 3)?);
+    Ok(Tensor::meshgrid(&[&v, &x.get(0)?], true)?[0].clone()); Ok(Tensor::meshgrid(&[&v, &x.get(0)?], false)?[1].clone()); v.unfold(0, 1, 1); x.unfold(1, 3, 2);
+    nn::ops::pixel_shuffle(&g.reshape((n, 8, 2, 2))?, 2); nn::ops::replication_pad2d(&g, 1);
+}
+
 cases! { reductions: |n x c v g h|
     x.sum(0); x.sum(1); x.sum_keepdim(0); x.sum_keepdim((0, 1)); x.sum_all(); x.mean(0); x.mean((0, 1)); x.mean_keepdim(1); x.mean_all(); x.max(0); x.max_keepdim(1); x.min(0); x.max_all();
     c.sum(1); c.max_keepdim(1); x.var(1); x.log_sum_exp(0); nn::ops::softmax(&x, 0); nn::ops::softmax(&x, 1); nn::ops::log_softmax(&x, 0); v.mean(0);

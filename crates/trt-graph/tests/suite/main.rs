@@ -1,5 +1,8 @@
 //! What `trt-graph` promises, by area.
 
+#[macro_use]
+mod oracle;
+
 mod calls;
 mod conv;
 mod encoded;
@@ -7,6 +10,7 @@ mod ends;
 mod from_one;
 mod fused;
 mod fusions;
+mod layers;
 mod mirror;
 mod passes;
 mod programs;

@@ -202,7 +202,7 @@ fn half_precision_keeps_its_own_error_only() {
 
 /// A decoder layer in small: grouped heads, rope tables, a causal mask and a cache.
 struct Layer {
-    vb: VarBuilder,
+    vb: VarBuilder<'static>,
     cache: KvCache,
     cos: Tensor,
     sin: Tensor,
@@ -214,7 +214,7 @@ const GROUPS: usize = 2;
 const SIZE: usize = 8;
 
 impl Layer {
-    fn load(vb: VarBuilder, slow: bool) -> Result<Layer> {
+    fn load(vb: VarBuilder<'static>, slow: bool) -> Result<Layer> {
         let inverse: Vec<f32> = (0..SIZE / 2).map(|i| 0.3f32.powi(i as i32)).collect();
         let inverse = Tensor::new(inverse.as_slice(), &Device::Cpu)?.reshape((1, SIZE / 2))?;
         let positions = Tensor::arange(0u32, 64, &Device::Cpu)?.to_dtype(DType::F32)?;

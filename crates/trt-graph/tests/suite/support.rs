@@ -60,7 +60,7 @@ impl WeightSource for Named {
 }
 
 /// A builder of weights that are named by their shape.
-pub fn weights() -> VarBuilder {
+pub fn weights() -> VarBuilder<'static> {
     VarBuilder::new(Arc::new(Named), trt_graph::candle::DType::F32)
 }
 
@@ -123,7 +123,7 @@ pub fn noise(name: &str, n: usize, dtype: DType) -> Vec<f64> {
 /// Traces a model made of weights and a step, in the first class of a profile.
 pub fn trace_in<S>(
     profile: &Profile,
-    mut load: impl FnMut(VarBuilder) -> Result<S>,
+    mut load: impl FnMut(VarBuilder<'static>) -> Result<S>,
 ) -> std::result::Result<Graph, Error>
 where
     S: FnMut(&Call<'_>) -> Result<Vec<Tensor>>,

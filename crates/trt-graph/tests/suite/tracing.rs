@@ -151,7 +151,9 @@ fn elements_of_an_input_cannot_be_read() {
     .unwrap_err()
     .to_string();
     assert!(
-        e.contains("the model failed at n=2") && e.contains("depends on input"),
+        e.contains("the model failed at n=2")
+            && e.contains("to_scalar reads")
+            && e.contains("an input of the call"),
         "{e}"
     );
 }

@@ -125,10 +125,21 @@ impl BatchNorm {
     }
 }
 
+impl BatchNorm {
+    /// The norm by what it finds in `x`: for training.
+    ///
+    /// # Errors
+    ///
+    /// Always: candle-trt does not train.
+    pub fn forward_train(&self, x: &Tensor) -> Result<Tensor> {
+        bail!("batch-norm of {x:?}: candle-trt does not train; call forward_t with train = false")
+    }
+}
+
 impl ModuleT for BatchNorm {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         if train {
-            bail!("batch-norm: candle-trt does not train; call forward_t with train = false")
+            return self.forward_train(x);
         }
         let mut shape = vec![1; x.rank()];
         shape[1.min(x.rank().saturating_sub(1))] = self.running_mean.dims1()?;

@@ -1,5 +1,6 @@
 //! Convolution layers.
 
+use super::batch_norm::BatchNorm;
 use super::var_builder::VarBuilder;
 use crate::mirror::tensor::{Module, Tensor};
 use candle_core::Result;
@@ -90,6 +91,31 @@ macro_rules! layer {
 }
 layer!(Conv1d Conv1dConfig conv1d, "`[b, c, l]`");
 layer!(Conv2d Conv2dConfig conv2d, "`[b, c, h, w]`");
+
+impl Conv2d {
+    /// The convolution and the norm behind it as one convolution.
+    ///
+    /// # Errors
+    ///
+    /// If the norm has no weight and bias, or not as many channels as the convolution has outputs.
+    pub fn absorb_bn(&self, bn: &BatchNorm) -> Result<Self> {
+        let Some((weight, bias)) = bn.weight_and_bias() else {
+            candle_core::bail!("absorb_bn: the batch norm has no weight and bias");
+        };
+        let factor = weight.div(&(bn.running_var() + bn.eps())?.sqrt()?)?;
+        let outputs = self.weight.dims4()?.0;
+        let wide = factor.reshape((outputs, 1, 1, 1))?;
+        let before = match &self.bias {
+            Some(bias) => bias.sub(bn.running_mean())?,
+            None => bn.running_mean().neg()?,
+        };
+        Ok(Self {
+            weight: self.weight.broadcast_mul(&wide)?,
+            bias: Some(bias.add(&factor.mul(&before)?)?),
+            config: self.config,
+        })
+    }
+}
 
 fn weight(sizes: [usize; 2], groups: usize, window: &[usize], vb: &VarBuilder) -> Result<Tensor> {
     let [c_in, c_out] = sizes;

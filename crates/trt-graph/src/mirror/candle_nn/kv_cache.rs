@@ -6,7 +6,8 @@
 use crate::mirror::tensor::Tensor;
 use candle_core::{Result, bail};
 
-pub use candle_nn::kv_cache::RawInterleavedKvCache;
+pub use super::rotating::{RotatingCache, RotatingKvCache};
+pub use candle_nn::kv_cache::{RawInterleavedKvCache, rope_i_inplace};
 
 /// A tensor that grows along an axis.
 #[derive(Clone, Debug)]

@@ -7,6 +7,9 @@ use candle_core::shape::Dim as AsDim;
 use candle_core::{D, DType, Result, bail};
 use trt_kernel::Unary;
 
+pub use super::dropout::{Dropout, Identity, dropout};
+pub use super::pixels::{pixel_shuffle, pixel_unshuffle, replication_pad2d};
+
 /// `x * sigmoid(x)`.
 ///
 /// # Errors
@@ -54,6 +57,26 @@ pub fn hard_sigmoid(xs: &Tensor) -> Result<Tensor> {
 /// What the methods of [`Tensor`] return that it is spelled in.
 pub fn leaky_relu(xs: &Tensor, negative_slope: f64) -> Result<Tensor> {
     xs.relu()?.add(&(xs.minimum(0f64)? * negative_slope)?)
+}
+
+/// `x * tanh(log(1 + e^x))`.
+///
+/// # Errors
+///
+/// If the dtype is not a float.
+pub fn mish(xs: &Tensor) -> Result<Tensor> {
+    xs * (1.0 + xs.exp()?)?.log()?.tanh()
+}
+
+/// `gamma * (x > 0 ? x : alpha * (e^x - 1))`.
+///
+/// # Errors
+///
+/// If the dtype is not a float.
+pub fn selu(xs: &Tensor, alpha: f32, gamma: f32) -> Result<Tensor> {
+    let sign = xs.gt(0.0)?;
+    let negative = (xs.exp()? - 1.0)? * f64::from(alpha);
+    sign.where_cond(xs, &negative?)? * f64::from(gamma)
 }
 
 /// Softmax along an axis.

@@ -6,6 +6,8 @@ use candle_core::quantized::gguf_file::Value;
 use candle_core::{DType, Result, Shape, bail};
 use candle_nn::Init;
 use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::path::Path;
 use std::sync::Arc;
 use trt_kernel::Encoding;
 
@@ -100,23 +102,86 @@ pub trait WeightSource: Send + Sync {
     }
 }
 
+/// The weights of a builder over tensors: there are no files.
+struct NoFiles;
+
+impl WeightSource for NoFiles {
+    fn find(&self, _name: &str) -> Option<Stored> {
+        None
+    }
+
+    fn similar(&self, _name: &str) -> Vec<String> {
+        Vec::new()
+    }
+}
+
 /// A path into the weights and the dtype that the model runs in.
+///
+/// The lifetime is candle's, for which what is built from may be borrowed; here nothing is.
 #[derive(Clone)]
-pub struct VarBuilder {
+pub struct VarBuilder<'a> {
     source: Arc<dyn WeightSource>,
+    /// Tensors that model code made itself, in place of files.
+    made: Option<Arc<HashMap<String, Tensor>>>,
+    rename: Option<Arc<dyn Fn(&str) -> String + Send + Sync>>,
+    lifetime: PhantomData<&'a ()>,
     path: Vec<String>,
     dtype: DType,
     device: Device,
 }
 
-impl VarBuilder {
+impl VarBuilder<'_> {
     /// The root of the weights; tensors appear to the model as `dtype`.
     pub fn new(source: Arc<dyn WeightSource>, dtype: DType) -> Self {
         VarBuilder {
             source,
+            made: None,
+            rename: None,
+            lifetime: PhantomData,
             path: Vec::new(),
             dtype,
             device: Device::Cpu,
+        }
+    }
+
+    /// A builder over tensors that model code made, by name.
+    pub fn from_tensors(tensors: HashMap<String, Tensor>, dtype: DType, _device: &Device) -> Self {
+        VarBuilder {
+            made: Some(Arc::new(tensors)),
+            ..VarBuilder::new(Arc::new(NoFiles), dtype)
+        }
+    }
+
+    /// Not here: whoever compiles a model opens its files.
+    ///
+    /// # Errors
+    ///
+    /// Always; a model is given the builder that it loads from.
+    pub fn from_mmaped_safetensors<P: AsRef<Path>>(
+        paths: &[P],
+        _dtype: DType,
+        _device: &Device,
+    ) -> Result<Self> {
+        let paths: Vec<_> = paths
+            .iter()
+            .map(|p| p.as_ref().display().to_string())
+            .collect();
+        bail!(
+            "candle-trt opens files itself: give {} to Weights::open, and load the model from the builder that \
+             Compiler::compile gives",
+            paths.join(", ")
+        )
+    }
+
+    /// Tensors under other names: `f` says of the name that is asked for which one the files have.
+    pub fn rename_f<F: Fn(&str) -> String + Sync + Send + 'static>(self, f: F) -> Self {
+        let rename: Arc<dyn Fn(&str) -> String + Send + Sync> = match self.rename.clone() {
+            Some(inner) => Arc::new(move |name| inner(&f(name))),
+            None => Arc::new(f),
+        };
+        VarBuilder {
+            rename: Some(rename),
+            ..self
         }
     }
 
@@ -171,9 +236,27 @@ impl VarBuilder {
         }
     }
 
+    /// The same path: where a program runs is decided when it is compiled.
+    pub fn set_device(self, _device: Device) -> Self {
+        self
+    }
+
     /// The same path with another dtype.
     pub fn set_dtype(self, dtype: DType) -> Self {
         VarBuilder { dtype, ..self }
+    }
+
+    /// The same builder: nothing is borrowed.
+    pub(crate) fn owned(self) -> VarBuilder<'static> {
+        VarBuilder {
+            source: self.source,
+            made: self.made,
+            rename: self.rename,
+            lifetime: PhantomData,
+            path: self.path,
+            dtype: self.dtype,
+            device: self.device,
+        }
     }
 
     pub(in crate::mirror) fn source(&self) -> &Arc<dyn WeightSource> {
@@ -181,16 +264,24 @@ impl VarBuilder {
     }
 
     pub(in crate::mirror) fn full_name(&self, name: &str) -> String {
-        match self.path.is_empty() {
+        let full = match self.path.is_empty() {
             true => name.into(),
             false => format!("{}.{name}", self.path.join(".")),
+        };
+        match &self.rename {
+            Some(rename) => rename(&full),
+            None => full,
         }
     }
 
     /// Whether there is such a tensor, also where [`get`](Self::get) can only say why it cannot be
     /// used.
     pub fn contains_tensor(&self, name: &str) -> bool {
-        self.source.contains(&self.full_name(name))
+        let full = self.full_name(name);
+        match &self.made {
+            Some(made) => made.contains_key(&full),
+            None => self.source.contains(&full),
+        }
     }
 
     /// The tensor of a name, which must have this shape.
@@ -199,8 +290,23 @@ impl VarBuilder {
     ///
     /// If there is no such weight, it cannot be used, or it has another shape.
     pub fn get<S: Into<Shape>>(&self, s: S, name: &str) -> Result<Tensor> {
+        self.get_with_hints_dtype(s, name, Init::default(), self.dtype)
+    }
+
+    /// As [`get`](Self::get), as another dtype.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), and if the dtype is not supported.
+    pub fn get_with_hints_dtype<S: Into<Shape>>(
+        &self,
+        s: S,
+        name: &str,
+        _hints: Init,
+        dtype: DType,
+    ) -> Result<Tensor> {
         let shape = s.into();
-        let tensor = self.get_unchecked(name)?;
+        let tensor = self.get_unchecked_dtype(name, dtype)?;
         if tensor.shape() != &shape {
             bail!(
                 "weight '{}' has shape {:?} in the file, the model expects {shape:?}",
@@ -236,6 +342,9 @@ impl VarBuilder {
     /// If there is no such weight, it cannot be used, or the dtype is not supported.
     pub fn get_unchecked_dtype(&self, name: &str, dtype: DType) -> Result<Tensor> {
         let full = self.full_name(name);
+        if let Some(tensor) = self.made.as_ref().and_then(|made| made.get(&full)) {
+            return tensor.to_dtype(dtype);
+        }
         let stored = self.stored(&full)?;
         kernel_dtype(dtype)?;
         stored.values(&stored.weight()?, dtype)
@@ -272,7 +381,7 @@ fn deinterleaved(weight: &Tensor, heads: usize, name: &str) -> Result<Tensor> {
     weight.reshape(split)?.transpose(1, 2)?.reshape(dims)
 }
 
-impl std::fmt::Debug for VarBuilder {
+impl std::fmt::Debug for VarBuilder<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "VarBuilder({:?}, {:?})", self.prefix(), self.dtype)
     }

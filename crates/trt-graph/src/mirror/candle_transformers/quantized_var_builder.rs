@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 /// A path into the weights: [`candle_nn::VarBuilder`], for tensors in blocks.
 #[derive(Clone, Debug)]
-pub struct VarBuilder(candle_nn::VarBuilder);
+pub struct VarBuilder(candle_nn::VarBuilder<'static>);
 
-impl From<candle_nn::VarBuilder> for VarBuilder {
-    fn from(vb: candle_nn::VarBuilder) -> Self {
-        VarBuilder(vb)
+impl From<candle_nn::VarBuilder<'_>> for VarBuilder {
+    fn from(vb: candle_nn::VarBuilder<'_>) -> Self {
+        VarBuilder(vb.owned())
     }
 }
 

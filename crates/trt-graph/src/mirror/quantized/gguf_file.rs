@@ -31,7 +31,7 @@ pub struct Content {
     source: Arc<dyn WeightSource>,
 }
 
-impl VarBuilder {
+impl VarBuilder<'_> {
     /// The content of the GGUF file that the weights are from, whatever the path of this builder.
     ///
     /// # Errors
