@@ -211,6 +211,13 @@ fn restride(view: &mut View, from: &Dim, to: &Dim) {
 pub fn arguments(case: &Case, seed: u64) -> Vec<Vec<u8>> {
     let below = match &case.kernel {
         Kernel::Gather(k) => k.entries,
+        Kernel::Row(k) => {
+            let sizes = k.body.insts.iter().filter_map(|inst| match inst {
+                Inst::Within(_, size) => Some(size.size(&case.env)),
+                _ => None,
+            });
+            sizes.min().unwrap_or(100)
+        }
         _ => 100,
     };
     let lengths = extent::lengths(&case.kernel, &case.env);

@@ -66,11 +66,7 @@ macro_rules! spelled {
     };
 }
 
-mod oracle {
-    pub use candle_core::*;
-    pub use candle_nn;
-}
-use oracle::candle_nn as their_nn;
+use ::candle_nn as their_nn;
 spelled!(by_candle, candle_core, their_nn);
 spelled!(symbolic, candle, candle_nn);
 

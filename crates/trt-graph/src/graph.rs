@@ -76,6 +76,19 @@ pub enum Op {
     Matmul,
     /// Rows of the first input (`[entries, cols]`) picked by the ids in the second (`[n]`).
     IndexSelect,
+    /// Elements of the first input picked along an axis by the integers in the second: element
+    /// `[i.., j, k..]` is `x[i.., ids[i.., j, k..], k..]`. An id outside of the axis is an error of the
+    /// call. Along other axes ids may be fewer.
+    Gather(usize),
+    /// The same integers, each of which is at least 0 and below a size; any other is an error of the
+    /// call.
+    Within(Dim),
+    /// For each row along the last axis the indices of its elements in order, as u32: the smallest
+    /// first, or the largest. Equal elements stay in their order, and NaN comes last.
+    ArgSort {
+        /// Whether the smallest comes first.
+        asc: bool,
+    },
     /// The same elements in row-major order under the node's shape.
     Reshape,
     /// Axes reordered: output axis `i` is input axis `perm[i]`.
@@ -126,8 +139,14 @@ impl Op {
     pub(crate) fn is_scalar(&self) -> bool {
         matches!(
             self,
-            Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Where | Op::Cast
+            Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Where | Op::Cast | Op::Within(_)
         )
+    }
+
+    /// Whether it is computed element by element inside of whatever kernel uses it: a scalar op, or a
+    /// pick from what is stored.
+    pub(crate) fn is_inlined(&self) -> bool {
+        self.is_scalar() || matches!(self, Op::Gather(_))
     }
 
     /// Whether kernels generate the value from indices alone.

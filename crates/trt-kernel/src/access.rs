@@ -7,11 +7,9 @@
 //! corners of its space: [`Access::reach`] gives them in elements, and [`Reach::bytes`] in bytes of
 //! whatever the argument is written down in.
 
-use crate::{
-    Arg, Attention, Body, Dim, Encoding, Env, Inst, Kernel, Left, Move, Operand, Var, View,
-};
+use crate::touches::each_once;
+use crate::{Arg, Attention, Body, Dim, Encoding, Env, Kernel, Left, Move, Operand, Var, View};
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -149,56 +147,6 @@ impl Reach {
     }
 }
 
-impl Inst {
-    /// What a load or a store touches: the argument, the view, and whether it writes.
-    pub fn access(&self) -> Option<(Arg, &View, bool)> {
-        match self {
-            Inst::Load(arg, view) => Some((*arg, view, false)),
-            Inst::Store(arg, view, _) => Some((*arg, view, true)),
-            Inst::Input
-            | Inst::F32(_)
-            | Inst::I64(_)
-            | Inst::Iota(_)
-            | Inst::Unary(..)
-            | Inst::Binary(..)
-            | Inst::Compare(..)
-            | Inst::Select(..)
-            | Inst::Cast(..)
-            | Inst::Reduce(..)
-            | Inst::Yield(_) => None,
-        }
-    }
-}
-
-impl Body {
-    /// What its loads and stores touch, in order: the argument, the view, and whether it writes.
-    pub fn accesses(&self) -> impl Iterator<Item = (Arg, &View, bool)> + Clone {
-        self.insts.iter().filter_map(Inst::access)
-    }
-
-    /// Whether it loads or stores an argument.
-    pub fn touches(&self, arg: Arg) -> bool {
-        self.accesses().any(|(a, ..)| a == arg)
-    }
-
-    /// The arguments that are stored to, in order of first store.
-    pub fn stores(&self) -> Vec<Arg> {
-        let stored = self.accesses().filter(|(.., writes)| *writes);
-        each_once(stored.map(|(arg, ..)| arg))
-    }
-
-    /// The arguments that are loaded, in order of first load.
-    pub fn loads(&self) -> Vec<Arg> {
-        let loaded = self.accesses().filter(|(.., writes)| !*writes);
-        each_once(loaded.map(|(arg, ..)| arg))
-    }
-}
-
-fn each_once(args: impl Iterator<Item = Arg>) -> Vec<Arg> {
-    let mut seen = BTreeSet::new();
-    args.filter(|arg| seen.insert(*arg)).collect()
-}
-
 impl<'a> Walk<'a> {
     fn new(sizes: Sizes<'a>, touched: Touched<'a>) -> Walk<'a> {
         Walk {
@@ -250,18 +198,33 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn accesses(&self) -> impl Iterator<Item = Access<'a>> + use<'a> {
+    /// What is reached, in order. What picks an element walks along one more axis.
+    pub fn accesses(&self) -> impl Iterator<Item = Access<'a>> + use<'a> {
         let space: Arc<[Dim]> = self.space().into();
         let by = self.by();
-        self.each().map(move |(arg, view, writes)| Access {
-            arg,
-            view: match view {
+        let body = match self.touched {
+            Touched::Body(body) => Some(body),
+            _ => None,
+        };
+        let picks = body.into_iter().flat_map(Body::picks);
+        let each = self.each().zip(picks.chain(std::iter::repeat(None)));
+        each.map(move |((arg, view, writes), picked)| {
+            let mut view = match view {
                 Some(view) => Cow::Borrowed(view),
                 None => Cow::Owned(View::contiguous(&space)),
-            },
-            space: space.clone(),
-            writes,
-            by,
+            };
+            let mut space = space.clone();
+            if let Some((stride, size)) = picked {
+                view = Cow::Owned(view.along(stride));
+                space = [&space[..], std::slice::from_ref(size)].concat().into();
+            }
+            Access {
+                arg,
+                view,
+                space,
+                writes,
+                by,
+            }
         })
     }
 }

@@ -4,10 +4,12 @@
 //! to earlier ones. It runs once for each point of an index space whose axes the owning kernel
 //! names. There are three register types ([`Ty`]); every float is computed in `f32` whatever the
 //! dtype in memory, so a value is rounded only where it is stored. A [`Inst::Reduce`] folds a
-//! value over the last axis (the columns of a row kernel); what depends on it is a row value.
+//! value over the last axis (the columns of a row kernel); what depends on it is a row value. Where an
+//! element is may depend on a value, too ([`Inst::Pick`]): that value has passed a [`Inst::Within`], so
+//! what is reached is known before anything runs.
 //! [`Body::check`] is the invariant.
 
-use crate::{Binary, Compare, DType, Dim, Reduce, Unary, Var};
+use crate::{Binary, Compare, DType, Dim, Reduce, Unary};
 use serde::{Deserialize, Serialize};
 
 /// The index of a kernel argument (a pointer given at launch).
@@ -51,6 +53,13 @@ impl View {
             strides,
         }
     }
+
+    /// The view of a space with one more axis.
+    pub fn along(&self, stride: &Dim) -> Self {
+        let mut view = self.clone();
+        view.strides.push(stride.clone());
+        view
+    }
 }
 
 /// One instruction; its value is the register with its index.
@@ -77,12 +86,17 @@ pub enum Inst {
     Select(Reg, Reg, Reg),
     /// Conversion; float to integer truncates and saturates, anything to `Bool` is `!= 0`.
     Cast(Reg, Ty),
-    /// A fold of a float over the columns; row kernels only.
+    /// A fold of a number over the columns; row kernels only. A sum of integers wraps.
     Reduce(Reduce, Reg),
     /// Writes an element, rounding to the argument's dtype. Its register has no value.
     Store(Arg, View, Reg),
     /// The value handed back to the template (an attention's score). Its register has no value.
     Yield(Reg),
+    /// Reads the element that lies as many strides beyond the view's as a register says, which is that
+    /// of an [`Inst::Within`].
+    Pick(Arg, View, Dim, Reg),
+    /// The same integer, which is at least 0 and below a size: any other is an error of the launch.
+    Within(Reg, Dim),
 }
 
 /// What [`Body::check`] can find wrong.
@@ -126,6 +140,14 @@ pub enum BodyError {
         /// Axes of the space.
         axes: usize,
     },
+    /// What picks an element was not held against a size.
+    #[error("instruction %{at} picks by %{operand}, which is no `within`")]
+    Unbounded {
+        /// The instruction.
+        at: usize,
+        /// What it picks by.
+        operand: u16,
+    },
     /// An instruction that this kind of kernel does not offer.
     #[error("instruction %{at} ({inst}) is not allowed in {place}")]
     Place {
@@ -154,6 +176,8 @@ impl Inst {
             | Inst::Cast(a, _)
             | Inst::Reduce(_, a)
             | Inst::Store(_, _, a)
+            | Inst::Pick(_, _, _, a)
+            | Inst::Within(a, _)
             | Inst::Yield(a) => [Some(a), None, None],
             Inst::Binary(_, a, b) | Inst::Compare(_, a, b) => [Some(a), Some(b), None],
             Inst::Select(c, a, b) => [Some(c), Some(a), Some(b)],
@@ -214,13 +238,18 @@ impl Body {
     ) -> Result<(), BodyError> {
         self.types(args)?;
         for (at, inst) in self.insts.iter().enumerate() {
-            let found = match inst {
-                Inst::Load(_, v) | Inst::Store(_, v, _) => v.strides.len(),
-                Inst::Iota(a) if *a as usize >= axes => *a as usize + 1,
+            let found = match (inst, inst.access()) {
+                (_, Some((_, view, _))) => view.strides.len(),
+                (Inst::Iota(a), _) if *a as usize >= axes => *a as usize + 1,
                 _ => axes,
             };
             if found != axes {
                 return Err(BodyError::Axes { at, found, axes });
+            }
+            if let Inst::Pick(_, _, _, by) = inst
+                && self.bound(*by).is_none()
+            {
+                return Err(BodyError::Unbounded { at, operand: by.0 });
             }
             let allowed = match inst {
                 Inst::Reduce(..) => reduces,
@@ -237,32 +266,6 @@ impl Body {
         }
         Ok(())
     }
-
-    /// The register that [`Inst::Yield`] names, if any.
-    pub fn yielded(&self) -> Option<Reg> {
-        self.insts.iter().rev().find_map(|i| match i {
-            Inst::Yield(r) => Some(*r),
-            _ => None,
-        })
-    }
-
-    /// Runtime integers that any address or constant depends on.
-    pub fn vars(&self) -> Vec<Var> {
-        let mut vars: Vec<Var> = Vec::new();
-        for inst in &self.insts {
-            match inst {
-                Inst::Load(_, v) | Inst::Store(_, v, _) => {
-                    vars.extend(v.offset.vars());
-                    vars.extend(v.strides.iter().flat_map(|s| s.vars().collect::<Vec<_>>()));
-                }
-                Inst::I64(d) => vars.extend(d.vars()),
-                _ => {}
-            }
-        }
-        vars.sort();
-        vars.dedup();
-        vars
-    }
 }
 
 /// The result type of an instruction: outer `None` = operands do not fit, inner `None` = no value.
@@ -273,7 +276,8 @@ fn result_type(inst: &Inst, operands: &[Ty], args: &[DType]) -> Option<Option<Ty
         _ => I64,
     };
     Some(match (inst, operands) {
-        (Inst::Load(a, _), []) => Some(loaded(a)),
+        (Inst::Load(a, _), []) | (Inst::Pick(a, ..), [I64]) => Some(loaded(a)),
+        (Inst::Within(..), [I64]) => Some(I64),
         (Inst::Input | Inst::F32(_), []) => Some(F32),
         (Inst::I64(_) | Inst::Iota(_), []) => Some(I64),
         (Inst::Unary(..), [F32]) => Some(F32),
@@ -283,7 +287,7 @@ fn result_type(inst: &Inst, operands: &[Ty], args: &[DType]) -> Option<Option<Ty
         (Inst::Compare(..), [a, b]) if a == b && *a != Bool => Some(Bool),
         (Inst::Select(..), [Bool, a, b]) if a == b => Some(*a),
         (Inst::Cast(_, ty), [_]) => Some(*ty),
-        (Inst::Reduce(..), [F32]) => Some(F32),
+        (Inst::Reduce(..), [x @ (F32 | I64)]) => Some(*x),
         (Inst::Store(a, ..), [v]) => match (loaded(a), v) {
             (F32, F32) | (I64, I64 | Bool) => None,
             _ => return None,

@@ -298,7 +298,12 @@ impl<'a> HeadRows<'a> {
 fn alone(k: &Attention, rows: &[Row]) -> bool {
     let bodies = || rows.iter().map(|row| &row.body);
     let stored: Vec<Arg> = bodies().flat_map(|b| b.stores()).collect();
-    let loads = |inst: &Inst| matches!(inst, Inst::Load(a, _) if stored.contains(a));
+    let loads = |inst: &Inst| match inst {
+        Inst::Load(a, _) => stored.contains(a),
+        // Where these read is not known.
+        Inst::Pick(..) => true,
+        _ => false,
+    };
     let folds = |inst: &Inst| matches!(inst, Inst::Reduce(..));
     bodies().all(|b| !b.touches(k.out.arg) && !b.insts.iter().any(|i| loads(i) || folds(i)))
         && !k.score.insts.iter().any(loads)

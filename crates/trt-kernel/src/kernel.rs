@@ -224,10 +224,8 @@ impl Left {
                 view: a.view.clone(),
             }),
             Left::Computed { dtype, body } => {
-                let insts = body.insts.iter().map(|inst| match inst {
-                    Inst::Load(a, v) => Inst::Load(Arg(number(a) as u16), v.clone()),
-                    other => other.clone(),
-                });
+                let insts = body.insts.iter();
+                let insts = insts.map(|i| i.moved(|a| Arg(number(&a) as u16), View::clone));
                 Left::Computed {
                     dtype: *dtype,
                     body: Body {

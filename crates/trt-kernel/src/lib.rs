@@ -59,6 +59,7 @@ mod sizes;
 mod stored;
 mod sum_order;
 mod text;
+mod touches;
 
 pub use access::{Access, Reach, Toucher};
 pub use body::{Arg, Body, BodyBuilder, BodyError, Inst, Reg, Ty, View};

@@ -31,10 +31,9 @@ pub(crate) fn check(kernel: &Kernel) -> Checked {
         return Ok(());
     }
     kernel.walks().iter().try_for_each(|walk| {
-        let space = walk.space();
-        points(&space)?;
-        let mut views = walk.each().filter_map(|(_, view, _)| view);
-        views.try_for_each(|view| reach(view, &space))
+        points(&walk.space())?;
+        let mut accesses = walk.accesses();
+        accesses.try_for_each(|access| reach(&access.view, &access.space))
     })
 }
 

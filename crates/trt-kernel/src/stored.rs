@@ -157,22 +157,7 @@ fn of_view<'a>(view: &'a View, dims: &mut Vec<&'a Dim>) {
 }
 
 fn of_body<'a>(body: &'a Body, dims: &mut Vec<&'a Dim>) {
-    for inst in &body.insts {
-        match inst {
-            Inst::Load(_, view) | Inst::Store(_, view, _) => of_view(view, dims),
-            Inst::I64(dim) => dims.push(dim),
-            Inst::Input
-            | Inst::F32(_)
-            | Inst::Iota(_)
-            | Inst::Unary(..)
-            | Inst::Binary(..)
-            | Inst::Compare(..)
-            | Inst::Select(..)
-            | Inst::Cast(..)
-            | Inst::Reduce(..)
-            | Inst::Yield(_) => {}
-        }
-    }
+    dims.extend(body.insts.iter().flat_map(Inst::dims));
 }
 
 #[cfg(test)]

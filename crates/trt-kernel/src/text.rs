@@ -19,6 +19,8 @@ impl fmt::Display for Inst {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Inst::Load(a, v) => write!(f, "load a{}{v}", a.0),
+            Inst::Pick(a, v, s, r) => write!(f, "pick a{}{v} + %{}*({s})", a.0, r.0),
+            Inst::Within(r, size) => write!(f, "within %{} {size}", r.0),
             Inst::Input => f.write_str("input"),
             Inst::F32(c) => write!(f, "f32 {c:?}"),
             Inst::I64(d) => write!(f, "i64 {d}"),

@@ -27,6 +27,7 @@ pub const HOUSES: &[House] = &[
             "kernel",
             "role",
             "sum_order",
+            "touches",
             "access",
             "fusible",
             "sizes",

@@ -60,6 +60,14 @@ pub enum LaunchError {
         /// Rows of the table.
         entries: usize,
     },
+    /// An index that picks no element.
+    #[error("index {index} is outside of an axis of {size}")]
+    Index {
+        /// The index.
+        index: i64,
+        /// Elements that there are to pick of.
+        size: i64,
+    },
     /// There is no memory for what a launch holds meanwhile.
     #[error("no {bytes} bytes of working memory")]
     Memory {

@@ -69,6 +69,7 @@ impl From<HostError> for LaunchError {
             HostError::ReadOnly { arg } => LaunchError::ReadOnly { arg },
             HostError::Rows { start, end, n, why } => LaunchError::Rows { start, end, n, why },
             HostError::Id { id, row, entries } => LaunchError::Id { id, row, entries },
+            HostError::Index { index, size } => LaunchError::Index { index, size },
             HostError::Memory { bytes } => LaunchError::Memory { bytes },
             HostError::Panicked { message } => LaunchError::Panicked { message },
         }

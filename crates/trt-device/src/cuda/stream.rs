@@ -41,8 +41,6 @@ struct StreamState {
     retire: Retire<Kept, RawEvent>,
     /// Graphs replayed since the stream was last waited for.
     replayed: Vec<Arc<CudaGraph>>,
-    /// Rows of the tables of gathers since the stream was last waited for, each size once.
-    tables: Vec<usize>,
     ready: Ready,
 }
 
@@ -61,7 +59,6 @@ struct Waited {
     garbage: Garbage,
     replayed: Vec<Arc<CudaGraph>>,
     upstream: u64,
-    tables: Vec<usize>,
 }
 
 /// Batches that are to be dropped once no lock is held, since what is tied to memory may do
@@ -102,11 +99,6 @@ impl CudaStream {
         let around = self.slot.surroundings();
         executable.prepare(call, around, &mut state.ready, locate)?;
         self.set_integers(bound, &mut state, *call.env)?;
-        if let Some(rows) = executable.table_rows()
-            && !state.tables.contains(&rows)
-        {
-            state.tables.push(rows);
-        }
         let Ready {
             words,
             starts,
@@ -225,7 +217,6 @@ impl CudaStream {
                 garbage: state.retire.take_all(),
                 replayed: std::mem::take(&mut state.replayed),
                 upstream: self.upstream.swap(0, Ordering::AcqRel),
-                tables: std::mem::take(&mut state.tables),
             }
         };
         match self.raw.synchronize(bound) {
@@ -241,7 +232,6 @@ impl CudaStream {
         let mut state = self.lock();
         state.retire.take_back(waited.garbage);
         state.replayed.extend(waited.replayed);
-        state.tables.splice(0..0, waited.tables);
         self.upstream.fetch_or(waited.upstream, Ordering::AcqRel);
     }
 
@@ -249,17 +239,13 @@ impl CudaStream {
     fn told(&self, waited: Waited, all: &[Arc<CudaStream>]) -> Result<(), Error> {
         drop(waited.garbage);
         sweep(&self.context, all);
-        let own = self.slot.take().map(|fault| {
-            // One may be of work that was submitted during the wait.
-            let tables = [waited.tables, self.lock().tables.clone()].concat();
-            (fault, fault.entries(&tables))
-        });
+        let own = self.slot.take();
         // All are cleared, whichever is the first.
         let replayed: Vec<_> = (waited.replayed.iter())
             .filter_map(|g| g.take_fault())
             .collect();
-        if let Some((fault, rows)) = own.into_iter().chain(replayed).next() {
-            return Err(self.fault(fault, rows));
+        if let Some(fault) = own.into_iter().chain(replayed).next() {
+            return Err(self.fault(fault));
         }
         let others = all.iter().filter(|s| s.bit & waited.upstream != 0);
         match others.filter_map(|s| Some((s, s.look()?))).next() {
@@ -274,20 +260,20 @@ impl CudaStream {
     /// The error that waits to be returned by this stream, if there is one.
     fn look(&self) -> Option<Error> {
         let state = self.lock();
-        let own = self.slot.look().map(|f| (f, f.entries(&state.tables)));
+        let own = self.slot.look();
         let fault = own.or_else(|| state.replayed.iter().find_map(|g| g.look_fault()));
-        fault.map(|(f, rows)| self.fault(f, rows))
+        fault.map(|fault| self.fault(fault))
     }
 
-    fn fault(&self, fault: Fault, entries: usize) -> Error {
+    fn fault(&self, fault: Fault) -> Error {
+        let source = fault.error();
         Error::Launch {
-            kernel: "gather",
-            stream: self.name.clone(),
-            source: LaunchError::Id {
-                id: fault.id,
-                row: usize::try_from(fault.row).unwrap_or(0),
-                entries,
+            kernel: match source {
+                LaunchError::Index { .. } => "row",
+                _ => "gather",
             },
+            stream: self.name.clone(),
+            source,
         }
     }
 

@@ -78,11 +78,7 @@ impl LeftRows {
         let only = reads
             && result.kind == BufferKind::Temp
             && row.args[arg.0 as usize].is_float()
-            && !row
-                .body
-                .insts
-                .iter()
-                .any(|i| matches!(i, Inst::Load(a, _) if a == arg));
+            && !row.body.loads().contains(arg);
         (plain && only).then(|| LeftRows {
             space: row.space.clone(),
             body: row.body.clone(),
@@ -200,12 +196,11 @@ impl LeftRows {
             ],
         };
         let insts = self.body.insts.iter().map(|inst| match inst {
-            Inst::Load(arg, v) => Inst::Load(numbers[arg.0 as usize].unwrap_or(*arg), view(v)),
             Inst::Store(_, _, r) => Inst::Yield(*r),
             Inst::Iota(axis) if *axis as usize == last => Inst::Iota(2),
             Inst::Iota(axis) if self.axis == Some(*axis as usize) => Inst::Iota(1),
             Inst::Iota(_) => Inst::I64(zero()),
-            other => other.clone(),
+            other => other.moved(|arg| numbers[arg.0 as usize].unwrap_or(arg), view),
         });
         Body {
             insts: insts.collect(),

@@ -12,7 +12,7 @@
 
 use super::leveled::Leveled;
 use crate::program::{Buffer, BufferId, BufferKind, Launch, Source};
-use trt_kernel::{Arg, Attention, Body, DType, Inst, Kernel, Operand, Row, fusible};
+use trt_kernel::{Arg, Attention, Body, DType, Inst, Kernel, Operand, Row, View, fusible};
 
 /// Fuses what can be; `all` is in the order of levels.
 pub(super) fn run(buffers: &[Buffer], mut all: Vec<Leveled>) -> Vec<Leveled> {
@@ -168,11 +168,11 @@ fn fused(
 /// A body with other numbers of arguments.
 fn renumbered(body: &Body, number: impl Fn(Arg) -> Option<Arg>) -> Option<Body> {
     let insts = body.insts.iter().map(|inst| {
-        Some(match inst {
-            Inst::Load(arg, view) => Inst::Load(number(*arg)?, view.clone()),
-            Inst::Store(arg, view, r) => Inst::Store(number(*arg)?, view.clone(), *r),
-            other => other.clone(),
-        })
+        let new = match inst.access() {
+            Some((arg, ..)) => Some(number(arg)?),
+            None => None,
+        };
+        Some(inst.moved(|arg| new.unwrap_or(arg), View::clone))
     });
     let insts = insts.collect::<Option<Vec<Inst>>>()?;
     Some(Body { insts })

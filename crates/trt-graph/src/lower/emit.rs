@@ -268,6 +268,11 @@ impl Emitter<'_> {
                     },
                 )
             }
+            Op::Within(size) => {
+                let (x, ty) = self.number(inputs[0], access)?;
+                (self.body.push(Inst::Within(x, size)), ty)
+            }
+            Op::Gather(axis) => self.pick(inputs[0], inputs[1], axis, access)?,
             Op::Reduce(f, axis) => {
                 let whole = &self.graph.node(inputs[0]).shape;
                 let aligned = *whole == self.space
@@ -277,8 +282,8 @@ impl Emitter<'_> {
                     return Err(Stop(id, "its consumer walks over other rows"));
                 }
                 let identity = (0..whole.len()).map(Index::axis).collect();
-                let (x, _) = self.number(inputs[0], &identity)?;
-                (self.body.push(Inst::Reduce(f, x)), Ty::F32)
+                let (x, ty) = self.number(inputs[0], &identity)?;
+                (self.body.push(Inst::Reduce(f, x)), ty)
             }
             _ => return Err(Stop(id, "an operand of a kernel must be in memory")),
         };
@@ -289,7 +294,7 @@ impl Emitter<'_> {
     }
 
     /// A value that is not a truth value.
-    fn number(&mut self, id: NodeId, access: &Access) -> Result<(Reg, Ty), Stop> {
+    pub(super) fn number(&mut self, id: NodeId, access: &Access) -> Result<(Reg, Ty), Stop> {
         let value = self.emit(id, access)?;
         Ok(match value.1 {
             Ty::Bool => self.convert(value, Ty::I64),

@@ -80,7 +80,7 @@ impl Groups {
         if op.is_generated() {
             return if stored { Role::Root } else { Role::Anywhere };
         }
-        let scalar = op.is_scalar();
+        let scalar = op.is_inlined();
         let reduce = matches!(op, Op::Reduce(..));
         let product = *op == Op::Matmul;
         if stored || !(scalar || reduce || product) {
@@ -131,7 +131,7 @@ impl Groups {
                 Role::Inside(root) => root,
                 // Templates read operands from memory; only scalar kernels take them in.
                 Role::Root
-                    if graph.node(user).op.is_scalar()
+                    if graph.node(user).op.is_inlined()
                         || matches!(graph.node(user).op, Op::Reduce(..)) =>
                 {
                     user
@@ -223,7 +223,7 @@ fn cheap(graph: &Graph, mut id: NodeId) -> bool {
             // Stored by a template or by the add that ends a residual branch.
             op => {
                 return op.is_generated()
-                    || !(op.is_scalar() || matches!(op, Op::Reduce(..)))
+                    || !(op.is_inlined() || matches!(op, Op::Reduce(..)))
                     || *op == Op::Binary(trt_kernel::Binary::Add);
             }
         }

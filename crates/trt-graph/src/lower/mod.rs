@@ -13,6 +13,7 @@ mod copies;
 mod emit;
 mod group;
 mod kernels;
+mod pick;
 mod place;
 mod storage;
 mod walk;

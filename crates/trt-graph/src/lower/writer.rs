@@ -130,15 +130,10 @@ impl<'a> Writer<'a> {
             let Some(written) = temp(*out) else { continue };
             for (i, _) in args.sources.iter().enumerate() {
                 let arg = trt_kernel::Arg(i as u16);
-                let loads: Vec<_> = body
-                    .insts
-                    .iter()
-                    .filter_map(|x| match x {
-                        Inst::Load(a, v) if *a == arg => Some(v),
-                        _ => None,
-                    })
-                    .collect();
-                let same = !loads.is_empty() && loads.iter().all(|v| *v == view);
+                let reads = |x: &&Inst| matches!(x.access(), Some((a, _, false)) if a == arg);
+                let mut reads = body.insts.iter().filter(reads).peekable();
+                let there = |x: &Inst| matches!(x, Inst::Load(_, v) if v == view);
+                let same = reads.peek().is_some() && reads.all(there);
                 let Some(read) = temp(arg).filter(|b| *b != written && same && !operand(arg))
                 else {
                     continue;

@@ -82,7 +82,7 @@ impl Tensor {
         }
     }
 
-    fn comparison(&self, rhs: &Tensor, f: Compare) -> Result<Tensor> {
+    pub(super) fn comparison(&self, rhs: &Tensor, f: Compare) -> Result<Tensor> {
         self.agree(rhs, &f.to_string())?;
         Tensor::make(
             Op::Compare(f),

@@ -19,13 +19,7 @@ impl Tensor {
         )
     }
 
-    fn reduce(&self, f: Reduce, axis: usize) -> Result<Tensor> {
-        if !self.kernel_dtype().is_float() {
-            bail!(
-                "reduction of a tensor of dtype {:?}; convert it to a float first",
-                self.dtype()
-            );
-        }
+    pub(super) fn reduce(&self, f: Reduce, axis: usize) -> Result<Tensor> {
         let mut dims = self.dims().to_vec();
         dims[axis] = 1;
         Tensor::make(
@@ -89,7 +83,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// If there is no such axis, or the dtype is not a float.
+    /// If there is no such axis.
     pub fn sum_keepdim<A: Dims>(&self, sum_dims: A) -> Result<Tensor> {
         let axes = sum_dims.to_indexes(self.shape(), "sum-keepdim")?;
         axes.iter()
@@ -100,7 +94,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// If there is no such axis, or the dtype is not a float.
+    /// If there is no such axis.
     pub fn sum<A: Dims>(&self, sum_dims: A) -> Result<Tensor> {
         let axes = sum_dims.to_indexes(self.shape(), "sum")?;
         axes.iter()
@@ -125,6 +119,12 @@ impl Tensor {
     /// `self / count`, as a product with the inverse. The count is an integer of the graph: it
     /// may be a runtime size.
     fn divided_by_count(&self, count: usize) -> Result<Tensor> {
+        if !self.kernel_dtype().is_float() {
+            bail!(
+                "mean of a tensor of dtype {:?}; convert it to a float first",
+                self.dtype()
+            );
+        }
         let count = Tensor::make(Op::Int(Dim::from(count)), vec![], (), DType::I64)?;
         let inverse = count
             .to_dtype(candle_core::DType::F32)?
@@ -171,7 +171,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// If there is no such axis, or the dtype is not a float.
+    /// If there is no such axis.
     pub fn max_keepdim<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "max")?;
         self.reduce(Reduce::Max, axis)
@@ -181,7 +181,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// If there is no such axis, or the dtype is not a float.
+    /// If there is no such axis.
     pub fn max<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "max")?;
         self.reduce(Reduce::Max, axis)?.squeezed(&[axis])
@@ -191,7 +191,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// If there is no such axis, or the dtype is not a float.
+    /// If there is no such axis.
     pub fn min_keepdim<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "min")?;
         self.reduce(Reduce::Min, axis)
@@ -201,7 +201,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// If there is no such axis, or the dtype is not a float.
+    /// If there is no such axis.
     pub fn min<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "min")?;
         self.reduce(Reduce::Min, axis)?.squeezed(&[axis])
@@ -211,7 +211,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// If the dtype is not a float.
+    /// If the result is too large.
     pub fn sum_all(&self) -> Result<Tensor> {
         self.flatten_all()?.sum(0)
     }
@@ -229,7 +229,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// If the dtype is not a float.
+    /// If the result is too large.
     pub fn max_all(&self) -> Result<Tensor> {
         self.flatten_all()?.max(0)
     }
@@ -238,7 +238,7 @@ impl Tensor {
     ///
     /// # Errors
     ///
-    /// If the dtype is not a float.
+    /// If the result is too large.
     pub fn min_all(&self) -> Result<Tensor> {
         self.flatten_all()?.min(0)
     }

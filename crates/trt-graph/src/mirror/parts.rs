@@ -147,39 +147,4 @@ impl Tensor {
         perm.iter().enumerate().for_each(|(i, p)| back[*p] = i);
         picked.reshaped(dims)?.permuted(back)
     }
-
-    /// Indices of an axis with those of `source` added that ids say: element `i` of the axis of `source` to
-    /// element `ids[i]` of this one's.
-    ///
-    /// # Errors
-    ///
-    /// If there is no such axis, the shapes or dtypes do not fit, or the ids are floats or have not 1 axis.
-    pub fn index_add<A: AsDim>(&self, ids: &Tensor, source: &Tensor, dim: A) -> Result<Tensor> {
-        let axis = dim.to_index(self.shape(), "index_add")?;
-        let n = ids.dims1()?;
-        let fits = source.rank() == self.rank()
-            && (0..self.rank()).all(|a| match a == axis {
-                true => source.dims()[a] == n,
-                false => source.dims()[a] == self.dims()[a],
-            });
-        if !fits || ids.kernel_dtype().is_float() || source.dtype() != self.dtype() {
-            bail!("index_add: {source:?} by {ids:?} does not fit axis {axis} of {self:?}");
-        }
-        // Each index sums what is its own of an axis behind it, which is that of the ids.
-        let mut place = vec![1; self.rank() + 1];
-        let mut all = self.dims().to_vec();
-        all.insert(axis + 1, n);
-        place[axis] = self.dims()[axis];
-        let places = Tensor::arange(0i64, self.dims()[axis] as i64, self.device())?;
-        let places = places.reshape(place.as_slice())?;
-        place[axis] = 1;
-        place[axis + 1] = n;
-        let ids = ids.to_dtype(candle_core::DType::I64)?;
-        let own = places
-            .broadcast_eq(&ids.reshape(place.as_slice())?)?
-            .broadcast_as(all.as_slice())?;
-        let source = source.unsqueeze(axis)?.broadcast_as(all.as_slice())?;
-        let added = own.where_cond(&source, &source.zeros_like()?)?;
-        self + added.sum(axis + 1)?
-    }
 }

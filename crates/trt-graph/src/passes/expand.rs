@@ -1,7 +1,9 @@
 //! What no template took is spelled in what row kernels fuse: softmax in reductions, reductions
-//! over the last axis, products with one leading axis.
+//! over the last axis, products with one leading axis, sorting in picks, and rows of a table that no
+//! gather reads in picks as well.
 
 use super::rewrite::{push, rebuild};
+use super::sort;
 use crate::graph::{Graph, Node, NodeId, Op};
 use trt_kernel::{Binary, DType, Dim, Reduce, Unary};
 
@@ -14,6 +16,12 @@ pub(super) fn run(graph: Graph) -> Graph {
         }
         if node.op == Op::Matmul {
             return batches(g, node);
+        }
+        if let Op::ArgSort { asc } = node.op {
+            return sort::expanded(g, &node, asc);
+        }
+        if node.op == Op::IndexSelect {
+            return rows_of(g, node);
         }
         if node.op != Op::Softmax {
             return g.push(node);
@@ -81,4 +89,24 @@ fn batches(g: &mut Graph, node: Node) -> NodeId {
     let y = push(g, Op::Reshape, &[node.inputs[1]], &flat(&b.shape), b.dtype);
     let product = push(g, Op::Matmul, &[x, y], &flat(&node.shape), node.dtype);
     push(g, Op::Reshape, &[product], &node.shape, node.dtype)
+}
+
+/// Rows of a table, which are picked element by element unless they are floats of a table of known size.
+fn rows_of(g: &mut Graph, node: Node) -> NodeId {
+    let table = g.node(node.inputs[0]);
+    let known = table.shape.iter().all(|d| d.constant_size().is_some());
+    if known && table.dtype.is_float() {
+        return g.push(node);
+    }
+    let dtype = g.node(node.inputs[1]).dtype;
+    let point = [node.shape[0].clone(), Dim::from(1)];
+    let ids = push(g, Op::Reshape, &node.inputs[1..], &point, dtype);
+    let ids = push(g, Op::Broadcast, &[ids], &node.shape, dtype);
+    push(
+        g,
+        Op::Gather(0),
+        &[node.inputs[0], ids],
+        &node.shape,
+        node.dtype,
+    )
 }

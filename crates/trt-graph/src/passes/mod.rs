@@ -14,6 +14,7 @@ mod matching;
 mod rewrite;
 mod rope;
 mod softmax;
+mod sort;
 mod trim;
 mod weight_rows;
 

@@ -70,7 +70,8 @@ fn divisible(graph: &Graph) -> Vec<bool> {
         let (by_rows, leaf) = match &node.op {
             Op::Input(_) | Op::Weight(..) | Op::State(_) => (false, false),
             Op::Const(_) | Op::Arange { .. } => (true, true),
-            Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Where | Op::Cast => (true, true),
+            Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Where => (true, true),
+            Op::Cast | Op::Within(_) => (true, true),
             Op::Broadcast => (true, true),
             Op::Reshape => (rows(node) == rows(graph.node(node.inputs[0])), true),
             Op::Permute(perm) => (perm.first() == Some(&0), true),
@@ -78,6 +79,7 @@ fn divisible(graph: &Graph) -> Vec<bool> {
             Op::Softmax => (node.shape.len() > 1, true),
             Op::Matmul => (node.shape.len() == 2, true),
             Op::Float(_) | Op::Int(_) | Op::Causal { .. } | Op::IndexSelect => (false, true),
+            Op::Gather(_) | Op::ArgSort { .. } => (false, true),
             Op::Unfold { .. } | Op::Pad(_) | Op::Append(_) => (false, true),
             Op::Rope | Op::Attention(_) => (false, true),
         };

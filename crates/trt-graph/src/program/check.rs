@@ -288,7 +288,7 @@ fn follows(one: &Kernel, written: Arg, other: &Kernel, read: Arg) -> bool {
     };
     let loads = |inst: &Inst| match inst {
         Inst::Load(a, v) => *a != read || v == view,
-        Inst::Store(a, ..) => *a != read,
+        Inst::Store(a, ..) | Inst::Pick(a, ..) => *a != read,
         _ => true,
     };
     let operand = other.b.arg == read || other.a.args().contains(&read);

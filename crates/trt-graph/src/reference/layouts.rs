@@ -1,7 +1,6 @@
 //! Where an element of a result comes from, in ops that compute none.
 
 use super::Array;
-use crate::Error;
 use crate::graph::Margin;
 
 /// The index in the operand of `permute`.
@@ -30,18 +29,6 @@ pub(super) fn in_window(index: &[usize], axis: usize, step: usize, dilation: usi
     let within = source.remove(axis + 1);
     source[axis] = source[axis] * step + within * dilation;
     source
-}
-
-/// Rows of a table.
-pub(super) fn index_select(table: &Array, ids: &Array, shape: &[usize]) -> Result<Array, Error> {
-    let entries = table.shape[0];
-    let outside = |v: &&f64| **v < 0.0 || **v >= entries as f64;
-    if let Some(bad) = ids.data.iter().find(outside) {
-        let what = format!("id {bad} outside a table of {entries}");
-        return Err(Error::Reference(what));
-    }
-    let row = |i: &[usize]| table.at(&[ids.data[i[0]] as usize, i[1]]);
-    Ok(Array::from_fn(shape, row))
 }
 
 pub(super) fn cat_at(parts: &[&Array], axis: usize, index: &[usize]) -> f64 {

@@ -6,6 +6,7 @@
 
 mod layouts;
 mod ops;
+mod picks;
 mod values;
 
 pub use ops::hidden;
@@ -14,8 +15,9 @@ pub use values::{Array, decode, encode, round};
 
 use crate::Error;
 use crate::graph::{Graph, NodeId, Op};
-use layouts::{cat_at, in_window, index_select, padded_at, permuted, repeated, shifted};
+use layouts::{cat_at, in_window, padded_at, permuted, repeated, shifted};
 use ops::{attention, cast, matmul, reduce, rope, softmax};
+use picks::index_select;
 use trt_kernel::Env;
 
 /// The values that a graph's leaves take in one call.
@@ -89,6 +91,9 @@ pub fn evaluate(
         Op::Softmax => softmax(x(0)),
         Op::Matmul => matmul(x(0), x(1), &shape),
         Op::IndexSelect => index_select(x(0), x(1), &shape)?,
+        Op::Gather(axis) => picks::gather(x(0), x(1), *axis)?,
+        Op::Within(size) => picks::within(x(0), size.eval(&leaves.env))?,
+        Op::ArgSort { asc } => picks::arg_sort(x(0), *asc),
         Op::Reshape => Array {
             data: x(0).data.clone(),
             shape,

@@ -182,6 +182,11 @@ fn parse_op(
         "softmax" => Op::Softmax,
         "matmul" => Op::Matmul,
         "index_select" => Op::IndexSelect,
+        "gather" => Op::Gather(number(p.get("axis")?)?),
+        "within" => Op::Within(p.dim("size")?),
+        "arg_sort" => Op::ArgSort {
+            asc: number(p.get("asc")?)?,
+        },
         "reshape" => Op::Reshape,
         "permute" => Op::Permute(
             p.get("axes")?

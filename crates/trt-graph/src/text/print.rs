@@ -34,6 +34,9 @@ impl Op {
             Op::Softmax => "softmax".into(),
             Op::Matmul => "matmul".into(),
             Op::IndexSelect => "index_select".into(),
+            Op::Gather(_) => "gather".into(),
+            Op::Within(_) => "within".into(),
+            Op::ArgSort { .. } => "arg_sort".into(),
             Op::Reshape => "reshape".into(),
             Op::Permute(_) => "permute".into(),
             Op::Broadcast => "broadcast".into(),
@@ -71,9 +74,11 @@ impl Op {
                 p.extend(window(w));
                 p
             }
-            Op::Reduce(_, axis) | Op::Cat(axis) | Op::Append(axis) => {
+            Op::Reduce(_, axis) | Op::Cat(axis) | Op::Append(axis) | Op::Gather(axis) => {
                 vec![("axis", axis.to_string())]
             }
+            Op::Within(size) => vec![("size", compact(size))],
+            Op::ArgSort { asc } => vec![("asc", asc.to_string())],
             Op::Permute(perm) => {
                 let p: Vec<String> = perm.iter().map(usize::to_string).collect();
                 vec![("axes", p.join(","))]

@@ -87,6 +87,7 @@ fn at(op: &Op, env: &Env) -> Op {
             window: *window,
         },
         Op::Int(d) => Op::Int(fix(d)),
+        Op::Within(d) => Op::Within(fix(d)),
         other => other.clone(),
     }
 }

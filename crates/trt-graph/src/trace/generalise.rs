@@ -186,6 +186,10 @@ impl Generaliser<'_> {
                 Op::Int(v) => constant(v),
                 _ => 0,
             })?),
+            Op::Within(_) => Op::Within(self.size(i, "the size", |g| match &g.nodes[i].op {
+                Op::Within(v) => constant(v),
+                _ => 0,
+            })?),
             other => other.clone(),
         })
     }
@@ -320,6 +324,7 @@ fn shape_free(op: &Op) -> Op {
             window: *window,
         },
         Op::Int(_) => Op::Int(Dim::default()),
+        Op::Within(_) => Op::Within(Dim::default()),
         Op::Const(_) => Op::Const(crate::graph::Literal::new(vec![])),
         other => other.clone(),
     }

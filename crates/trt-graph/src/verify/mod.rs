@@ -6,6 +6,7 @@
 mod layouts;
 mod leaves;
 mod ops;
+mod picks;
 mod site;
 
 use crate::Error;

@@ -1,7 +1,7 @@
 //! What holds of each op: its operands, shape and dtype.
 
 use super::site::{Checked, Site, ensure, list, rank};
-use super::{layouts, leaves};
+use super::{layouts, leaves, picks};
 use crate::graph::{AttentionOp, Graph, Node, Op};
 use trt_kernel::{DType, Dim};
 
@@ -33,7 +33,10 @@ pub(super) fn check(graph: &Graph, node: &Node) -> Checked {
         Op::Cast => site.same_shape(site.operand()?),
         Op::Reduce(_, axis) => reduce(site, *axis),
         Op::Matmul => matmul(site),
-        Op::IndexSelect => index_select(site),
+        Op::IndexSelect => picks::index_select(site),
+        Op::Gather(axis) => picks::gather(site, *axis),
+        Op::Within(_) => picks::within(site),
+        Op::ArgSort { .. } => picks::arg_sort(site),
         Op::Reshape => layouts::reshape(site),
         Op::Permute(perm) => layouts::permute(site, perm),
         Op::Broadcast => layouts::broadcast(site),
@@ -102,19 +105,6 @@ fn matmul(site: &Site) -> Checked {
     let dtypes = a.dtype.is_float() && b.dtype.is_float() && out.dtype.is_float();
     ensure(dtypes, || {
         format!("{} x {} gives {}", a.dtype, b.dtype, out.dtype)
-    })
-}
-
-fn index_select(site: &Site) -> Checked {
-    site.arity(2)?;
-    let (table, ids) = (site.inputs[0], site.inputs[1]);
-    rank(table, 2)
-        .and(rank(ids, 1))
-        .and(site.same_dtype(table))?;
-    let expected = [ids.shape[0].clone(), table.shape[1].clone()];
-    ensure(site.node.shape == expected, || {
-        let (found, expected) = (list(&site.node.shape), list(&expected));
-        format!("result {found}, expected {expected}")
     })
 }
 

@@ -13,6 +13,7 @@ mod fusions;
 mod layers;
 mod mirror;
 mod passes;
+mod picks;
 mod programs;
 mod quantized;
 mod random;

@@ -163,6 +163,41 @@ cases! { sums_by_ids: |x y z v s p ids i u|
     x.narrow(1, 0, 2)?.contiguous()?.index_add(&ids.affine(0.5, 0.0)?.to_dtype(DType::U32)?, &y, 1); x.to_dtype(DType::BF16)?.index_add(&ids, &y.to_dtype(DType::BF16)?, 1);
 }
 
+cases! { integers_that_pick: |x y z v s p ids i u|
+    p.gather(&Tensor::new(&[[2u32, 0], [1, 1]], &core::Device::Cpu)?, 1); p.gather(&Tensor::new(&[[1i64, 0, 1]], &core::Device::Cpu)?, 0);
+    p.gather(&Tensor::new(&[[1u8], [2]], &core::Device::Cpu)?, D::Minus1); i.gather(&Tensor::new(&[[2u32, 0, 2, 1]], &core::Device::Cpu)?, 1);
+    p.gather(&Tensor::new(&[[u32::MAX, 0], [1, u32::MAX]], &core::Device::Cpu)?, 1); u.gather(&Tensor::new(&[[u8::MAX], [2]], &core::Device::Cpu)?, 1);
+    p.gather(&Tensor::new(&[[i64::MAX, 0], [1, 1]], &core::Device::Cpu)?, 1); p.gather(&Tensor::new(&[[3u32], [0]], &core::Device::Cpu)?, 1);
+    p.gather(&Tensor::new(&[[-1i64], [0]], &core::Device::Cpu)?, 1); p.gather(&Tensor::new(&[[0u32], [0], [0]], &core::Device::Cpu)?, 1);
+    p.gather(&ids, 0); p.gather(&p, 0); p.gather(&u, 3); x.gather(&x.argmax_keepdim(2)?, 2); p.to_dtype(DType::BF16)?.gather(&p.arg_sort_last_dim(false)?, 1);
+    i.index_select(&ids, 1); u.index_select(&ids, 1); u.index_select(&ids, 0);
+}
+
+cases! { places_of_elements: |x y z v s p ids i u|
+    x.argmax(0); x.argmax(1); x.argmax(D::Minus1); x.argmin(0); x.argmin(2); x.argmax_keepdim(1); x.argmin_keepdim(D::Minus1); s.argmax(0); x.argmax(3);
+    i.argmax(1); i.argmin(0); u.argmin(1); u.argmax(0); x.to_dtype(DType::BF16)?.argmax(2); x.to_dtype(DType::F16)?.argmin(1); x.narrow(1, 0, 0)?.argmax(0);
+    Tensor::new(&[[f32::NAN, 1.0, 2.0], [3.0, f32::NAN, 3.0], [f32::NAN, f32::NAN, f32::NAN]], &core::Device::Cpu)?.argmax(1);
+    Tensor::new(&[[f32::NAN, 1.0, 2.0], [3.0, f32::NAN, 3.0], [f32::NEG_INFINITY; 3]], &core::Device::Cpu)?.argmin(1);
+    Tensor::new(&[[f32::NEG_INFINITY, f32::NEG_INFINITY], [f32::NAN, f32::INFINITY]], &core::Device::Cpu)?.argmax(1);
+    Tensor::new(&[i64::MIN, i64::MAX, i64::MAX - 1], &core::Device::Cpu)?.argmax(0);
+    x.arg_sort_last_dim(true); x.arg_sort_last_dim(false); i.arg_sort_last_dim(true); u.arg_sort_last_dim(false); u.arg_sort_last_dim(true); s.arg_sort_last_dim(true);
+    Ok(x.sort_last_dim(true)?.0); Ok(x.sort_last_dim(false)?.0); Ok(i.sort_last_dim(false)?.0); Ok(p.to_dtype(DType::F16)?.sort_last_dim(false)?.1);
+}
+
+cases! { integers_that_place: |x y z v s p ids i u|
+    p.scatter(&Tensor::new(&[[2u32, 0], [1, 1]], &core::Device::Cpu)?, &p.narrow(1, 1, 2)?.contiguous()?, 1); p.scatter(&Tensor::new(&[[1i64, 0, u32::MAX as i64 + 7]], &core::Device::Cpu)?, &p.narrow(0, 0, 1)?, 0);
+    p.scatter(&Tensor::new(&[[1i64, 0, 1], [0, 0, i64::MAX], [1, 1, 0]], &core::Device::Cpu)?, &Tensor::new(&[[1f32, 2., 3.], [4., 5., 6.], [7., 8., 9.]], &core::Device::Cpu)?, 0);
+    p.scatter_add(&Tensor::new(&[[1i64, 0, 1], [0, 0, i64::MAX], [1, 1, 0]], &core::Device::Cpu)?, &Tensor::new(&[[1f32, 2., 3.], [4., 5., 6.], [7., 8., 9.]], &core::Device::Cpu)?, 0);
+    i.scatter_add(&Tensor::new(&[[2u8, 2, u8::MAX], [1, 0, 2]], &core::Device::Cpu)?, &i, 1); u.scatter_add(&u.zeros_like()?, &u, 1); u.scatter(&u.zeros_like()?, &u, 1);
+    p.scatter(&u, &p, 1); p.scatter(&p, &p, 1); p.scatter(&ids, &p, 1); p.scatter_add(&u.zeros_like()?, &i, 1); p.scatter_add(&u.zeros_like()?, &p.narrow(1, 0, 2)?, 1); p.scatter(&u, &p, 2);
+    x.index_add(&Tensor::new(&[0u32, u32::MAX, 2], &core::Device::Cpu)?, &y, 1); x.index_add(&Tensor::new(&[0u32, 3, 2], &core::Device::Cpu)?, &y, 1); i.index_add(&ids, &i, 1);
+}
+
+cases! { running_sums: |x y z v s p ids i u|
+    x.cumsum(0); x.cumsum(1); x.cumsum(D::Minus1); p.cumsum(1); v.cumsum(0); s.cumsum(0); x.cumsum(3);
+    i.sum(0); i.sum_keepdim(1); u.max(1); i.min(0); i.max_keepdim(D::Minus1); u.sum(1);
+}
+
 #[test]
 fn shapes_are_read_as_in_candle() {
     use trt_graph::candle::{D, Device, Tensor};

@@ -7,7 +7,7 @@
 
 use super::HostError;
 use super::call_view::{CallView, Index, MAX_AXES};
-use super::fold::RunningFold;
+use super::fold::{self, RunningFold};
 use super::math;
 use super::program::{Program, Slot};
 use super::simd::{self, Job, Simd};
@@ -32,9 +32,9 @@ pub(super) struct BodyCall<'a> {
 /// Register files, kept by each thread between launches.
 #[derive(Default)]
 pub(super) struct Registers {
-    width: usize,
-    f32s: Vec<f32>,
-    i64s: Vec<i64>,
+    pub(super) width: usize,
+    pub(super) f32s: Vec<f32>,
+    pub(super) i64s: Vec<i64>,
     bools: Vec<u32>,
 }
 
@@ -108,6 +108,13 @@ impl Registers {
                 (Inst::Store(arg, _, value), _) => {
                     self.store::<S>(call, *arg, at, of(value), (rows, len))?;
                 }
+                (Inst::Pick(arg, _, stride, by), _) => {
+                    let stride = stride.eval(call.env);
+                    self.pick::<S>(call, (*arg, stride), at, of(by), (rows, len))?;
+                }
+                (Inst::Within(x, size), Slot::I64(o)) => {
+                    self.within(of(x), o, size.eval(call.env), n)?;
+                }
                 (Inst::F32(c), Slot::F32(o)) => self.f32s[o * w..][..n].fill(*c),
                 (Inst::I64(d), Slot::I64(o)) => self.i64s[o * w..][..n].fill(d.eval(call.env)),
                 (Inst::Iota(axis), Slot::I64(o)) => {
@@ -120,7 +127,7 @@ impl Registers {
                 (Inst::Cast(x, _), slot) => self.cast(of(x), slot, n),
                 // Inputs, folds and yields are the owner's; the rest cannot pass the check.
                 (Inst::Input | Inst::Reduce(..) | Inst::Yield(_), _) => {}
-                (Inst::F32(_) | Inst::I64(_) | Inst::Iota(_), _) => {}
+                (Inst::F32(_) | Inst::I64(_) | Inst::Iota(_) | Inst::Within(..), _) => {}
             }
         }
         Ok(())
@@ -273,18 +280,31 @@ impl Registers {
         fold: &mut Option<RunningFold>,
         len: usize,
     ) {
-        if let (Inst::Reduce(_, x), Some(fold)) = (&program.insts[at], fold)
-            && let Slot::F32(x) = program.slots[x.0 as usize]
-        {
-            fold.take(&self.f32s[x * self.width..][..len]);
+        let Inst::Reduce(_, x) = &program.insts[at] else {
+            return;
+        };
+        match (fold, program.slots[x.0 as usize]) {
+            (Some(RunningFold::Float(fold)), Slot::F32(x)) => {
+                fold.take(&self.f32s[x * self.width..][..len]);
+            }
+            (Some(RunningFold::Integer(kind, acc)), Slot::I64(x)) => {
+                *acc = fold::integers(*kind, *acc, &self.i64s[x * self.width..][..len]);
+            }
+            // A fold is made for its operand's type.
+            (Some(_) | None, _) => {}
         }
     }
 
     /// Puts a reduction's value into all lanes of its register.
     pub fn splat(&mut self, program: &Program, at: usize, fold: Option<RunningFold>) {
-        if let (Slot::F32(o), Some(fold)) = (program.slots[at], fold) {
-            let value = fold.finish();
-            self.f32s[o * self.width..][..self.width].fill(value);
+        match (program.slots[at], fold) {
+            (Slot::F32(o), Some(RunningFold::Float(fold))) => {
+                self.f32s[o * self.width..][..self.width].fill(fold.finish());
+            }
+            (Slot::I64(o), Some(RunningFold::Integer(_, value))) => {
+                self.i64s[o * self.width..][..self.width].fill(value);
+            }
+            (_, Some(_) | None) => {}
         }
     }
 

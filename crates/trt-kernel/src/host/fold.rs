@@ -3,26 +3,60 @@
 //! Column `i` always goes to accumulator `i % 64` and the accumulators are folded as a tree, so
 //! the result does not depend on how the row was cut into blocks.
 
+use super::program::Slot;
 use super::simd::{self, Job, Simd};
 use crate::Reduce;
 
 /// Accumulators of a fold.
 const FOLD: usize = 64;
 
-/// A fold in progress.
-pub(super) struct RunningFold {
+/// A fold in progress. Integers are folded exactly, so any order gives the same.
+pub(super) enum RunningFold {
+    Float(FloatFold),
+    Integer(Reduce, i64),
+}
+
+impl RunningFold {
+    /// A fold of what is in a slot, if that is numbers.
+    pub fn new(kind: Reduce, of: Slot) -> Option<RunningFold> {
+        match of {
+            Slot::F32(_) => Some(RunningFold::Float(FloatFold::new(kind))),
+            Slot::I64(_) => Some(RunningFold::Integer(
+                kind,
+                match kind {
+                    Reduce::Sum => 0,
+                    Reduce::Max => i64::MIN,
+                    Reduce::Min => i64::MAX,
+                },
+            )),
+            Slot::Bool(_) | Slot::None => None,
+        }
+    }
+}
+
+/// Folds integers into one.
+pub(super) fn integers(kind: Reduce, acc: i64, x: &[i64]) -> i64 {
+    x.iter().fold(acc, |acc, x| match kind {
+        Reduce::Sum => acc.wrapping_add(*x),
+        Reduce::Max => acc.max(*x),
+        Reduce::Min => acc.min(*x),
+    })
+}
+
+/// A fold of floats.
+pub(super) struct FloatFold {
     kind: Reduce,
     lanes: [f32; FOLD],
 }
 
-impl RunningFold {
-    pub fn new(kind: Reduce) -> RunningFold {
+impl FloatFold {
+    pub fn new(kind: Reduce) -> FloatFold {
         let neutral = match kind {
             Reduce::Sum => 0.0,
             Reduce::Max => f32::NEG_INFINITY,
             Reduce::Min => f32::INFINITY,
         };
-        RunningFold {
+        FloatFold {
             kind,
             lanes: [neutral; FOLD],
         }
@@ -80,7 +114,7 @@ fn each(acc: &mut [f32; FOLD], x: &[f32], f: impl Fn(f32, f32) -> f32) {
     *acc = local;
 }
 
-struct Take<'a>(&'a mut RunningFold, &'a [f32]);
+struct Take<'a>(&'a mut FloatFold, &'a [f32]);
 
 impl Job for Take<'_> {
     type Out = ();

@@ -24,6 +24,7 @@ mod math;
 mod matmul;
 mod moves;
 mod panics;
+mod pick;
 mod pieces;
 mod program;
 mod row;
@@ -114,6 +115,14 @@ pub enum HostError {
         row: usize,
         /// Rows of the table.
         entries: usize,
+    },
+    /// An index that picks no element.
+    #[error("index {index} is outside of an axis of {size}")]
+    Index {
+        /// The index.
+        index: i64,
+        /// Elements that there are to pick of.
+        size: i64,
     },
     /// There is no memory for what a launch holds meanwhile.
     #[error("no {bytes} bytes of working memory")]

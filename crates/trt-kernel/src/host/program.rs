@@ -101,13 +101,17 @@ fn stages(insts: &[Inst]) -> Vec<BodyStage> {
         level[i] = below.unwrap_or(0) + usize::from(matches!(inst, Inst::Reduce(..)));
         uniform[i] = match inst {
             Inst::F32(_) | Inst::I64(_) | Inst::Reduce(..) => true,
-            Inst::Load(..) | Inst::Input | Inst::Iota(_) | Inst::Store(..) | Inst::Yield(_) => {
-                false
-            }
+            Inst::Load(..)
+            | Inst::Pick(..)
+            | Inst::Input
+            | Inst::Iota(_)
+            | Inst::Store(..)
+            | Inst::Yield(_) => false,
             Inst::Unary(..)
             | Inst::Binary(..)
             | Inst::Compare(..)
             | Inst::Select(..)
+            | Inst::Within(..)
             | Inst::Cast(..) => all,
         };
     }

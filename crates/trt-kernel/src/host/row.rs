@@ -112,7 +112,7 @@ fn merge(
     places: &mut [CallView],
 ) -> (Space, [Option<u8>; MAX_AXES]) {
     let last = sizes.len() - 1;
-    let used = |i: usize| matches!(program.insts[i], Inst::Load(..) | Inst::Store(..));
+    let used = |i: usize| program.insts[i].access().is_some();
     let mut iotas = [None; MAX_AXES];
     let mut space = Space {
         sizes: [1; MAX_AXES],
@@ -231,8 +231,8 @@ impl ReduceRows<'_> {
                     .chain(stage.folds.is_empty().then_some(&[][..]))
                 {
                     for (fold, &at) in folds.iter_mut().zip(group) {
-                        if let Inst::Reduce(kind, _) = program.insts[at] {
-                            *fold = Some(RunningFold::new(kind));
+                        if let Inst::Reduce(kind, x) = program.insts[at] {
+                            *fold = RunningFold::new(kind, program.slots[x.0 as usize]);
                         }
                     }
                     let mut from = 0;

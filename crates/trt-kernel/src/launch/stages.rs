@@ -62,12 +62,14 @@ impl Facts {
             uniform[i] = match inst {
                 Inst::F32(_) | Inst::I64(_) | Inst::Reduce(..) => true,
                 Inst::Load(_, v) => fixed_along_lanes(v),
+                Inst::Pick(_, v, _, r) => fixed_along_lanes(v) && uniform[r.0 as usize],
                 Inst::Iota(axis) => *axis as usize + 1 != axes,
                 Inst::Input | Inst::Store(..) | Inst::Yield(_) => false,
                 Inst::Unary(..)
                 | Inst::Binary(..)
                 | Inst::Compare(..)
                 | Inst::Select(..)
+                | Inst::Within(..)
                 | Inst::Cast(..) => inst.operands().all(|r| uniform[r.0 as usize]),
             };
         }

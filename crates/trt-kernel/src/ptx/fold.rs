@@ -5,7 +5,7 @@
 //! where every thread folds the warps' values in the same order. All threads get the result.
 
 use super::asm::{Asm, Class, R, imm};
-use crate::Reduce;
+use crate::{Reduce, Ty};
 
 /// Threads that fold together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,39 +14,53 @@ pub(super) struct FoldTeam {
     pub threads: u32,
 }
 
-/// What a fold starts with.
-pub(super) fn neutral(kind: Reduce) -> String {
-    imm(match kind {
-        Reduce::Sum => 0.0,
-        Reduce::Max => f32::NEG_INFINITY,
-        Reduce::Min => f32::INFINITY,
-    })
-}
-
-fn name(kind: Reduce) -> &'static str {
-    match kind {
-        Reduce::Sum => "add.rn.f32",
-        Reduce::Max => "max.f32",
-        Reduce::Min => "min.f32",
+/// What a fold of numbers of a class starts with.
+pub(super) fn neutral(kind: Reduce, class: Class) -> String {
+    match (class, kind) {
+        (Class::B64, Reduce::Sum) => "0".into(),
+        (Class::B64, Reduce::Max) => "0x8000000000000000".into(),
+        (Class::B64, Reduce::Min) => "0x7FFFFFFFFFFFFFFF".into(),
+        (_, Reduce::Sum) => imm(0.0),
+        (_, Reduce::Max) => imm(f32::NEG_INFINITY),
+        (_, Reduce::Min) => imm(f32::INFINITY),
     }
 }
 
-/// Folds registers as a tree.
+/// The class of what is folded.
+pub(super) fn class(ty: Option<Ty>) -> Class {
+    match ty {
+        Some(Ty::I64) => Class::B64,
+        Some(Ty::F32 | Ty::Bool) | None => Class::F32,
+    }
+}
+
+fn name(kind: Reduce, class: Class) -> &'static str {
+    match (class, kind) {
+        (Class::B64, Reduce::Sum) => "add.s64",
+        (Class::B64, Reduce::Max) => "max.s64",
+        (Class::B64, Reduce::Min) => "min.s64",
+        (_, Reduce::Sum) => "add.rn.f32",
+        (_, Reduce::Max) => "max.f32",
+        (_, Reduce::Min) => "min.f32",
+    }
+}
+
+/// Folds one or more registers as a tree.
 pub(super) fn tree(asm: &mut Asm, kind: Reduce, values: &[R]) -> R {
     match values {
         [one] => *one,
-        [] => asm.op("mov.f32", Class::F32, &[&neutral(kind)]),
+        [] => asm.op("mov.f32", Class::F32, &[&neutral(kind, Class::F32)]),
         many => {
             let (lo, hi) = many.split_at(many.len().div_ceil(2));
             let (lo, hi) = (tree(asm, kind, lo), tree(asm, kind, hi));
-            asm.op(name(kind), Class::F32, &[&lo, &hi])
+            asm.op(name(kind, lo.class), lo.class, &[&lo, &hi])
         }
     }
 }
 
 /// `acc = fold(acc, x)`.
 pub(super) fn take(asm: &mut Asm, kind: Reduce, acc: R, x: R) {
-    asm.op_to(name(kind), acc, &[&acc, &x]);
+    asm.op_to(name(kind, acc.class), acc, &[&acc, &x]);
 }
 
 impl FoldTeam {
@@ -60,9 +74,8 @@ impl FoldTeam {
         let mut mine: Vec<(Reduce, R)> = values.to_vec();
         while distance > 0 {
             for (kind, x) in &mut mine {
-                let shuffle = "shfl.sync.bfly.b32";
-                let other = asm.op(shuffle, Class::F32, &[x, &distance, &31, &"0xFFFFFFFF"]);
-                *x = asm.op(name(*kind), Class::F32, &[x, &other]);
+                let other = across_lanes(asm, *x, distance);
+                *x = asm.op(name(*kind, x.class), x.class, &[x, &other]);
             }
             distance /= 2;
         }
@@ -74,8 +87,14 @@ impl FoldTeam {
 
     fn across(self, asm: &mut Asm, mine: &[(Reduce, R)], warps: usize) -> Vec<R> {
         // Each fold's values start at a multiple of 16 bytes.
-        let pitch = warps.next_multiple_of(4) * 4;
-        let array = asm.shared(pitch * mine.len(), 16);
+        let pitch = |r: &R| warps.next_multiple_of(4) * width(r);
+        let mut bytes = 0;
+        let starts = mine.iter().map(|(_, x)| {
+            bytes += pitch(x);
+            bytes - pitch(x)
+        });
+        let starts: Vec<usize> = starts.collect();
+        let array = asm.shared(bytes, 16);
         let base = asm.op("mov.u32", Class::B32, &[&array]);
         let tid = asm.op("mov.u32", Class::B32, &[&"%tid.x"]);
         let lane = asm.op("and.b32", Class::B32, &[&tid, &31]);
@@ -83,18 +102,69 @@ impl FoldTeam {
         asm.when(first, true, |asm| {
             let warp = asm.op("shr.u32", Class::B32, &[&tid, &5]);
             let slot = asm.op("mad.lo.u32", Class::B32, &[&warp, &4, &base]);
-            for (i, (_, x)) in mine.iter().enumerate() {
-                asm.put(format_args!("st.shared.f32 [{slot}+{}], {x}", i * pitch));
+            let wide = mine.iter().any(|(_, x)| width(x) > 4);
+            let wide = wide.then(|| asm.op("mad.lo.u32", Class::B32, &[&warp, &8, &base]));
+            for ((_, x), start) in mine.iter().zip(&starts) {
+                match (x.class, wide) {
+                    (Class::B64, Some(slot)) => {
+                        asm.put(format_args!("st.shared.b64 [{slot}+{start}], {x}"));
+                    }
+                    _ => asm.put(format_args!("st.shared.f32 [{slot}+{start}], {x}")),
+                }
             }
         });
         asm.put("bar.sync 0");
-        (mine.iter().enumerate())
-            .map(|(i, (kind, _))| {
-                let all = shared_row(asm, base, i * pitch, warps);
+        (mine.iter().zip(&starts))
+            .map(|((kind, x), start)| {
+                let all = match x.class {
+                    Class::B64 => shared_integers(asm, base, *start, warps),
+                    _ => shared_row(asm, base, *start, warps),
+                };
                 tree(asm, *kind, &all)
             })
             .collect()
     }
+}
+
+/// The bytes of a register's value.
+fn width(r: &R) -> usize {
+    if r.class == Class::B64 { 8 } else { 4 }
+}
+
+/// What the lane so far away has, whose number differs in one bit.
+fn across_lanes(asm: &mut Asm, x: R, distance: u32) -> R {
+    let shuffle = |asm: &mut Asm, x: R| {
+        let name = "shfl.sync.bfly.b32";
+        asm.op(name, x.class, &[&x, &distance, &31, &"0xFFFFFFFF"])
+    };
+    if x.class != Class::B64 {
+        return shuffle(asm, x);
+    }
+    let halves = asm.regs(Class::B32, 2);
+    asm.put(format_args!(
+        "mov.b64 {{{}, {}}}, {x}",
+        halves[0], halves[1]
+    ));
+    let [lo, hi] = [halves[0], halves[1]].map(|half| shuffle(asm, half));
+    let both = format!("{{{lo}, {hi}}}");
+    asm.op("mov.b64", Class::B64, &[&both])
+}
+
+/// Reads `n` integers from shared memory, two at a time where it can.
+fn shared_integers(asm: &mut Asm, base: R, offset: usize, n: usize) -> Vec<R> {
+    let all = asm.regs(Class::B64, n);
+    for (i, part) in all.chunks(2).enumerate() {
+        let at = offset + 16 * i;
+        match part {
+            [a, b] => asm.put(format_args!("ld.shared.v2.b64 {{{a}, {b}}}, [{base}+{at}]")),
+            few => {
+                for r in few {
+                    asm.put(format_args!("ld.shared.b64 {r}, [{base}+{at}]"));
+                }
+            }
+        }
+    }
+    all
 }
 
 /// Reads `n` floats from shared memory, four at a time where it can.

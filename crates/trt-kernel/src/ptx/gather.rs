@@ -14,6 +14,7 @@ use super::divide;
 use super::emitted::{Emitted, Target};
 use super::encoded::{self, Lies, RUN, Run};
 use super::lanes::{self, Point};
+use super::pick;
 use super::scope::Scope;
 use super::space;
 use crate::launch::Extent;
@@ -155,16 +156,10 @@ impl GatherJob<'_> {
         let first = asm.op("setp.eq.u32", Class::Pred, &[&number, &0]);
         let not = asm.op("not.pred", Class::Pred, &[&self.valid]);
         let reports = asm.op("and.pred", Class::Pred, &[&first, &not]);
-        let (fault, row) = (self.scope.fault, self.row);
         asm.when(reports, true, |asm| {
-            let at = format!("[{fault}]");
-            let mark = asm.op("atom.global.cas.b64", Class::B64, &[&at, &0, &1]);
-            let wins = asm.op("setp.eq.s64", Class::Pred, &[&mark, &0]);
-            asm.when(wins, true, |asm| {
-                let row = asm.op("cvt.u64.u32", Class::B64, &[&row]);
-                asm.put(format_args!("st.global.b64 [{fault}+8], {id}"));
-                asm.put(format_args!("st.global.b64 [{fault}+16], {row}"));
-            });
+            let row = asm.op("cvt.u64.u32", Class::B64, &[&self.row]);
+            let entries = asm.op("mov.b64", Class::B64, &[&self.kernel.entries]);
+            pick::report(asm, self.scope, id, (Int::Reg(row), entries));
         });
     }
 

@@ -7,6 +7,7 @@
 use super::access;
 use super::asm::{Asm, Class, Int, R};
 use super::math;
+use super::pick;
 use super::scope::Scope;
 use crate::launch::widths::fixed_along_lanes;
 use crate::{Arg, Body, DType, Inst, Reg, View};
@@ -127,6 +128,33 @@ impl<'a> Lanes<'a> {
             Inst::Load(arg, view) => {
                 let place = self.place(asm, point, inst, (*arg, view));
                 self.load(asm, point, (*arg, view, place), p)
+            }
+            Inst::Pick(arg, view, stride, by) => {
+                let place = self.place(asm, point, inst, (*arg, view));
+                let pick = pick::Picked {
+                    scope: self.scope,
+                    dtype: self.args[arg.0 as usize],
+                    size: self.body.bound(*by),
+                    stride,
+                };
+                let some = pick.some(asm, p);
+                // Where neither differs between lanes, all pick the same.
+                let uniform = matches!(self.value(*by), Value::Uniform(_));
+                let one = |asm: &mut Asm, lane: usize| {
+                    let (place, offset) =
+                        self.lane_address(asm, place, view, lane, pick.dtype.size());
+                    pick.load(asm, (place, offset), self.lane(*by, lane), some)
+                };
+                match uniform && fixed_along_lanes(view) {
+                    true => Value::Uniform(one(asm, 0)),
+                    false => Value::Each((0..point.lanes).map(|l| one(asm, l)).collect()),
+                }
+            }
+            Inst::Within(x, size) => {
+                let size = self.scope.wide(asm, size);
+                self.map(point, [*x], |[x]| {
+                    pick::within(asm, self.scope, (x, size), p)
+                })
             }
             Inst::Input => Value::Each(point.input.to_vec()),
             Inst::F32(c) => Value::Uniform(asm.f32(*c)),

@@ -29,6 +29,7 @@ mod limits;
 mod math;
 mod matmul;
 mod moves;
+mod pick;
 mod pull;
 mod reduce;
 mod row;

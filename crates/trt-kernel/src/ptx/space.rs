@@ -102,13 +102,11 @@ pub(super) fn merge_row(row: &Row, columns: Columns) -> Row {
         .collect();
     let axes = merge(&row.space, &views, &read, columns);
     let insts = row.body.insts.iter().map(|inst| match inst {
-        Inst::Load(a, v) => Inst::Load(*a, axes.view(v)),
-        Inst::Store(a, v, r) => Inst::Store(*a, axes.view(v), *r),
         Inst::Iota(axis) => match axes.axis(*axis as usize) {
             Some(new) => Inst::Iota(new as u8),
             None => Inst::I64(Dim::from(0)),
         },
-        other => other.clone(),
+        other => other.moved(|arg| arg, |view| axes.view(view)),
     });
     Row {
         body: Body {

@@ -17,6 +17,7 @@ mod matmul;
 mod matrices;
 mod mistakes;
 mod moves;
+mod picks;
 mod pull;
 mod row;
 mod special;

@@ -98,9 +98,9 @@ fn an_id_outside_of_the_table_is_recorded_and_its_row_is_zero() {
         for e in emitted(&kernel) {
             let mut ours = given.clone();
             let done = launch(&kernel, &e, &Env::default(), &[], 0, &mut ours);
-            let [mark, id, row] = done.fault.0;
+            let [mark, id, row, of] = done.fault.0;
             assert!(mark != 0);
-            assert_eq!((id, row), (bad as i64, 1));
+            assert_eq!((id, row, of), (bad as i64, 1, 10));
             let out = ours[2].values();
             assert!(out[576..1152].iter().all(|x| *x == 0.0));
             assert_eq!(out[0], 3.0 * ours[1].get(9 * 576));
@@ -120,8 +120,8 @@ fn of_several_bad_ids_one_is_recorded_whole() {
     ];
     for e in emitted(&kernel) {
         let done = launch(&kernel, &e, &Env::default(), &[], 3, &mut given.to_vec());
-        let [mark, id, row] = done.fault.0;
-        assert!(mark != 0 && id == row + 10, "{:?}", done.fault);
+        let [mark, id, row, of] = done.fault.0;
+        assert!(mark != 0 && id == row + 10 && of == 10, "{:?}", done.fault);
     }
 }
 

@@ -93,7 +93,7 @@ impl Device {
             .for_each(|r| r.early = true);
         let scratch = vec![0xff; emitted.scratch.size(&call.env)];
         d.scratch = d.place("scratch", scratch, Access::Scratch);
-        d.fault = d.place("fault", vec![0; 24], Access::Write);
+        d.fault = d.place("fault", vec![0; 32], Access::Write);
         d.counters = d.place("counters", vec![0; 4 * COUNTERS], Access::Write);
         d
     }
@@ -303,7 +303,7 @@ impl Device {
         }
         let fault = self.global.regions.iter().find(|r| r.base == self.fault);
         let words = fault.map_or(&[][..], |r| &r.bytes).chunks_exact(8);
-        let mut record = [0; 3];
+        let mut record = [0; 4];
         record
             .iter_mut()
             .zip(words)

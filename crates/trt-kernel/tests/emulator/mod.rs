@@ -79,9 +79,9 @@ pub struct Call {
     pub seed: u64,
 }
 
-/// The fault record after a call: a mark, an id, a row.
+/// The fault record after a call: a mark, an id, a row, of how many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fault(pub [i64; 3]);
+pub struct Fault(pub [i64; 4]);
 
 /// What a call did.
 #[derive(Clone, Copy, Debug, Default)]

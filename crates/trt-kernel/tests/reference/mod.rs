@@ -111,6 +111,15 @@ fn body(
         let integer = |r: &Reg| types[r.0 as usize] == Some(Ty::I64);
         let value = match inst {
             Inst::Load(a, v) => each(&|c| args[a.0 as usize].get(at(v, env, &index(c)))),
+            Inst::Pick(a, v, s, by) => each(&|c| {
+                let ahead = reg(by, c) as i64 * s.eval(env);
+                args[a.0 as usize].get(at(v, env, &index(c)) + ahead)
+            }),
+            Inst::Within(x, size) => each(&|c| {
+                let (x, size) = (reg(x, c), size.eval(env) as f64);
+                assert!((0.0..size).contains(&x), "{x} of {size}");
+                x
+            }),
             Inst::Input => each(input),
             Inst::F32(x) => each(&|_| f64::from(*x)),
             Inst::I64(d) => each(&|_| d.eval(env) as f64),

@@ -31,8 +31,6 @@ pub(in crate::cuda) struct CudaExecutable {
     /// Enough for each part: they run one after another.
     scratch: Dim,
     grid_vars: Vec<Var>,
-    /// Rows of the table of a gather.
-    table_rows: Option<usize>,
 }
 
 /// A launch with everything decided.
@@ -74,10 +72,6 @@ impl CudaExecutable {
             written: kernel.written().iter().map(|a| a.0 as usize).collect(),
             scratch: scratch.fold(Dim::from(0), |sum, each| &sum + each),
             grid_vars,
-            table_rows: match kernel {
-                Kernel::Gather(k) => Some(k.entries),
-                _ => None,
-            },
             parts: parts.into_iter().map(|(_, part)| part).collect(),
         }
     }
@@ -95,11 +89,6 @@ impl CudaExecutable {
     /// The runtime integers that decide grids, entries and the tables of tiles.
     pub(in crate::cuda) fn grid_vars(&self) -> &[Var] {
         &self.grid_vars
-    }
-
-    /// Rows of the table of a gather.
-    pub(in crate::cuda) fn table_rows(&self) -> Option<usize> {
-        self.table_rows
     }
 
     /// Decides a launch, or says why there can be none. `locate` gives the address of a slice, or

@@ -9,8 +9,8 @@
 //! use it one after another; counters are zero between launches, since each launch leaves them so.
 
 use super::params::Surroundings;
-use crate::Error;
 use crate::cuda::driver::{Context, DeviceBytes, Pinned, RawStream};
+use crate::{Error, LaunchError};
 use std::sync::{Arc, Mutex, PoisonError};
 use trt_kernel::launch::COUNTERS;
 
@@ -46,20 +46,29 @@ pub(in crate::cuda) struct Slot {
 pub(in crate::cuda) struct Fault {
     /// Not zero.
     pub mark: i64,
-    /// The id that is no row of its table.
+    /// The id that is no row of its table, or picks no element.
     pub id: i64,
-    /// Its place among the ids.
+    /// Its place among the ids of a gather; below zero where a kernel picks.
     pub row: i64,
+    /// Rows of the table, or elements that there are to pick of.
+    pub of: i64,
 }
 
 impl Fault {
-    /// Rows of the table that it is about, of those that the owner's kernels have read, in order.
-    /// The first launch that finds a bad id reports it, so this is the first table without it;
-    /// where tables differ, a launch on a later one may have had the id and be taken for it.
-    pub fn entries(&self, tables: &[usize]) -> usize {
-        let lacks = |rows: &&usize| !usize::try_from(self.id).is_ok_and(|id| id < **rows);
-        let first = tables.iter().find(lacks).or(tables.last());
-        first.copied().unwrap_or(0)
+    /// What it says.
+    pub fn error(self) -> LaunchError {
+        let Fault { id, row, of, .. } = self;
+        match usize::try_from(row) {
+            Ok(row) => LaunchError::Id {
+                id,
+                row,
+                entries: usize::try_from(of).unwrap_or(0),
+            },
+            Err(_) => LaunchError::Index {
+                index: id,
+                size: of,
+            },
+        }
     }
 }
 
@@ -131,16 +140,17 @@ impl Slot {
 
     /// What was reported, if anything. Certain only once the kernels have ended.
     pub fn look(&self) -> Option<Fault> {
-        // SAFETY: three numbers within the slot, aligned; a device may write them meanwhile, so
+        // SAFETY: four numbers within the slot, aligned; a device may write them meanwhile, so
         // they are read as volatile, and each of them is one access.
-        let [mark, id, row] = [0, 1, 2].map(|i| unsafe { self.record().add(i).read_volatile() });
-        (mark != 0).then_some(Fault { mark, id, row })
+        let [mark, id, row, of] =
+            [0, 1, 2, 3].map(|i| unsafe { self.record().add(i).read_volatile() });
+        (mark != 0).then_some(Fault { mark, id, row, of })
     }
 
     /// What was reported, and clears it.
     pub fn take(&self) -> Option<Fault> {
         let fault = self.look()?;
-        for i in [2, 1, 0] {
+        for i in [3, 2, 1, 0] {
             // SAFETY: as for `look`.
             unsafe { self.record().add(i).write_volatile(0) };
         }
@@ -165,15 +175,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_is_about_the_first_table_that_has_no_such_id() {
-        let of = |id, tables: &[usize]| {
-            let (mark, row) = (1, 0);
-            Fault { mark, id, row }.entries(tables)
+    fn a_fault_says_what_was_outside_of_what() {
+        let of = |row| {
+            let (mark, id, of) = (1, 60, 50);
+            Fault { mark, id, row, of }.error().to_string()
         };
-        assert_eq!(of(60, &[50]), 50);
-        assert_eq!(of(60, &[100, 20, 50]), 20);
-        assert_eq!(of(-1, &[100, 20]), 100);
-        assert_eq!(of(7, &[]), 0);
+        assert_eq!(of(3), "id 60 at row 3 is outside the table of 50 entries");
+        assert_eq!(of(-1), "index 60 is outside of an axis of 50");
     }
 
     #[test]

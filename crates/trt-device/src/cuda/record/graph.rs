@@ -29,8 +29,6 @@ pub(in crate::cuda) struct CudaGraph {
     /// The runtime integers that decide grids, as they were.
     fixed: BTreeMap<Var, i64>,
     needs: Needs,
-    /// Rows of the table of each gather.
-    tables: Vec<usize>,
     /// Rows of files that its kernels read in place.
     rows: Vec<Rows>,
     /// Keeps memory and executables.
@@ -58,7 +56,6 @@ struct GraphWork {
     steps: Vec<GraphStep>,
     fixed: BTreeMap<Var, i64>,
     needs: Needs,
-    tables: Vec<usize>,
 }
 
 impl CudaGraph {
@@ -101,7 +98,6 @@ impl CudaGraph {
             latest: Mutex::default(),
             fixed: plan.fixed,
             needs: plan.needs,
-            tables: plan.tables,
             rows,
             _works: works,
         })
@@ -150,15 +146,13 @@ impl CudaGraph {
     }
 
     /// What its kernels reported, with the rows of the table that it is about; clears it.
-    pub fn take_fault(&self) -> Option<(Fault, usize)> {
-        let fault = self.slot.take()?;
-        Some((fault, fault.entries(&self.tables)))
+    pub fn take_fault(&self) -> Option<Fault> {
+        self.slot.take()
     }
 
     /// What its kernels reported.
-    pub fn look_fault(&self) -> Option<(Fault, usize)> {
-        let fault = self.slot.look()?;
-        Some((fault, fault.entries(&self.tables)))
+    pub fn look_fault(&self) -> Option<Fault> {
+        self.slot.look()
     }
 }
 
@@ -204,7 +198,6 @@ impl GraphWork {
                 self.steps.push(GraphStep::Launch(ready));
                 executable.needs(call, &mut self.needs);
                 self.note_reserved(work, info);
-                self.tables.extend(executable.table_rows());
                 self.fix(executable.grid_vars(), env)
             }
             Work::Copy { dst, src } if !src.is_mapping() => {

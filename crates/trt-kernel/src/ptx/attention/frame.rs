@@ -194,7 +194,7 @@ impl<'a> AttentionFrame<'a> {
     /// Whether scores run for pairs of keys: only if a pair cannot straddle the last key, or if
     /// nothing is read there.
     pub fn pairs(&self) -> bool {
-        let reads = |i: &Inst| matches!(i, Inst::Load(..));
+        let reads = |i: &Inst| i.access().is_some();
         let even = self.plan.k.keys.terms().iter().all(|t| t.1 % 2 == 0);
         even || !self.plan.k.score.insts.iter().any(reads)
     }

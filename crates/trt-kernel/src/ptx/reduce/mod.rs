@@ -46,6 +46,7 @@ pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     let job = RowJob {
         scope: &scope,
         row: &row,
+        types: &types,
         stages: &stages,
         plan,
         places,
@@ -103,6 +104,7 @@ pub(super) fn rows(
     let job = RowJob {
         scope,
         row: &row,
+        types,
         stages: &stages,
         plan,
         places: places.into_iter().map(place).collect(),

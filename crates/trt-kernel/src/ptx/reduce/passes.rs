@@ -7,7 +7,7 @@ use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::fold::{self, FoldTeam};
 use crate::ptx::lanes::{Lanes, Point, Value};
 use crate::ptx::scope::Scope;
-use crate::{Reduce, Reg, Row};
+use crate::{Reduce, Reg, Row, Ty};
 
 /// A chunk of columns.
 struct Chunk {
@@ -20,6 +20,8 @@ struct Chunk {
 pub(super) struct RowJob<'a> {
     pub scope: &'a Scope,
     pub row: &'a Row,
+    /// The types of the body's registers.
+    pub types: &'a [Option<Ty>],
     pub stages: &'a Stages,
     pub plan: RowPlan,
     /// The rows that a thread has a part in.
@@ -124,7 +126,7 @@ impl<'a> RowJob<'a> {
             }
             let mut accs = Vec::new();
             for line in &lines {
-                let own = accumulators(asm, stage);
+                let own = self.accumulators(asm, stage);
                 self.take(asm, stage, &own, &line.chunks, &line.points);
                 accs.extend(own);
             }
@@ -156,7 +158,7 @@ impl<'a> RowJob<'a> {
                 if last && self.stages.stores.is_empty() {
                     continue;
                 }
-                let own = accumulators(asm, stage);
+                let own = self.accumulators(asm, stage);
                 let pass = Pass {
                     place,
                     stage,
@@ -253,8 +255,12 @@ impl<'a> RowJob<'a> {
                     .collect();
                 let mut x = fold::tree(asm, *kind, &all);
                 if let Some(inside) = chunk.inside {
-                    let neutral = fold::neutral(*kind);
-                    x = asm.op("selp.f32", Class::F32, &[&x, &neutral, &inside]);
+                    let neutral = fold::neutral(*kind, x.class);
+                    let select = match x.class {
+                        Class::B64 => "selp.b64",
+                        _ => "selp.f32",
+                    };
+                    x = asm.op(select, x.class, &[&x, &neutral, &inside]);
                 }
                 fold::take(asm, *kind, *acc, x);
             }
@@ -289,6 +295,16 @@ impl<'a> RowJob<'a> {
         });
     }
 
+    /// An accumulator for each fold of a stage.
+    fn accumulators(&self, asm: &mut Asm, stage: &Stage) -> Vec<(Reduce, R)> {
+        let neutral = |(_, kind, operand): &(usize, Reduce, Reg)| {
+            let class = fold::class(self.types[operand.0 as usize]);
+            let acc = asm.op(class.mov(), class, &[&fold::neutral(*kind, class)]);
+            (*kind, acc)
+        };
+        stage.folds.iter().map(neutral).collect()
+    }
+
     fn inside(&self, asm: &mut Asm, p: Option<R>, then: impl FnOnce(&mut Asm)) {
         match p {
             Some(p) => asm.when(p, true, then),
@@ -303,15 +319,6 @@ fn one(at: &[Int]) -> Point<'_> {
         lanes: 1,
         input: &[],
     }
-}
-
-/// An accumulator for each fold of a stage.
-fn accumulators(asm: &mut Asm, stage: &Stage) -> Vec<(Reduce, R)> {
-    let neutral = |(_, kind, _): &(usize, Reduce, Reg)| {
-        let acc = asm.op("mov.f32", Class::F32, &[&fold::neutral(*kind)]);
-        (*kind, acc)
-    };
-    stage.folds.iter().map(neutral).collect()
 }
 
 /// Copies the values of instructions from one point to another.

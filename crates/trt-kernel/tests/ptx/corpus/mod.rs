@@ -7,6 +7,7 @@ pub mod conv;
 pub mod encoded;
 pub mod matmul;
 pub mod moves;
+pub mod picks;
 pub mod row;
 pub mod step;
 
@@ -17,6 +18,7 @@ pub fn kernels() -> Vec<(String, Kernel)> {
     [
         row::kernels(),
         moves::kernels(),
+        picks::kernels(),
         matmul::kernels(),
         attention::kernels(),
         step::kernels(),
