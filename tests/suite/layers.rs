@@ -36,7 +36,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("candle-trt-cli", &["candle-trt", "trt-text"]),
     ("candle-trt-fuzz", &[]),
-    ("candle-trt-ports", &[]),
+    (
+        "candle-models",
+        &["candle-models-ported", "candle-models-trial", "candle-trt"],
+    ),
+    ("candle-models-ported", &["candle-trt"]),
+    ("candle-models-trial", &[]),
 ];
 
 #[test]

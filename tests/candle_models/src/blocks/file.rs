@@ -14,7 +14,9 @@ use std::sync::Arc;
 /// candle multiplies what the second holds in f32, which is what the blocks of the first mean: by the first it
 /// would round activations to eight bits.
 pub struct File {
+    /// The file.
     pub bytes: Vec<u8>,
+    /// The file of its values.
     pub values: Vec<u8>,
 }
 
@@ -39,6 +41,7 @@ fn noise(name: &str, n: usize) -> Vec<f32> {
 }
 
 impl Parts {
+    /// One more entry of the metadata.
     pub fn say(mut self, key: &str, value: Value) -> Self {
         self.metadata.push((key.into(), value));
         self
@@ -67,6 +70,7 @@ impl Parts {
         self.tensors.push((name.into(), blocks));
     }
 
+    /// The file of all parts.
     pub fn write(self) -> File {
         let metadata: Vec<_> = self.metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
         let file = |tensors: &[(String, QTensor)]| {
@@ -94,6 +98,7 @@ impl File {
         VarBuilder::new(Arc::new(self.source()), candle_core::DType::F32)
     }
 
+    /// Its weights, as a model's builder asks for them.
     pub fn source(&self) -> Source {
         let content = Content::read(&mut Cursor::new(&self.bytes)).expect("candle reads its file");
         let stored = |(name, info): (&String, &candle_core::quantized::gguf_file::TensorInfo)| {

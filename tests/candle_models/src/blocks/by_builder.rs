@@ -1,10 +1,10 @@
 //! Models that load by a builder, by the names of Hugging Face's files.
 
-use crate::file::{File, Parts};
-use crate::follow::{Prompts, follows, gives};
-use crate::ported;
+use super::file::{File, Parts};
+use super::follow::{Prompts, follows, gives};
 use candle_core::quantized::GgmlDType::{self, Q4_0, Q4K, Q6K, Q8_0};
 use candle_core::{Device, Tensor};
+use candle_models_ported::models as ported;
 use candle_transformers::models as theirs;
 use candle_transformers::quantized_var_builder::VarBuilder as TheirBuilder;
 use candle_trt::Call;
@@ -76,8 +76,7 @@ fn config() -> Value {
     })
 }
 
-#[test]
-fn mistral_by_names_of_hugging_face() {
+pub fn mistral_by_names_of_hugging_face() -> f32 {
     let (file, config) = (decoder(false), config());
     let cfg = parsed(&config);
     let oracle = theirs::quantized_mistral::Model::new(&cfg, their_builder(&file));
@@ -88,11 +87,10 @@ fn mistral_by_names_of_hugging_face() {
     };
     follows(&file, Prompts::Anywhere, load, &mut |ids, past| {
         oracle.forward(ids, past)
-    });
+    })
 }
 
-#[test]
-fn stable_lm_with_a_quarter_of_a_head_turned() {
+pub fn stable_lm_with_a_quarter_of_a_head_turned() -> f32 {
     let (file, config) = (decoder(true), config());
     let cfg = parsed(&config);
     let oracle = theirs::quantized_stable_lm::Model::new(&cfg, their_builder(&file));
@@ -103,12 +101,11 @@ fn stable_lm_with_a_quarter_of_a_head_turned() {
     };
     follows(&file, Prompts::Anywhere, load, &mut |ids, past| {
         oracle.forward(ids, past)
-    });
+    })
 }
 
 /// Phi as candle first had it, whose code counts positions by its cache.
-#[test]
-fn mixformer_with_layers_beside_each_other() {
+pub fn mixformer_with_layers_beside_each_other() -> f32 {
     let mut parts = Parts::default();
     parts.matrix("transformer.embd.wte.weight", (VOCAB, HIDDEN), Q8_0);
     norm(&mut parts, "lm_head.ln", true);
@@ -141,12 +138,11 @@ fn mixformer_with_layers_beside_each_other() {
     };
     follows(&file, Prompts::Never, load, &mut |ids, _| {
         oracle.forward(ids)
-    });
+    })
 }
 
 /// T5's places in buckets are constants that change with sizes, so its sizes are fixed here.
-#[test]
-fn t5_of_fixed_sizes() {
+pub fn t5_of_fixed_sizes() -> f32 {
     let mut parts = Parts::default();
     parts.matrix("shared.weight", (VOCAB, HIDDEN), Q8_0);
     parts.matrix("lm_head.weight", (VOCAB, HIDDEN), Q6K);
@@ -208,5 +204,5 @@ fn t5_of_fixed_sizes() {
     };
     let profile = Profile::single(&[("text", 6, 6), ("start", 3, 3)]).expect("a profile");
     let want = want.expect("candle runs");
-    gives(&file, &profile, vec![text, start], load, &want);
+    gives(&file, &profile, vec![text, start], load, &want)
 }

@@ -1,9 +1,9 @@
 //! What a ported model cannot have, and what it is told.
 
-use crate::file::{File, Parts};
-use crate::ported::quantized_llama::ModelWeights;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
+use candle_models::blocks::file::{File, Parts};
+use candle_models_ported::models::quantized_llama::ModelWeights;
 use candle_trt::candle::quantized::{GgmlDType as Ours, gguf_file};
 use candle_trt::candle::{DType, Device, Result, Tensor};
 use candle_trt::candle_nn::VarBuilder;

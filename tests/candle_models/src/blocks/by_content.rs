@@ -1,10 +1,10 @@
 //! Models that load from the content of a GGUF file, by its own names.
 
-use crate::file::{File, Parts};
-use crate::follow::{Prompts, follows};
-use crate::ported;
+use super::file::{File, Parts};
+use super::follow::{Prompts, follows};
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
+use candle_models_ported::models as ported;
 use candle_transformers::models as theirs;
 use candle_trt::candle;
 use std::io::{Cursor, empty};
@@ -152,53 +152,47 @@ macro_rules! follow {
             )?;
             Ok(move |ids: &candle::Tensor, past: usize| model.forward(ids, past))
         };
-        follows(&file, $prompts, load, &mut |ids, past| oracle.forward(ids, past));
+        follows(&file, $prompts, load, &mut |ids, past| oracle.forward(ids, past))
     }};
 }
 
-#[test]
-fn llama_with_neighbours_turned() {
+pub fn llama_with_neighbours_turned() -> f32 {
     follow!(
         gated("llama", true, &[]),
         Prompts::Anywhere,
         quantized_llama
-    );
+    )
 }
 
-#[test]
-fn llama_whose_head_is_its_table() {
+pub fn llama_whose_head_is_its_table() -> f32 {
     follow!(
         gated("llama", false, &[]),
         Prompts::Anywhere,
         quantized_llama
-    );
+    )
 }
 
-#[test]
-fn qwen2_with_biases() {
+pub fn qwen2_with_biases() -> f32 {
     follow!(
         gated("qwen2", true, &BIASES),
         Prompts::Anywhere,
         quantized_qwen2
-    );
+    )
 }
 
-#[test]
-fn qwen3_by_the_way_that_reads_no_memory() {
+pub fn qwen3_by_the_way_that_reads_no_memory() -> f32 {
     let parts = said("qwen3").say("general.dtype", Value::U32(0));
     let file = gated_by(parts, false, &HEAD_NORMS);
-    follow!(file, Prompts::Anywhere, quantized_qwen3);
+    follow!(file, Prompts::Anywhere, quantized_qwen3)
 }
 
 /// What files that do not say a dtype have.
-#[test]
-fn qwen3_with_rotary_tables_in_f16() {
+pub fn qwen3_with_rotary_tables_in_f16() -> f32 {
     let file = gated("qwen3", true, &HEAD_NORMS);
-    follow!(file, Prompts::Anywhere, quantized_qwen3);
+    follow!(file, Prompts::Anywhere, quantized_qwen3)
 }
 
-#[test]
-fn phi3_with_joined_weights() {
+pub fn phi3_with_joined_weights() -> f32 {
     let mut parts = said("phi3");
     ends(&mut parts, true);
     let matrices = [
@@ -208,11 +202,10 @@ fn phi3_with_joined_weights() {
         ("ffn_down", HIDDEN, MIDDLE),
     ];
     layers(&mut parts, &matrices, &NORMS);
-    follow!(parts.write(), Prompts::Anywhere, quantized_phi3, false);
+    follow!(parts.write(), Prompts::Anywhere, quantized_phi3, false)
 }
 
-#[test]
-fn phi2_with_layer_norms_and_biases_everywhere() {
+pub fn phi2_with_layer_norms_and_biases_everywhere() -> f32 {
     let mut parts = said_with("phi2", HEADS);
     ends(&mut parts, true);
     parts.vector("output_norm.bias", HIDDEN, 0.0);
@@ -232,17 +225,15 @@ fn phi2_with_layer_norms_and_biases_everywhere() {
         ("ffn_down.bias", HIDDEN, 0.0),
     ];
     layers(&mut parts, &matrices, &vectors);
-    follow!(parts.write(), Prompts::Anywhere, quantized_phi);
+    follow!(parts.write(), Prompts::Anywhere, quantized_phi)
 }
 
-#[test]
-fn gemma3_with_windows() {
+pub fn gemma3_with_windows() -> f32 {
     let file = gated("gemma3", false, &[HEAD_NORMS, AFTER].concat());
-    follow!(file, Prompts::Never, quantized_gemma3);
+    follow!(file, Prompts::Never, quantized_gemma3)
 }
 
-#[test]
-fn glm4_with_half_a_head_turned() {
+pub fn glm4_with_half_a_head_turned() -> f32 {
     let mut parts = said("glm4");
     ends(&mut parts, true);
     let matrices = [
@@ -251,5 +242,5 @@ fn glm4_with_half_a_head_turned() {
     ];
     let vectors = [NORMS.as_slice(), &AFTER, &BIASES].concat();
     layers(&mut parts, &matrices.concat(), &vectors);
-    follow!(parts.write(), Prompts::Anywhere, quantized_glm4; candle_core::DType::F32);
+    follow!(parts.write(), Prompts::Anywhere, quantized_glm4; candle_core::DType::F32)
 }

@@ -1,0 +1,25 @@
+//! Writes the model files of candle-transformers that type-check, with other `use` lines.
+
+use candle_models_trial::{LIST, Outcome, port};
+use std::path::{Path, PathBuf};
+
+fn main() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let trial = here.join("../trial/outcome.txt");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={}", trial.display());
+    println!("cargo::rerun-if-changed=../../../Cargo.lock");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo says where to write"));
+    println!("cargo::rerun-if-env-changed={LIST}");
+    let tried = std::env::var_os(LIST).map(PathBuf::from);
+    if let Some(list) = &tried {
+        println!("cargo::rerun-if-changed={}", list.display());
+    }
+    // A list of names alone is an outcome without reasons.
+    let outcome = Outcome::read(tried.as_deref().unwrap_or(&trial)).expect("a list of files");
+    let sources = port::sources(here).expect("candle-transformers is a dependency");
+    let list = outcome.type_checks();
+    let root = port::write(&sources, &out.join("ported"), &list).expect("the files are written");
+    let include = format!("#[path = {root:?}]\nmod files;\npub use files::*;\n");
+    std::fs::write(out.join("ported.rs"), include).expect("the root is written");
+}

@@ -1,0 +1,111 @@
+//! Models of sound: what hears it, what codes it, and decoders of its codes.
+
+use super::*;
+use candle::Module;
+use serde_json::json;
+
+/// The configuration of a small whisper.
+fn whisper(layers: usize) -> Value {
+    json!({
+        "num_mel_bins": 16, "max_source_positions": 24, "d_model": HIDDEN, "encoder_attention_heads": 4,
+        "encoder_layers": layers, "vocab_size": VOCAB, "max_target_positions": 32, "decoder_attention_heads": 4,
+        "decoder_layers": layers,
+    })
+}
+
+/// Rows of codes, one for each codebook.
+fn codes(books: usize, n: usize, below: u32) -> Input {
+    Input {
+        values: Values::Tokens(below),
+        ..noise("codes", &[1, books, n])
+    }
+}
+
+cases! {
+    "models/whisper/model" => (
+        Spec {
+            inputs: vec![
+                Input { name: "mel", shape: vec![Size::Named(BATCH), Size::Of(16), Size::Times(2, LENGTH)], values: Values::Noise },
+                Input { name: "ids", shape: vec![Size::Named(BATCH), Size::Of(5)], values: Values::Tokens(VOCAB as u32) },
+            ],
+            ways: vec![
+                once("one call", vec![(BATCH, 1), (LENGTH, 20)], vec![], vec![vec![]]),
+                once("batches", vec![(LENGTH, 20)], vec![(BATCH, 1, 4)], vec![vec![1], vec![3]]),
+                once("lengths", vec![(BATCH, 1)], vec![(LENGTH, 4, 24)], vec![vec![9], vec![22]]),
+            ],
+            tolerance: CLOSE,
+        },
+        Box::new(|vb, layers| {
+            let cfg: models::whisper::Config = parsed(whisper(layers))?;
+            let mut m = models::whisper::model::Whisper::load(&vb, cfg)?;
+            model(move |a| {
+                let heard = m.encoder.forward(a.x(), true)?;
+                let ys = m.decoder.forward(&a.inputs[1], &heard, true)?;
+                m.decoder.final_linear(&ys)
+            })
+        }),
+    ),
+    "models/encodec" => fixed(vec![codes(2, 12, 16)], |vb, _| {
+        let cfg = models::encodec::Config {
+            hidden_size: 32, num_filters: 8, upsampling_ratios: vec![4, 2], codebook_size: 16, codebook_dim: Some(32),
+            ..Default::default()
+        };
+        let m = models::encodec::Model::new(&cfg, vb)?;
+        model(move |a| m.decode(a.x()))
+    }),
+    "models/dac" => fixed(vec![codes(2, 6, 16)], |vb, _| {
+        let cfg = models::dac::Config {
+            num_codebooks: 2, model_bitrate: 8, codebook_size: 16, latent_dim: 32, frame_rate: 86, sampling_rate: 44100,
+        };
+        let m = models::dac::Model::new(&cfg, vb)?;
+        model(move |a| m.decode_codes(a.x()))
+    }),
+    "models/snac" => fixed(vec![codes(1, 4, 16), Input { name: "fine codes", ..codes(1, 8, 16) }], |vb, _| {
+        let cfg: models::snac::Config = parsed(json!({
+            "sampling_rate": 24000, "encoder_dim": 8, "encoder_rates": [2, 2], "decoder_dim": 32, "decoder_rates": [2, 2],
+            "attn_window_size": null, "codebook_size": 16, "codebook_dim": 8, "vq_strides": [2, 1], "noise": false,
+            "depthwise": true,
+        }))?;
+        let m = models::snac::Model::new(&cfg, vb)?;
+        model(move |a| m.decode(&[&a.inputs[0].squeeze(1)?, &a.inputs[1].squeeze(1)?]))
+    }),
+    "models/mimi/seanet" => fixed(vec![noise("sound", &[1, 1, 64])], |vb, _| {
+        let cfg = models::mimi::encodec::Config::v0_1(None);
+        let cfg = models::mimi::seanet::Config { dimension: 32, n_filters: 4, ratios: vec![4, 2], ..cfg.seanet };
+        let heard = models::mimi::seanet::SeaNetEncoder::new(&cfg, vb.pp("encoder"))?;
+        let made = models::mimi::seanet::SeaNetDecoder::new(&cfg, vb.pp("decoder"))?;
+        model(move |a| made.forward(&heard.forward(a.x())?))
+    }),
+    "models/mimi/transformer" => fixed(vec![noise("rows", &[1, 32, 10])], |vb, layers| {
+        let cfg = models::mimi::encodec::Config::v0_1(None);
+        let cfg = models::mimi::transformer::Config {
+            d_model: 32, num_heads: 2, num_layers: layers, dim_feedforward: 64, ..cfg.transformer
+        };
+        let mut m = models::mimi::transformer::ProjectedTransformer::new(32, &[32], &cfg, vb)?;
+        model(move |a| m.forward(a.x()))
+    }),
+    "models/mimi/quantization" => fixed(vec![codes(3, 8, 16)], |vb, _| {
+        let m = models::mimi::quantization::SplitResidualVectorQuantizer::new(
+            16, Some(32), Some(32), 3, 16, vb,
+        )?;
+        model(move |a| m.decode(a.x()))
+    }),
+    "models/gemma4/text" => decoder(|vb, layers| {
+        let kinds: Vec<&str> = (0..layers).map(|i| ["sliding_attention", "full_attention"][i % 2]).collect();
+        let cfg: models::gemma4::config::Gemma4TextConfig = parsed(sized(layers, json!({
+            "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 64, "final_logit_softcapping": 30.0,
+            "sliding_window_pattern": 2, "layer_types": kinds, "global_head_dim": 16, "tie_word_embeddings": true,
+        })))?;
+        let mut m = models::gemma4::text::TextModel::new(&cfg, vb)?;
+        model(move |a| m.forward(a.x(), a.past))
+    }),
+    "models/gemma4/audio" => fixed(vec![noise("mel", &[1, 48, 32]), all_of("mask", &[1, 48], 0.0)], |vb, layers| {
+        let cfg: models::gemma4::config::Gemma4AudioConfig = parsed(json!({
+            "input_feat_size": 32, "hidden_size": HIDDEN, "conf_num_attention_heads": 4, "conf_num_hidden_layers": layers,
+            "output_proj_dims": 32, "sscp_conv_channel_size": [16, 8],
+        }))?;
+        let m = models::gemma4::audio::AudioModel::new(&cfg, vb)?;
+        // Its second result is the mask.
+        model(move |a| Ok(m.forward(a.x(), &a.inputs[1])?.0))
+    }),
+}

@@ -1,0 +1,227 @@
+//! A case in an engine beside candle.
+//!
+//! One engine runs all calls of a way twice, with all weights resident and at a quarter of them (or at its floor, if that
+//! is more). The second must give the bits of the first, the first what candle gives.
+
+use crate::oracle::{self, LAYERS};
+use crate::ours::cases::{Args, Case};
+use crate::spec::{Called, Values, Way};
+use crate::{Fault, theirs, values};
+use candle_core::{DType, Tensor};
+use candle_trt::candle::Result as Traced;
+use candle_trt::{Call, Compiler, Engine, FromTensors, Percent, Request, Weights, device};
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// That a way of calling a model gives what candle gives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Held {
+    /// How far off the worst result is, of the largest in its tensor.
+    pub off: f32,
+    /// Launches of a call, by class.
+    pub launches: Vec<usize>,
+}
+
+/// The first line of what is said, which is what a table has room for.
+pub fn line(said: &impl Display) -> String {
+    let said = said.to_string();
+    let lines = said.lines().map(str::trim).filter(|l| !l.is_empty());
+    lines.take(1).collect()
+}
+
+/// Compares all calls of a way.
+///
+/// # Errors
+///
+/// A [`Fault`] if there is nothing to compare, or it differs.
+pub fn hold(ours: &Case, theirs: &theirs::cases::Case, way: &Way) -> Result<Held, Fault> {
+    let (want, made) = guarded(Fault::Oracle, || oracle::results(theirs, way))?;
+    let engine = guarded(Fault::Compile, || engine(ours, way, made.tensors(), LAYERS))?;
+    guarded(Fault::Run, || compare(ours, way, &engine, &want))
+}
+
+/// Launches of each class with one layer more than with one, if layers can be chosen.
+///
+/// # Errors
+///
+/// As [`hold`].
+pub fn launches(ours: &Case, theirs: &theirs::cases::Case, way: &Way) -> Result<Vec<usize>, Fault> {
+    let (_, made) = guarded(Fault::Oracle, || oracle::results(theirs, way))?;
+    let count = |layers| {
+        let engine = guarded(Fault::Compile, || engine(ours, way, made.tensors(), layers))?;
+        Ok::<_, Fault>(launched(&engine))
+    };
+    let (one, two) = (count(1)?, count(LAYERS)?);
+    Ok(one
+        .iter()
+        .zip(two)
+        .map(|(one, two)| two.saturating_sub(*one))
+        .collect())
+}
+
+fn launched(engine: &Engine) -> Vec<usize> {
+    let classes = &engine.report().classes;
+    classes.iter().map(|c| c.launches.len()).collect()
+}
+
+/// What runs, with a panic as a fault of its kind.
+pub fn guarded<T>(
+    kind: fn(String) -> Fault,
+    run: impl FnOnce() -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied());
+            Err(kind(format!("panics: {}", line(&text.unwrap_or("?")))))
+        }
+    }
+}
+
+fn engine(
+    case: &Case,
+    way: &Way,
+    tensors: HashMap<String, Tensor>,
+    layers: usize,
+) -> Result<Engine, Fault> {
+    let failed = |e: candle_trt::Error| Fault::Compile(line(&e));
+    let profile = way.profile().map_err(|e| Fault::Compile(line(&e)))?;
+    let device = device::open("host-discrete").map_err(|e| Fault::Compile(line(&e)))?;
+    let load = |vb| {
+        let mut model = (case.load)(vb, layers)?;
+        Ok(
+            move |call: &Call<'_>| -> Traced<Vec<candle_trt::candle::Tensor>> {
+                let size = |name: &str| match way.fixed.iter().find(|(n, _)| *n == name) {
+                    Some((_, size)) => Ok(*size),
+                    None => call.int(name),
+                };
+                let input = |i: &crate::spec::Input| {
+                    let shape = i
+                        .shape
+                        .iter()
+                        .map(|s| s.of(size))
+                        .collect::<Traced<Vec<usize>>>()?;
+                    let dtype = match i.values {
+                        Values::Tokens(_) | Values::Same(_) | Values::Kept => DType::U32,
+                        Values::Noise | Values::All(_) => DType::F32,
+                    };
+                    call.input(i.name, shape, dtype)
+                };
+                let inputs = case
+                    .spec
+                    .inputs
+                    .iter()
+                    .map(input)
+                    .collect::<Traced<Vec<_>>>()?;
+                let past = call.positions().map_or(0, |(past, _)| past);
+                model(&Args { inputs, past })
+            },
+        )
+    };
+    Compiler::new(Weights::from_tensors(tensors).map_err(failed)?)
+        .shared_device(device)
+        .profile(profile)
+        .weight_streaming(true)
+        .compile(load)
+        .map_err(failed)
+}
+
+/// All calls, as the values of each result.
+fn run(case: &Case, way: &Way, engine: &Engine) -> Result<Vec<Vec<Vec<Tensor>>>, Fault> {
+    let failed = |e: candle_trt::Error| Fault::Run(line(&e));
+    let session = |calls: Vec<Called>| {
+        let mut session = engine.session().map_err(failed)?;
+        let call = |call: &Called| {
+            let inputs = case.spec.inputs.iter().map(|i| values::input(i, call));
+            let inputs: candle_core::Result<Vec<_>> = inputs.collect();
+            session
+                .run(&inputs.map_err(|e| Fault::Run(line(&e)))?)
+                .map_err(failed)
+        };
+        calls.iter().map(call).collect()
+    };
+    way.sessions().into_iter().map(session).collect()
+}
+
+fn compare(
+    case: &Case,
+    way: &Way,
+    engine: &Engine,
+    want: &[Vec<Vec<Tensor>>],
+) -> Result<Held, Fault> {
+    let all = run(case, way, engine)?;
+    let failed = |e: candle_trt::Error| Fault::Run(line(&e));
+    let quarter = Request::Percent(Percent::from_millionths(250_000));
+    let few = {
+        let mut streaming = engine.weight_streaming().map_err(failed)?;
+        if streaming.set_device_budget(quarter).is_err() {
+            streaming
+                .set_device_budget(Request::Minimum)
+                .map_err(failed)?;
+        }
+        run(case, way, engine)?
+    };
+    let mut off = 0f32;
+    for (i, ((got, few), want)) in all.iter().zip(&few).zip(want).enumerate() {
+        for (call, ((got, few), want)) in got.iter().zip(few).zip(want).enumerate() {
+            if got.len() != want.len() {
+                return Err(Fault::Differs(format!(
+                    "{} results for {}",
+                    got.len(),
+                    want.len()
+                )));
+            }
+            for (output, ((got, few), want)) in got.iter().zip(few).zip(want).enumerate() {
+                let place = format!("result {output} of call {call} in session {i}");
+                off = off.max(apart(got, want, case.spec.tolerance, &place)?);
+                if bits(got)? != bits(few)? {
+                    return Err(Fault::Bits(place));
+                }
+            }
+        }
+    }
+    Ok(Held {
+        off,
+        launches: launched(engine),
+    })
+}
+
+fn floats(t: &Tensor) -> Result<Vec<f32>, Fault> {
+    let flat = t
+        .to_dtype(DType::F32)
+        .and_then(|t| t.flatten_all()?.to_vec1());
+    flat.map_err(|e| Fault::Run(line(&e)))
+}
+
+fn bits(t: &Tensor) -> Result<Vec<u32>, Fault> {
+    Ok(floats(t)?.into_iter().map(f32::to_bits).collect())
+}
+
+/// How far a result is from candle's, of the largest value there.
+fn apart(got: &Tensor, want: &Tensor, tolerance: f32, place: &str) -> Result<f32, Fault> {
+    if got.dims() != want.dims() {
+        let (got, want) = (got.dims(), want.dims());
+        return Err(Fault::Differs(format!("{place} is {got:?} for {want:?}")));
+    }
+    let (got, want) = (floats(got)?, floats(want)?);
+    let largest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let told = largest > 1e-3 && want.iter().all(|v| v.is_finite());
+    if !told {
+        return Err(Fault::Oracle(format!(
+            "{place} compares nothing, its largest value is {largest}"
+        )));
+    }
+    let far = |(g, w): (&f32, &f32)| match (g - w).abs() {
+        d if d.is_nan() => f32::INFINITY,
+        d => d,
+    };
+    let off = got.iter().zip(&want).map(far).fold(0.0, f32::max) / largest;
+    match off <= tolerance {
+        true => Ok(off),
+        false => Err(Fault::Differs(format!(
+            "{place} is off by {off:.1e} of its largest value"
+        ))),
+    }
+}

@@ -1,0 +1,24 @@
+//! The cases over candle-trt.
+
+pub use candle_models_ported::models;
+pub use candle_trt::{candle, candle_nn};
+
+/// What a model is loaded with.
+pub type Builder = candle_nn::VarBuilder<'static>;
+
+/// What is compiled if the file is.
+macro_rules! when_compiled {
+    ($file:tt, $block:block) => {
+        #[cfg(ported = $file)]
+        $block
+    };
+}
+use when_compiled;
+
+#[path = "../cases/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "cases of files that do not compile are left out"
+)]
+pub mod cases;

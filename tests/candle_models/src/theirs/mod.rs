@@ -1,0 +1,24 @@
+//! The same cases over candle.
+
+pub use candle_core as candle;
+pub use candle_nn;
+pub use candle_transformers::models;
+
+/// What a model is loaded with.
+pub type Builder = candle_nn::VarBuilder<'static>;
+
+/// What is compiled if the file is: over candle, always.
+macro_rules! when_compiled {
+    ($file:tt, $block:block) => {
+        $block
+    };
+}
+use when_compiled;
+
+#[path = "../cases/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "cases of files that do not compile are left out"
+)]
+pub mod cases;

@@ -1,0 +1,55 @@
+//! Ported model files against candle's own.
+
+mod refused;
+
+use candle_models::table;
+use std::collections::BTreeSet;
+
+/// What a row of the table says matches, by file.
+fn said() -> Vec<(String, BTreeSet<String>)> {
+    let page = std::fs::read_to_string(table::place()).expect("the table is read");
+    let rows = page
+        .lines()
+        .filter(|l| l.starts_with("| ") && !l.starts_with("| file"));
+    let row = |line: &str| {
+        let cells: Vec<&str> = line
+            .split(" |")
+            .map(|c| c.trim_start_matches('|').trim())
+            .collect();
+        let ways = cells[3]
+            .split("; ")
+            .filter(|w| !w.is_empty())
+            .map(String::from);
+        (cells[0].to_string(), ways.collect())
+    };
+    rows.map(row).collect()
+}
+
+/// What the table says matches does, at every budget.
+#[test]
+fn what_the_table_says_matches_does() {
+    let said = said();
+    assert!(said.len() > 190, "that is no table: {} rows", said.len());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let ran = table::run("", threads, |_, _| ());
+    let mut failed = Vec::new();
+    for (file, tried) in &ran {
+        let name = file.trim_start_matches("models/");
+        let matches = said
+            .iter()
+            .find(|(f, _)| f == name)
+            .is_some_and(|(_, w)| w.contains(tried.way));
+        match &tried.held {
+            Err(fault) if matches || fault.is_silent() => {
+                failed.push(format!("{name} [{}]: {fault}", tried.way));
+            }
+            Ok(_) if !matches => failed.push(format!("{name} [{}] matches by now", tried.way)),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "MODELS.md says otherwise:\n{}",
+        failed.join("\n")
+    );
+}
