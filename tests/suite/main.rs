@@ -33,6 +33,7 @@ mod profiles;
 mod recorded;
 mod saved;
 mod semantics;
+mod sizes;
 mod smollm2;
 mod stored_smollm2;
 mod stretched_rope;

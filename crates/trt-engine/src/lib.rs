@@ -65,7 +65,7 @@ pub use run::engine::Engine;
 pub use run::session::Session;
 pub use trt_alloc::{Allocation, Shared};
 pub use trt_device::trim_host_memory;
-pub use trt_graph::{Class, Profile};
+pub use trt_graph::{Class, Profile, ProfileBuilder};
 pub use trt_stream::{
     Applied, Costs, Metadata, Percent, Prediction, Rates, Request, TileTarget, Traffic, Weights,
 };

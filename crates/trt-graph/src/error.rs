@@ -66,20 +66,17 @@ pub enum Error {
         /// What the second trace has.
         right: String,
     },
-    /// An integer that is no polynomial in the runtime integers.
+    /// An integer that is no such function of the runtime integers as is looked for.
     #[error(
-        "{what} of node {node} ({op}) is no polynomial in the runtime integers: it is {values:?} at {points}"
+        "{what} is no polynomial in the runtime integers and floors of one of them by at most 64: it is \
+         {values:?} at {points}"
     )]
     Size {
-        /// The node's index in the trace.
-        node: usize,
-        /// Its op.
-        op: String,
-        /// Which number.
+        /// Which number of which node.
         what: String,
-        /// The values found.
+        /// The first values found.
         values: Vec<i64>,
-        /// The sample points.
+        /// The sample points that have them.
         points: String,
     },
     /// A constant tensor or number that changes between calls and fits no known family.
@@ -117,6 +114,16 @@ pub enum Error {
         op: String,
         /// What is wrong.
         what: String,
+    },
+    /// A runtime integer that cannot be computed of the earlier ones.
+    #[error(
+        "after {pass}: computed integer {integer} divides by less than 2, needs a later one, or is too many"
+    )]
+    Integers {
+        /// The pass that ran last.
+        pass: &'static str,
+        /// Which of the computed ones.
+        integer: usize,
     },
     /// Text that is no graph.
     #[error("line {line}: {what}")]

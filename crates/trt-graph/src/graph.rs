@@ -4,7 +4,7 @@
 //! ([`Dim`]); a freshly traced graph simply has constant ones. The op set is closed and small:
 //! candle's richer methods are spelled in these ops when they are traced.
 
-use crate::ints::{IntVar, bound};
+use crate::ints::{Floor, IntVar, Integers};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -230,8 +230,10 @@ pub struct StateDecl {
 pub struct Graph {
     /// Nodes in topological order.
     pub nodes: Vec<Node>,
-    /// The runtime integers.
+    /// The runtime integers of a call.
     pub ints: Vec<IntVar>,
+    /// Those that are computed of them: `Var(ints.len() + i)` is `floors[i]`.
+    pub floors: Vec<Floor>,
     /// The inputs of a call.
     pub inputs: Vec<InputDecl>,
     /// What is kept between calls.
@@ -281,19 +283,32 @@ impl Graph {
         users
     }
 
-    /// The ranges of the runtime integers, in order.
+    pub(crate) fn integers(&self) -> Integers<'_> {
+        Integers {
+            ints: &self.ints,
+            floors: &self.floors,
+            max_context: self.max_context,
+        }
+    }
+
+    /// The ranges of the runtime integers, in order, those included that are computed.
     pub fn ranges(&self) -> Vec<Interval> {
-        self.ints.iter().map(|i| i.range).collect()
+        self.integers().ranges()
     }
 
     /// The largest value of a dim in any call.
     pub fn bound(&self, dim: &Dim) -> i64 {
-        bound(&self.ints, self.max_context, dim)
+        self.integers().bound(dim)
+    }
+
+    /// All runtime integers in a call with these values of its own ones.
+    pub fn env(&self, values: &[i64]) -> Env {
+        self.integers().env(values)
     }
 
     /// The runtime integers at the top of their ranges.
     pub fn max_env(&self) -> Env {
-        Env::new(&self.ints.iter().map(|i| i.range.max).collect::<Vec<_>>())
+        self.env(&self.ints.iter().map(|i| i.range.max).collect::<Vec<_>>())
     }
 }
 

@@ -7,11 +7,11 @@
 pub(crate) mod check;
 
 use crate::graph::{InputDecl, Literal};
-use crate::ints::IntVar;
+use crate::ints::{Floor, IntVar, Integers};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
-use trt_kernel::{DType, Dim, Encoding, Kernel, Roles};
+use trt_kernel::{DType, Dim, Encoding, Env, Interval, Kernel, Roles};
 
 /// A buffer of a [`Program`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -98,8 +98,10 @@ pub struct State {
 /// A model's computation for one class of calls.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct Program {
-    /// The runtime integers.
+    /// The runtime integers of a call.
     pub ints: Vec<IntVar>,
+    /// Those that are computed of them: `Var(ints.len() + i)` is `floors[i]`.
+    pub floors: Vec<Floor>,
     /// `past + seq` never exceeds this.
     pub max_context: Option<i64>,
     /// The inputs of a call.
@@ -117,6 +119,29 @@ pub struct Program {
 }
 
 impl Program {
+    pub(crate) fn integers(&self) -> Integers<'_> {
+        Integers {
+            ints: &self.ints,
+            floors: &self.floors,
+            max_context: self.max_context,
+        }
+    }
+
+    /// All runtime integers in a call with these values of its own ones.
+    pub fn env(&self, values: &[i64]) -> Env {
+        self.integers().env(values)
+    }
+
+    /// The ranges of all runtime integers, in order.
+    pub fn ranges(&self) -> Vec<Interval> {
+        self.integers().ranges()
+    }
+
+    /// What all runtime integers are called in messages: `side`, `floor((side + 1)/2)`.
+    pub fn integer_names(&self) -> Vec<String> {
+        self.integers().names()
+    }
+
     /// The buffer behind an id.
     pub fn buffer(&self, id: BufferId) -> &Buffer {
         &self.buffers[id.0 as usize]
@@ -165,6 +190,9 @@ impl fmt::Display for Program {
                 "int v{v} {} {}..={}",
                 int.name, int.range.min, int.range.max
             )?;
+        }
+        for (i, floor) in self.floors.iter().enumerate() {
+            writeln!(f, "int v{} {}", self.ints.len() + i, floor.named(&[]))?;
         }
         for (i, b) in self.buffers.iter().enumerate() {
             let kind = match &b.kind {

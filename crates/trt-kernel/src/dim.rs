@@ -1,6 +1,7 @@
 //! Sizes that depend on the runtime integers of a call.
 //!
-//! A [`Dim`] is a polynomial with integer coefficients in up to four runtime integers. It is
+//! A [`Dim`] is a polynomial with integer coefficients in a few runtime integers, of which some may
+//! be computed from others before a kernel sees them (floors of quotients). It is
 //! kept in normal form (monomials sorted, no zero coefficients), so equality of values is
 //! equality of `Dim`s, which is what lets passes compare symbolic shapes with `==`. Coefficients and
 //! values saturate at 64 bits: sizes near there are no real ones, and checks of programs refuse them.
@@ -14,11 +15,12 @@ use std::ops::{Add, Mul, Sub};
 pub struct Var(pub u8);
 
 impl Var {
-    /// The number of runtime integers a program can have.
-    pub const MAX: usize = 4;
+    /// The number of runtime integers a program can have, those included that are computed of others:
+    /// a batch, two sides and five halvings of each.
+    pub const MAX: usize = 16;
 }
 
-/// Exponents of the runtime integers in one product, e.g. `v0 * v1` is `[1, 1, 0, 0]`.
+/// Exponents of the runtime integers in one product, e.g. `v0 * v1` is `[1, 1, 0, …]`.
 type Monomial = [u8; Var::MAX];
 const ONE: Monomial = [0; Var::MAX];
 
@@ -185,7 +187,8 @@ impl Dim {
         Some(Dim::normal(quotient))
     }
 
-    /// As it is displayed, with names for the runtime integers: `past + seq`, `2*n + 1`.
+    /// As it is displayed, with names for the runtime integers: `past + seq`, `2*n + 1`. Those without
+    /// one are `v0`, `v1`, …
     pub fn named(&self, names: &[&str]) -> String {
         if self.terms.is_empty() {
             return "0".into();
@@ -295,7 +298,7 @@ impl Mul for &Dim {
 impl fmt::Display for Dim {
     /// `64`, `v0`, `v0 + v1`, `2*v0*v1 - 3`: highest powers first, constant last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.named(&["v0", "v1", "v2", "v3"]))
+        f.write_str(&self.named(&[]))
     }
 }
 

@@ -15,7 +15,7 @@ type Terms = Vec<([u8; Var::MAX], i64)>;
 /// and low enough that products of a shape cannot overflow theirs.
 const HIGHEST: u8 = 8;
 
-/// The most terms of a stored size. Four affine sizes in four runtime integers have 70 together.
+/// The most terms of a stored size. The product of four affine sizes in four runtime integers has 70.
 const TERMS: usize = 256;
 
 impl From<Dim> for Terms {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use trt_device::Device;
 use trt_graph::Class;
 use trt_graph::program::{Program, Source as ArgSource};
-use trt_kernel::{Arg, Dim, Encoding, Interval, Role, Var};
+use trt_kernel::{Arg, Dim, Encoding, Role, Var};
 use trt_stream::{TensorId, WeightId, Weights};
 
 /// Pinned weights larger than this are mentioned in the report.
@@ -150,7 +150,7 @@ pub(crate) fn ready(
     // In turn: a GPU's driver assembles one kernel at a time whoever asks.
     let loads = program.launches.iter().map(|l| device.load(&l.kernel));
     let executables = loads.collect::<Result<Vec<_>, _>>()?;
-    let ranges: Vec<Interval> = class.ints.iter().map(|i| i.range).collect();
+    let ranges = program.ranges();
     let most = |bytes: &Dim| u64::try_from(bytes.bounds(&ranges).max).unwrap_or(0);
     let scratch = executables.iter().map(|e| e.scratch());
     let scratch: Vec<(Dim, u64)> = scratch.map(|s| (s.clone(), most(&s))).collect();

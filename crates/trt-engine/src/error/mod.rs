@@ -158,8 +158,14 @@ pub enum Error {
         /// How many are -infinite, which by itself is how models exclude tokens.
         negative: usize,
     },
+    /// Each class of the profile refuses a call, for reasons of its own.
+    #[error("no class of the profile serves the call: {reasons}")]
+    NoClass {
+        /// Each class with its ranges, and why it does not serve the call.
+        reasons: String,
+    },
     /// An input does not fit its declaration.
-    #[error("input '{name}': expected {expected}, got {got}")]
+    #[error("input '{name}': expected {expected}, got {got}, in class {class}")]
     Input {
         /// The input.
         name: String,
@@ -167,6 +173,8 @@ pub enum Error {
         expected: String,
         /// What was given.
         got: String,
+        /// The class with the ranges of its integers.
+        class: String,
     },
     /// No input shows a runtime integer, and it may have several values.
     #[error(
@@ -297,14 +305,13 @@ impl Error {
 
 /// The classes of a profile with the ranges of their integers.
 pub(crate) fn classes(profile: &trt_graph::Profile) -> String {
-    let class = |c: &trt_graph::Class| {
-        let ints: Vec<String> = c
-            .ints
-            .iter()
-            .map(|i| format!("{} in {}..={}", i.name, i.range.min, i.range.max))
-            .collect();
-        format!("{} ({})", c.name, ints.join(", "))
-    };
     let all: Vec<String> = profile.classes.iter().map(class).collect();
     all.join("; ")
+}
+
+/// A class with the ranges of its integers.
+pub(crate) fn class(c: &trt_graph::Class) -> String {
+    let range = |i: &trt_graph::IntVar| format!("{} in {}..={}", i.name, i.range.min, i.range.max);
+    let ints: Vec<String> = c.ints.iter().map(range).collect();
+    format!("{} ({})", c.name, ints.join(", "))
 }

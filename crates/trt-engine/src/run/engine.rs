@@ -216,7 +216,8 @@ impl Engine {
                 .map(|i| given(&i.name).unwrap_or(i.range.min))
                 .collect();
             if ints.iter().all(|(name, _)| has(name)) && class.accepts(&values) {
-                return Ok((index, Env::new(&values)));
+                let program = &self.0.programs[index].program;
+                return Ok((index, program.env(&values)));
             }
         }
         let given: Vec<String> = ints.iter().map(|(n, v)| format!("{n}={v}")).collect();

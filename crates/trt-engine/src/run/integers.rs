@@ -4,10 +4,11 @@
 //! equations: linear ones, and those that become linear once others are solved (`batch * length`
 //! where a mask shows `batch`). What it determines is taken, what it leaves open must be given
 //! with the call (unless its range is one value): nothing is guessed, and every size is compared in
-//! the end.
+//! the end. Integers that a program computes of others are not read off: a floor has several numerators.
 
 use crate::error::Error;
 use candle_core::Tensor;
+use trt_graph::program::Program;
 use trt_graph::{Class, InputDecl};
 use trt_kernel::{Dim, Env, Var};
 
@@ -23,17 +24,19 @@ struct Equation {
 /// # Errors
 /// [`Error::Input`], [`Error::Integer`], [`Error::NoInteger`] or [`Error::Contradiction`].
 pub(crate) fn solve(
-    declared: &[InputDecl],
+    program: &Program,
     class: &Class,
     inputs: &[Tensor],
     given: &[(&str, i64)],
     position: usize,
 ) -> Result<Vec<i64>, Error> {
+    let declared = &program.inputs;
     if declared.len() != inputs.len() {
         return Err(Error::Input {
             name: "all".into(),
             expected: format!("{} tensors", declared.len()),
             got: format!("{}", inputs.len()),
+            class: crate::error::class(class),
         });
     }
     let mut values = known(class, given, position)?;
@@ -49,7 +52,7 @@ pub(crate) fn solve(
             break;
         }
     }
-    compare(declared, class, inputs, &values)?;
+    compare(program, class, inputs, &values)?;
     let each = class.ints.iter().zip(&values);
     let all = each.map(|(int, value)| {
         value.ok_or_else(|| Error::Integer {
@@ -192,66 +195,129 @@ fn cancel(e: &mut Equation, by: &Equation, pivot: usize) {
     *e = next;
 }
 
+/// The sizes of a call as far as its integers are known.
+struct Known<'a> {
+    program: &'a Program,
+    env: Env,
+    /// Of each integer, those included that are computed, whether it is known.
+    known: Vec<bool>,
+    values: &'a [Option<i64>],
+}
+
+impl Known<'_> {
+    fn new<'a>(program: &'a Program, values: &'a [Option<i64>]) -> Known<'a> {
+        let each: Vec<i64> = values.iter().map(|v| v.unwrap_or(0)).collect();
+        let mut known: Vec<bool> = values.iter().map(Option::is_some).collect();
+        for floor in &program.floors {
+            let of = |v: Var| known.get(v.0 as usize) == Some(&true);
+            known.push(floor.of.vars().all(of));
+        }
+        Known {
+            program,
+            env: program.env(&each),
+            known,
+            values,
+        }
+    }
+
+    fn is(&self, dim: &Dim) -> bool {
+        dim.vars()
+            .all(|v| self.known.get(v.0 as usize) == Some(&true))
+    }
+
+    fn size(&self, dim: &Dim) -> Option<i64> {
+        dim.checked_eval(&self.env).filter(|_| self.is(dim))
+    }
+
+    /// A declared shape in words: `f32[n, 2*n + 1], which is [5, 11] with n=5`.
+    fn expected(&self, d: &InputDecl) -> String {
+        let names = self.program.integer_names();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let symbols: Vec<String> = d.shape.iter().map(|s| s.named(&names)).collect();
+        let declared = format!("{}[{}]", d.dtype, symbols.join(", "));
+        let used = self.used(d);
+        let known = |(v, value): (usize, &Option<i64>)| {
+            let value = value.filter(|_| used.get(v) == Some(&true))?;
+            Some(format!("{}={value}", names[v]))
+        };
+        let known: Vec<String> = self.values.iter().enumerate().filter_map(known).collect();
+        if known.is_empty() {
+            return declared;
+        }
+        let size = |s: &Dim| self.size(s).map_or("?".into(), |n| n.to_string());
+        let sizes: Vec<String> = d.shape.iter().map(size).collect();
+        let (sizes, known) = (sizes.join(", "), known.join(" "));
+        format!("{declared}, which is [{sizes}] with {known}")
+    }
+
+    /// Which integers a shape depends on.
+    fn used(&self, d: &InputDecl) -> Vec<bool> {
+        let mut used = vec![false; self.known.len()];
+        let mut mark = |dim: &Dim| dim.vars().for_each(|v| used[v.0 as usize] = true);
+        d.shape.iter().for_each(&mut mark);
+        let floors = self.program.floors.iter().enumerate().rev();
+        for (i, floor) in floors {
+            if used[self.program.ints.len() + i] {
+                floor.of.vars().for_each(|v| used[v.0 as usize] = true);
+            }
+        }
+        used
+    }
+}
+
 /// Compares what every input is with what it is declared as, as far as the integers are known.
 fn compare(
-    declared: &[InputDecl],
+    program: &Program,
     class: &Class,
     inputs: &[Tensor],
     values: &[Option<i64>],
 ) -> Result<(), Error> {
-    let each: Vec<i64> = values.iter().map(|v| v.unwrap_or(0)).collect();
-    let env = Env::new(&each);
-    let size = |dim: &Dim| match dim
-        .vars()
-        .all(|v| values.get(v.0 as usize).is_some_and(Option::is_some))
-    {
-        true => dim.checked_eval(&env),
-        false => None,
-    };
-    for (d, t) in declared.iter().zip(inputs) {
-        let open = |dim: &Dim| {
-            dim.vars()
-                .any(|v| values.get(v.0 as usize).is_none_or(Option::is_none))
+    let known = Known::new(program, values);
+    for (d, t) in program.inputs.iter().zip(inputs) {
+        let fits = |(dim, found): (&Dim, &usize)| {
+            !known.is(dim) || known.size(dim) == i64::try_from(*found).ok()
         };
-        let fits =
-            |(dim, found): (&Dim, &usize)| open(dim) || size(dim) == i64::try_from(*found).ok();
         let same = d.shape.len() == t.rank()
             && d.shape.iter().zip(t.dims()).all(fits)
             && super::tensor_bytes::candle_dtype(d.dtype) == t.dtype();
         if !same {
             return Err(Error::Input {
                 name: d.name.clone(),
-                expected: expected(d, class, values, size),
+                expected: known.expected(d),
                 got: format!("{:?}{:?}", t.dtype(), t.dims()),
+                class: crate::error::class(class),
             });
         }
     }
     Ok(())
 }
 
-/// A declared shape in words: `f32[n, 2*n + 1], which is [5, 11] with n=5`.
-fn expected(
-    d: &InputDecl,
+/// A call's integers of which some are outside of the class, with the inputs that show those:
+/// `n=10 (input 'x' is F32[1, 10])`.
+pub(crate) fn outside(
+    program: &Program,
     class: &Class,
-    values: &[Option<i64>],
-    size: impl Fn(&Dim) -> Option<i64>,
+    inputs: &[Tensor],
+    values: &[i64],
 ) -> String {
-    let names: Vec<&str> = class.ints.iter().map(|i| i.name.as_str()).collect();
-    let symbols: Vec<String> = d.shape.iter().map(|s| s.named(&names)).collect();
-    let declared = format!("{}[{}]", d.dtype, symbols.join(", "));
-    let uses = |v: usize| d.shape.iter().any(|s| s.vars().any(|x| x.0 as usize == v));
-    let known = |(v, value): (usize, &Option<i64>)| {
-        let value = value.filter(|_| uses(v))?;
-        Some(format!("{}={value}", names[v]))
+    let out = |(i, v): (usize, &i64)| {
+        let range = class.ints[i].range;
+        !(range.min..=range.max).contains(v)
     };
-    let known: Vec<String> = values.iter().enumerate().filter_map(known).collect();
-    if known.is_empty() {
-        return declared;
-    }
-    let sizes = d
-        .shape
+    let out: Vec<bool> = values.iter().enumerate().map(out).collect();
+    let depends = |d: &Dim| d.vars().any(|v| out.get(v.0 as usize) == Some(&true));
+    let shows = |(d, t): (&InputDecl, &Tensor)| {
+        let shows = d.shape.iter().any(depends);
+        shows.then(|| format!("input '{}' is {:?}{:?}", d.name, t.dtype(), t.dims()))
+    };
+    let shown: Vec<String> = program
+        .inputs
         .iter()
-        .map(|s| size(s).map_or("?".into(), |n| n.to_string()));
-    let sizes = sizes.collect::<Vec<String>>().join(", ");
-    format!("{declared}, which is [{sizes}] with {}", known.join(" "))
+        .zip(inputs)
+        .filter_map(shows)
+        .collect();
+    match shown.is_empty() {
+        true => class.describe(values),
+        false => format!("{} ({})", class.describe(values), shown.join(", ")),
+    }
 }

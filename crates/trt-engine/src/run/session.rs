@@ -2,7 +2,7 @@
 
 use super::call::{CallContext, call};
 use super::engine::Engine;
-use super::integers::solve;
+use super::integers::{outside, solve};
 use super::pressure::Failed;
 use super::tensor_bytes::{floats, tensor_bytes, tensor_from};
 use super::{logits, states};
@@ -206,7 +206,8 @@ impl Session {
             if let Some(values) = values
                 && class.accepts(&values)
             {
-                return Ok((index, Env::new(&values)));
+                let program = &self.engine.core().programs()[index].program;
+                return Ok((index, program.env(&values)));
             }
         }
         Err(Error::outside(call.into(), self.engine.profile()))
@@ -220,7 +221,8 @@ impl Session {
     /// # Errors
     ///
     /// [`Error::Input`] if an input is not what was declared, [`Error::Integer`] if no input shows a
-    /// runtime integer (see [`run_with`](Self::run_with)), [`Error::OutsideProfile`] if no class
+    /// runtime integer (see [`run_with`](Self::run_with)), [`Error::OutsideProfile`] or
+    /// [`Error::NoClass`] if no class
     /// serves the call, and whatever the device fails with.
     pub fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         self.run_with(inputs, &[])
@@ -262,20 +264,47 @@ impl Session {
 
     /// The class and integers whose declared shapes are those of the inputs.
     fn fit(&self, inputs: &[Tensor], given: &[(&str, i64)]) -> Result<(usize, Env), Error> {
-        let mut last = None;
+        let mut refused = Vec::new();
         for (index, p) in self.engine.core().programs().iter().enumerate() {
-            match solve(&p.program.inputs, &p.class, inputs, given, self.position) {
-                Ok(values) if p.class.accepts(&values) => return Ok((index, Env::new(&values))),
-                Ok(values) => {
-                    last = last.or(Some(Error::outside(
-                        p.class.describe(&values),
+            refused.push(
+                match solve(&p.program, &p.class, inputs, given, self.position) {
+                    Ok(values) if p.class.accepts(&values) => {
+                        return Ok((index, p.program.env(&values)));
+                    }
+                    Ok(values) => Error::outside(
+                        outside(&p.program, &p.class, inputs, &values),
                         self.engine.profile(),
-                    )))
-                }
-                Err(e) => last = last.or(Some(e)),
-            }
+                    ),
+                    Err(error) => error,
+                },
+            );
         }
-        Err(last.unwrap_or_else(|| Error::outside("this call".into(), self.engine.profile())))
+        Err(self.refusal(refused))
+    }
+
+    /// Why no class serves a call: what all classes say, unless that is one thing.
+    fn refusal(&self, mut refused: Vec<Error>) -> Error {
+        let classes = &self.engine.profile().classes;
+        let asks = |e: &Error| {
+            matches!(
+                e,
+                Error::Integer { .. } | Error::NoInteger { .. } | Error::Contradiction { .. }
+            )
+        };
+        if refused.len() == 1 || refused.iter().all(asks) && !refused.is_empty() {
+            return refused.swap_remove(0);
+        }
+        let reason = |(class, error): (&trt_graph::Class, &Error)| match error {
+            // They name the class and its ranges.
+            Error::Input { .. } => error.to_string(),
+            Error::OutsideProfile { call, .. } => {
+                format!("{call} is outside of class {}", crate::error::class(class))
+            }
+            other => format!("class {}: {other}", crate::error::class(class)),
+        };
+        let reasons: Vec<String> = classes.iter().zip(&refused).map(reason).collect();
+        let reasons = reasons.join("; ");
+        Error::NoClass { reasons }
     }
 }
 

@@ -57,6 +57,7 @@ impl<'a> Writer<'a> {
             users: graph.users(),
             program: Program {
                 ints: graph.ints.clone(),
+                floors: graph.floors.clone(),
                 max_context: graph.max_context,
                 inputs: graph.inputs.clone(),
                 outputs: graph.outputs.iter().map(output).collect(),

@@ -14,6 +14,7 @@ pub(super) fn rebuild(
         states: graph.states.clone(),
         inputs: graph.inputs.clone(),
         ints: graph.ints.clone(),
+        floors: graph.floors.clone(),
         outputs: Vec::new(),
         max_context: graph.max_context,
     };

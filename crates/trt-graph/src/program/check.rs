@@ -10,7 +10,6 @@
 
 use super::{Buffer, BufferId, BufferKind, Launch, Program, Source};
 use crate::Error;
-use crate::ints::bound;
 use std::collections::BTreeSet;
 use trt_kernel::{Arg, DType, Dim, Inst, Interval, Kernel, Order, Roles, Var};
 
@@ -43,7 +42,7 @@ impl Program {
     pub fn verify(&self) -> Result<(), Error> {
         let all = || {
             self.check_integers()?;
-            let ranges: Vec<Interval> = self.ints.iter().map(|i| i.range).collect();
+            let ranges = self.ranges();
             self.check_declarations(&ranges)?;
             for (i, buffer) in self.buffers.iter().enumerate() {
                 let checked = self.check_buffer(buffer, &ranges);
@@ -60,17 +59,20 @@ impl Program {
     }
 
     fn check_integers(&self) -> Checked {
-        ensure(self.ints.len() <= Var::MAX, || {
-            format!("{} runtime integers", self.ints.len())
-        })?;
+        let all = self.ints.len().saturating_add(self.floors.len());
+        ensure(all <= Var::MAX, || format!("{all} runtime integers"))?;
         let broken = |r: Interval| r.min < 0 || r.min > r.max || r.max > LARGEST;
-        match self.ints.iter().find(|i| broken(i.range)) {
-            Some(i) => Err(format!(
-                "{} is in {}..={}",
-                i.name, i.range.min, i.range.max
-            )),
-            None => Ok(()),
+        if let Some(i) = self.ints.iter().find(|i| broken(i.range)) {
+            let (name, Interval { min, max }) = (&i.name, i.range);
+            return Err(format!("{name} is in {min}..={max}"));
         }
+        let ranges = self.ranges();
+        for (i, floor) in self.floors.iter().enumerate() {
+            ensure(floor.by >= 2, || format!("{} divides", floor.by))?;
+            // Computed of earlier ones only.
+            small(&floor.of, &ranges[..self.ints.len() + i])?;
+        }
+        Ok(())
     }
 
     /// Inputs, outputs and states, each of the shape and dtype of its buffer. The buffers come in
@@ -106,7 +108,7 @@ impl Program {
 
     fn check_buffer(&self, buffer: &Buffer, ranges: &[Interval]) -> Checked {
         small(&buffer.len, ranges)?;
-        let max = usize::try_from(bound(&self.ints, self.max_context, &buffer.len)).unwrap_or(0);
+        let max = usize::try_from(self.integers().bound(&buffer.len)).unwrap_or(0);
         ensure(buffer.max_len == max, || {
             format!("{} elements at most, not {max}", buffer.max_len)
         })?;

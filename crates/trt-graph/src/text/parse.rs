@@ -1,7 +1,7 @@
 //! Parses what is printed.
 
 use crate::graph::{AttentionOp, Graph, InputDecl, Literal, Margin, Node, NodeId, Op, StateDecl};
-use crate::ints::IntVar;
+use crate::ints::{Floor, IntVar};
 use crate::{Error, reference};
 use trt_kernel::{DType, Dim, Interval};
 
@@ -62,6 +62,10 @@ fn parse_line(
     line: &str,
     literal: &dyn Fn(u64) -> Option<Literal>,
 ) -> Parsed<()> {
+    if let Some(floor) = line.strip_prefix("floor ") {
+        graph.floors.push(parse_floor(floor)?);
+        return Ok(());
+    }
     let (head, tail) = match line.split_once(" : ") {
         Some((h, t)) => (h, Some(parse_shape(t)?)),
         None => (line, None),
@@ -122,6 +126,19 @@ fn parse_line(
         _ => return Err(format!("not understood: '{line}'")),
     }
     Ok(())
+}
+
+/// `v1 2 : v0 + 1` behind `floor`.
+fn parse_floor(text: &str) -> Parsed<Floor> {
+    let (head, of) = text.split_once(" : ").ok_or("expected v <by> : <of>")?;
+    let by = head.split_whitespace().nth(1).ok_or("expected v <by>")?;
+    match number(by)? {
+        by if by >= 2 => Ok(Floor {
+            of: of.parse()?,
+            by,
+        }),
+        by => Err(format!("{by} divides")),
+    }
 }
 
 struct Params<'a>(Vec<(&'a str, &'a str)>);

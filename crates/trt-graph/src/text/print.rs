@@ -1,6 +1,7 @@
 //! Prints graphs.
 
 use crate::graph::{Graph, Literal, Node, Op};
+use crate::ints::Floor;
 use crate::reference;
 use std::fmt;
 use trt_kernel::{DType, Dim};
@@ -152,6 +153,9 @@ impl fmt::Display for Graph {
                 "int v{v} {} {}..={}",
                 int.name, int.range.min, int.range.max
             )?;
+        }
+        for (i, Floor { of, by }) in self.floors.iter().enumerate() {
+            writeln!(f, "floor v{} {by} : {of}", self.ints.len() + i)?;
         }
         if let Some(limit) = self.max_context {
             writeln!(f, "context {limit}")?;

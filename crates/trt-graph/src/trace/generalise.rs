@@ -1,23 +1,24 @@
 //! Many samples, one graph: anti-unification.
 //!
 //! Samples of a class have the same nodes with the same operands; only integers (sizes, starts)
-//! and constants differ. Each differing integer must be one polynomial in the runtime
-//! integers at all samples, each differing constant one of the families in [`super::literal`].
+//! and constants differ. Each differing integer must be one function of the runtime integers at all
+//! samples ([`super::sizes`]), each differing constant one of the families in [`super::literal`].
 
-use super::fit;
 use super::literal::{self, Family, Instance};
 use super::profile::Class;
 use super::sample::Sample;
+use super::sizes::Sizes;
 use crate::Error;
 use crate::graph::{Graph, InputDecl, Node, NodeId, Op, StateDecl};
+use std::cell::RefCell;
 use trt_kernel::{DType, Dim};
 
 pub(super) fn generalise(class: &Class, samples: &[Sample]) -> Result<Graph, Error> {
+    let points = samples.iter().map(|s| s.values.clone()).collect();
     let g = Generaliser {
         class,
-        points: samples.iter().map(|s| s.values.clone()).collect(),
+        sizes: RefCell::new(Sizes::new(class, points)),
         samples,
-        all: class.calls() == Some(samples.len() as u64),
     };
     for other in samples.iter().skip(1) {
         same_structure(class, &samples[0], other)?;
@@ -41,7 +42,7 @@ pub(super) fn same_structure(class: &Class, first: &Sample, other: &Sample) -> R
             && x.dtype == y.dtype
             && x.shape.len() == y.shape.len();
         if !same {
-            return Err(differs(i, describe(x), describe(y)));
+            return Err(differs(i, describe_node(x), describe_node(y)));
         }
     }
     if a.nodes.len() != b.nodes.len() {
@@ -61,12 +62,51 @@ pub(super) fn same_structure(class: &Class, first: &Sample, other: &Sample) -> R
     Ok(())
 }
 
+/// Samples that an error shows.
+const SHOWN: usize = 16;
+
+/// Where a number stands, for errors.
+struct At {
+    what: String,
+    node: Option<usize>,
+}
+
+impl At {
+    fn node(node: usize) -> At {
+        At::number(node, "a size")
+    }
+
+    fn number(node: usize, what: &str) -> At {
+        let (what, node) = (what.into(), Some(node));
+        At { what, node }
+    }
+
+    fn declared(what: String) -> At {
+        At { what, node: None }
+    }
+}
+
+/// What a size of an op's result may be where it is no polynomial: elements that are joined or
+/// regrouped, or the sum of what is joined.
+fn likely(op: &Op, operands: &[&[Dim]]) -> Vec<Dim> {
+    match (op, operands) {
+        (Op::Reshape, [from]) => {
+            let starts = 0..from.len();
+            let runs = starts.flat_map(|a| (a + 2..=from.len()).map(move |b| &from[a..b]));
+            runs.map(Dim::product).collect()
+        }
+        (Op::Cat(axis), all) => {
+            let sizes = all.iter().filter_map(|shape| shape.get(*axis));
+            vec![sizes.fold(Dim::from(0), |sum, size| &sum + size)]
+        }
+        _ => Vec::new(),
+    }
+}
+
 struct Generaliser<'a> {
     class: &'a Class,
-    points: Vec<Vec<i64>>,
+    sizes: RefCell<Sizes<'a>>,
     samples: &'a [Sample],
-    /// Whether the class has no other calls than the samples.
-    all: bool,
 }
 
 impl Generaliser<'_> {
@@ -79,8 +119,10 @@ impl Generaliser<'_> {
         };
         let mut ids: Vec<NodeId> = Vec::with_capacity(first.nodes.len());
         for (i, node) in first.nodes.iter().enumerate() {
-            let shape = self.shape(i, "a size", |g| &g.nodes[i].shape)?;
             let inputs: Vec<NodeId> = node.inputs.iter().map(|x| ids[x.index()]).collect();
+            let operands = inputs.iter().map(|x| out.node(*x).shape.as_slice());
+            let likely = likely(&node.op, &operands.collect::<Vec<_>>());
+            let shape = self.shape(&At::node(i), &likely, |g| &g.nodes[i].shape)?;
             let id = match &node.op {
                 Op::Const(_) => self.constant(&mut out, i, shape, node.dtype)?,
                 op => {
@@ -96,7 +138,8 @@ impl Generaliser<'_> {
             ids.push(id);
         }
         for (i, d) in first.inputs.iter().enumerate() {
-            let shape = self.shape(i, "a size of an input", |g| &g.inputs[i].shape)?;
+            let at = At::declared(format!("a size of input '{}'", d.name));
+            let shape = self.shape(&at, &[], |g| &g.inputs[i].shape)?;
             out.inputs.push(InputDecl {
                 name: d.name.clone(),
                 shape,
@@ -104,7 +147,8 @@ impl Generaliser<'_> {
             });
         }
         for (i, s) in first.states.iter().enumerate() {
-            let shape = self.shape(i, "a size of a state", |g| &g.states[i].shape)?;
+            let at = At::declared(format!("a size of state {i}"));
+            let shape = self.shape(&at, &[], |g| &g.states[i].shape)?;
             out.states.push(StateDecl {
                 shape,
                 dtype: s.dtype,
@@ -112,86 +156,99 @@ impl Generaliser<'_> {
             });
         }
         out.outputs = first.outputs.iter().map(|o| ids[o.index()]).collect();
+        out.floors = self.sizes.borrow().floors().to_vec();
         Ok(out)
     }
 
-    fn size(&self, node: usize, what: &str, value: impl Fn(&Graph) -> i64) -> Result<Dim, Error> {
+    /// A number that each sample has; it may be one of the likely ones.
+    fn size(&self, at: &At, likely: &[Dim], value: impl Fn(&Graph) -> i64) -> Result<Dim, Error> {
         let values: Vec<i64> = self.samples.iter().map(|s| value(&s.graph)).collect();
-        fit::polynomial(&self.points, &values, self.all).ok_or_else(|| Error::Size {
-            node,
-            op: self.samples[0]
-                .graph
-                .nodes
-                .get(node)
-                .map_or_else(String::new, describe),
-            what: what.into(),
-            values,
-            points: self
-                .points
-                .iter()
-                .map(|p| self.class.describe(p))
-                .collect::<Vec<_>>()
-                .join(", "),
+        let mut sizes = self.sizes.borrow_mut();
+        let found = sizes.find(&values, || likely.to_vec());
+        found.ok_or_else(|| {
+            let describe = |p: &Vec<i64>| self.class.describe(p);
+            let node = at.node.map(|i| (i, &self.samples[0].graph.nodes[i]));
+            let of = node.map(|(i, n)| format!(" of node {i} ({})", describe_node(n)));
+            let shown = values.len().min(SHOWN);
+            Error::Size {
+                what: format!("{}{}", at.what, of.unwrap_or_default()),
+                values: values[..shown].to_vec(),
+                points: sizes.points()[..shown]
+                    .iter()
+                    .map(describe)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            }
         })
     }
 
-    fn shape<'a>(
-        &'a self,
-        node: usize,
-        what: &str,
-        of: impl Fn(&'a Graph) -> &'a Vec<Dim>,
+    fn shape(
+        &self,
+        at: &At,
+        likely: &[Dim],
+        of: impl Fn(&Graph) -> &Vec<Dim>,
     ) -> Result<Vec<Dim>, Error> {
-        let at = |g: &'a Graph, axis: usize| of(g)[axis].constant().unwrap_or(0);
-        // The closure gets graphs of `self.samples`, so the lifetimes of both agree.
-        (0..of(&self.samples[0].graph).len())
-            .map(|axis| {
-                let values: Vec<i64> = self.samples.iter().map(|s| at(&s.graph, axis)).collect();
-                let index = std::cell::Cell::new(0);
-                self.size(node, what, |_| {
-                    let v = values[index.get()];
-                    index.set(index.get() + 1);
-                    v
-                })
-            })
-            .collect()
+        let axis = |axis: usize| {
+            let size = |g: &Graph| of(g)[axis].constant().unwrap_or(0);
+            self.size(at, likely, size)
+        };
+        (0..of(&self.samples[0].graph).len()).map(axis).collect()
     }
 
     /// The op with its integers generalised.
     fn op(&self, i: usize, op: &Op) -> Result<Op, Error> {
-        let constant = |d: &Dim| d.constant().unwrap_or(0);
+        let start = || {
+            self.number(i, "the start", |op| match op {
+                Op::Narrow { start, .. } | Op::Arange { start, .. } => Some(start),
+                _ => None,
+            })
+        };
+        let offset = || {
+            self.number(i, "the offset", |op| match op {
+                Op::Causal { offset, .. } => Some(offset),
+                _ => None,
+            })
+        };
+        let value = || {
+            self.number(i, "the value", |op| match op {
+                Op::Int(value) => Some(value),
+                _ => None,
+            })
+        };
+        let size = || {
+            self.number(i, "the size", |op| match op {
+                Op::Within(size) => Some(size),
+                _ => None,
+            })
+        };
         Ok(match op {
-            Op::Narrow { axis, .. } => {
-                let start = self.size(i, "the start", |g| match &g.nodes[i].op {
-                    Op::Narrow { start, .. } => constant(start),
-                    _ => 0,
-                })?;
-                Op::Narrow { axis: *axis, start }
-            }
-            Op::Arange { step, .. } => {
-                let start = self.size(i, "the start", |g| match &g.nodes[i].op {
-                    Op::Arange { start, .. } => constant(start),
-                    _ => 0,
-                })?;
-                Op::Arange { start, step: *step }
-            }
-            Op::Causal { window, .. } => {
-                let offset = self.size(i, "the offset", |g| match &g.nodes[i].op {
-                    Op::Causal { offset, .. } => constant(offset),
-                    _ => 0,
-                })?;
-                let window = *window;
-                Op::Causal { offset, window }
-            }
-            Op::Int(_) => Op::Int(self.size(i, "the value", |g| match &g.nodes[i].op {
-                Op::Int(v) => constant(v),
-                _ => 0,
-            })?),
-            Op::Within(_) => Op::Within(self.size(i, "the size", |g| match &g.nodes[i].op {
-                Op::Within(v) => constant(v),
-                _ => 0,
-            })?),
+            Op::Narrow { axis, .. } => Op::Narrow {
+                axis: *axis,
+                start: start()?,
+            },
+            Op::Arange { step, .. } => Op::Arange {
+                start: start()?,
+                step: *step,
+            },
+            Op::Causal { window, .. } => Op::Causal {
+                offset: offset()?,
+                window: *window,
+            },
+            Op::Int(_) => Op::Int(value()?),
+            Op::Within(_) => Op::Within(size()?),
             other => other.clone(),
         })
+    }
+
+    /// An integer of an op.
+    fn number(
+        &self,
+        node: usize,
+        what: &str,
+        of: impl Fn(&Op) -> Option<&Dim>,
+    ) -> Result<Dim, Error> {
+        let value = |g: &Graph| of(&g.nodes[node].op).and_then(Dim::constant).unwrap_or(0);
+        self.size(&At::number(node, what), &[], value)
     }
 
     /// Replaces a constant by what generates it at every sample.
@@ -217,12 +274,14 @@ impl Generaliser<'_> {
                 _ => None,
             })
             .collect();
-        let family =
-            literal::recognise(&self.points, &instances, dtype).ok_or_else(|| Error::Constant {
+        let sizes = self.sizes.borrow();
+        let family = literal::recognise(sizes.points(), &instances, dtype).ok_or_else(|| {
+            Error::Constant {
                 node: i,
                 dtype: dtype.to_string(),
                 shape: format!("{:?}", instances[0].shape),
-            })?;
+            }
+        })?;
         Ok(match family {
             Family::Same(literal) => out.push(Node {
                 op: Op::Const(literal),
@@ -330,7 +389,7 @@ fn shape_free(op: &Op) -> Op {
     }
 }
 
-fn describe(node: &Node) -> String {
+fn describe_node(node: &Node) -> String {
     let dims: Vec<String> = node.shape.iter().map(Dim::to_string).collect();
     let inputs: Vec<String> = node.inputs.iter().map(|i| format!(" %{}", i.0)).collect();
     let value = match &node.op {

@@ -5,6 +5,7 @@
 //! the same list, so a tensor is known by its place in it: that is how what one call leaves for
 //! the next is found, and how samples are compared.
 
+mod builder;
 mod first;
 mod fit;
 mod generalise;
@@ -13,7 +14,9 @@ mod points;
 mod profile;
 mod reach;
 mod sample;
+mod sizes;
 
+pub use builder::ProfileBuilder;
 pub use profile::{Call, Class, Profile, Step};
 
 use crate::graph::Graph;
@@ -23,7 +26,7 @@ use crate::mirror::values::Known;
 use crate::{Error, verify};
 use reach::Way;
 use sample::Sample;
-use trt_kernel::Env;
+use sizes::Sizes;
 
 /// Bytes of constants that one traced call may make.
 const CONSTANTS: u128 = 1 << 30;
@@ -61,15 +64,8 @@ pub fn trace<S: Step>(
         tracer.add(point, way)?;
     }
     // What does not grow evenly is told before its size elsewhere is asked for.
-    if let Err(error) = generalise::generalise(class, &tracer.samples) {
-        if !matches!(error, Error::Size { .. }) || points.joint.is_empty() {
-            return Err(error);
-        }
-        for point in &points.joint {
-            tracer.add(point, way)?;
-        }
-        generalise::generalise(class, &tracer.samples)?;
-    }
+    let mut more = [points.joint].into_iter().chain(points.runs);
+    tracer.generalised(way, &mut more)?;
     let near = tracer.samples.len();
     for point in &points.far {
         affordable(class, &tracer.samples[..near], point)?;
@@ -84,7 +80,8 @@ pub fn trace<S: Step>(
     for point in &firsts {
         affordable(class, &tracer.samples[..near], point)?;
     }
-    let graph = match generalise::generalise(class, &tracer.samples) {
+    let graph = tracer.generalised(way, &mut more);
+    let graph = match graph.and_then(|graph| tracer.to_the_end(graph, way, &points.last)) {
         Err(error @ Error::ControlFlow { .. }) => {
             let base = &tracer.samples[0];
             let differs = |s: &&Sample| generalise::same_structure(class, base, s).is_err();
@@ -103,7 +100,7 @@ pub fn trace<S: Step>(
     verify(&graph, "trace")?;
     for point in &firsts {
         let first = sample::sample(tracer.load, vb, class, point, Way::Alone)?;
-        first::check(&graph, &first.graph, &Env::new(point), class)?;
+        first::check(&graph, &first.graph, &graph.env(point), class)?;
     }
     Ok(graph)
 }
@@ -130,6 +127,43 @@ impl<S: Step> Tracer<'_, S> {
             self.samples.push(sample);
         }
         Ok(())
+    }
+
+    /// The samples as one graph. Where they do not tell what a size is, the next points are sampled.
+    fn generalised(
+        &mut self,
+        way: Way,
+        more: &mut dyn Iterator<Item = Vec<Vec<i64>>>,
+    ) -> Result<Graph, Error> {
+        loop {
+            let error = match generalise::generalise(self.class, &self.samples) {
+                Err(error @ Error::Size { .. }) => error,
+                other => return other,
+            };
+            let mut left = std::iter::from_fn(|| more.next());
+            let Some(points) = left.find(|points| !points.is_empty()) else {
+                return Err(error);
+            };
+            let constants = self.samples.iter().map(Sample::constant_bytes).max();
+            if constants.unwrap_or(0).saturating_mul(points.len() as u128) > CONSTANTS {
+                return Err(error);
+            }
+            for point in &points {
+                self.add(point, way)?;
+            }
+        }
+    }
+
+    /// Where there are floors, the last steps of each range belong to the same graph.
+    fn to_the_end(&mut self, graph: Graph, way: Way, last: &[Vec<i64>]) -> Result<Graph, Error> {
+        if graph.floors.is_empty() {
+            return Ok(graph);
+        }
+        for point in last {
+            affordable(self.class, &self.samples, point)?;
+            self.add(point, way)?;
+        }
+        generalise::generalise(self.class, &self.samples)
     }
 
     /// How points are come to, and the least number of cached positions at which that can be.
@@ -218,11 +252,11 @@ fn affordable(class: &Class, near: &[Sample], point: &[i64]) -> Result<(), Error
     if !near.iter().all(alike) {
         return Ok(());
     }
-    let env = Env::new(point);
-    let size = |i: usize, axis: usize| {
-        let sizes = near.iter().map(|s| s.constants[i].0[axis] as i64);
-        let size = fit::polynomial(&points, &sizes.collect::<Vec<_>>(), false)?;
-        u128::try_from(size.checked_eval(&env)?).ok()
+    let mut sizes = Sizes::new(class, points);
+    let mut size = |i: usize, axis: usize| {
+        let values = near.iter().map(|s| s.constants[i].0[axis] as i64);
+        let size = sizes.find(&values.collect::<Vec<_>>(), Vec::new)?;
+        u128::try_from(size.checked_eval(&sizes.env(point))?).ok()
     };
     let mut bytes: u128 = 0;
     for (i, (dims, width)) in first.constants.iter().enumerate() {

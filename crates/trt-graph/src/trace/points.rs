@@ -2,7 +2,10 @@
 //!
 //! *Near* points determine every affine function of the runtime integers, and verify it. Where a
 //! size is no such function, *joint* points, at which several integers differ from the least, determine
-//! products. *Far* points are the corners of the profile, where bounds, windows and branches of
+//! products, and *runs* of consecutive values of each integer show floors with all their remainders,
+//! with scattered points among them at which several integers have any remainders together, and the *last*
+//! steps of each range.
+//! *Far* points are the corners of the profile, where bounds, windows and branches of
 //! the model's own code show, and the middle of long ranges. All are calls that the class accepts.
 //!
 //! What that guarantees: whatever begins at some value of an integer and holds from there to the
@@ -10,6 +13,7 @@
 //! between two points is not seen.
 
 use super::profile::Class;
+use super::sizes;
 use crate::Error;
 use crate::ints::Positions;
 
@@ -21,8 +25,15 @@ pub(super) struct Points {
     pub near: Vec<Vec<i64>>,
     /// Only where the near ones do not determine a size.
     pub joint: Vec<Vec<i64>>,
+    /// Only where those do not either; each run is the one before it, and as long again.
+    pub runs: Vec<Vec<Vec<i64>>>,
     pub far: Vec<Vec<i64>>,
+    /// The last steps of each range, where there are floors.
+    pub last: Vec<Vec<i64>>,
 }
+
+/// Steps of the shortest run; in the longest each period is seen twice.
+const RUN: i64 = 16;
 
 impl Class {
     /// The calls at which a model is traced, each of which the class accepts.
@@ -71,9 +82,19 @@ impl Class {
             let end = |(i, r): (usize, &(i64, i64))| if corner >> i & 1 == 1 { r.1 } else { r.0 };
             far.push(ranges.iter().enumerate().map(end).collect());
         }
-        let joint = joint(&ranges);
-        let mut points = Points { near, joint, far };
-        for list in [&mut points.near, &mut points.joint, &mut points.far] {
+        let lengths = (0..).map(|i| (RUN << i) + 1);
+        let longest = 2 * sizes::LARGEST as i64 + 1;
+        let runs = lengths.take_while(|n| *n <= longest);
+        let mut points = Points {
+            near,
+            joint: joint(&ranges),
+            runs: runs.map(|n| self.run(&ranges, n)).collect(),
+            far,
+            last: self.run(&ranges, -RUN),
+        };
+        let near_and_far = [&mut points.near, &mut points.far, &mut points.last];
+        let lists = near_and_far.into_iter().chain([&mut points.joint]);
+        for list in lists.chain(&mut points.runs) {
             list.iter_mut().for_each(|p| self.put_within(p, least));
             list.retain(|p| self.accepts(p));
             list.sort();
@@ -85,6 +106,46 @@ impl Class {
             true => Err(Error::Profile(format!("class {} has no call", self.name))),
             false => Ok(points),
         }
+    }
+
+    /// So many steps along each integer, but the positions of a decoder, and as many points at which all of
+    /// them are some steps above the least.
+    fn run(&self, ranges: &[(i64, i64)], steps: i64) -> Vec<Vec<i64>> {
+        let base: Vec<i64> = ranges.iter().map(|r| r.0).collect();
+        let position = |i: &usize| {
+            self.positions()
+                .is_some_and(|p| *i == p.past || *i == p.seq)
+        };
+        let ints = (0..ranges.len()).filter(|i| !position(i));
+        let run = |i: usize| {
+            let (min, max) = ranges[i];
+            let base = base.clone();
+            let at = move |value| {
+                let mut point = base.clone();
+                point[i] = value;
+                point
+            };
+            // From the end of the range back, where they are negative.
+            let (first, last) = match steps < 0 {
+                true => (min.max(max.saturating_add(steps)), max),
+                false => (min, max.min(min.saturating_add(steps))),
+            };
+            (first..=last).map(at)
+        };
+        let scattered = match ints.clone().count() {
+            0 | 1 => 0,
+            _ => steps.max(0),
+        };
+        let above = |i: usize, turn: i64| {
+            let (min, max) = ranges[i];
+            min + mixed(turn, i) % (steps + 1).min(max - min + 1)
+        };
+        let scattered = (0..scattered).map(|turn| {
+            let mut point = base.clone();
+            ints.clone().for_each(|i| point[i] = above(i, turn));
+            point
+        });
+        ints.clone().flat_map(run).chain(scattered).collect()
     }
 
     /// The values of one integer between which points are taken.
@@ -141,6 +202,13 @@ impl Class {
         calls.dedup();
         calls
     }
+}
+
+/// A number for each turn and integer, without a pattern and the same in every run; not negative.
+fn mixed(turn: i64, int: usize) -> i64 {
+    let x = (turn as u64 * 64 + int as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let x = (x ^ (x >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    ((x ^ (x >> 32)) >> 33) as i64
 }
 
 /// Points at which two or all integers are above the least: each product of two differs from every

@@ -1,5 +1,6 @@
 //! What varies between calls, and how a model is stepped.
 
+use super::builder::ProfileBuilder;
 use crate::Error;
 use crate::ints::{IntVar, PAST, Positions, SEQ};
 use crate::mirror::Tensor;
@@ -69,6 +70,11 @@ impl Profile {
             classes.push(class("prefill", max_context - 2, 2, max_seq));
         }
         Ok(Profile { classes })
+    }
+
+    /// Names integers and classes one by one; see [`ProfileBuilder`].
+    pub fn builder() -> ProfileBuilder {
+        ProfileBuilder::default()
     }
 
     /// Calls without cache: each integer has a name and an inclusive range. An integer that no

@@ -22,6 +22,20 @@ pub(super) struct Sample {
     pub constants: Vec<(Vec<usize>, usize)>,
 }
 
+impl Sample {
+    /// Bytes of the constants that the call made.
+    pub fn constant_bytes(&self) -> u128 {
+        let bytes = |(shape, width): &(Vec<usize>, usize)| {
+            let sizes = shape.iter().map(|n| *n as u128);
+            sizes.fold(*width as u128, u128::saturating_mul)
+        };
+        self.constants
+            .iter()
+            .map(bytes)
+            .fold(0, u128::saturating_add)
+    }
+}
+
 pub(super) fn sample<S: Step>(
     load: &mut dyn FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
     vb: &VarBuilder<'_>,

@@ -70,7 +70,10 @@ pub(super) fn unfold(site: &Site, axis: usize, step: usize, dilation: usize) -> 
         && (0..others.len()).all(|i| i == axis || others[i] == x.shape[i])
         && step > 0
         && dilation > 0
-        && (&x.shape[axis] - &reach).bounds(&site.graph.ranges()).min >= 0;
+        && site
+            .graph
+            .integers()
+            .never_negative(&(&x.shape[axis] - &reach));
     ensure(fits, || {
         format!(
             "{} from {}: windows along axis {axis} reach {reach} elements",

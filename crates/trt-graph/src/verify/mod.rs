@@ -11,14 +11,22 @@ mod site;
 
 use crate::Error;
 use crate::graph::Graph;
+use trt_kernel::Var;
 
 /// Checks order, arity, shapes and dtypes of every node; `pass` is named in the error.
 ///
 /// # Errors
 ///
-/// [`Error::Verify`] with the first node that is wrong, [`Error::State`] for a state whose next value
+/// [`Error::Integers`] for an integer that cannot be computed, [`Error::Verify`] with the first node that is wrong, [`Error::State`] for a state whose next value
 /// does not exist.
 pub fn verify(graph: &Graph, pass: &'static str) -> Result<(), Error> {
+    let all = graph.ints.len() + graph.floors.len();
+    for (i, floor) in graph.floors.iter().enumerate() {
+        let own = Var((graph.ints.len() + i).min(Var::MAX) as u8);
+        if all > Var::MAX || floor.by < 2 || floor.of.vars().any(|v| v >= own) {
+            return Err(Error::Integers { pass, integer: i });
+        }
+    }
     for id in graph.ids() {
         let node = graph.node(id);
         let fail = |what: String| Error::Verify {

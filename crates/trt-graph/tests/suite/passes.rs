@@ -5,7 +5,6 @@ use crate::support::{difference, golden_folder, middle, reference, updates_golde
 use std::path::PathBuf;
 use trt_graph::passes::PASSES;
 use trt_graph::{Graph, compile, verify};
-use trt_kernel::Env;
 
 fn pass_files() -> Vec<(String, PathBuf)> {
     let entries = std::fs::read_dir(golden_folder())
@@ -23,7 +22,7 @@ fn pass_files() -> Vec<(String, PathBuf)> {
 
 /// A graph must mean the same before and after: calls of both give the same numbers.
 fn same_meaning(before: &Graph, after: &Graph, name: &str) {
-    let env = Env::new(&middle(before));
+    let env = before.env(&middle(before));
     let ((a, s), (b, t)) = (reference(before, &env), reference(after, &env));
     for (x, y) in a.iter().chain(&s).zip(b.iter().chain(&t)) {
         assert_eq!(

@@ -6,7 +6,7 @@ use trt_graph::candle_nn::{Linear, ops};
 use trt_graph::program::{
     Buffer, BufferId, BufferKind, Launch, ParamId, Program, Source, State, Weight,
 };
-use trt_graph::{Class, Error, InputDecl, IntVar, Literal, compile};
+use trt_graph::{Class, Error, Floor, InputDecl, IntVar, Literal, compile};
 use trt_kernel as k;
 use trt_kernel::{Arg, BodyBuilder, Dim, Inst, Kernel, Operand, Reg, Var, View};
 
@@ -82,7 +82,30 @@ fn a_program_that_breaks_an_invariant_is_refused_and_named() {
         ("too many elements", |p| {
             p.weights[0].shape = vec![1 << 40, 1 << 40]
         }),
-        ("runtime integers", |p| p.ints = vec![p.ints[0].clone(); 5]),
+        ("runtime integers", |p| {
+            p.ints = vec![p.ints[0].clone(); k::Var::MAX + 1]
+        }),
+        ("runtime integers", |p| {
+            p.floors = vec![half(&Dim::from(1)); k::Var::MAX]
+        }),
+        ("depends on what the calls do not have", |p| {
+            p.floors = vec![half(&Dim::var(Var(1)))]
+        }),
+        ("0 divides", |p| {
+            p.floors = vec![Floor {
+                by: 0,
+                ..half(&Dim::var(Var(0)))
+            }]
+        }),
+        ("-4 divides", |p| {
+            p.floors = vec![Floor {
+                by: -4,
+                ..half(&Dim::var(Var(0)))
+            }]
+        }),
+        ("too large", |p| {
+            p.floors = vec![half(&(&Dim::from(1i64 << 60) * &Dim::var(Var(0))))]
+        }),
         ("n is in 9..=2", |p| {
             let range = &mut p.ints[0].range;
             std::mem::swap(&mut range.min, &mut range.max);
@@ -98,9 +121,18 @@ fn a_program_that_breaks_an_invariant_is_refused_and_named() {
     }
 }
 
+fn half(of: &Dim) -> Floor {
+    let (of, by) = (of.clone(), 2);
+    Floor { of, by }
+}
+
 /// A size of so many terms.
 fn terms(n: usize) -> Dim {
-    let powers = |i: usize| [(i % 9) as u8, (i / 9 % 9) as u8, (i / 81 % 9) as u8, 0];
+    let powers = |i: usize| {
+        let mut powers = [0; Var::MAX];
+        powers[..3].copy_from_slice(&[i % 9, i / 9 % 9, i / 81 % 9].map(|p| p as u8));
+        powers
+    };
     Dim::from_terms((0..n).map(|i| (powers(i), 1)).collect())
 }
 
@@ -329,6 +361,7 @@ fn every_part() -> (Class, Program) {
     };
     let program = Program {
         ints,
+        floors: vec![half(&(&n + &Dim::from(1)))],
         max_context: Some(9),
         inputs: vec![InputDecl {
             name: "x".into(),
@@ -359,5 +392,5 @@ fn every_part() -> (Class, Program) {
 fn the_stored_form_is_that_of_its_format_number() {
     let bytes = postcard::to_allocvec(&every_part()).unwrap();
     let hash = Literal::new(bytes).hash();
-    assert_eq!(hash, 0x3ee9_a80e_ecde_a60e, "{hash:#018x}");
+    assert_eq!(hash, 0xea67_bca6_ae66_35f8, "{hash:#018x}");
 }

@@ -367,7 +367,7 @@ pub fn compare_program(
     ints: &[i64],
     tolerance: f64,
 ) -> std::result::Result<(), String> {
-    let env = Env::new(ints);
+    let env = graph.env(ints);
     let (outputs, after) = reference(graph, &env);
     let shapes: Vec<Vec<usize>> = after.iter().map(|a| a.shape.clone()).collect();
     for in_place in [false, true] {

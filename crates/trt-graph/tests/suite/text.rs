@@ -37,7 +37,9 @@ fn parse_errors_name_the_line() {
         ("%0 = float value=x : f32[]", "bad number 'x'"),
         ("%0 = cat : f32[2]", "missing axis="),
         ("%0 = float value=1.0 : f33[]", "f33"),
-        ("%0 = float value=1.0 : f32[v9]", "v9"),
+        ("%0 = float value=1.0 : f32[v99]", "v99"),
+        ("floor v1 1 : v0", "1 divides"),
+        ("floor v1 : v0", "expected v <by>"),
         (
             "%0 = const data=@00000000000000ff : f32[9]",
             "no constant with hash",
