@@ -1,8 +1,8 @@
 //! How fast the host multiplies by rows of blocks: GB/s of stored bytes, of one row of activations (or
 //! `--rows`) by weights of every type, against plain bf16 and a read of memory. Of more than 8 rows, which are
-//! bf16 then, GFLOP/s.
+//! bf16 unless `--f32`, GFLOP/s.
 //!
-//! `cargo run --release -p trt-kernel --example block_rates -- [TYPE...] [--rows M] [--cached]`
+//! `cargo run --release -p trt-kernel --example block_rates -- [TYPE...] [--rows M] [--f32] [--cached]`
 //!
 //! Each weight is there as often as it takes to be larger than caches, and is used in turn; with `--cached`
 //! it is there once.
@@ -95,6 +95,10 @@ fn main() {
     let m: usize = rows
         .and_then(|at| words.get(at + 1))
         .map_or(1, |w| w.parse().expect("a number of rows"));
+    let left = match m > 8 && !words.iter().any(|w| w == "--f32") {
+        true => DType::BF16,
+        false => DType::F32,
+    };
     let cached = words.iter().any(|w| w == "--cached");
     let named = words.iter().filter_map(|w| w.parse::<Encoding>().ok());
     let mut encodings: Vec<Encoding> = named.collect();
@@ -124,8 +128,7 @@ fn main() {
                 let copies: Vec<&[u8]> = memory.chunks_exact(bytes).collect();
                 let most = if cached { 1 } else { CACHES.div_ceil(bytes) };
                 let copies = &copies[..copies.len().min(most)];
-                let other = if m > 8 { DType::BF16 } else { DType::F32 };
-                let kernel = product(m, n, k, *encoding, other);
+                let kernel = product(m, n, k, *encoding, left);
                 let seconds = seconds(&kernel, copies, (4 * m * k, 4 * m * n), &team);
                 let rate = match m {
                     0..=8 => bytes as f64 / seconds / 1e9,

@@ -66,6 +66,10 @@ pub(super) trait Codes: Copy + 'static {
     unsafe fn fifths(bits: u32) -> Self::B;
     /// Signed bytes as f32.
     unsafe fn signed(b: Self::B) -> Self::V;
+    /// Writes signed bytes as numbers of 16 bits.
+    unsafe fn words(b: Self::B, p: *mut i16);
+    /// What four bits of each byte stand for, from bit `from` (0, 2 or 4) on, as signed bytes.
+    unsafe fn look(codes: &'static Sixteen, b: Self::B, from: u32) -> Self::B;
     /// Codes of four bits that stand for `codes.values[q] * scale + least`.
     unsafe fn fours(codes: &'static Sixteen, scale: f32, least: Option<f32>) -> Self::Fours;
     /// What four bits of each byte stand for, from bit `from` (0, 2 or 4) on.
@@ -116,6 +120,15 @@ impl Codes for super::simd::Portable {
     #[inline(always)]
     unsafe fn signed(b: [u8; 8]) -> [f32; 8] {
         b.map(|b| f32::from(b as i8))
+    }
+    #[inline(always)]
+    unsafe fn words(b: [u8; 8], p: *mut i16) {
+        // SAFETY: the caller's promise: 8 elements are writable.
+        unsafe { (p as *mut [i16; 8]).write_unaligned(b.map(|b| i16::from(b as i8))) }
+    }
+    #[inline(always)]
+    unsafe fn look(codes: &'static Sixteen, b: [u8; 8], from: u32) -> [u8; 8] {
+        b.map(|b| codes.values[usize::from(b >> (from & 7) & 15)] as u8)
     }
     #[inline(always)]
     unsafe fn fours(codes: &'static Sixteen, scale: f32, least: Option<f32>) -> [f32; 16] {

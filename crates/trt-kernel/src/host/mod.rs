@@ -12,6 +12,8 @@ mod attention;
 mod blocks;
 mod call_view;
 #[allow(unsafe_code)]
+mod coded;
+#[allow(unsafe_code)]
 mod codes;
 #[allow(unsafe_code)]
 mod dot;
@@ -40,12 +42,17 @@ mod span;
 mod team;
 #[allow(unsafe_code)]
 mod tile;
+#[allow(unsafe_code)]
+mod words;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod x86;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod x86_codes;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86_words;
 
 pub use panics::contain;
 pub use span::Span;

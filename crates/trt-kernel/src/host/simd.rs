@@ -8,6 +8,7 @@
 
 use super::codes::Codes;
 use super::elements::bf16_bits;
+use super::words::Words;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 use half::f16;
@@ -17,7 +18,7 @@ use half::f16;
 /// # Safety
 /// Every `unsafe` method needs a CPU with the set's instructions, and pointers valid for
 /// [`Simd::LANES`] elements; no alignment is assumed.
-pub(super) trait Simd: Codes {
+pub(super) trait Simd: Codes + Words {
     /// Vectors across in a matmul tile; `TILE_VECTORS * LANES` divides 64.
     const TILE_VECTORS: usize;
     /// All zero.
@@ -189,6 +190,27 @@ pub(super) fn run_pairs<J: Job>(job: J) -> J::Out {
     if has_pairs() {
         // SAFETY: just detected.
         return unsafe { x86::run_avx512_bf16(job) };
+    }
+    run(job)
+}
+
+/// Whether [`run_words`] works here.
+#[inline]
+pub(super) fn has_words() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return Isa::best() == Isa::Avx512 && is_x86_feature_detected!("avx512vnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// Runs a job that sums products of numbers of 16 bits in one instruction ([`Words::dot_at_once`]). Call only where
+/// [`has_words`]; elsewhere the job runs without it.
+#[inline]
+pub(super) fn run_words<J: Job>(job: J) -> J::Out {
+    #[cfg(target_arch = "x86_64")]
+    if has_words() {
+        // SAFETY: just detected.
+        return unsafe { x86::run_avx512_vnni(job) };
     }
     run(job)
 }

@@ -213,9 +213,7 @@ impl<'a> Args<'a> {
         run: Run,
         out: &mut [f32],
     ) -> Result<(), HostError> {
-        let (first, bytes) = self.blocks(arg, block, run)?;
-        // SAFETY: `blocks` checked them, and a span is readable.
-        let bytes = unsafe { std::slice::from_raw_parts(first, bytes) };
+        let bytes = self.whole_blocks(arg, block, run)?;
         unpack(block, bytes, run.offset as usize % block.values(), out);
         Ok(())
     }
@@ -242,6 +240,13 @@ impl<'a> Args<'a> {
         let start = first / values * size;
         // SAFETY: `start <= end <= len`.
         Ok((unsafe { span.ptr.add(start).cast_const() }, end - start))
+    }
+
+    /// The blocks that a run of neighbouring values lies in, from its first to its last.
+    pub fn whole_blocks(&self, arg: Arg, block: BlockType, run: Run) -> Result<&[u8], HostError> {
+        let (first, bytes) = self.blocks(arg, block, run)?;
+        // SAFETY: `blocks` checked them, a span is readable, and kernels write no blocks.
+        Ok(unsafe { std::slice::from_raw_parts(first, bytes) })
     }
 
     /// Reads the bytes of a run of neighbours as they are; `out` has exactly their size.

@@ -1,4 +1,4 @@
-//! The x86-64 instruction sets: AVX-512 (with and without bfloat16 products) and AVX2.
+//! The x86-64 instruction sets: AVX-512 (with and without products of bfloat16 and of numbers of 16 bits) and AVX2.
 //!
 //! Invariant: as for [`Simd`]: nothing here runs on a CPU without the instructions, and pointers
 //! cover a vector.
@@ -18,6 +18,13 @@ pub unsafe fn run_avx512<J: Job>(job: J) -> J::Out {
 /// The CPU must have these features.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
 pub unsafe fn run_avx512_bf16<J: Job>(job: J) -> J::Out {
+    job.run::<Avx512>()
+}
+
+/// # Safety
+/// The CPU must have these features.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub unsafe fn run_avx512_vnni<J: Job>(job: J) -> J::Out {
     job.run::<Avx512>()
 }
 

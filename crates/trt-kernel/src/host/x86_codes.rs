@@ -54,6 +54,16 @@ impl Codes for Avx512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b)) }
     }
     #[inline(always)]
+    unsafe fn words(b: __m128i, p: *mut i16) {
+        // SAFETY: the caller promises the instructions, and 16 numbers to write at `p`.
+        unsafe { _mm256_storeu_si256(p as *mut __m256i, _mm256_cvtepi8_epi16(b)) }
+    }
+    #[inline(always)]
+    unsafe fn look(codes: &'static Sixteen, b: __m128i, from: u32) -> __m128i {
+        // SAFETY: the caller promises the instructions.
+        unsafe { look(codes, Self::and(Self::shr(b, from), 15)) }
+    }
+    #[inline(always)]
     unsafe fn fours(codes: &'static Sixteen, scale: f32, least: Option<f32>) -> __m512 {
         // SAFETY: the caller promises the instructions, and there are 16 codes.
         unsafe { Self::line(Self::bytes(codes.values.as_ptr().cast()), scale, least) }
@@ -146,6 +156,16 @@ impl Codes for Avx2 {
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)) }
     }
     #[inline(always)]
+    unsafe fn words(b: __m128i, p: *mut i16) {
+        // SAFETY: the caller promises the instructions, and 8 numbers to write at `p`.
+        unsafe { _mm_storeu_si128(p as *mut __m128i, _mm_cvtepi8_epi16(b)) }
+    }
+    #[inline(always)]
+    unsafe fn look(codes: &'static Sixteen, b: __m128i, from: u32) -> __m128i {
+        // SAFETY: the caller promises the instructions.
+        unsafe { look(codes, Self::and(Self::shr(b, from), 15)) }
+    }
+    #[inline(always)]
     unsafe fn fours(codes: &'static Sixteen, scale: f32, least: Option<f32>) -> Self::Fours {
         (codes, scale, least)
     }
@@ -154,9 +174,7 @@ impl Codes for Avx2 {
         // SAFETY: the caller promises the instructions, and there are 16 codes.
         unsafe {
             let Some(first) = codes.first else {
-                let codes = _mm_loadu_si128(codes.values.as_ptr().cast());
-                let four = Self::and(Self::shr(b, from), 15);
-                return Self::line(_mm_shuffle_epi8(codes, four), scale, least);
+                return Self::line(Self::look(codes, b, from), scale, least);
             };
             // Lanes are widened once for all codes in a byte.
             let wide = _mm256_cvtepu8_epi32(b);
@@ -196,6 +214,16 @@ impl Codes for Avx2 {
         // SAFETY: the caller promises the same.
         unsafe { half(p) }
     }
+}
+
+/// What each byte, which is below 16, stands for.
+///
+/// # Safety
+/// The CPU must have the instructions.
+#[inline(always)]
+unsafe fn look(codes: &'static Sixteen, fours: __m128i) -> __m128i {
+    // SAFETY: the caller's promise, and there are 16 codes.
+    unsafe { _mm_shuffle_epi8(_mm_loadu_si128(codes.values.as_ptr().cast()), fours) }
 }
 
 static TWO: i32 = 2;

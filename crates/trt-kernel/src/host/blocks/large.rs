@@ -3,8 +3,8 @@
 //! Scales of sub-blocks are made f32 once for each block, a vector of them at a time, and lie in memory
 //! from where each is loaded into all lanes.
 
-use super::Unpack;
 use super::small::{IQ4, PLAIN, nibbles};
+use super::{Head, Make, Unpack};
 use crate::BlockType;
 use crate::host::codes::{Codes, Sixteen};
 
@@ -32,6 +32,28 @@ type Scales = [f32; 16];
 pub(super) struct Lines {
     scale: Scales,
     least: Scales,
+}
+
+impl Head for Scales {
+    #[inline(always)]
+    fn scale(&self, sub: usize) -> f32 {
+        self[sub]
+    }
+    #[inline(always)]
+    fn least(&self, _: usize) -> Option<f32> {
+        None
+    }
+}
+
+impl Head for Lines {
+    #[inline(always)]
+    fn scale(&self, sub: usize) -> f32 {
+        self.scale[sub]
+    }
+    #[inline(always)]
+    fn least(&self, sub: usize) -> Option<f32> {
+        Some(self.least[sub])
+    }
 }
 
 /// Signed numbers times a scale.
@@ -91,6 +113,7 @@ unsafe fn six_bits<C: Codes>(block: *const u8, head: &mut Lines) {
 impl Unpack for Q2K {
     const TYPE: BlockType = BlockType::Q2K;
     const UNIT: usize = 128;
+    const SUB: usize = 16;
     type Head = Lines;
     #[inline(always)]
     unsafe fn head<C: Codes>(block: *const u8, head: &mut Lines) {
@@ -111,21 +134,20 @@ impl Unpack for Q2K {
         }
     }
     #[inline(always)]
-    unsafe fn vector<C: Codes>(block: *const u8, head: &Lines, unit: usize, at: usize) -> C::V {
+    unsafe fn codes<C: Codes, M: Make<C>>(
+        block: *const u8,
+        unit: usize,
+        at: usize,
+        make: M,
+    ) -> M::Out {
         let sub = 8 * unit + at / 16;
         // SAFETY: the caller's promise.
         unsafe {
             let four = C::bytes(block.add(16 + 32 * unit + at % 32));
             match at / 32 {
                 // Above the last code there is nothing.
-                3 => {
-                    let q = C::and(C::shr(four, 6), 3);
-                    C::line(q, head.scale[sub], Some(head.least[sub]))
-                }
-                pair => {
-                    let fours = C::fours(&TWO_BITS, head.scale[sub], Some(head.least[sub]));
-                    C::four(fours, four, 2 * pair as u32)
-                }
+                3 => make.bytes(sub, C::and(C::shr(four, 6), 3)),
+                pair => make.four(sub, &TWO_BITS, four, 2 * pair as u32),
             }
         }
     }
@@ -134,6 +156,7 @@ impl Unpack for Q2K {
 impl Unpack for Q3K {
     const TYPE: BlockType = BlockType::Q3K;
     const UNIT: usize = 128;
+    const SUB: usize = 16;
     type Head = Scales;
     #[inline(always)]
     unsafe fn head<C: Codes>(block: *const u8, head: &mut Scales) {
@@ -152,7 +175,12 @@ impl Unpack for Q3K {
         unsafe { times::<C>(scales, d, head) }
     }
     #[inline(always)]
-    unsafe fn vector<C: Codes>(block: *const u8, head: &Scales, unit: usize, at: usize) -> C::V {
+    unsafe fn codes<C: Codes, M: Make<C>>(
+        block: *const u8,
+        unit: usize,
+        at: usize,
+        make: M,
+    ) -> M::Out {
         let pair = (at / 32) as u32;
         // SAFETY: the caller's promise.
         unsafe {
@@ -160,7 +188,7 @@ impl Unpack for Q3K {
             let eight = C::bytes(block.add(at % 32));
             let third = C::and(C::shr(eight, 4 * unit as u32 + pair), 1);
             let q = C::or(C::and(C::shr(four, 2 * pair), 3), C::shl(third, 2));
-            C::line(C::less(q, 4), head[8 * unit + at / 16], None)
+            make.bytes(8 * unit + at / 16, C::less(q, 4))
         }
     }
 }
@@ -175,13 +203,17 @@ impl Unpack for Q4K {
         unsafe { six_bits::<C>(block, head) }
     }
     #[inline(always)]
-    unsafe fn vector<C: Codes>(block: *const u8, head: &Lines, unit: usize, at: usize) -> C::V {
+    unsafe fn codes<C: Codes, M: Make<C>>(
+        block: *const u8,
+        unit: usize,
+        at: usize,
+        make: M,
+    ) -> M::Out {
         let sub = 2 * unit + at / 32;
         // SAFETY: the caller's promise.
         unsafe {
             let both = C::bytes(block.add(16 + 32 * unit + at % 32));
-            let fours = C::fours(&PLAIN, head.scale[sub], Some(head.least[sub]));
-            C::four(fours, both, if at < 32 { 0 } else { 4 })
+            make.four(sub, &PLAIN, both, if at < 32 { 0 } else { 4 })
         }
     }
 }
@@ -196,7 +228,12 @@ impl Unpack for Q5K {
         unsafe { six_bits::<C>(block, head) }
     }
     #[inline(always)]
-    unsafe fn vector<C: Codes>(block: *const u8, head: &Lines, unit: usize, at: usize) -> C::V {
+    unsafe fn codes<C: Codes, M: Make<C>>(
+        block: *const u8,
+        unit: usize,
+        at: usize,
+        make: M,
+    ) -> M::Out {
         let sub = 2 * unit + at / 32;
         // SAFETY: the caller's promise.
         unsafe {
@@ -204,8 +241,7 @@ impl Unpack for Q5K {
             let four = C::and(if at < 32 { both } else { C::shr(both, 4) }, 15);
             let eight = C::bytes(block.add(16 + at % 32));
             let fifth = C::and(C::shr(eight, sub as u32), 1);
-            let q = C::or(four, C::shl(fifth, 4));
-            C::line(q, head.scale[sub], Some(head.least[sub]))
+            make.bytes(sub, C::or(four, C::shl(fifth, 4)))
         }
     }
 }
@@ -213,6 +249,7 @@ impl Unpack for Q5K {
 impl Unpack for Q6K {
     const TYPE: BlockType = BlockType::Q6K;
     const UNIT: usize = 128;
+    const SUB: usize = 16;
     type Head = Scales;
     #[inline(always)]
     unsafe fn head<C: Codes>(block: *const u8, head: &mut Scales) {
@@ -220,7 +257,12 @@ impl Unpack for Q6K {
         unsafe { times::<C>(read(block.add(192)), C::half(block.add(208)), head) }
     }
     #[inline(always)]
-    unsafe fn vector<C: Codes>(block: *const u8, head: &Scales, unit: usize, at: usize) -> C::V {
+    unsafe fn codes<C: Codes, M: Make<C>>(
+        block: *const u8,
+        unit: usize,
+        at: usize,
+        make: M,
+    ) -> M::Out {
         let quarter = at / 32;
         // SAFETY: the caller's promise.
         unsafe {
@@ -229,7 +271,7 @@ impl Unpack for Q6K {
             let four = C::and(C::shr(low, 4 * (quarter / 2) as u32), 15);
             let two = C::and(C::shr(high, 2 * quarter as u32), 3);
             let q = C::less(C::or(four, C::shl(two, 4)), 32);
-            C::line(q, head[8 * unit + at / 16], None)
+            make.bytes(8 * unit + at / 16, q)
         }
     }
 }
@@ -257,11 +299,13 @@ impl Unpack for Iq4Xs {
         unsafe { times::<C>(scales, d, head) }
     }
     #[inline(always)]
-    unsafe fn vector<C: Codes>(block: *const u8, head: &Scales, unit: usize, at: usize) -> C::V {
+    unsafe fn codes<C: Codes, M: Make<C>>(
+        block: *const u8,
+        unit: usize,
+        at: usize,
+        make: M,
+    ) -> M::Out {
         // SAFETY: the caller's promise.
-        unsafe {
-            let fours = C::fours(&IQ4, head[unit], None);
-            nibbles::<C>(fours, block.add(8 + 16 * unit), at)
-        }
+        unsafe { nibbles(&IQ4, block.add(8 + 16 * unit), (unit, at), make) }
     }
 }

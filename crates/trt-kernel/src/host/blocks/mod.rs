@@ -7,16 +7,63 @@
 
 mod dot;
 mod large;
+mod panel;
 mod small;
 #[cfg(test)]
 mod tests;
 mod unpack;
 
 pub(super) use dot::{RowsAt, dot};
+pub(super) use panel::{elements, pack, sub_block};
 pub(super) use unpack::unpack;
 
-use super::codes::Codes;
+use super::codes::{Codes, Sixteen};
 use crate::BlockType;
+
+/// What each code of a block is multiplied by, and what is added.
+trait Head: Copy + Default {
+    /// The scale of a sub-block.
+    fn scale(&self, sub: usize) -> f32;
+    /// What is added to its values, in types that have a minimum.
+    fn least(&self, sub: usize) -> Option<f32>;
+}
+
+/// What is made of the codes of a sub-block.
+///
+/// # Safety
+/// Methods need the instructions of `C`.
+trait Make<C: Codes>: Copy {
+    /// What becomes of as many codes as a vector has lanes.
+    type Out;
+    /// Of four bits of each byte, from bit `from` (0, 2 or 4) on, which stand for `codes`.
+    unsafe fn four(self, sub: usize, codes: &'static Sixteen, b: C::B, from: u32) -> Self::Out;
+    /// Of signed bytes.
+    unsafe fn bytes(self, sub: usize, b: C::B) -> Self::Out;
+}
+
+/// Makes the values that codes stand for.
+#[derive(Clone, Copy)]
+struct Values<'a, H>(&'a H);
+
+impl<C: Codes, H: Head> Make<C> for Values<'_, H> {
+    type Out = C::V;
+    #[inline(always)]
+    unsafe fn four(self, sub: usize, codes: &'static Sixteen, b: C::B, from: u32) -> C::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            C::four(
+                C::fours(codes, self.0.scale(sub), self.0.least(sub)),
+                b,
+                from,
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn bytes(self, sub: usize, b: C::B) -> C::V {
+        // SAFETY: the caller's promise.
+        unsafe { C::line(b, self.0.scale(sub), self.0.least(sub)) }
+    }
+}
 
 /// A type of block, unpacked in registers.
 ///
@@ -27,13 +74,30 @@ trait Unpack: Copy + 'static {
     const TYPE: BlockType;
     /// Values that one turn of a loop unpacks: places inside of them are constants there.
     const UNIT: usize;
+    /// Values of a sub-block.
+    const SUB: usize = 32;
     /// Scales and minima of a block.
-    type Head: Copy + Default;
+    type Head: Head;
     /// Reads them.
     unsafe fn head<C: Codes>(block: *const u8, head: &mut Self::Head);
-    /// The values from `unit * UNIT + at` on; `at` is a multiple of the lanes.
-    unsafe fn vector<C: Codes>(block: *const u8, head: &Self::Head, unit: usize, at: usize)
-    -> C::V;
+    /// What is made of the codes from `unit * UNIT + at` on; `at` is a multiple of the lanes.
+    unsafe fn codes<C: Codes, M: Make<C>>(
+        block: *const u8,
+        unit: usize,
+        at: usize,
+        make: M,
+    ) -> M::Out;
+    /// The values there.
+    #[inline(always)]
+    unsafe fn vector<C: Codes>(
+        block: *const u8,
+        head: &Self::Head,
+        unit: usize,
+        at: usize,
+    ) -> C::V {
+        // SAFETY: the caller's promise.
+        unsafe { Self::codes::<C, _>(block, unit, at, Values(head)) }
+    }
 }
 
 /// Keeps the scales of many sub-blocks in memory: taking them out of a vector one by one costs more than to

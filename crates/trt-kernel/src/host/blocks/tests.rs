@@ -1,10 +1,13 @@
 //! Every instruction set against the definition, bit for bit.
 
 use super::dot::{BlockRows, Dots};
+use super::panel::{Pack, sub_block};
 use super::unpack::Values;
 use crate::BlockType;
+use crate::host::coded::middle;
 use crate::host::dot::{dot_unpacked_on, padded};
 use crate::host::simd::{Isa, run_on};
+use crate::host::tile::PANEL;
 
 /// Blocks of random bytes, with scales of f16 that are finite.
 fn blocks(block: BlockType, count: usize) -> Vec<u8> {
@@ -108,6 +111,60 @@ fn every_instruction_set_sums_products_as_over_unpacked_rows() {
                     block.name()
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_packs_codes_and_scales_of_the_values() {
+    for block in BlockType::ALL {
+        // More than what is read at once, and columns that are not there.
+        let (len, cols, sub) = (2 * 256 + block.values(), 13, sub_block(block));
+        let bytes = blocks(block, cols * len / block.values());
+        let values = decoded(block, &bytes);
+        let mut first = None;
+        for isa in Isa::available() {
+            let mut words = vec![f32::NAN; len / 2 * PANEL];
+            let mut scales = vec![f32::NAN; len / sub * PANEL];
+            let mut least = scales.clone();
+            let mut columns = [[].as_slice(); 16];
+            for (column, bytes) in columns.iter_mut().zip(bytes.chunks(bytes.len() / cols)) {
+                *column = bytes;
+            }
+            let pack = Pack {
+                block,
+                columns,
+                first: 16,
+                len,
+                words: &mut words,
+                scales: &mut scales,
+                least: &mut least,
+            };
+            let (has_least, fits) = run_on(isa, pack);
+            assert!(fits, "{isa:?} {}", block.name());
+            assert_eq!(has_least, middle(block) > 0, "{isa:?} {}", block.name());
+            let words: &[[i16; 2]] = bytemuck::cast_slice(&words);
+            for j in 0..16 {
+                for k in 0..len {
+                    let code = f32::from(words[k / 2 * PANEL + 16 + j][k % 2]);
+                    let at = k / sub * PANEL + 16 + j;
+                    let least = if has_least { least[at] } else { 0.0 };
+                    let (found, size) = (code * scales[at] + least, (code * scales[at]).abs());
+                    let expected = if j < cols { values[j * len + k] } else { 0.0 };
+                    let off = (found - expected).abs();
+                    let name = block.name();
+                    assert!(
+                        off <= size * 2e-7,
+                        "{isa:?} {name} {j} {k}: {found:e}, {expected:e}"
+                    );
+                }
+            }
+            let all = (words.to_vec(), bits(&scales), bits(&least));
+            assert!(
+                *first.get_or_insert(all.clone()) == all,
+                "{isa:?} {}",
+                block.name()
+            );
         }
     }
 }

@@ -6,6 +6,7 @@
 //! depends on `m` alone and both give each output independently of its neighbours: that is the
 //! row-range law. The epilogue runs over the sums while they are in cache.
 
+mod coded;
 mod few;
 mod many;
 
@@ -152,13 +153,19 @@ impl MatmulCall<'_> {
                 let count = together.min(rows.end - first);
                 for from in cols.clone().step_by(len) {
                     let width = len.min(cols.end - from);
+                    let at = |r: usize| (first + r - rows.start) * pitch + (from - cols.start);
                     for (r, index) in index[..count].iter_mut().enumerate() {
-                        let row = first + r;
-                        *index = [batch as i64, row as i64, from as i64, 0, 0, 0, 0, 0];
-                        if let Some(slot) = program.input {
-                            let at = (row - rows.start) * pitch + (from - cols.start);
-                            registers.lanes(slot, LANES)[r * width..][..width]
-                                .copy_from_slice(&sums[at..at + width]);
+                        *index = [batch as i64, (first + r) as i64, from as i64, 0, 0, 0, 0, 0];
+                    }
+                    if let Some(slot) = program.input {
+                        let lanes = registers.lanes(slot, LANES);
+                        // Rows without gaps are one piece.
+                        let (pieces, len) = match width == pitch {
+                            true => (1, count * width),
+                            false => (count, width),
+                        };
+                        for r in 0..pieces {
+                            lanes[r * width..][..len].copy_from_slice(&sums[at(r)..][..len]);
                         }
                     }
                     registers.exec(&self.call, list, &index[..count], width)?;
