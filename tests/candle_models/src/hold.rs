@@ -4,13 +4,13 @@
 //! is more). The second must give the bits of the first, the first what candle gives.
 
 use crate::oracle::{self, LAYERS};
-use crate::ours::cases::{Args, Case};
-use crate::spec::{Called, Values, Way};
+use crate::ours::cases::{Args, Case, Loader};
+use crate::spec::{Called, Input, Values, Way};
+use crate::weights::Made;
 use crate::{Fault, theirs, values};
 use candle_core::{DType, Tensor};
 use candle_trt::candle::Result as Traced;
 use candle_trt::{Call, Compiler, Engine, FromTensors, Percent, Request, Weights, device};
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -37,7 +37,7 @@ pub fn line(said: &impl Display) -> String {
 /// A [`Fault`] if there is nothing to compare, or it differs.
 pub fn hold(ours: &Case, theirs: &theirs::cases::Case, way: &Way) -> Result<Held, Fault> {
     let (want, made) = guarded(Fault::Oracle, || oracle::results(theirs, way))?;
-    let engine = guarded(Fault::Compile, || engine(ours, way, made.tensors(), LAYERS))?;
+    let engine = guarded(Fault::Compile, || engine(ours, way, &made, LAYERS))?;
     guarded(Fault::Run, || compare(ours, way, &engine, &want))
 }
 
@@ -49,7 +49,7 @@ pub fn hold(ours: &Case, theirs: &theirs::cases::Case, way: &Way) -> Result<Held
 pub fn launches(ours: &Case, theirs: &theirs::cases::Case, way: &Way) -> Result<Vec<usize>, Fault> {
     let (_, made) = guarded(Fault::Oracle, || oracle::results(theirs, way))?;
     let count = |layers| {
-        let engine = guarded(Fault::Compile, || engine(ours, way, made.tensors(), layers))?;
+        let engine = guarded(Fault::Compile, || engine(ours, way, &made, layers))?;
         Ok::<_, Fault>(launched(&engine))
     };
     let (one, two) = (count(1)?, count(LAYERS)?);
@@ -80,52 +80,51 @@ pub fn guarded<T>(
     }
 }
 
-fn engine(
-    case: &Case,
-    way: &Way,
-    tensors: HashMap<String, Tensor>,
-    layers: usize,
-) -> Result<Engine, Fault> {
+fn engine(case: &Case, way: &Way, made: &Made, layers: usize) -> Result<Engine, Fault> {
     let failed = |e: candle_trt::Error| Fault::Compile(line(&e));
-    let profile = way.profile().map_err(|e| Fault::Compile(line(&e)))?;
-    let device = device::open("host-discrete").map_err(|e| Fault::Compile(line(&e)))?;
-    let load = |vb| {
-        let mut model = (case.load)(vb, layers)?;
-        Ok(
-            move |call: &Call<'_>| -> Traced<Vec<candle_trt::candle::Tensor>> {
-                let size = |name: &str| match way.fixed.iter().find(|(n, _)| *n == name) {
-                    Some((_, size)) => Ok(*size),
-                    None => call.int(name),
-                };
-                let input = |i: &crate::spec::Input| {
-                    let shape = i
-                        .shape
-                        .iter()
-                        .map(|s| s.of(size))
-                        .collect::<Traced<Vec<usize>>>()?;
-                    let dtype = match i.values {
-                        Values::Tokens(_) | Values::Same(_) | Values::Kept => DType::U32,
-                        Values::Noise | Values::All(_) => DType::F32,
-                    };
-                    call.input(i.name, shape, dtype)
-                };
-                let inputs = case
-                    .spec
-                    .inputs
-                    .iter()
-                    .map(input)
-                    .collect::<Traced<Vec<_>>>()?;
-                let past = call.positions().map_or(0, |(past, _)| past);
-                model(&Args { inputs, past })
-            },
-        )
+    let other = |e: &dyn Display| Fault::Compile(line(&e));
+    let device = device::open("host-discrete").map_err(|e| other(&e))?;
+    // A file is mapped when it was opened, so its folder may go with this call.
+    let folder = tempfile::tempdir().map_err(|e| other(&e))?;
+    let weights = match &case.load {
+        Loader::Plain(_) => Weights::from_tensors(made.tensors()).map_err(failed)?,
+        Loader::Blocks(..) => {
+            let path = folder.path().join("model.gguf");
+            std::fs::write(&path, made.file().bytes).map_err(|e| other(&e))?;
+            Weights::open(&path).map_err(|e| other(&e))?
+        }
     };
-    Compiler::new(Weights::from_tensors(tensors).map_err(failed)?)
+    Compiler::new(weights)
         .shared_device(device)
-        .profile(profile)
+        .profile(way.profile().map_err(|e| other(&e))?)
         .weight_streaming(true)
-        .compile(load)
+        .compile(|vb| {
+            let mut model = match &case.load {
+                Loader::Plain(load) => load(vb, layers)?,
+                Loader::Blocks(_, load) => load(vb.into(), layers)?,
+            };
+            Ok(move |call: &Call<'_>| model(&declared(case, way, call)?))
+        })
         .map_err(failed)
+}
+
+/// The inputs of a call that is traced.
+fn declared(case: &Case, way: &Way, call: &Call<'_>) -> Traced<Args> {
+    let size = |name: &str| match way.fixed.iter().find(|(n, _)| *n == name) {
+        Some((_, size)) => Ok(*size),
+        None => call.int(name),
+    };
+    let input = |i: &Input| {
+        let sizes = i.shape.iter().map(|s| s.of(size));
+        let dtype = match i.values {
+            Values::Tokens(_) | Values::Same(_) | Values::Kept => DType::U32,
+            Values::Noise | Values::All(_) => DType::F32,
+        };
+        call.input(i.name, sizes.collect::<Traced<Vec<usize>>>()?, dtype)
+    };
+    let inputs = case.spec.inputs.iter().map(input).collect::<Traced<_>>()?;
+    let past = call.positions().map_or(0, |(past, _)| past);
+    Ok(Args { inputs, past })
 }
 
 /// All calls, as the values of each result.

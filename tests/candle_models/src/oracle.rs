@@ -5,10 +5,10 @@
 //! what it gives for a whole batch is no measure.
 
 use crate::spec::{BATCH, Called, Way};
-use crate::theirs::cases::{Args, Case};
+use crate::theirs::cases::{Args, BlocksBuilder, Case, Loader, Model};
 use crate::weights::Made;
 use crate::{Fault, values};
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 /// Layers of a model where a case lets them be chosen.
 pub const LAYERS: usize = 2;
@@ -64,6 +64,27 @@ fn session(case: &Case, calls: &[Called], made: &Made) -> Result<Vec<Vec<Tensor>
     (0..calls.len()).map(call).collect()
 }
 
+/// A model of candle with the weights that are made for it.
+fn load(case: &Case, made: &Made) -> Result<Model> {
+    match &case.load {
+        Loader::Plain(load) => load(made.builder(), LAYERS),
+        Loader::Blocks(like, load) => {
+            // What the other model asks for is what the file holds.
+            let cases = crate::theirs::cases::all();
+            let like = cases.iter().find(|c| c.file == *like).map(|c| &c.load);
+            let Some(Loader::Plain(asks)) = like else {
+                candle_core::bail!("a model of a GGUF file is like one that has no case")
+            };
+            asks(made.builder(), LAYERS)?;
+            let file = made.file();
+            load(
+                BlocksBuilder::from_gguf_buffer(&file.values, &Device::Cpu)?,
+                LAYERS,
+            )
+        }
+    }
+}
+
 /// The calls of one entry of a batch, by a model of its own.
 fn entry(
     case: &Case,
@@ -71,7 +92,7 @@ fn entry(
     made: &Made,
     cut: impl Fn(Tensor, bool) -> Result<Tensor>,
 ) -> Result<Vec<Vec<Tensor>>> {
-    let mut model = (case.load)(made.builder(), LAYERS)?;
+    let mut model = load(case, made)?;
     let step = |call: &Called| {
         let given = |i: &crate::spec::Input| {
             let of_batch = i.shape.first().is_some_and(|s| s.is_batch());

@@ -1,9 +1,11 @@
 //! Weights as candle's model asks for them: each is made when it is first named, and kept for the other side.
 
+use crate::blocks::file::{File, Parts};
 use crate::values::noise;
+use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 /// The weights that were asked for until now.
@@ -14,6 +16,19 @@ impl Made {
     /// What loads a model of candle.
     pub fn builder(&self) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), DType::F32, Device::Cpu)
+    }
+
+    /// A GGUF file of them, in blocks where rows are of whole blocks.
+    pub fn file(&self) -> File {
+        let mut parts = Parts::default();
+        for (i, (name, tensor)) in BTreeMap::from_iter(self.tensors()).iter().enumerate() {
+            let dtype = match tensor.dims() {
+                [_, k] if k % 32 == 0 => [GgmlDType::Q8_0, GgmlDType::Q4_0][i % 2],
+                _ => GgmlDType::F32,
+            };
+            parts.tensor(name, tensor, dtype);
+        }
+        parts.write()
     }
 
     /// All of them.

@@ -51,21 +51,19 @@ impl Parts {
     pub fn matrix(&mut self, name: &str, (n, k): (usize, usize), dtype: GgmlDType) {
         let scale = (3.0 / k as f32).sqrt();
         let data: Vec<f32> = noise(name, n * k).iter().map(|v| v * scale).collect();
-        self.tensor(name, &Tensor::from_vec(data, (n, k), &Device::Cpu), dtype);
+        let data = Tensor::from_vec(data, (n, k), &Device::Cpu).expect("a tensor");
+        self.tensor(name, &data, dtype);
     }
 
     /// A vector of values about `middle`, in f32.
     pub fn vector(&mut self, name: &str, n: usize, middle: f32) {
         let data: Vec<f32> = noise(name, n).iter().map(|v| middle + 0.2 * v).collect();
-        self.tensor(
-            name,
-            &Tensor::from_vec(data, n, &Device::Cpu),
-            GgmlDType::F32,
-        );
+        let data = Tensor::from_vec(data, n, &Device::Cpu).expect("a tensor");
+        self.tensor(name, &data, GgmlDType::F32);
     }
 
-    fn tensor(&mut self, name: &str, data: &candle_core::Result<Tensor>, dtype: GgmlDType) {
-        let data = data.as_ref().expect("a tensor");
+    /// These values.
+    pub fn tensor(&mut self, name: &str, data: &Tensor, dtype: GgmlDType) {
         let blocks = QTensor::quantize(data, dtype).expect("blocks");
         self.tensors.push((name.into(), blocks));
     }

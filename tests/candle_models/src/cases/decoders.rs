@@ -50,7 +50,40 @@ macro_rules! cached {
     };
 }
 
+/// The configuration of a small recurrent gemma.
+pub fn recurrent_gemma(layers: usize) -> Value {
+    sized(
+        layers,
+        json!({
+            "attention_window_size": 64, "conv1d_width": 4, "logits_soft_cap": 30.0,
+            "hidden_activation": "gelu_pytorch_tanh", "partial_rotary_factor": 0.5,
+            "block_types": ["recurrent", "attention"], "max_seq_len": 64,
+        }),
+    )
+}
+
+/// The configuration of a small RWKV of the fifth and the sixth version.
+pub fn rwkv(layers: usize) -> Value {
+    sized(
+        layers,
+        json!({
+            "attention_hidden_size": HIDDEN, "head_size": 16, "num_attention_heads": 16, "layer_norm_epsilon": 1e-5,
+            "rescale_every": 6,
+        }),
+    )
+}
+
 cases! {
+    "models/rwkv_v7" => stepper(|vb, layers| {
+        // Its code reads these sizes off the weights.
+        for name in ["w1", "a1", "v1", "g1"] {
+            vb.get((HIDDEN, 8), &format!("blocks.0.att.{name}"))?;
+        }
+        let cfg: models::rwkv_v7::Config = parsed(sized(layers, json!({"version": "V7", "head_size": 16})))?;
+        let m = models::rwkv_v7::Model::new(&cfg, vb)?;
+        let mut state = models::rwkv_v7::State::new(&cfg, &CPU)?;
+        model(move |a| m.forward(a.x(), &mut state, &[]))
+    }),
     "models/bigcode" => decoder(|vb, layers| {
         let cfg = models::bigcode::Config {
             vocab_size: VOCAB, max_position_embeddings: 64, num_hidden_layers: layers, hidden_size: HIDDEN,
@@ -171,18 +204,12 @@ cases! {
         "num_experts_per_tok": 2, "num_experts": 4, "norm_topk_prob": true,
     }),
     "models/recurrent_gemma" => stepper(|vb, layers| {
-        let cfg: models::recurrent_gemma::Config = parsed(sized(layers, json!({
-            "attention_window_size": 64, "conv1d_width": 4, "logits_soft_cap": 30.0, "hidden_activation": "gelu_pytorch_tanh",
-            "partial_rotary_factor": 0.5, "block_types": ["recurrent", "attention"], "max_seq_len": 64,
-        })))?;
+        let cfg: models::recurrent_gemma::Config = parsed(recurrent_gemma(layers))?;
         let mut m = models::recurrent_gemma::Model::new(&cfg, vb)?;
         model(move |a| m.forward(a.x(), a.past))
     }),
     "models/rwkv_v5" => stepper(|vb, layers| {
-        let cfg: models::rwkv_v5::Config = parsed(sized(layers, json!({
-            "attention_hidden_size": HIDDEN, "head_size": 16, "num_attention_heads": 16, "layer_norm_epsilon": 1e-5,
-            "rescale_every": 6,
-        })))?;
+        let cfg: models::rwkv_v5::Config = parsed(rwkv(layers))?;
         let m = models::rwkv_v5::Model::new(&cfg, vb)?;
         let mut state = None;
         model(move |a| {
@@ -193,10 +220,7 @@ cases! {
         })
     }),
     "models/rwkv_v6" => stepper(|vb, layers| {
-        let cfg: models::rwkv_v5::Config = parsed(sized(layers, json!({
-            "attention_hidden_size": HIDDEN, "head_size": 16, "num_attention_heads": 16, "layer_norm_epsilon": 1e-5,
-            "rescale_every": 6,
-        })))?;
+        let cfg: models::rwkv_v5::Config = parsed(rwkv(layers))?;
         let m = models::rwkv_v6::Model::new(&cfg, vb)?;
         let mut state = None;
         model(move |a| {

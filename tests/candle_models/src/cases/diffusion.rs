@@ -21,6 +21,40 @@ fn unet(layers: usize) -> models::stable_diffusion::unet_2d::UNet2DConditionMode
     }
 }
 
+/// The configuration of a small FLUX.
+pub fn flux(layers: usize) -> models::flux::model::Config {
+    models::flux::model::Config {
+        in_channels: 16,
+        vec_in_dim: 24,
+        context_in_dim: 32,
+        hidden_size: 64,
+        mlp_ratio: 2.0,
+        num_heads: 2,
+        depth: layers,
+        depth_single_blocks: layers,
+        axes_dim: vec![8, 12, 12],
+        theta: 10_000,
+        qkv_bias: true,
+        guidance_embed: true,
+    }
+}
+
+/// One step of FLUX.
+pub fn flux_call(m: &impl models::flux::WithForward, a: &Args) -> Result<Tensor> {
+    match a.inputs.as_slice() {
+        [image, places, text, text_places, time, pooled, guidance] => m.forward(
+            image,
+            places,
+            text,
+            text_places,
+            time,
+            pooled,
+            Some(guidance),
+        ),
+        _ => candle::bail!("FLUX has seven inputs"),
+    }
+}
+
 /// Latents of a picture.
 fn latents(
     channels: usize,
@@ -110,19 +144,8 @@ cases! {
             all_of("guidance", &[1], 3.5),
         ],
         |vb, layers| {
-            use models::flux::WithForward;
-            let cfg = models::flux::model::Config {
-                in_channels: 16, vec_in_dim: 24, context_in_dim: 32, hidden_size: 64, mlp_ratio: 2.0, num_heads: 2,
-                depth: layers, depth_single_blocks: layers, axes_dim: vec![8, 12, 12], theta: 10_000, qkv_bias: true,
-                guidance_embed: true,
-            };
-            let m = models::flux::model::Flux::new(&cfg, vb)?;
-            model(move |a| match a.inputs.as_slice() {
-                [image, places, text, text_places, time, pooled, guidance] => {
-                    m.forward(image, places, text, text_places, time, pooled, Some(guidance))
-                }
-                _ => candle::bail!("seven inputs"),
-            })
+            let m = models::flux::model::Flux::new(&flux(layers), vb)?;
+            model(move |a| flux_call(&m, a))
         },
     ),
     "models/flux/autoencoder" => latents(16, pictures(), |vb, layers| {

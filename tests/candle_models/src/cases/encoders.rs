@@ -20,7 +20,24 @@ fn bert(layers: usize, more: Value) -> Value {
     all
 }
 
+/// The configuration of blip's decoder of texts.
+pub fn blip_text(layers: usize) -> Value {
+    sized(
+        layers,
+        json!({
+            "encoder_hidden_size": HIDDEN, "projection_dim": HIDDEN, "hidden_act": "gelu", "is_decoder": true,
+        }),
+    )
+}
+
 cases! {
+    "models/with_tracing" => texts(vec![], |vb, _| {
+        let table = with_tracing::Embedding::new(VOCAB, HIDDEN, vb.pp("table"))?;
+        let norm = with_tracing::layer_norm(HIDDEN, 1e-5, vb.pp("norm"))?;
+        let inner = with_tracing::linear(HIDDEN, 32, vb.pp("inner"))?;
+        let last = with_tracing::RmsNorm::new(32, 1e-5, vb.pp("last"))?;
+        model(move |a| last.forward(&inner.forward(&norm.forward(&table.forward(a.x())?)?)?))
+    }),
     "models/bert" => texts(vec![kinds(), kept()], |vb, layers| {
         let cfg: models::bert::Config = parsed(bert(layers, json!({})))?;
         let m = models::bert::BertModel::load(vb, &cfg)?;
@@ -124,9 +141,7 @@ cases! {
         model(move |a| m.forward(a.x(), None, None))
     }),
     "models/blip_text" => with(starter(|vb, layers| {
-        let cfg: models::blip_text::Config = parsed(sized(layers, json!({
-            "encoder_hidden_size": HIDDEN, "projection_dim": HIDDEN, "hidden_act": "gelu", "is_decoder": true,
-        })))?;
+        let cfg: models::blip_text::Config = parsed(blip_text(layers))?;
         let mut m = models::blip_text::TextLMHeadModel::new(&cfg, vb)?;
         model(move |a| m.forward(a.x(), &a.inputs[1]))
     }), vec![rows("image", 5, HIDDEN)]),

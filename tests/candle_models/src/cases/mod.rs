@@ -3,19 +3,22 @@
 //!
 //! A case says the file that it is of, which is how it is left out where that file does not compile. Over candle all do.
 
-use super::{candle, models, when_compiled};
+use super::{candle, models, when_compiled, with_tracing};
 use crate::spec::{BATCH, Input, SEQ, Size, Values, Varies, Way};
 use candle::{Device, Result, Tensor};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-pub use super::Builder;
+pub use super::{BlocksBuilder, Builder};
+use ways::*;
 
+mod blocks;
 mod decoders;
 mod diffusion;
 mod encoders;
 mod sound;
 mod vision;
+mod ways;
 
 /// What a call gives a model.
 pub struct Args {
@@ -28,6 +31,23 @@ pub struct Args {
 pub type Model = Box<dyn FnMut(&Args) -> Result<Vec<Tensor>>>;
 /// Loads a model of so many layers.
 pub type Load = Box<dyn Fn(Builder, usize) -> Result<Model> + Send + Sync>;
+
+/// The same from a GGUF file.
+pub type LoadBlocks = Box<dyn Fn(BlocksBuilder, usize) -> Result<Model> + Send + Sync>;
+
+/// How a case loads its model.
+pub enum Loader {
+    /// From weights of any kind.
+    Plain(Load),
+    /// From a GGUF file, whose weights are those that the case of another file asks for.
+    Blocks(&'static str, LoadBlocks),
+}
+
+impl From<Load> for Loader {
+    fn from(load: Load) -> Loader {
+        Loader::Plain(load)
+    }
+}
 
 /// What is said of a case beside its code.
 pub struct Spec {
@@ -42,7 +62,7 @@ pub struct Case {
     /// As the trial names it.
     pub file: &'static str,
     pub spec: Spec,
-    pub load: Load,
+    pub load: Loader,
 }
 
 /// All cases of files that compile.
@@ -53,6 +73,7 @@ pub fn all() -> Vec<Case> {
         vision::cases(),
         diffusion::cases(),
         sound::cases(),
+        blocks::cases(),
     ]
     .into_iter()
     .flatten()
@@ -66,7 +87,8 @@ macro_rules! cases {
             let mut all = Vec::new();
             $(
                 when_compiled! { $file, {
-                    let (spec, load): (Spec, Load) = $case;
+                    let (spec, load) = $case;
+                    let load = Loader::from(load);
                     all.push(Case { file: $file, spec, load });
                 } }
             )*
@@ -143,241 +165,11 @@ impl Args {
 
 const CPU: Device = Device::Cpu;
 
-/// A decoder of tokens, in prompts behind others and token by token, one text and three at once.
-fn decoder(load: impl Fn(Builder, usize) -> Result<Model> + Send + Sync + 'static) -> (Spec, Load) {
-    let prompts = vec![
-        [vec![6], vec![1; 8]].concat(),
-        [vec![9, 3], vec![1; 8]].concat(),
-    ];
-    let ways = vec![
-        positions("prompts", 1, 12, prompts.clone()),
-        positions("batch of 3", 3, 12, prompts),
-    ];
-    (of_tokens(ways), Box::new(load))
-}
-
-/// A decoder that has masks for prompts at the start only, so that others run token by token.
-fn starter(load: impl Fn(Builder, usize) -> Result<Model> + Send + Sync + 'static) -> (Spec, Load) {
-    let prompts = [6, 9].map(|n| [vec![n], vec![1; 8]].concat()).to_vec();
-    let ways = vec![
-        positions("prompts at the start", 1, 12, prompts),
-        positions("tokens", 1, 1, vec![vec![1; 14], vec![1; 9]]),
-    ];
-    (of_tokens(ways), Box::new(load))
-}
-
-/// A decoder that takes tokens one by one.
-fn stepper(load: impl Fn(Builder, usize) -> Result<Model> + Send + Sync + 'static) -> (Spec, Load) {
-    let steps = || vec![vec![1; 14], vec![1; 9]];
-    let ways = vec![
-        positions("tokens", 1, 1, steps()),
-        positions("batch of 3", 3, 1, steps()),
-    ];
-    (of_tokens(ways), Box::new(load))
-}
-
-fn positions(name: &'static str, batch: usize, longest: usize, sessions: Vec<Vec<usize>>) -> Way {
-    let varies = Varies::Positions {
-        context: 40,
-        longest,
-        sessions,
-    };
-    Way {
-        name,
-        varies,
-        fixed: vec![(BATCH, batch)],
-    }
-}
-
-/// A model of texts in one call: its inputs are of `[batch, length]`, where they are not something else.
-fn texts(
-    more: Vec<Input>,
-    load: impl Fn(Builder, usize) -> Result<Model> + Send + Sync + 'static,
-) -> (Spec, Load) {
-    let ways = vec![
-        once(
-            "lengths",
-            vec![(BATCH, 1)],
-            vec![(LENGTH, 2, 24)],
-            vec![vec![5], vec![17]],
-        ),
-        once(
-            "batches",
-            vec![(LENGTH, 6)],
-            vec![(BATCH, 1, 4)],
-            vec![vec![1], vec![3]],
-        ),
-        once(
-            "batches of lengths",
-            vec![],
-            vec![(BATCH, 1, 4), (LENGTH, 2, 24)],
-            vec![vec![1, 5], vec![3, 17]],
-        ),
-    ];
-    let ids = Input {
-        name: "ids",
-        shape: text(),
-        values: Values::Tokens(VOCAB as u32),
-    };
-    let spec = Spec {
-        inputs: [vec![ids], more].concat(),
-        ways,
-        tolerance: CLOSE,
-    };
-    (spec, Box::new(load))
-}
-
-/// A model of square images of one size, one image and a range of them.
-fn images(
-    side: usize,
-    load: impl Fn(Builder, usize) -> Result<Model> + Send + Sync + 'static,
-) -> (Spec, Load) {
-    let ways = vec![
-        once("one image", vec![(BATCH, 1)], vec![], vec![vec![]]),
-        once(
-            "batches",
-            vec![],
-            vec![(BATCH, 1, 4)],
-            vec![vec![1], vec![3]],
-        ),
-    ];
-    (of_images(Size::Of(side), ways), Box::new(load))
-}
-
-/// A model of images of any size: their sides are so many times a number that varies.
-fn any_images(
-    step: usize,
-    load: impl Fn(Builder, usize) -> Result<Model> + Send + Sync + 'static,
-) -> (Spec, Load) {
-    let sides = || vec![(SIDE, 2, 5)];
-    let ways = vec![
-        once(
-            "batches",
-            vec![(SIDE, 2)],
-            vec![(BATCH, 1, 4)],
-            vec![vec![1], vec![3]],
-        ),
-        once("sizes", vec![(BATCH, 1)], sides(), vec![vec![2], vec![3]]),
-    ];
-    (of_images(Size::Times(step, SIDE), ways), Box::new(load))
-}
-
-fn of_images(side: Size, ways: Vec<Way>) -> Spec {
-    let image = Input {
-        name: "image",
-        shape: vec![Size::Named(BATCH), Size::Of(3), side, side],
-        values: Values::Noise,
-    };
-    Spec {
-        inputs: vec![image],
-        ways,
-        tolerance: CLOSE,
-    }
-}
-
-/// A model that is called with these inputs of one size.
-fn fixed(
-    inputs: Vec<Input>,
-    load: impl Fn(Builder, usize) -> Result<Model> + Send + Sync + 'static,
-) -> (Spec, Load) {
-    let spec = Spec {
-        inputs,
-        ways: vec![once("one call", vec![], vec![], vec![vec![]])],
-        tolerance: CLOSE,
-    };
-    (spec, Box::new(load))
-}
-
-/// Numbers of one shape.
-fn noise(name: &'static str, shape: &[usize]) -> Input {
-    Input {
-        name,
-        shape: shape.iter().map(|n| Size::Of(*n)).collect(),
-        values: Values::Noise,
-    }
-}
-
-/// The same number everywhere in one shape.
-fn all_of(name: &'static str, shape: &[usize], value: f32) -> Input {
-    Input {
-        values: Values::All(value),
-        ..noise(name, shape)
-    }
-}
-
-/// The name of the number that the side of an image is a multiple of.
-const SIDE: &str = "side";
-
-fn once(
-    name: &'static str,
-    fixed: Vec<(&'static str, usize)>,
-    ranges: Vec<(&'static str, i64, i64)>,
-    calls: Vec<Vec<usize>>,
-) -> Way {
-    let varies = Varies::Sizes { ranges, calls };
-    Way {
-        name,
-        varies,
-        fixed,
-    }
-}
-
-/// The name of the number of tokens in a text.
-const LENGTH: &str = "length";
-
-fn text() -> Vec<Size> {
-    vec![Size::Named(BATCH), Size::Named(LENGTH)]
-}
-
-/// Which tokens of a text are no padding.
-fn kept() -> Input {
-    Input {
-        name: "mask",
-        shape: text(),
-        values: Values::Kept,
-    }
-}
-
-/// What kind each token of a text is: all are of one.
-fn kinds() -> Input {
-    Input {
-        name: "kinds",
-        shape: text(),
-        values: Values::Same(0),
-    }
-}
-
-/// So many rows of another model for each text.
-fn rows(name: &'static str, n: usize, width: usize) -> Input {
-    Input {
-        name,
-        shape: vec![Size::Named(BATCH), Size::Of(n), Size::Of(width)],
-        values: Values::Noise,
-    }
-}
-
-/// The same case with further inputs.
-fn with((mut spec, load): (Spec, Load), more: Vec<Input>) -> (Spec, Load) {
-    spec.inputs.extend(more);
-    (spec, load)
-}
-
-/// The same case, whose results may be further off.
-#[allow(dead_code, reason = "no case may need it")]
-fn within((mut spec, load): (Spec, Load), tolerance: f32) -> (Spec, Load) {
-    spec.tolerance = tolerance;
-    (spec, load)
-}
-
-fn of_tokens(ways: Vec<Way>) -> Spec {
-    let ids = Input {
-        name: "ids",
-        shape: vec![Size::Named(BATCH), Size::Named(SEQ)],
-        values: Values::Tokens(VOCAB as u32),
-    };
-    Spec {
-        inputs: vec![ids],
-        ways,
-        tolerance: CLOSE,
-    }
+/// A case of a GGUF file: as that of the file which it is like, whose weights it has in blocks.
+fn in_blocks(
+    like: &'static str,
+    (spec, _): (Spec, Load),
+    load: impl Fn(BlocksBuilder, usize) -> Result<Model> + Send + Sync + 'static,
+) -> (Spec, Loader) {
+    (spec, Loader::Blocks(like, Box::new(load)))
 }

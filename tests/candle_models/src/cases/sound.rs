@@ -5,12 +5,52 @@ use candle::Module;
 use serde_json::json;
 
 /// The configuration of a small whisper.
-fn whisper(layers: usize) -> Value {
+pub fn whisper(layers: usize) -> Value {
     json!({
         "num_mel_bins": 16, "max_source_positions": 24, "d_model": HIDDEN, "encoder_attention_heads": 4,
         "encoder_layers": layers, "vocab_size": VOCAB, "max_target_positions": 32, "decoder_attention_heads": 4,
         "decoder_layers": layers,
     })
+}
+
+/// A model of sounds of any length and a text of five tokens.
+fn heard(load: impl Fn(Builder, usize) -> Result<Model> + Send + Sync + 'static) -> (Spec, Load) {
+    let mel = Input {
+        name: "mel",
+        shape: vec![Size::Named(BATCH), Size::Of(16), Size::Times(2, LENGTH)],
+        values: Values::Noise,
+    };
+    let ids = Input {
+        name: "ids",
+        shape: vec![Size::Named(BATCH), Size::Of(5)],
+        values: Values::Tokens(VOCAB as u32),
+    };
+    let ways = vec![
+        once(
+            "one call",
+            vec![(BATCH, 1), (LENGTH, 20)],
+            vec![],
+            vec![vec![]],
+        ),
+        once(
+            "batches",
+            vec![(LENGTH, 20)],
+            vec![(BATCH, 1, 4)],
+            vec![vec![1], vec![3]],
+        ),
+        once(
+            "lengths",
+            vec![(BATCH, 1)],
+            vec![(LENGTH, 4, 24)],
+            vec![vec![9], vec![22]],
+        ),
+    ];
+    let spec = Spec {
+        inputs: vec![mel, ids],
+        ways,
+        tolerance: CLOSE,
+    };
+    (spec, Box::new(load))
 }
 
 /// Rows of codes, one for each codebook.
@@ -22,29 +62,18 @@ fn codes(books: usize, n: usize, below: u32) -> Input {
 }
 
 cases! {
-    "models/whisper/model" => (
-        Spec {
-            inputs: vec![
-                Input { name: "mel", shape: vec![Size::Named(BATCH), Size::Of(16), Size::Times(2, LENGTH)], values: Values::Noise },
-                Input { name: "ids", shape: vec![Size::Named(BATCH), Size::Of(5)], values: Values::Tokens(VOCAB as u32) },
-            ],
-            ways: vec![
-                once("one call", vec![(BATCH, 1), (LENGTH, 20)], vec![], vec![vec![]]),
-                once("batches", vec![(LENGTH, 20)], vec![(BATCH, 1, 4)], vec![vec![1], vec![3]]),
-                once("lengths", vec![(BATCH, 1)], vec![(LENGTH, 4, 24)], vec![vec![9], vec![22]]),
-            ],
-            tolerance: CLOSE,
-        },
-        Box::new(|vb, layers| {
-            let cfg: models::whisper::Config = parsed(whisper(layers))?;
-            let mut m = models::whisper::model::Whisper::load(&vb, cfg)?;
-            model(move |a| {
-                let heard = m.encoder.forward(a.x(), true)?;
-                let ys = m.decoder.forward(&a.inputs[1], &heard, true)?;
-                m.decoder.final_linear(&ys)
-            })
-        }),
-    ),
+    "models/gemma4/multimodal_embedding" => fixed(vec![noise("heard", &[1, 5, 32])], |vb, _| {
+        let m = models::gemma4::multimodal_embedding::MultimodalEmbedder::new(32, HIDDEN, 1e-6, vb)?;
+        model(move |a| m.forward(a.x()))
+    }),
+    "models/whisper/model" => heard(|vb, layers| {
+        let mut m = models::whisper::model::Whisper::load(&vb, parsed(whisper(layers))?)?;
+        model(move |a| {
+            let heard = m.encoder.forward(a.x(), true)?;
+            let ys = m.decoder.forward(&a.inputs[1], &heard, true)?;
+            m.decoder.final_linear(&ys)
+        })
+    }),
     "models/encodec" => fixed(vec![codes(2, 12, 16)], |vb, _| {
         let cfg = models::encodec::Config {
             hidden_size: 32, num_filters: 8, upsampling_ratios: vec![4, 2], codebook_size: 16, codebook_dim: Some(32),

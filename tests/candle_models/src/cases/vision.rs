@@ -5,6 +5,20 @@ use candle::{Module, ModuleT};
 use serde_json::json;
 use std::sync::Arc;
 
+/// The configuration of blip.
+pub fn blip(layers: usize) -> Value {
+    let vision = sized(
+        layers,
+        json!({
+            "image_size": 32, "patch_size": 8, "projection_dim": HIDDEN, "hidden_act": "gelu",
+        }),
+    );
+    json!({
+        "text_config": encoders::blip_text(layers), "vision_config": vision, "projection_dim": HIDDEN,
+        "image_text_hidden_size": HIDDEN,
+    })
+}
+
 cases! {
     "models/vit" => images(32, |vb, layers| {
         let cfg: models::vit::Config = parsed(sized(layers, json!({
@@ -158,15 +172,7 @@ cases! {
         model(move |a| Ok(vec![m.get_image_features(a.x())?, m.get_text_features(&a.inputs[1])?]))
     }), vec![of_length("ids", 64)]),
     "models/blip" => images(32, |vb, layers| {
-        let text = sized(layers, json!({
-            "encoder_hidden_size": HIDDEN, "projection_dim": HIDDEN, "hidden_act": "gelu", "is_decoder": true,
-        }));
-        let vision = sized(layers, json!({
-            "image_size": 32, "patch_size": 8, "projection_dim": HIDDEN, "hidden_act": "gelu",
-        }));
-        let cfg: models::blip::Config = parsed(json!({
-            "text_config": text, "vision_config": vision, "projection_dim": HIDDEN, "image_text_hidden_size": HIDDEN,
-        }))?;
+        let cfg: models::blip::Config = parsed(blip(layers))?;
         let m = models::blip::BlipForConditionalGeneration::new(&cfg, vb)?;
         model(move |a| m.vision_model().forward(a.x()))
     }),

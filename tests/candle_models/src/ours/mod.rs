@@ -1,10 +1,14 @@
 //! The cases over candle-trt.
 
 pub use candle_models_ported::models;
+pub use candle_models_ported::models::own_with_tracing as with_tracing;
 pub use candle_trt::{candle, candle_nn};
 
 /// What a model is loaded with.
 pub type Builder = candle_nn::VarBuilder<'static>;
+
+/// What a model of a GGUF file is loaded with.
+pub type BlocksBuilder = candle_trt::candle_transformers::quantized_var_builder::VarBuilder;
 
 /// What is compiled if the file is.
 macro_rules! when_compiled {

@@ -3,9 +3,13 @@
 pub use candle_core as candle;
 pub use candle_nn;
 pub use candle_transformers::models;
+pub use candle_transformers::models::with_tracing;
 
 /// What a model is loaded with.
 pub type Builder = candle_nn::VarBuilder<'static>;
+
+/// What a model of a GGUF file is loaded with.
+pub type BlocksBuilder = candle_transformers::quantized_var_builder::VarBuilder;
 
 /// What is compiled if the file is: over candle, always.
 macro_rules! when_compiled {

@@ -25,7 +25,8 @@ fn said() -> Vec<(String, BTreeSet<String>)> {
     rows.map(row).collect()
 }
 
-/// What the table says matches does, at every budget.
+/// What the table says matches does, at every budget, and nothing differs without an error. What matches beyond it is found
+/// by the command that writes the table.
 #[test]
 fn what_the_table_says_matches_does() {
     let said = said();
@@ -43,7 +44,6 @@ fn what_the_table_says_matches_does() {
             Err(fault) if matches || fault.is_silent() => {
                 failed.push(format!("{name} [{}]: {fault}", tried.way));
             }
-            Ok(_) if !matches => failed.push(format!("{name} [{}] matches by now", tried.way)),
             Ok(_) | Err(_) => {}
         }
     }
