@@ -2,10 +2,10 @@
 //! `--rows`) by weights of every type, against plain bf16 and a read of memory. Of more than 8 rows, which are
 //! bf16 unless `--f32`, GFLOP/s.
 //!
-//! `cargo run --release -p trt-kernel --example block_rates -- [TYPE...] [--rows M] [--f32] [--cached]`
+//! `cargo run --release -p trt-kernel --example block_rates -- [TYPE...] [--rows M] [--f32] [--cached] [--busy]`
 //!
 //! Each weight is there as often as it takes to be larger than caches, and is used in turn; with `--cached`
-//! it is there once.
+//! it is there once. With `--busy`, where others use the machine too, one thread is measured by the time that it ran.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -43,12 +43,25 @@ fn product(m: usize, n: usize, k: usize, weight: Encoding, other: DType) -> Kern
     })
 }
 
+/// Seconds that this thread has run, as Linux counts them.
+fn ran() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux counts it");
+    let ran = text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok());
+    ran.expect("nanoseconds come first") * 1e-9
+}
+
 /// The seconds that a tenth of all launches takes at most, over several turns of all copies: others
-/// were interrupted.
-fn seconds(kernel: &Kernel, copies: &[&[u8]], sizes: (usize, usize), team: &Team) -> f64 {
+/// were interrupted. Of a busy machine, what this thread ran for a launch.
+fn seconds(
+    kernel: &Kernel,
+    copies: &[&[u8]],
+    sizes: (usize, usize),
+    team: &Team,
+    busy: bool,
+) -> f64 {
     let prepared = Prepared::new(kernel).expect("the kernel is right");
     let (x, mut out) = (vec![0x3c_u8; sizes.0], vec![0u8; sizes.1]);
-    let mut all = Vec::new();
+    let (mut all, before) = (Vec::new(), busy.then(ran));
     for _ in 0..6 {
         for copy in copies {
             let start = Instant::now();
@@ -62,6 +75,9 @@ fn seconds(kernel: &Kernel, copies: &[&[u8]], sizes: (usize, usize), team: &Team
                 .expect("the launch is right");
             all.push(start.elapsed().as_secs_f64());
         }
+    }
+    if let Some(before) = before {
+        return (ran() - before) / all.len() as f64;
     }
     all.sort_by(f64::total_cmp);
     all[all.len() / 10]
@@ -108,7 +124,8 @@ fn main() {
     }
     let memory = vec![0x2b_u64; 2 * CACHES / 8];
     let memory: &[u8] = bytemuck::cast_slice(&memory);
-    for threads in [1, 2] {
+    let busy = words.iter().any(|w| w == "--busy");
+    for threads in 1..=if busy { 1 } else { 2 } {
         let team = Team::new(threads);
         let rate = 1e-9 / read(memory, &team);
         println!("{threads} threads: read {rate:5.1} GB/s");
@@ -129,7 +146,7 @@ fn main() {
                 let most = if cached { 1 } else { CACHES.div_ceil(bytes) };
                 let copies = &copies[..copies.len().min(most)];
                 let kernel = product(m, n, k, *encoding, left);
-                let seconds = seconds(&kernel, copies, (4 * m * k, 4 * m * n), &team);
+                let seconds = seconds(&kernel, copies, (4 * m * k, 4 * m * n), &team, busy);
                 let rate = match m {
                     0..=8 => bytes as f64 / seconds / 1e9,
                     _ => 2e-9 * (m * n * k) as f64 / seconds,
