@@ -103,7 +103,8 @@ cases! { functions: |x y z v s p ids i u|
     nn::Linear::new(p.clone(), None).forward(&x.transpose(1, 2)?.contiguous()?); nn::Linear::new(p.clone(), Some(p.narrow(1, 0, 1)?.squeeze(1)?)).forward(&p);
     nn::Linear::new(p.clone(), None).forward(&x); nn::Embedding::new(p.t()?.contiguous()?, 2).forward(&ids); nn::Embedding::new(p.t()?.contiguous()?, 2).forward(&ids.reshape((1, 3))?);
     nn::LayerNorm::new(v.clone(), v.clone(), 1e-5).forward(&x); nn::LayerNorm::new_no_bias(v.clone(), 1e-5).forward(&x); nn::LayerNorm::rms_norm(v.clone(), 1e-5).forward(&x);
-    nn::RmsNorm::new(v.clone(), 1e-6).forward(&x);
+    nn::RmsNorm::new(v.clone(), 1e-6).forward(&x); nn::LayerNorm::new_no_bias(x.ones_like()?, 1e-6).forward(&x); nn::LayerNorm::rms_norm(y.clone(), 1e-5).forward(&x);
+    nn::LayerNorm::new_no_bias(v.reshape((1, 4))?, 1e-6).forward(&x); nn::LayerNorm::new(x.clone(), v.clone(), 1e-5).forward(&x); nn::RmsNorm::new(p.clone(), 1e-6).forward(&x);
     nn::Activation::Gelu.forward(&x); nn::Activation::NewGelu.forward(&x); nn::Activation::Relu.forward(&x); nn::Activation::Relu2.forward(&x);
     nn::Activation::Relu6.forward(&(&x * 9.0)?); nn::Activation::Silu.forward(&x); nn::Activation::Sigmoid.forward(&x); nn::Activation::HardSigmoid.forward(&(&x * 6.0)?);
     nn::Activation::Swiglu.forward(&x); nn::Activation::Swish.forward(&x); nn::Activation::HardSwish.forward(&(&x * 6.0)?); nn::Activation::Elu(0.5).forward(&x);

@@ -93,10 +93,13 @@ impl LayerNorm {
 
 impl Module for LayerNorm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match (self.remove_mean, &self.bias) {
-            (true, bias) => ops::normalise(x, &self.weight, bias.as_ref(), self.eps, true),
-            (false, bias) => ops::normalise(x, &self.weight, bias.as_ref(), self.eps, false),
+        // candle has one kernel for what is most common, and broadcasts in all other cases.
+        if let (true, Some(bias)) = (self.remove_mean, &self.bias) {
+            ops::one_row(x, &self.weight)?;
+            ops::one_row(x, bias)?;
         }
+        let bias = self.bias.as_ref();
+        ops::normalise(x, &self.weight, bias, self.eps, self.remove_mean)
     }
 }
 
@@ -167,11 +170,11 @@ impl RmsNorm {
         self.0.eps()
     }
 
-    /// As forward: there are no gradients to differ in.
+    /// As forward, but the weight may have any shape that is broadcast to the input's.
     ///
     /// # Errors
     ///
-    /// If the weight does not fit the last axis.
+    /// If the weight cannot be broadcast.
     pub fn forward_diff(&self, xs: &Tensor) -> Result<Tensor> {
         self.0.forward(xs)
     }
@@ -179,6 +182,7 @@ impl RmsNorm {
 
 impl Module for RmsNorm {
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        ops::one_row(xs, self.weight())?;
         self.0.forward(xs)
     }
 }

@@ -158,6 +158,7 @@ pub fn log_softmax<A: AsDim>(xs: &Tensor, dim: A) -> Result<Tensor> {
 ///
 /// If the weight does not fit the last axis.
 pub fn rms_norm(xs: &Tensor, alpha: &Tensor, eps: f32) -> Result<Tensor> {
+    one_row(xs, alpha)?;
     normalise(xs, alpha, None, f64::from(eps), false)
 }
 
@@ -167,16 +168,13 @@ pub fn rms_norm(xs: &Tensor, alpha: &Tensor, eps: f32) -> Result<Tensor> {
 ///
 /// If weight or bias do not fit the last axis.
 pub fn layer_norm(xs: &Tensor, alpha: &Tensor, beta: &Tensor, eps: f32) -> Result<Tensor> {
+    one_row(xs, alpha)?;
+    one_row(xs, beta)?;
     normalise(xs, alpha, Some(beta), f64::from(eps), true)
 }
 
-pub(super) fn normalise(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    eps: f64,
-    remove_mean: bool,
-) -> Result<Tensor> {
+/// Checks that a weight of a norm has one element for each of the last axis.
+pub(super) fn one_row(x: &Tensor, weight: &Tensor) -> Result<()> {
     let size = x.dim(D::Minus1)?;
     if weight.dims() != [size] {
         bail!(
@@ -185,6 +183,17 @@ pub(super) fn normalise(
             x.shape()
         );
     }
+    Ok(())
+}
+
+/// A norm over the last axis, whose weight and bias are broadcast to what was normalised.
+pub(super) fn normalise(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    eps: f64,
+    remove_mean: bool,
+) -> Result<Tensor> {
     let dtype = x.dtype();
     let x = x.to_dtype(DType::F32)?;
     let x = match remove_mean {
