@@ -20,6 +20,7 @@ mod first_budget;
 mod forgotten;
 mod gguf;
 mod guards;
+mod kept;
 mod laws;
 mod layers;
 mod limits;

@@ -223,6 +223,11 @@ pub struct StateDecl {
     pub dtype: DType,
     /// The node that holds the value after the call.
     pub update: NodeId,
+    /// What a session begins with, repeated over the state's memory; none where nothing is read
+    /// before it is written.
+    pub initial: Option<Literal>,
+    /// Sizes that its memory has at least, for calls of other classes; none are 0.
+    pub least: Vec<usize>,
 }
 
 /// A model's computation for one class of calls.
@@ -294,6 +299,14 @@ impl Graph {
     /// The ranges of the runtime integers, in order, those included that are computed.
     pub fn ranges(&self) -> Vec<Interval> {
         self.integers().ranges()
+    }
+
+    /// The shape of a state's memory: room for what is in it before and after any call.
+    pub fn capacity(&self, state: &StateDecl) -> Vec<usize> {
+        let size = |d: &Dim| usize::try_from(self.bound(d)).unwrap_or(0);
+        let after = self.node(state.update).shape.iter().map(size);
+        let least = state.least.iter().copied().chain(std::iter::repeat(0));
+        after.zip(least).map(|(a, b)| a.max(b)).collect()
     }
 
     /// The largest value of a dim in any call.

@@ -91,5 +91,5 @@ pub use ints::{Floor, IntVar, Meaning, PAST, Positions, SEQ};
 pub use lower::{lower, unfused};
 pub use mirror::{candle, candle_nn, candle_transformers};
 pub use report::{FusionNote, KernelNote, PassNote, Report};
-pub use trace::{Call, Class, Profile, ProfileBuilder, Step, trace};
+pub use trace::{Call, Class, Profile, ProfileBuilder, Step, trace, trace_profile};
 pub use verify::verify;

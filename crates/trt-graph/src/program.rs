@@ -93,6 +93,11 @@ pub struct State {
     pub capacity: Vec<usize>,
     /// Its dtype.
     pub dtype: DType,
+    /// What a session begins with, repeated over the memory; none where nothing is read before it
+    /// is written.
+    pub initial: Option<Literal>,
+    /// Whether a call leaves what was in it before, so that a session can go back to an earlier position.
+    pub rewinds: bool,
 }
 
 /// A model's computation for one class of calls.

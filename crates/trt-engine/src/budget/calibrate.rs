@@ -224,6 +224,7 @@ impl<'a> Trial<'a> {
             env: sample.env,
             inputs: &sample.inputs,
             states: &self.states,
+            begins: false,
         };
         let start = Instant::now();
         call(&context, self.run)?;

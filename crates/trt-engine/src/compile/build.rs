@@ -51,10 +51,11 @@ impl Compiler {
         let vb = VarBuilder::new(Arc::new(ModelWeights::new(self.weights.clone())), dtype);
         let mut report = CompileReport::default();
         let mut found = Vec::with_capacity(profile.classes.len());
-        for class in &profile.classes {
-            let start = Instant::now();
-            let graph = trt_graph::trace(&mut load, &vb, class)?;
-            report.trace_seconds += start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let graphs = trt_graph::trace_profile(&mut load, &vb, &profile)?;
+        report.trace_seconds = start.elapsed().as_secs_f64();
+        watch.check("tracing")?;
+        for (class, graph) in profile.classes.iter().zip(graphs) {
             let start = Instant::now();
             let mut of_class = ClassReport::of_trace(class, &graph);
             let (program, notes) = trt_graph::compile(graph)?;

@@ -136,6 +136,22 @@ pub enum Error {
         /// The context.
         max: usize,
     },
+    /// The session was taken back to a position at which a state cannot be had again.
+    #[error(
+        "the session is at position {position}, but state {state} of shape {shape:?} is not a cache that parts can be \
+         taken of, and holds what {} left: reset the session and give it all tokens again",
+        held.map_or_else(|| "a call that failed".to_string(), |n| format!("{n} positions"))
+    )]
+    NoWayBack {
+        /// Where the session is.
+        position: usize,
+        /// The state.
+        state: usize,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The positions after which the state is as it is; none after a failed call.
+        held: Option<usize>,
+    },
     /// A call without tokens.
     #[error("a call needs at least one token")]
     NoTokens,

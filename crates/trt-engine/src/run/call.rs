@@ -27,6 +27,8 @@ pub(crate) struct CallContext<'a> {
     /// Bytes of each input.
     pub inputs: &'a [Vec<u8>],
     pub states: &'a [Slice],
+    /// Whether states are what a session begins with.
+    pub begins: bool,
 }
 
 impl<'a> CallContext<'a> {
@@ -129,6 +131,7 @@ fn submit(bound: &Bound<'_>, run: &mut Run) -> Result<Vec<Vec<u8>>, Error> {
         let write = Work::Write { dst, bytes };
         core.device().submit(core.compute(), write)?;
     }
+    begin(bound)?;
     launch_all(bound, run)?;
     let first = p.program.inputs.len();
     let mut outputs = Vec::with_capacity(p.program.outputs.len());
@@ -145,6 +148,27 @@ fn submit(bound: &Bound<'_>, run: &mut Run) -> Result<Vec<Vec<u8>>, Error> {
     // What is left of a file that was cut meanwhile may have been read with zeros after it.
     run.weights().intact()?;
     Ok(outputs)
+}
+
+/// Writes what states hold before the first call, where calls read it.
+fn begin(bound: &Bound<'_>) -> Result<(), Error> {
+    let CallContext { core, states, .. } = *bound.call;
+    let declared = &bound.call.program().program.states;
+    let each = declared.iter().zip(states).filter(|_| bound.call.begins);
+    for (state, memory) in each {
+        let Some(initial) = &state.initial else {
+            continue;
+        };
+        let elements: usize = state.capacity.iter().product();
+        let bytes = elements * state.dtype.size();
+        let times = bytes / initial.bytes.len().max(1);
+        let write = Work::Write {
+            dst: part(memory, bytes)?,
+            bytes: initial.bytes.repeat(times),
+        };
+        core.device().submit(core.compute(), write)?;
+    }
+    Ok(())
 }
 
 fn part(slice: &Slice, len: usize) -> Result<Slice, Error> {

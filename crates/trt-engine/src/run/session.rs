@@ -9,7 +9,7 @@ use super::{logits, states};
 use crate::error::Error;
 use candle_core::Tensor;
 use trt_device::Slice;
-use trt_graph::{IntVar, Meaning, PAST, SEQ};
+use trt_graph::{Class, IntVar, Meaning, PAST, Positions, SEQ};
 use trt_kernel::{DType, Env, Var};
 
 /// One conversation with a shared engine, with states of its own: what a model of candle-transformers
@@ -20,6 +20,9 @@ pub struct Session {
     engine: Engine,
     states: Vec<Slice>,
     position: usize,
+    /// The positions that the states have seen, unless a call failed since. Only what grows can be
+    /// taken back to fewer.
+    held: Option<usize>,
 }
 
 impl Session {
@@ -41,6 +44,7 @@ impl Session {
             engine,
             states,
             position: 0,
+            held: None,
         })
     }
 
@@ -70,7 +74,9 @@ impl Session {
         self.position = 0;
     }
 
-    /// Goes back to an earlier position, e.g. to drop the end of a conversation.
+    /// Goes back to an earlier position, e.g. to drop the end of a conversation. A model that keeps something
+    /// else than caches which grow (a recurrent state, say) cannot go on from there: calls are
+    /// [`Error::NoWayBack`] until the session is [reset](Self::reset).
     pub fn truncate(&mut self, position: usize) {
         self.position = self.position.min(position);
     }
@@ -107,7 +113,7 @@ impl Session {
         if tokens.is_empty() {
             return Err(Error::NoTokens);
         }
-        let longest = self.longest_call()?;
+        self.takes_tokens()?;
         if let Some(max) = self.max_context()
             && self.position + tokens.len() > max
         {
@@ -118,7 +124,10 @@ impl Session {
             });
         }
         let mut logits = Vec::new();
-        for chunk in tokens.chunks(longest) {
+        let mut left = tokens;
+        while !left.is_empty() {
+            let (chunk, rest) = left.split_at(self.longest_call(left.len())?);
+            left = rest;
             let bytes = chunk.iter().flat_map(|t| t.to_le_bytes()).collect();
             let (index, mut outputs) = self.run_bytes(chunk.len(), vec![bytes])?;
             let dtype = self.engine.core().programs()[index]
@@ -135,34 +144,46 @@ impl Session {
                 }
                 _ => return Err(Error::NotADecoder("it has no output".into())),
             };
-            self.position += chunk.len();
+            self.moved(chunk.len());
             logits::check(&logits, self.position - 1)?;
         }
         Ok(logits)
     }
 
-    /// The longest `seq` of one call.
-    fn longest_call(&self) -> Result<usize, Error> {
-        let inputs = self
-            .engine
-            .core()
-            .programs()
-            .first()
-            .map_or(&[][..], |p| &p.program.inputs);
+    /// Whether the model's only input is tokens.
+    fn takes_tokens(&self) -> Result<(), Error> {
+        let programs = self.engine.core().programs();
+        let inputs = programs.first().map_or(&[][..], |p| &p.program.inputs);
         let plain = matches!(inputs, [only] if only.dtype == DType::U32);
-        let seq = self
-            .engine
-            .profile()
-            .classes
-            .iter()
-            .flat_map(|c| &c.ints)
-            .filter(|i| i.meaning() == Meaning::Seq);
-        match seq.map(|i| i.range.max).max() {
-            Some(max) if plain => Ok(max.max(1) as usize),
-            Some(_) => Err(Error::NotADecoder(
+        let mut ints = self.engine.profile().classes.iter().flat_map(|c| &c.ints);
+        match (ints.any(|i| i.meaning() == Meaning::Seq), plain) {
+            (true, true) => Ok(()),
+            (true, false) => Err(Error::NotADecoder(
                 "it takes other inputs than one of u32 tokens".into(),
             )),
-            None => Err(Error::NotADecoder(format!("its profile has no '{SEQ}'"))),
+            (false, _) => Err(Error::NotADecoder(format!("its profile has no '{SEQ}'"))),
+        }
+    }
+
+    /// The most of so many new positions that one call takes here: classes may have long calls only at
+    /// the start.
+    fn longest_call(&self, new: usize) -> Result<usize, Error> {
+        let (here, new) = (self.position as i64, new as i64);
+        let fits = |class: &Class| {
+            let Positions { past, seq } = class.positions()?;
+            let (past, seq) = (class.ints[past].range, class.ints[seq].range);
+            let room = class.max_context.unwrap_or(i64::MAX) - here;
+            let longest = seq.max.min(new).min(room);
+            let takes = (past.min..=past.max).contains(&here) && longest >= seq.min.max(1);
+            takes.then_some(longest)
+        };
+        let classes = &self.engine.profile().classes;
+        match classes.iter().filter_map(fits).max() {
+            Some(longest) => Ok(longest as usize),
+            None => Err(Error::outside(
+                format!("{PAST}={here} {SEQ}={new}"),
+                self.engine.profile(),
+            )),
         }
     }
 
@@ -182,7 +203,35 @@ impl Session {
         Ok((index, self.call(index, env, &inputs)?))
     }
 
-    fn call(&self, class: usize, env: Env, inputs: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Error> {
+    fn moved(&mut self, by: usize) {
+        self.position += by;
+        self.held = Some(self.position);
+    }
+
+    /// Whether the states are what calls up to the position left.
+    fn ready(&self, class: usize) -> Result<(), Error> {
+        let programs = self.engine.core().programs();
+        let moves = programs[class].class.positions().is_some();
+        if !moves || self.position == 0 || self.held == Some(self.position) {
+            return Ok(());
+        }
+        let stays = |i: usize| !programs.iter().all(|p| p.program.states[i].rewinds);
+        let states = &programs[class].program.states;
+        match (0..states.len()).find(|i| stays(*i)) {
+            None => Ok(()),
+            Some(state) => Err(Error::NoWayBack {
+                position: self.position,
+                state,
+                shape: states[state].capacity.clone(),
+                held: self.held,
+            }),
+        }
+    }
+
+    fn call(&mut self, class: usize, env: Env, inputs: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Error> {
+        self.ready(class)?;
+        // A call that fails may have changed some states and not others.
+        self.held = None;
         let core = self.engine.core();
         core.count_call();
         let context = CallContext {
@@ -191,6 +240,7 @@ impl Session {
             env,
             inputs,
             states: &self.states,
+            begins: self.position == 0,
         };
         call(&context, &mut core.run())
     }
@@ -241,12 +291,12 @@ impl Session {
         integers: &[(&str, i64)],
     ) -> Result<Vec<Tensor>, Error> {
         let (index, env) = self.fit(inputs, integers)?;
-        let program = &self.engine.core().programs()[index].program;
         let bytes = inputs
             .iter()
             .map(tensor_bytes)
             .collect::<Result<Vec<_>, _>>()?;
         let outputs = self.call(index, env, &bytes)?;
+        let program = &self.engine.core().programs()[index].program;
         let tensors = outputs
             .iter()
             .zip(&program.outputs)
@@ -257,7 +307,7 @@ impl Session {
         let tensors = tensors.collect::<Result<Vec<_>, Error>>()?;
         let class = &self.engine.profile().classes[index];
         if let Some(positions) = class.positions() {
-            self.position += env.get(Var(positions.seq as u8)) as usize;
+            self.moved(env.get(Var(positions.seq as u8)) as usize);
         }
         Ok(tensors)
     }

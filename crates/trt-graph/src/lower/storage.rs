@@ -7,6 +7,7 @@ use super::copies;
 use super::place::Place;
 use super::writer::{Fault, Writer};
 use crate::graph::{Margin, NodeId, Op};
+use crate::ints::Positions;
 use crate::program::{Buffer, BufferId, BufferKind, ParamId, Source, State, Weight};
 use std::sync::Arc;
 use trt_kernel::{DType, Dim, Encoding, Roles};
@@ -22,19 +23,31 @@ impl Writer<'_> {
             self.buffer(BufferKind::Output(i), n.dtype, &n.shape);
         }
         for (i, s) in self.graph.states.iter().enumerate() {
-            let update = &self.graph.node(s.update).shape;
-            let capacity: Vec<usize> = update
-                .iter()
-                .map(|d| usize::try_from(self.graph.bound(d)).unwrap_or(0))
-                .collect();
+            let capacity = self.graph.capacity(s);
             let dims: Vec<Dim> = capacity.iter().map(|c| Dim::from(*c)).collect();
             self.buffer(BufferKind::State(i), s.dtype, &dims);
             self.program.states.push(State {
                 shape: s.shape.clone(),
                 capacity,
                 dtype: s.dtype,
+                initial: s.initial.clone(),
+                rewinds: self.rewinds(i),
             });
         }
+    }
+
+    /// Whether a call leaves what was in the state before it where it was, so that a session can go back by
+    /// taking a part of it: what grows by appending does, and so does what stays. A call that only ever is the
+    /// first has nothing before it.
+    fn rewinds(&self, state: usize) -> bool {
+        let graph = self.graph;
+        let update = graph.node(graph.states[state].update);
+        let itself = |op: &Op| matches!(op, Op::State(i) if *i as usize == state);
+        let old = update.inputs.first();
+        let grows = matches!(update.op, Op::Append(_))
+            && old.is_some_and(|old| itself(&graph.node(*old).op));
+        let past = Positions::of(&graph.ints).map(|p| graph.ints[p.past].range.max);
+        grows || itself(&update.op) || past == Some(0)
     }
 
     pub(super) fn buffer(&mut self, kind: BufferKind, dtype: DType, shape: &[Dim]) -> BufferId {

@@ -8,7 +8,7 @@ use super::writer::{Fault, Writer};
 use super::{copies, kernels};
 use crate::Error;
 use crate::graph::{Graph, NodeId, Op};
-use crate::program::{BufferKind, Program, Source};
+use crate::program::{BufferKind, Program};
 use trt_kernel::{Dim, Kernel, Row};
 
 /// The program, or the nodes that have to be stored for there to be one.
@@ -29,6 +29,13 @@ pub(super) fn write(graph: &Graph, groups: &Groups) -> Result<Outcome, Error> {
         Err(Fault::Stop(Stop(node, why))) => Ok(Outcome::Store(vec![(node, why)])),
         Err(Fault::Error(e)) => Err(e),
     }
+}
+
+/// A value that is to be in a state's memory after the call.
+struct Move {
+    source: Place,
+    target: Place,
+    shape: Vec<Dim>,
 }
 
 impl Writer<'_> {
@@ -177,6 +184,7 @@ impl Writer<'_> {
                 Place::contiguous(self.find(&BufferKind::Output(i)), node.dtype, &node.shape);
             self.copy_unless_there(output, target)?;
         }
+        let mut moves = Vec::new();
         for (i, state) in self.graph.states.iter().enumerate() {
             let target = self.state_place(i);
             let source = self.places.of(state.update)?;
@@ -188,18 +196,34 @@ impl Writer<'_> {
                 let what = "it changes its shape other than by appending along one axis".into();
                 return Err(Error::State { state: i, what }.into());
             }
-            if let Source::Buffer(b) = source.source
-                && matches!(self.program.buffer(b).kind, BufferKind::State(_))
-            {
-                let what =
-                    "its next value is a state rearranged or another state, which this version \
-                            cannot move"
-                        .into();
-                return Err(Error::State { state: i, what }.into());
-            }
-            self.copy(source, target, &shape);
+            moves.push(Move {
+                source,
+                target,
+                shape,
+            });
         }
+        self.move_all(moves);
         self.drop_unread();
         Ok(())
+    }
+
+    /// Copies as if all at once: a state that others take over is written after that. Where states go round,
+    /// one of them waits in memory of its own.
+    fn move_all(&mut self, mut moves: Vec<Move>) {
+        while !moves.is_empty() {
+            let free = |m: &Move| moves.iter().all(|o| o.source.source != m.target.source);
+            match moves.iter().position(free) {
+                Some(next) => {
+                    let m = moves.remove(next);
+                    self.copy(m.source, m.target, &m.shape);
+                }
+                None => {
+                    let shape = moves[0].shape.clone();
+                    let aside = self.temp(moves[0].source.dtype, &shape);
+                    let source = std::mem::replace(&mut moves[0].source, aside.clone());
+                    self.copy(source, aside, &shape);
+                }
+            }
+        }
     }
 }

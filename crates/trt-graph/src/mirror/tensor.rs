@@ -166,6 +166,11 @@ impl Tensor {
         }
     }
 
+    /// The sizes that it was made with, whatever later calls see.
+    pub(crate) fn made_dims(&self) -> &[usize] {
+        self.0.shape.dims()
+    }
+
     /// A scalar of this dtype repeated over this shape.
     pub(crate) fn like(&self, value: f64) -> Result<Tensor> {
         Tensor::filled(value, self.shape().clone(), self.0.dtype)

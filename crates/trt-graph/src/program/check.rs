@@ -88,6 +88,14 @@ impl Program {
         declared.extend(outputs.enumerate().map(of(BufferKind::Output)));
         for (i, state) in self.states.iter().enumerate() {
             count(&state.shape, ranges)?;
+            if let Some(initial) = &state.initial {
+                let bytes = state.capacity.iter().copied();
+                let bytes = bytes.fold(state.dtype.size(), usize::saturating_mul);
+                let found = initial.bytes.len();
+                ensure(found > 0 && bytes.is_multiple_of(found), || {
+                    format!("state {i} of {bytes} bytes begins with {found}")
+                })?;
+            }
             let capacity = state.capacity.iter().map(|c| Dim::from(*c)).collect();
             declared.push((BufferKind::State(i), capacity, state.dtype));
         }

@@ -92,11 +92,18 @@ fn parse_line(
                 dtype,
             });
         }
-        (["state", id], Some((dtype, shape))) => {
+        (["state", id, rest @ ..], Some((dtype, shape))) => {
+            let params = Params(rest.iter().filter_map(|w| w.split_once('=')).collect());
+            let initial = params.find("initial");
+            let least = params.find("least");
             graph.states.push(StateDecl {
                 shape,
                 dtype,
                 update: parse_id(id, seen)?,
+                initial: initial
+                    .map(|t| parse_literal(t, dtype, literal))
+                    .transpose()?,
+                least: least.map_or(Ok(Vec::new()), |t| t.split(',').map(number).collect())?,
             });
         }
         (["return", id], None) => graph.outputs.push(parse_id(id, seen)?),

@@ -64,7 +64,7 @@ impl Op {
                 }
                 p
             }
-            Op::Const(l) => vec![("data", literal_text(l, node))],
+            Op::Const(l) => vec![("data", literal_text(l, node.dtype))],
             Op::Float(v) => vec![("value", format!("{v:?}"))],
             Op::Int(d) => vec![("value", compact(d))],
             Op::Arange { start, step } => {
@@ -133,8 +133,8 @@ fn compact(d: &Dim) -> String {
     d.to_string().replace(' ', "")
 }
 
-fn literal_text(l: &Literal, node: &Node) -> String {
-    let values = reference::decode(&l.bytes, node.dtype);
+fn literal_text(l: &Literal, dtype: DType) -> String {
+    let values = reference::decode(&l.bytes, dtype);
     match values.len() <= INLINE {
         true => values
             .iter()
@@ -180,12 +180,15 @@ impl fmt::Display for Graph {
             writeln!(f, " : {}", shape_text(node.dtype, &node.shape))?;
         }
         for s in &self.states {
-            writeln!(
-                f,
-                "state %{} : {}",
-                s.update.0,
-                shape_text(s.dtype, &s.shape)
-            )?;
+            write!(f, "state %{}", s.update.0)?;
+            if let Some(initial) = &s.initial {
+                write!(f, " initial={}", literal_text(initial, s.dtype))?;
+            }
+            if !s.least.is_empty() {
+                let least: Vec<String> = s.least.iter().map(usize::to_string).collect();
+                write!(f, " least={}", least.join(","))?;
+            }
+            writeln!(f, " : {}", shape_text(s.dtype, &s.shape))?;
         }
         for o in &self.outputs {
             writeln!(f, "return %{}", o.0)?;

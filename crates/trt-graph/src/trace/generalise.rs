@@ -153,6 +153,8 @@ impl Generaliser<'_> {
                 shape,
                 dtype: s.dtype,
                 update: ids[s.update.index()],
+                initial: None,
+                least: Vec::new(),
             });
         }
         out.outputs = first.outputs.iter().map(|o| ids[o.index()]).collect();

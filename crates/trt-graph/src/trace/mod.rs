@@ -3,18 +3,22 @@
 //! While a trace runs, every symbolic tensor that is made is also kept by a recorder of the
 //! thread, in order and by call. Two calls that take the same path through the model's code make
 //! the same list, so a tensor is known by its place in it: that is how what one call leaves for
-//! the next is found, and how samples are compared.
+//! later ones is found, and how samples are compared.
 
 mod builder;
-mod first;
+mod calls;
+mod finder;
 mod fit;
 mod generalise;
+mod history;
 mod literal;
 mod points;
 mod profile;
 mod reach;
 mod sample;
 mod sizes;
+mod states;
+mod tour;
 
 pub use builder::ProfileBuilder;
 pub use profile::{Call, Class, Profile, Step};
@@ -24,17 +28,40 @@ use crate::ints::Positions;
 use crate::mirror::candle_nn::VarBuilder;
 use crate::mirror::values::Known;
 use crate::{Error, verify};
+use history::{History, Initials};
 use reach::Way;
-use sample::Sample;
+use sample::{Of, Sample};
 use sizes::Sizes;
+use states::States;
+use tour::{Beyond, Tour};
 
 /// Bytes of constants that one traced call may make.
 const CONSTANTS: u128 = 1 << 30;
 
 /// Traces a model for one class of calls and generalises it over the class's ranges.
 ///
-/// `load` builds a fresh model; it runs once for each sample point. The returned graph holds for
-/// every call in `class`; states that the model keeps are found and declared.
+/// As [`trace_profile`], for a profile of this class alone.
+///
+/// # Errors
+///
+/// Those of [`trace_profile`].
+pub fn trace<S: Step>(
+    load: &mut dyn FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
+    vb: &VarBuilder<'_>,
+    class: &Class,
+) -> Result<Graph, Error> {
+    let profile = Profile {
+        classes: vec![class.clone()],
+    };
+    let graphs = trace_profile(load, vb, &profile)?;
+    let graph = graphs.into_iter().next();
+    graph.ok_or_else(|| Error::Profile("it has no classes".into()))
+}
+
+/// Traces a model for each class of a profile and generalises it over the class's ranges.
+///
+/// `load` builds a fresh model; it runs once for each sample point. Each returned graph holds for
+/// every call in its class; states that the model keeps are found and declared, the same in each graph.
 ///
 /// The model is traced at every corner of the profile, so whatever it does differently from some
 /// value of a runtime integer on, be it a window of its masks, a branch or a table, is in the
@@ -46,16 +73,97 @@ const CONSTANTS: u128 = 1 << 30;
 /// [`Error::Load`] and [`Error::Model`] with what the model's code returned; [`Error::Profile`],
 /// [`Error::TooFar`] and [`Error::TooLarge`] for a profile that cannot be traced to its ends;
 /// the rest for what does not generalise.
-pub fn trace<S: Step>(
+pub fn trace_profile<S: Step>(
     load: &mut dyn FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
     vb: &VarBuilder<'_>,
-    class: &Class,
-) -> Result<Graph, Error> {
+    profile: &Profile,
+) -> Result<Vec<Graph>, Error> {
     let _known = Known::start();
+    let classes = &profile.classes;
+    classes.iter().try_for_each(Class::check)?;
+    let mut tried: Option<(States, Error)> = None;
+    for warm in states::WARM {
+        let (states, tours) = match (States::find(load, vb, classes, warm), &tried) {
+            // Such a model may just need more calls until it does what it always does.
+            (Err(error @ (Error::State { .. } | Error::ControlFlow { .. })), _) => {
+                tried.get_or_insert((States::default(), error));
+                continue;
+            }
+            (Ok((states, _)), Some((known, _))) if *known == states => continue,
+            (found, _) => found?,
+        };
+        match with_states(load, vb, classes, &states, tours) {
+            Err(error @ (Error::State { .. } | Error::ControlFlow { .. })) => {
+                tried = Some((states, error));
+            }
+            other => return other,
+        }
+    }
+    let nothing = || Error::Profile("it has no classes".into());
+    Err(tried.map_or_else(nothing, |t| t.1))
+}
+
+/// The graphs of all classes, where this is what the model keeps.
+fn with_states<S: Step>(
+    load: &mut dyn FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
+    vb: &VarBuilder<'_>,
+    classes: &[Class],
+    states: &States,
+    tours: Vec<Tour>,
+) -> Result<Vec<Graph>, Error> {
+    let mut histories: Vec<History> = tours.iter().map(History::of).collect();
+    drop(tours);
+    let mut graphs = Vec::with_capacity(classes.len());
+    for (index, class) in classes.iter().enumerate() {
+        let of = Of {
+            class,
+            index,
+            states,
+        };
+        let (graph, firsts) = class_graph(load, vb, of)?;
+        graphs.push(graph);
+        for point in firsts {
+            let values = |_: usize, _: &Class| point.clone();
+            let tour = Tour::make(load, vb, classes, &[index], &values, Beyond::End)?;
+            histories.push(History::of(&tour));
+        }
+    }
+    for route in states.routes(classes) {
+        let tour = Tour::make(load, vb, classes, &route, &tour::varied, Beyond::End)?;
+        histories.push(History::of(&tour));
+    }
+    let count = graphs.iter().map(|g| g.states.len()).max().unwrap_or(0);
+    let mut initials: Initials = vec![None; count];
+    for history in &histories {
+        history.check(classes, &graphs, &mut initials)?;
+    }
+    let room = |state: usize| {
+        let each = graphs.iter().map(|g| g.capacity(&g.states[state]));
+        each.reduce(|a, b| a.iter().zip(&b).map(|(a, b)| *a.max(b)).collect())
+    };
+    let rooms: Vec<_> = (0..count).filter_map(room).collect();
+    for graph in &mut graphs {
+        for (state, room) in rooms.iter().enumerate() {
+            if graph.capacity(&graph.states[state]) != *room {
+                graph.states[state].least = room.clone();
+            }
+            graph.states[state].initial = initials[state].clone();
+        }
+    }
+    Ok(graphs)
+}
+
+/// The graph of one class, and the first calls that it has to serve too.
+fn class_graph<S: Step>(
+    load: &mut dyn FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
+    vb: &VarBuilder<'_>,
+    of: Of<'_>,
+) -> Result<(Graph, Vec<Vec<i64>>), Error> {
+    let class = of.class;
     let mut tracer = Tracer {
         load,
         vb,
-        class,
+        of,
         samples: Vec::new(),
     };
     let (way, least) = tracer.way()?;
@@ -98,30 +206,34 @@ pub fn trace<S: Step>(
         other => other?,
     };
     verify(&graph, "trace")?;
-    for point in &firsts {
-        let first = sample::sample(tracer.load, vb, class, point, Way::Alone)?;
-        first::check(&graph, &first.graph, &graph.env(point), class)?;
-    }
-    Ok(graph)
+    Ok((graph, firsts))
 }
 
 struct Tracer<'a, S> {
     load: &'a mut dyn FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
     vb: &'a VarBuilder<'a>,
-    class: &'a Class,
+    of: Of<'a>,
     samples: Vec<Sample>,
 }
 
 impl<S: Step> Tracer<'_, S> {
     fn sample(&mut self, point: &[i64], way: Way) -> Result<Sample, Error> {
-        sample::sample(self.load, self.vb, self.class, point, way)
+        sample::sample(self.load, self.vb, self.of, point, way)
     }
 
     fn add(&mut self, point: &[i64], way: Way) -> Result<(), Error> {
         if self.samples.iter().all(|s| s.values != point) {
             let sample = match self.sample(point, way) {
                 // A model may refuse the long calls on the way, which need not be those of any class.
-                Err(Error::Model { .. }) if way == Way::Both => self.sample(point, Way::Set)?,
+                Err(error @ Error::Model { .. }) => match way {
+                    Way::Both(calls) => match self.sample(point, Way::Steps(calls)) {
+                        Err(Error::Model { .. }) => self.sample(point, Way::Set(calls))?,
+                        other => other?,
+                    },
+                    Way::Alone | Way::Reached | Way::Set(_) | Way::Steps(_) => {
+                        return Err(error);
+                    }
+                },
                 other => other?,
             };
             self.samples.push(sample);
@@ -136,7 +248,7 @@ impl<S: Step> Tracer<'_, S> {
         more: &mut dyn Iterator<Item = Vec<Vec<i64>>>,
     ) -> Result<Graph, Error> {
         loop {
-            let error = match generalise::generalise(self.class, &self.samples) {
+            let error = match generalise::generalise(self.of.class, &self.samples) {
                 Err(error @ Error::Size { .. }) => error,
                 other => return other,
             };
@@ -160,45 +272,50 @@ impl<S: Step> Tracer<'_, S> {
             return Ok(graph);
         }
         for point in last {
-            affordable(self.class, &self.samples, point)?;
+            affordable(self.of.class, &self.samples, point)?;
             self.add(point, way)?;
         }
-        generalise::generalise(self.class, &self.samples)
+        generalise::generalise(self.of.class, &self.samples)
     }
 
     /// How points are come to, and the least number of cached positions at which that can be.
     fn way(&mut self) -> Result<(Way, i64), Error> {
-        let Some(Positions { past, seq }) = self.class.positions() else {
+        let class = self.of.class;
+        let Some(Positions { past, seq }) = class.positions() else {
             return Ok((Way::Alone, 0));
         };
-        if self.class.ints[past].range.max == 0 {
+        if class.ints[past].range.max == 0 {
             return Ok((Way::Alone, 0));
         }
-        let Some(trial) = self.class.trial() else {
-            return Ok((Way::Set, 1));
+        let calls = self.of.states.warm(self.of.index);
+        let Some(trial) = class.trial(calls) else {
+            return Ok((Way::Set(calls), 1));
         };
         let reached = self.sample(&trial, Way::Reached)?;
-        let same = match self.sample(&trial, Way::Set) {
+        let same = match self.sample(&trial, Way::Set(calls)) {
             Ok(set) => set.graph == reached.graph,
             Err(_) => false,
         };
         self.samples.push(reached);
         match same {
-            true => Ok((Way::Set, 1)),
-            false => Ok((Way::Reached, self.class.ints[seq].range.min + 1)),
+            true => Ok((Way::Set(calls), 1)),
+            false => {
+                let short = class.ints[seq].range.min;
+                Ok((Way::Reached, (calls - 1) * short + 1))
+            }
         }
     }
 
     /// Control flow that differs at a point: between which two neighbouring calls it changes, so
     /// that the error says where to split the profile.
     fn narrowed(&mut self, way: Way, mut bad: Vec<i64>, mut error: Error) -> Error {
-        let class = self.class;
+        let class = self.of.class;
         let Some(base) = self.samples.first() else {
             return error;
         };
         let mut good = base.values.clone();
         while let Some(middle) = between(&good, &bad) {
-            let sample = sample::sample(self.load, self.vb, class, &middle, way);
+            let sample = sample::sample(self.load, self.vb, self.of, &middle, way);
             let same = sample.and_then(|s| generalise::same_structure(class, &self.samples[0], &s));
             match same {
                 Ok(()) => good = middle,
@@ -220,13 +337,13 @@ impl<S: Step> Tracer<'_, S> {
     /// The end of the cached positions is reached as far as that is cheap: there a model that
     /// counts calls or positions by itself, and heeds that only from some number on, shows.
     fn far(&self, way: Way, point: &[i64]) -> Way {
-        let Some(Positions { past, seq }) = self.class.positions() else {
+        let Some(Positions { past, seq }) = self.of.class.positions() else {
             return way;
         };
-        let shortest = self.class.ints[seq].range.min;
+        let shortest = self.of.class.ints[seq].range.min;
         let end = point[seq] == shortest && point[past] > 2 * shortest;
         match way {
-            Way::Set if end => Way::Both,
+            Way::Set(calls) if end => Way::Both(calls),
             other => other,
         }
     }

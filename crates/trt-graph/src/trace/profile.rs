@@ -45,6 +45,34 @@ impl Profile {
     ///
     /// [`Error::Profile`] if a size is 0 or above 2^48.
     pub fn decoder(max_context: usize, max_seq: usize) -> Result<Profile, Error> {
+        let mut profile = Profile::singles(max_context, max_seq)?;
+        let max_seq = max_seq.min(max_context);
+        if max_seq >= 2 && max_context >= LEAST_PREFILL {
+            let prefill = class("prefill", max_context, (0, max_context - 2), (2, max_seq));
+            profile.classes.push(prefill);
+        }
+        Ok(profile)
+    }
+
+    /// As [`decoder`](Self::decoder), but several tokens at once only where nothing is cached: for models whose
+    /// code for many tokens (masks, convolutions) does not look at what came before. The rest of
+    /// a prompt that is longer than `max_seq` runs token by token.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Profile`] if a size is 0 or above 2^48.
+    pub fn prompts_first(max_context: usize, max_seq: usize) -> Result<Profile, Error> {
+        let mut profile = Profile::singles(max_context, max_seq)?;
+        let max_seq = max_seq.min(max_context);
+        if max_seq >= 2 {
+            let prompt = class("prompt", max_context, (0, 0), (2, max_seq));
+            profile.classes.push(prompt);
+        }
+        Ok(profile)
+    }
+
+    /// The class of single tokens.
+    fn singles(max_context: usize, max_seq: usize) -> Result<Profile, Error> {
         let fits = |n: usize| n > 0 && i64::try_from(n).is_ok_and(|n| n <= LARGEST);
         if !fits(max_seq) || !fits(max_context) {
             return Err(Error::Profile(format!(
@@ -52,24 +80,9 @@ impl Profile {
                  to {LARGEST}"
             )));
         }
-        let int = |name: &str, min: usize, max: usize| IntVar {
-            name: name.into(),
-            range: Interval {
-                min: min as i64,
-                max: max as i64,
-            },
-        };
-        let class = |name: &str, past: usize, low: usize, high: usize| Class {
-            name: name.into(),
-            ints: vec![int(PAST, 0, past), int(SEQ, low, high)],
-            max_context: Some(max_context as i64),
-        };
-        let mut classes = vec![class("decode", max_context - 1, 1, 1)];
-        let max_seq = max_seq.min(max_context);
-        if max_seq >= 2 && max_context >= LEAST_PREFILL {
-            classes.push(class("prefill", max_context - 2, 2, max_seq));
-        }
-        Ok(Profile { classes })
+        Ok(Profile {
+            classes: vec![class("decode", max_context, (0, max_context - 1), (1, 1))],
+        })
     }
 
     /// Names integers and classes one by one; see [`ProfileBuilder`].
@@ -104,6 +117,22 @@ impl Profile {
         Ok(Profile {
             classes: vec![class],
         })
+    }
+}
+
+/// Calls with so many cached and so many new positions.
+fn class(name: &str, context: usize, past: (usize, usize), seq: (usize, usize)) -> Class {
+    let int = |name: &str, (min, max): (usize, usize)| IntVar {
+        name: name.into(),
+        range: Interval {
+            min: min as i64,
+            max: max as i64,
+        },
+    };
+    Class {
+        name: name.into(),
+        ints: vec![int(PAST, past), int(SEQ, seq)],
+        max_context: Some(context as i64),
     }
 }
 

@@ -30,10 +30,13 @@ pub(super) enum Way {
     Alone,
     /// All positions by calls.
     Reached,
-    /// Two calls of the class at its shortest; the rest is set.
-    Set,
-    /// By calls as far as that is cheap; the rest is set.
-    Both,
+    /// So many calls of the class at its shortest; the rest is set.
+    Set(i64),
+    /// By calls as far as that is cheap, the last ones so many at the class's shortest; the rest is
+    /// set.
+    Both(i64),
+    /// As `Both`, by calls of the class alone.
+    Steps(i64),
 }
 
 /// What is done next on the way to a point.
@@ -53,6 +56,8 @@ pub(super) struct Journey<'a> {
     position: i64,
     ready: bool,
     ended: bool,
+    /// Where the last calls on a way that was too long begin their end.
+    last_calls: Option<i64>,
 }
 
 impl Way {
@@ -64,6 +69,7 @@ impl Way {
             position: 0,
             ready: false,
             ended: false,
+            last_calls: None,
         }
     }
 }
@@ -86,17 +92,28 @@ impl Journey<'_> {
         }
         // The last call on the way is of the class, so what it keeps is where the point's call
         // keeps it.
-        let rest = target - shortest - self.position;
+        let short = match self.way {
+            Way::Set(calls) | Way::Both(calls) | Way::Steps(calls) => (calls - 1).max(1) * shortest,
+            Way::Alone | Way::Reached => shortest,
+        };
+        let rest = target - short - self.position;
         let over = |most: u64| made.bytes > most;
-        let longest = match target > SHORT {
+        let long = target > SHORT && !matches!(self.way, Way::Steps(_));
+        let longest = match long {
             true => LONGEST,
             false => self.class.ints[seq].range.max,
         };
         let step = match self.way {
-            Way::Set => (self.position == 0).then_some(shortest),
-            Way::Both if over(CHEAP) => None,
+            Way::Set(_) => (self.position < short).then_some(shortest),
+            Way::Both(_) | Way::Steps(_) if rest > 0 && !over(CHEAP) => Some(rest.min(longest)),
+            Way::Both(_) | Way::Steps(_) => {
+                let last = *self
+                    .last_calls
+                    .get_or_insert(self.position + short - shortest);
+                (self.position < last).then_some(shortest)
+            }
             Way::Reached if rest > 0 && over(MOST) => return Err(self.too_far(made)),
-            Way::Alone | Way::Both | Way::Reached => (rest > 0).then(|| rest.min(longest)),
+            Way::Alone | Way::Reached => (rest > 0).then(|| rest.min(longest)),
         };
         self.ready = step.is_none();
         let step = step.unwrap_or(shortest);
@@ -136,11 +153,11 @@ impl Class {
     }
 
     /// The point that is traced both ways, to learn whether the model keeps nothing but tensors;
-    /// none where the context has no room for it.
-    pub(super) fn trial(&self) -> Option<Vec<i64>> {
+    /// none where the context has no room for it. So many calls go before it.
+    pub(super) fn trial(&self, calls: i64) -> Option<Vec<i64>> {
         let Positions { past, seq } = self.positions()?;
         let mut point: Vec<i64> = self.ints.iter().map(|i| i.range.min).collect();
-        point[past] = point[seq].checked_mul(3)?;
+        point[past] = point[seq].checked_mul(calls + 1)?;
         self.accepts(&point).then_some(point)
     }
 }

@@ -1,11 +1,13 @@
 //! One sample point: run the model up to it and take the last call as a graph.
 //!
 //! With a cache, a point `(past, seq)` is reached by calls that end at `past`, the last of them of
-//! the same class, then the call itself. What that takes from the call before it is a state; the
-//! tensor at the same place in its own list is the state's next value.
+//! the same class, then the call itself. What that takes of earlier calls is a state of the plan, and so is
+//! what it leaves; that the plan names the very tensor which earlier calls left is looked at in each sample.
 
+use super::calls::{Calls, Port};
 use super::profile::{Call, Class, Step};
 use super::reach::{Stage, Way};
+use super::states::{Rule, States};
 use crate::Error;
 use crate::graph::{Graph, InputDecl, Node, NodeId, Op, StateDecl};
 use crate::mirror::Tensor;
@@ -13,6 +15,14 @@ use crate::mirror::candle_nn::VarBuilder;
 use crate::mirror::recorder::{Recording, Scope};
 use std::collections::HashMap;
 use trt_kernel::Dim;
+
+/// A class of a profile and what it does to the profile's states.
+#[derive(Clone, Copy)]
+pub(super) struct Of<'a> {
+    pub class: &'a Class,
+    pub index: usize,
+    pub states: &'a States,
+}
 
 /// The graph of a call at one point; all its dims are constant.
 pub(super) struct Sample {
@@ -39,10 +49,11 @@ impl Sample {
 pub(super) fn sample<S: Step>(
     load: &mut dyn FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
     vb: &VarBuilder<'_>,
-    class: &Class,
+    of: Of<'_>,
     point: &[i64],
     way: Way,
 ) -> Result<Sample, Error> {
+    let class = of.class;
     let scope = Scope::start();
     let mut model = load(vb.clone().owned()).map_err(|source| Error::Load { source })?;
     let mut journey = way.to(class, point);
@@ -66,7 +77,20 @@ pub(super) fn sample<S: Step>(
     drop(model);
     let recording = scope.finish();
     let (outputs, inputs) = last.unwrap_or_default();
-    let graph = extract(&recording, &outputs, &inputs, &class.describe(point))?;
+    let graph = {
+        let calls = Calls::of(&recording);
+        let given = inputs.iter().map(|(name, t)| InputDecl {
+            name: name.clone(),
+            shape: dims(t),
+            dtype: t.kernel_dtype(),
+        });
+        let mut graph = Graph {
+            inputs: given.collect(),
+            ..Graph::default()
+        };
+        Builder::new(&recording, &calls, of, &mut graph).run(&outputs, &class.describe(point))?;
+        graph
+    };
     let constant = |t: &Tensor| match t.op() {
         Op::Const(_) => Some((t.dims().to_vec(), t.kernel_dtype().size())),
         _ => None,
@@ -79,120 +103,105 @@ pub(super) fn sample<S: Step>(
     })
 }
 
-/// Tensors that the last call took from the one before it.
-struct Found {
-    /// Place in a call's list, in order of first use.
-    places: Vec<usize>,
-}
-
-fn extract(
-    rec: &Recording,
-    outputs: &[Tensor],
-    inputs: &[(String, Tensor)],
-    point: &str,
-) -> Result<Graph, Error> {
-    let epoch = rec.calls.len().saturating_sub(1);
-    let empty = Vec::new();
-    let (call, before) = match epoch {
-        0 => (&empty, &empty),
-        1 => (&rec.calls[1], &empty),
-        _ => (&rec.calls[epoch], &rec.calls[epoch - 1]),
-    };
-    let places: HashMap<u64, usize> = before
-        .iter()
-        .enumerate()
-        .map(|(i, t)| (t.id(), i))
-        .collect();
-    let mut builder = Builder {
-        epoch: epoch as u32,
-        places: &places,
-        ids: HashMap::new(),
-        graph: Graph::default(),
-        found: Found { places: Vec::new() },
-    };
-    for (name, t) in inputs {
-        let (shape, dtype) = (dims(t), t.kernel_dtype());
-        builder.graph.inputs.push(InputDecl {
-            name: name.clone(),
-            shape,
-            dtype,
-        });
-    }
-    for output in outputs {
-        let id = builder.visit(output)?;
-        builder.graph.outputs.push(id);
-    }
-    // A state's next value may need further states; the list grows while it is walked.
-    let mut state = 0;
-    while state < builder.found.places.len() {
-        let place = builder.found.places[state];
-        let missing = || Error::State {
-            state,
-            what: format!(
-                "the call before {point} makes {} tensors and that call {}, so what one keeps is not \
-                 found in the other: the model's control flow differs between them; split the profile \
-                 where it changes",
-                before.len(),
-                call.len()
-            ),
-        };
-        let next = call
-            .get(place)
-            .filter(|_| call.len() == before.len())
-            .ok_or_else(missing)?;
-        let old = &before[place];
-        let update = builder.visit(next)?;
-        let decl = StateDecl {
-            shape: dims(old),
-            dtype: old.kernel_dtype(),
-            update,
-        };
-        builder.graph.states.push(decl);
-        state += 1;
-    }
-    Ok(builder.graph)
-}
-
 fn dims(t: &Tensor) -> Vec<Dim> {
     t.dims().iter().map(|d| Dim::from(*d)).collect()
 }
 
-struct Builder<'a> {
-    epoch: u32,
-    places: &'a HashMap<u64, usize>,
-    ids: HashMap<u64, NodeId>,
-    graph: Graph,
-    found: Found,
+/// What is in a state before a call, where all calls before it are of its class.
+enum Before {
+    /// What a call made.
+    Made(Tensor),
+    /// It was handed on from the start: if it was made, then by the first of all calls.
+    Nothing,
+    /// The calls are too different to tell.
+    Lost,
 }
 
-impl Builder<'_> {
+/// Makes a graph of the last call of a recording.
+struct Builder<'a> {
+    calls: &'a Calls,
+    /// The last call.
+    call: usize,
+    of: Of<'a>,
+    ids: HashMap<u64, NodeId>,
+    /// The node that reads a state, and the shape of what is in it.
+    states: HashMap<usize, (NodeId, Vec<Dim>)>,
+    graph: &'a mut Graph,
+}
+
+impl<'a> Builder<'a> {
+    fn new(rec: &Recording, calls: &'a Calls, of: Of<'a>, graph: &'a mut Graph) -> Builder<'a> {
+        Builder {
+            calls,
+            call: rec.calls.len().saturating_sub(1),
+            of,
+            ids: HashMap::new(),
+            states: HashMap::new(),
+            graph,
+        }
+    }
+
+    fn run(mut self, outputs: &[Tensor], point: &str) -> Result<(), Error> {
+        for (i, output) in outputs.iter().enumerate() {
+            let id = self.visit(output, Port::Output(i), point)?;
+            self.graph.outputs.push(id);
+        }
+        for (state, rule) in self.of.states.rules(self.of.index).iter().enumerate() {
+            let (update, left) = match rule {
+                Rule::Made(at) => {
+                    let list = self.calls.list(self.call);
+                    let made = list.get(*at).ok_or_else(|| self.lost(state, point))?;
+                    let port = Port::Operand { at: *at, index: 0 };
+                    (self.visit(made, port, point)?, dims(made))
+                }
+                Rule::Kept(other) => {
+                    let id = self.held(*other, point)?;
+                    (id, self.graph.node(id).shape.clone())
+                }
+            };
+            // Whoever has never read a state may find one of any size.
+            let shape = match (self.states.get(&state), self.before(state)) {
+                (Some((_, shape)), _) => shape.clone(),
+                (None, Before::Made(tensor)) => dims(&tensor),
+                (None, Before::Nothing | Before::Lost) => left,
+            };
+            let dtype = self.graph.node(update).dtype;
+            self.graph.states.push(StateDecl {
+                shape,
+                dtype,
+                update,
+                initial: None,
+                least: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
     /// Adds a tensor and what it is made of, operands first.
-    fn visit(&mut self, root: &Tensor) -> Result<NodeId, Error> {
-        let mut stack = vec![(root.clone(), false)];
-        while let Some((tensor, ready)) = stack.pop() {
+    fn visit(&mut self, root: &Tensor, port: Port, point: &str) -> Result<NodeId, Error> {
+        let mut stack = vec![(root.clone(), port, false)];
+        while let Some((tensor, port, ready)) = stack.pop() {
             if self.ids.contains_key(&tensor.id()) {
                 continue;
             }
-            let state = tensor.epoch() != 0 && tensor.epoch() != self.epoch;
-            if !ready && !state {
-                stack.push((tensor.clone(), true));
-                stack.extend(tensor.operands().iter().rev().map(|t| (t.clone(), false)));
+            let place = self.calls.place(&tensor);
+            if place.is_some_and(|p| p.call != self.call) {
+                let id = self.read(&tensor, port, point)?;
+                self.ids.insert(tensor.id(), id);
                 continue;
             }
-            let (op, inputs) = match state {
-                true => (Op::State(self.state(&tensor)?), vec![]),
-                false => (
-                    tensor.op().clone(),
-                    tensor
-                        .operands()
-                        .iter()
-                        .map(|t| self.ids[&t.id()])
-                        .collect(),
-                ),
-            };
+            if !ready {
+                stack.push((tensor.clone(), port, true));
+                let at = place.map_or(0, |p| p.at);
+                let operands = tensor.operands().iter().enumerate().rev();
+                let port = |index| Port::Operand { at, index };
+                stack.extend(operands.map(|(i, t)| (t.clone(), port(i), false)));
+                continue;
+            }
+            let operands = tensor.operands().iter();
             let node = Node {
-                op,
-                inputs,
+                op: tensor.op().clone(),
+                inputs: operands.map(|t| self.ids[&t.id()]).collect(),
                 shape: dims(&tensor),
                 dtype: tensor.kernel_dtype(),
             };
@@ -202,20 +211,80 @@ impl Builder<'_> {
         Ok(self.ids[&root.id()])
     }
 
-    fn state(&mut self, tensor: &Tensor) -> Result<u32, Error> {
-        let place = self.places.get(&tensor.id()).copied().ok_or_else(|| Error::State {
-            state: self.found.places.len(),
-            what: format!(
-                "a tensor of shape {:?} was made {} calls ago; only what the previous call made can be kept",
-                tensor.dims(),
-                self.epoch.saturating_sub(tensor.epoch())
-            ),
-        })?;
-        let found = &mut self.found.places;
-        let index = found.iter().position(|p| *p == place).unwrap_or_else(|| {
-            found.push(place);
-            found.len() - 1
+    /// The node of what an earlier call made: a state, if that is what the plan says.
+    fn read(&mut self, tensor: &Tensor, port: Port, point: &str) -> Result<NodeId, Error> {
+        let state = self.of.states.at(self.of.index, port);
+        let state = state.ok_or_else(|| self.lost(self.states.len(), point))?;
+        let same = match self.before(state) {
+            Before::Made(before) => before.id() == tensor.id(),
+            Before::Nothing => self.calls.place(tensor).is_some_and(|p| p.call == 1),
+            Before::Lost => false,
+        };
+        if !same {
+            return Err(self.lost(state, point));
+        }
+        Ok(self.state(state, tensor))
+    }
+
+    fn state(&mut self, state: usize, tensor: &Tensor) -> NodeId {
+        if let Some((id, _)) = self.states.get(&state) {
+            return *id;
+        }
+        let id = self.graph.push(Node {
+            op: Op::State(state as u32),
+            inputs: Vec::new(),
+            shape: dims(tensor),
+            dtype: tensor.kernel_dtype(),
         });
-        Ok(index as u32)
+        self.states.insert(state, (id, dims(tensor)));
+        id
+    }
+
+    /// The node of a state that is handed on.
+    fn held(&mut self, state: usize, point: &str) -> Result<NodeId, Error> {
+        if let Some((id, _)) = self.states.get(&state) {
+            return Ok(*id);
+        }
+        match self.before(state) {
+            Before::Made(tensor) => Ok(self.state(state, &tensor)),
+            Before::Nothing => Err(Error::State {
+                state,
+                what: format!("{point} keeps what no call before it has made"),
+            }),
+            Before::Lost => Err(self.lost(state, point)),
+        }
+    }
+
+    /// What is in a state before the last call.
+    fn before(&self, mut state: usize) -> Before {
+        let alike = self.calls.list(self.call).len();
+        for call in (1..self.call).rev() {
+            match self.of.states.rules(self.of.index).get(state) {
+                Some(Rule::Kept(other)) => state = *other,
+                Some(Rule::Made(at)) => {
+                    let list = self.calls.list(call);
+                    return match list.get(*at).filter(|_| list.len() == alike) {
+                        Some(tensor) => Before::Made(tensor.clone()),
+                        None => Before::Lost,
+                    };
+                }
+                None => return Before::Lost,
+            }
+        }
+        Before::Nothing
+    }
+
+    fn lost(&self, state: usize, point: &str) -> Error {
+        let made = |call: usize| self.calls.list(call).len();
+        Error::State {
+            state,
+            what: format!(
+                "the call before {point} makes {} tensors that depend on inputs and that call {}, so what one \
+                 keeps is not found in the other: the model's control flow differs between them; split the \
+                 profile where it changes",
+                made(self.call.saturating_sub(1)),
+                made(self.call)
+            ),
+        }
     }
 }

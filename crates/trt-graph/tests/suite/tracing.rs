@@ -212,8 +212,57 @@ fn a_cache_joined_by_cat_is_a_state() {
     compare(&graph, &[0, 1], 1e-5).unwrap();
 }
 
+/// A model that counts its calls and reads what it made some calls ago; before that there are zeros.
+fn ring(length: usize) -> std::result::Result<Graph, Error> {
+    trace_in(&Profile::decoder(64, 1)?, |_: VarBuilder| {
+        let mut ring = vec![Tensor::zeros((1, 4), DType::F32, &CPU)?; length];
+        let mut calls = 0;
+        Ok(move |call: &Call<'_>| {
+            let x = call.input("x", (call.int("seq")?, 4), DType::F32)?;
+            let out = (&x + (&ring[calls % length] * 2.0)?)?;
+            ring[calls % length] = x.exp()?;
+            calls += 1;
+            Ok(vec![out])
+        })
+    })
+}
+
+/// Each value is handed on from state to state until it is read.
 #[test]
-fn a_state_made_two_calls_ago_is_refused() {
+fn a_ring_is_a_chain_of_states_that_begin_with_its_constants() {
+    for length in [1, 2, 4, 7] {
+        let graph = ring(length).unwrap_or_else(|e| panic!("{length}: {e}"));
+        assert_eq!(graph.states.len(), length);
+        let zero = trt_graph::Literal::new(vec![0; 4]);
+        for state in &graph.states {
+            assert_eq!(state.initial, Some(zero.clone()), "{graph}");
+        }
+        let handed = |s: &trt_graph::StateDecl| matches!(graph.node(s.update).op, Op::State(_));
+        let handed = graph.states.iter().filter(|s| handed(s)).count();
+        assert_eq!(handed, length - 1, "{graph}");
+        compare(&graph, &[9, 1], 1e-5).unwrap();
+    }
+}
+
+/// What does not depend on inputs is no state, however long ago it was made.
+#[test]
+fn a_table_that_an_earlier_call_made_is_a_constant() {
+    let graph = decoder(|x, kept| {
+        let table = match &kept[0] {
+            Some(table) => table.clone(),
+            None => Tensor::arange(0f32, 4.0, &CPU)?.cos()?.reshape((1, 4))?,
+        };
+        kept[0] = Some(table.clone());
+        x.broadcast_mul(&table)
+    })
+    .unwrap();
+    assert!(graph.states.is_empty(), "{graph}");
+    compare(&graph, &[5, 1], 1e-5).unwrap();
+}
+
+/// A state of fixed size that the first call does not have, and zeros do not stand for.
+#[test]
+fn a_state_that_is_missing_at_first_is_refused() {
     let e = decoder(|x, kept| {
         let out = join(&kept[1], x)?.sum_keepdim(0)?;
         kept[1] = kept[0].take();
@@ -222,7 +271,24 @@ fn a_state_made_two_calls_ago_is_refused() {
     })
     .unwrap_err()
     .to_string();
-    assert!(e.contains("2 calls ago"), "{e}");
+    assert!(e.contains("the first call of decode"), "{e}");
+}
+
+/// The first call reads other values than any later one finds.
+#[test]
+fn a_state_that_begins_differently_in_two_places_is_refused() {
+    let e = decoder(|x, kept| {
+        let old = |value: f32| Tensor::full(value, (1, 4), &CPU);
+        let (a, b) = match &kept[0] {
+            Some(kept) => (kept.clone(), kept.clone()),
+            None => (old(1.0)?, old(2.0)?),
+        };
+        kept[0] = Some(x.exp()?);
+        (a.sin()? + b.cos()?)? + x
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(e.contains("begin with the same values"), "{e}");
 }
 
 #[test]
