@@ -81,8 +81,8 @@ pub enum Error {
     },
     /// A constant tensor or number that changes between calls and fits no known family.
     #[error(
-        "constant {dtype}{shape} (node {node}) changes between calls and is no causal mask, range \
-         or fill; pass it as an input"
+        "constant {dtype}{shape} (node {node}) changes between calls and is no causal mask, range, \
+         fill or function of the distance of two positions; pass it as an input"
     )]
     Constant {
         /// The node's index in the trace.

@@ -4,14 +4,13 @@
 //! and constants differ. Each differing integer must be one function of the runtime integers at all
 //! samples ([`super::sizes`]), each differing constant one of the families in [`super::literal`].
 
-use super::literal::{self, Family, Instance};
 use super::profile::Class;
 use super::sample::Sample;
 use super::sizes::Sizes;
 use crate::Error;
 use crate::graph::{Graph, InputDecl, Node, NodeId, Op, StateDecl};
 use std::cell::RefCell;
-use trt_kernel::{DType, Dim};
+use trt_kernel::Dim;
 
 pub(super) fn generalise(class: &Class, samples: &[Sample]) -> Result<Graph, Error> {
     let points = samples.iter().map(|s| s.values.clone()).collect();
@@ -103,10 +102,10 @@ fn likely(op: &Op, operands: &[&[Dim]]) -> Vec<Dim> {
     }
 }
 
-struct Generaliser<'a> {
+pub(super) struct Generaliser<'a> {
     class: &'a Class,
-    sizes: RefCell<Sizes<'a>>,
-    samples: &'a [Sample],
+    pub sizes: RefCell<Sizes<'a>>,
+    pub samples: &'a [Sample],
 }
 
 impl Generaliser<'_> {
@@ -252,121 +251,6 @@ impl Generaliser<'_> {
         let value = |g: &Graph| of(&g.nodes[node].op).and_then(Dim::constant).unwrap_or(0);
         self.size(&At::number(node, what), &[], value)
     }
-
-    /// Replaces a constant by what generates it at every sample.
-    fn constant(
-        &self,
-        out: &mut Graph,
-        i: usize,
-        shape: Vec<Dim>,
-        dtype: DType,
-    ) -> Result<NodeId, Error> {
-        let instances: Vec<Instance<'_>> = self
-            .samples
-            .iter()
-            .filter_map(|s| match &s.graph.nodes[i].op {
-                Op::Const(literal) => {
-                    let shape = s.graph.nodes[i]
-                        .shape
-                        .iter()
-                        .filter_map(Dim::constant_size)
-                        .collect();
-                    Some(Instance { shape, literal })
-                }
-                _ => None,
-            })
-            .collect();
-        let sizes = self.sizes.borrow();
-        let family = literal::recognise(sizes.points(), &instances, dtype).ok_or_else(|| {
-            Error::Constant {
-                node: i,
-                dtype: dtype.to_string(),
-                shape: format!("{:?}", instances[0].shape),
-            }
-        })?;
-        Ok(match family {
-            Family::Same(literal) => out.push(Node {
-                op: Op::Const(literal),
-                inputs: vec![],
-                shape,
-                dtype,
-            }),
-            Family::Fill(value) => fill(out, value, shape, dtype),
-            Family::Arange { start, step } => {
-                let len = Dim::product(&shape);
-                let line = out.push(Node {
-                    op: Op::Arange { start, step },
-                    inputs: vec![],
-                    shape: vec![len],
-                    dtype,
-                });
-                out.push(Node {
-                    op: Op::Reshape,
-                    inputs: vec![line],
-                    shape,
-                    dtype,
-                })
-            }
-            Family::Causal {
-                op,
-                hidden,
-                visible,
-            } => {
-                let matrix = shape[shape.len() - 2..].to_vec();
-                let mask = out.push(Node {
-                    op,
-                    inputs: vec![],
-                    shape: matrix.clone(),
-                    dtype: DType::U8,
-                });
-                let last = if dtype == DType::U8 && hidden == 1.0 && visible == 0.0 {
-                    mask
-                } else {
-                    let a = fill(out, hidden, matrix.clone(), dtype);
-                    let b = fill(out, visible, matrix.clone(), dtype);
-                    out.push(Node {
-                        op: Op::Where,
-                        inputs: vec![mask, a, b],
-                        shape: matrix,
-                        dtype,
-                    })
-                };
-                out.push(Node {
-                    op: Op::Reshape,
-                    inputs: vec![last],
-                    shape,
-                    dtype,
-                })
-            }
-        })
-    }
-}
-
-/// A value repeated over a shape.
-fn fill(out: &mut Graph, value: f64, shape: Vec<Dim>, dtype: DType) -> NodeId {
-    let op = match dtype.is_float() {
-        true => Op::Float(value as f32),
-        false => Op::Int(Dim::from(value as i64)),
-    };
-    let scalar = out.push(Node {
-        op,
-        inputs: vec![],
-        shape: vec![],
-        dtype,
-    });
-    let ones = vec![Dim::from(1); shape.len()];
-    let point = out.push(Node {
-        op: Op::Reshape,
-        inputs: vec![scalar],
-        shape: ones,
-        dtype,
-    });
-    out.push(Node {
-        op: Op::Broadcast,
-        inputs: vec![point],
-        shape,
-        dtype,
-    })
 }
 
 /// The op without the integers and data that may differ between samples.

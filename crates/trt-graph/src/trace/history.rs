@@ -20,7 +20,6 @@ use trt_kernel::{Dim, Env};
 struct Recorded {
     class: usize,
     values: Vec<i64>,
-    env: Env,
     outputs: Vec<NodeId>,
 }
 
@@ -51,7 +50,6 @@ impl History {
             history.calls.push(Recorded {
                 class: stop.class,
                 values: stop.values.clone(),
-                env: Env::new(&stop.values),
                 outputs,
             });
         }
@@ -97,6 +95,11 @@ impl History {
             graphs,
             initials,
             seen: HashSet::new(),
+            envs: self
+                .calls
+                .iter()
+                .map(|c| graphs[c.class].env(&c.values))
+                .collect(),
         };
         for call in 1..=calls {
             let recorded = &self.calls[call - 1];
@@ -115,6 +118,8 @@ struct Check<'a> {
     graphs: &'a [Graph],
     initials: &'a mut Initials,
     seen: HashSet<(usize, NodeId, NodeId)>,
+    /// All runtime integers of each call.
+    envs: Vec<Env>,
 }
 
 /// A node of the chained graphs: in the graph of a call, or a state before the first.
@@ -127,7 +132,7 @@ enum Chained {
 impl Check<'_> {
     fn graph(&self, call: usize) -> (&Graph, &Env) {
         let recorded = &self.history.calls[call - 1];
-        (&self.graphs[recorded.class], &recorded.env)
+        (&self.graphs[recorded.class], &self.envs[call - 1])
     }
 
     fn same(&mut self, call: usize, general: NodeId, recorded: NodeId) -> Result<(), Error> {
@@ -198,8 +203,12 @@ impl Check<'_> {
             },
             b: "later calls".into(),
             node: b.index(),
-            left: format!("{} {:?}", y.op.name(), sizes(y, &recorded.env)),
-            right: format!("{} {:?}", general.op.name(), sizes(general, &recorded.env)),
+            left: format!("{} {:?}", y.op.name(), sizes(y, &self.envs[call - 1])),
+            right: format!(
+                "{} {:?}",
+                general.op.name(),
+                sizes(general, &self.envs[call - 1])
+            ),
         }
     }
 

@@ -2,10 +2,11 @@
 //!
 //! Model code builds masks and position ranges from the call's integers. Each sample shows one
 //! instance; a family fits if it reproduces every element of every sample. Families: equal data,
-//! one repeated value, consecutive integers, and the causal mask with an optional window, in any
-//! two values.
+//! one repeated value, consecutive integers, the causal mask with an optional window, in any
+//! two values, and whatever follows from the distance of two positions ([`super::relative`]).
 
 use super::fit;
+use super::relative::{self, Relative};
 use crate::graph::{Literal, Op};
 use crate::reference::{element, hidden};
 use trt_kernel::{DType, Dim};
@@ -21,6 +22,8 @@ pub(super) enum Family {
     /// `hidden` where the key is hidden from the query, `visible` elsewhere, over the last two
     /// axes (others have size 1).
     Causal { op: Op, hidden: f64, visible: f64 },
+    /// A function of the distance of two positions.
+    Relative(Relative),
 }
 
 /// One instance: shape and data at a sample point.
@@ -31,7 +34,7 @@ pub(super) struct Instance<'a> {
 
 /// The elements of an instance. They may be many, so none is kept in another form.
 #[derive(Clone, Copy)]
-struct Data<'a> {
+pub(super) struct Data<'a> {
     bytes: &'a [u8],
     dtype: DType,
 }
@@ -48,6 +51,16 @@ impl<'a> Data<'a> {
     fn iter(self) -> impl DoubleEndedIterator<Item = f64> + ExactSizeIterator + 'a {
         let each = self.bytes.chunks_exact(self.dtype.size());
         each.map(move |c| element(c, 0, self.dtype).unwrap_or(f64::NAN))
+    }
+
+    /// Bytes of an element.
+    pub fn width(self) -> usize {
+        self.dtype.size()
+    }
+
+    /// The bytes of each element.
+    pub fn raw(self) -> impl Iterator<Item = &'a [u8]> {
+        self.bytes.chunks_exact(self.dtype.size())
     }
 
     /// The elements of one row of so many.
@@ -83,6 +96,7 @@ pub(super) fn recognise(
     fill(&data)
         .or_else(|| arange(points, instances, &data))
         .or_else(|| causal(points, instances, &data))
+        .or_else(|| relative::recognise(instances, &data).map(Family::Relative))
 }
 
 fn fill(data: &[Data<'_>]) -> Option<Family> {

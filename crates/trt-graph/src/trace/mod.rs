@@ -7,6 +7,7 @@
 
 mod builder;
 mod calls;
+mod constants;
 mod finder;
 mod fit;
 mod generalise;
@@ -15,6 +16,7 @@ mod literal;
 mod points;
 mod profile;
 mod reach;
+mod relative;
 mod sample;
 mod sizes;
 mod states;

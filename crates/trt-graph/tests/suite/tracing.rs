@@ -48,6 +48,43 @@ fn causal_masks_are_recognised_by_value() {
     compare(&window, &[11, 7], 0.0).unwrap();
 }
 
+/// Windows to both sides, relative places in buckets, slopes: whatever follows from `j - i`, counted from the start or
+/// the end of both axes.
+#[test]
+fn what_follows_from_distances_is_a_table_to_the_ends_of_the_profile() {
+    let far = |i: usize, j: usize, w: usize| i.abs_diff(j) > w;
+    for w in [1, 3, 18] {
+        let hide = |yes: bool| if yes { f32::NEG_INFINITY } else { 0.0 };
+        let window = constant(|_, n| table(n, n, |i, j| hide(far(i, j, w)))).unwrap();
+        compare(&window, &[2, 20], 0.0).unwrap();
+        compare(&window, &[2, 7], 0.0).unwrap();
+    }
+    let bucket = |d: i64| (d.unsigned_abs().min(9) + 10 * u64::from(d > 0)) as u32;
+    let buckets = constant(|a, n| {
+        let places = (0..n * (a + n)).map(|p| (p / (a + n) + a, p % (a + n)));
+        let ids = places.map(|(i, j)| bucket(j as i64 - i as i64)).collect();
+        Tensor::from_vec(ids, (1, n, a + n), &CPU)
+    });
+    let buckets = buckets.unwrap();
+    assert!(buckets.to_string().contains("index_select"), "{buckets}");
+    for call in [[2, 3], [40, 20], [13, 11]] {
+        compare(&buckets, &call, 0.0).unwrap();
+    }
+    let slopes = constant(|a, n| {
+        let slope = |p: usize| (p % n) as f32 - (p / n % n) as f32;
+        let of = |p: usize| slope(p) * [0.5, 0.25, 3.0][p / (n * n)];
+        let all = (0..3 * n * n).map(of).collect();
+        assert!(a > 0);
+        Tensor::from_vec(all, (1, 3, n, n), &CPU)
+    });
+    compare(&slopes.unwrap(), &[2, 17], 0.0).unwrap();
+    let line = constant(|a, _| {
+        let places = (0..a).map(|j| ((j * j) as f32).sin());
+        Tensor::from_vec(places.collect(), a, &CPU)
+    });
+    compare(&line.unwrap(), &[33, 4], 0.0).unwrap();
+}
+
 #[test]
 fn fills_and_ranges_are_recognised_by_value() {
     let fill = constant(|_, n| Tensor::from_vec(vec![2.5f32; n], n, &CPU)).unwrap();
