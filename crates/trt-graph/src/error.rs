@@ -52,7 +52,7 @@ pub enum Error {
     /// Two traces of one class of calls differ in structure.
     #[error(
         "the model's control flow differs between {a} and {b} at node {node}: '{left}' against \
-         '{right}'; split the profile where it changes"
+         '{right}'; split the profile where it changes (Profile::split)"
     )]
     ControlFlow {
         /// First sample point.

@@ -27,9 +27,10 @@
 //! it as a ranged operand (so that whoever runs the program may cut it into row tiles), a gather
 //! reads single rows of it, and any other use wants it whole. [`program::Weight`] says which.
 //!
-//! **A cache** is a tensor that one call makes and the next one uses. Tracing finds it by its
-//! place in the recording of the call before and declares a state; `cat(state, new)` that becomes
+//! **A cache** is a tensor that one call makes and a later one uses. Tracing finds it by its
+//! place in the recording of that call and declares a state; `cat(state, new)` that becomes
 //! the state's next value is an append in place, in memory for the longest call of the profile.
+//! [`trace_profile`] traces all classes of a profile, which share their states.
 //!
 //! ```
 //! use std::sync::Arc;

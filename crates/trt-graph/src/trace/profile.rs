@@ -71,6 +71,38 @@ impl Profile {
         Ok(profile)
     }
 
+    /// The same calls in more classes: each that has calls with this integer below `from` and others becomes two.
+    /// For models that do something else from some value on, each class of which is then a program of
+    /// its own; states are shared.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Profile`] if no class has such calls.
+    pub fn split(self, name: &str, from: i64) -> Result<Profile, Error> {
+        let before = self.classes.len();
+        let parts = |class: Class| {
+            let of = class.ints.iter().position(|i| i.name == name);
+            let range = of.map(|i| (i, class.ints[i].range));
+            let Some((i, range)) = range.filter(|(_, r)| r.min < from && from <= r.max) else {
+                return vec![class];
+            };
+            let part = |min: i64, max: i64| {
+                let mut part = class.clone();
+                part.ints[i].range = Interval { min, max };
+                part.name = format!("{} {name} {min}..={max}", class.name);
+                part
+            };
+            vec![part(range.min, from - 1), part(from, range.max)]
+        };
+        let classes: Vec<Class> = self.classes.into_iter().flat_map(parts).collect();
+        match classes.len() > before {
+            true => Ok(Profile { classes }),
+            false => Err(Error::Profile(format!(
+                "no class has calls with {name} below {from} and others"
+            ))),
+        }
+    }
+
     /// The class of single tokens.
     fn singles(max_context: usize, max_seq: usize) -> Result<Profile, Error> {
         let fits = |n: usize| n > 0 && i64::try_from(n).is_ok_and(|n| n <= LARGEST);

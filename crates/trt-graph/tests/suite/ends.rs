@@ -259,6 +259,29 @@ fn profiles_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn a_split_profile_has_the_same_calls_in_more_classes() {
+    let profile = || Profile::prompts_first(9, 6).unwrap();
+    let split = profile().split("past", 1).unwrap().split("seq", 4).unwrap();
+    let names: Vec<&str> = split.classes.iter().map(|c| c.name.as_str()).collect();
+    let expected = [
+        "decode past 0..=0",
+        "decode past 1..=8",
+        "prompt seq 2..=3",
+        "prompt seq 4..=6",
+    ];
+    assert_eq!(names, expected);
+    let serving =
+        |p: &Profile, call: [i64; 2]| p.classes.iter().filter(|c| c.accepts(&call)).count();
+    for (past, seq) in (0..10).flat_map(|past| (0..8).map(move |seq| (past, seq))) {
+        let call = [past, seq];
+        assert_eq!(serving(&split, call), serving(&profile(), call), "{call:?}");
+    }
+    let error = profile().split("past", 40).unwrap_err().to_string();
+    assert!(error.contains("past below 40"), "{error}");
+    assert!(profile().split("length", 2).is_err());
+}
+
+#[test]
 fn any_small_decoder_is_traced_with_tables_of_just_its_context() {
     for context in (1..=9).chain([13]) {
         for longest in [1, 2, 3, 4, 5, 9, 20] {
