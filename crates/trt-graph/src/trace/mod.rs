@@ -175,7 +175,11 @@ fn class_graph<S: Step>(
     }
     // What does not grow evenly is told before its size elsewhere is asked for.
     let mut more = [points.joint].into_iter().chain(points.runs);
-    tracer.generalised(way, &mut more)?;
+    match tracer.generalised(way, &mut more) {
+        // What follows from distances may need those of the far points.
+        Ok(_) | Err(Error::Constant { .. }) => {}
+        Err(other) => return Err(other),
+    }
     let near = tracer.samples.len();
     for point in &points.far {
         affordable(class, &tracer.samples[..near], point)?;
