@@ -4,6 +4,7 @@
 mod oracle;
 
 mod calls;
+mod constants;
 mod conv;
 mod encoded;
 mod ends;
