@@ -14,6 +14,9 @@ use candle_trt::{Call, Compiler, Engine, FromTensors, Percent, Request, Weights,
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// The device of the table: weights are copied as a GPU would have them copied.
+pub const HOST: &str = "host-discrete";
+
 /// That a way of calling a model gives what candle gives.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Held {
@@ -30,14 +33,21 @@ pub fn line(said: &impl Display) -> String {
     lines.take(1).collect()
 }
 
-/// Compares all calls of a way.
+/// Compares all calls of a way on a device, by its name.
 ///
 /// # Errors
 ///
 /// A [`Fault`] if there is nothing to compare, or it differs.
-pub fn hold(ours: &Case, theirs: &theirs::cases::Case, way: &Way) -> Result<Held, Fault> {
+pub fn hold(
+    ours: &Case,
+    theirs: &theirs::cases::Case,
+    way: &Way,
+    device: &str,
+) -> Result<Held, Fault> {
     let (want, made) = guarded(Fault::Oracle, || oracle::results(theirs, way))?;
-    let engine = guarded(Fault::Compile, || engine(ours, way, &made, LAYERS))?;
+    let engine = guarded(Fault::Compile, || {
+        engine(ours, way, &made, (LAYERS, device))
+    })?;
     guarded(Fault::Run, || compare(ours, way, &engine, &want))
 }
 
@@ -49,7 +59,7 @@ pub fn hold(ours: &Case, theirs: &theirs::cases::Case, way: &Way) -> Result<Held
 pub fn launches(ours: &Case, theirs: &theirs::cases::Case, way: &Way) -> Result<Vec<usize>, Fault> {
     let (_, made) = guarded(Fault::Oracle, || oracle::results(theirs, way))?;
     let count = |layers| {
-        let engine = guarded(Fault::Compile, || engine(ours, way, &made, layers))?;
+        let engine = guarded(Fault::Compile, || engine(ours, way, &made, (layers, HOST)))?;
         Ok::<_, Fault>(launched(&engine))
     };
     let (one, two) = (count(1)?, count(LAYERS)?);
@@ -80,10 +90,15 @@ pub fn guarded<T>(
     }
 }
 
-fn engine(case: &Case, way: &Way, made: &Made, layers: usize) -> Result<Engine, Fault> {
+fn engine(
+    case: &Case,
+    way: &Way,
+    made: &Made,
+    (layers, device): (usize, &str),
+) -> Result<Engine, Fault> {
     let failed = |e: candle_trt::Error| Fault::Compile(line(&e));
     let other = |e: &dyn Display| Fault::Compile(line(&e));
-    let device = device::open("host-discrete").map_err(|e| other(&e))?;
+    let device = device::open(device).map_err(|e| other(&e))?;
     // A file is mapped when it was opened, so its folder may go with this call.
     let folder = tempfile::tempdir().map_err(|e| other(&e))?;
     let weights = match &case.load {

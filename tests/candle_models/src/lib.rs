@@ -19,4 +19,4 @@ mod values;
 mod weights;
 
 pub use fault::Fault;
-pub use hold::Held;
+pub use hold::{HOST, Held};

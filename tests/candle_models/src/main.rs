@@ -1,8 +1,9 @@
 //! Runs cases and writes the table.
 //!
-//! `cargo run -p candle-models -- run [PART]` runs the cases whose file a text is part of; `-- table [--check]` runs all and
-//! writes `MODELS.md`, or says whether it is what would be written.
+//! `cargo run -p candle-models -- run [PART] [--device NAME]` runs the cases whose file a text is part of, on the host or another
+//! device; `-- table [--check]` runs all and writes `MODELS.md`, or says whether it is what would be written.
 
+use candle_models::HOST;
 use candle_models::table;
 use std::process::ExitCode;
 
@@ -20,12 +21,22 @@ fn main() -> std::io::Result<ExitCode> {
     };
     match args.first().map(String::as_str) {
         Some("run") => {
-            let part = args.get(1).map_or("", String::as_str);
-            table::run(part, threads, told);
+            let mut rest = args[1..].iter();
+            let (mut part, mut device) = ("", HOST);
+            while let Some(word) = rest.next() {
+                match (word.as_str(), rest.as_slice().first()) {
+                    ("--device", Some(name)) => {
+                        device = name;
+                        rest.next();
+                    }
+                    (word, _) => part = word,
+                }
+            }
+            table::run(part, (device, threads), told);
             Ok(ExitCode::SUCCESS)
         }
         Some("table") => {
-            let text = table::text(&table::rows(table::run("", threads, told))?);
+            let text = table::text(&table::rows(table::run("", (HOST, threads), told))?);
             if args.iter().any(|a| a == "--check") {
                 let same = std::fs::read_to_string(table::place())? == text;
                 println!("MODELS.md is what was found: {same}");
@@ -39,7 +50,7 @@ fn main() -> std::io::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         _ => {
-            println!("run [PART] | table [--check]");
+            println!("run [PART] [--device NAME] | table [--check]");
             Ok(ExitCode::FAILURE)
         }
     }

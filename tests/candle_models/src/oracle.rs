@@ -75,7 +75,7 @@ fn load(case: &Case, made: &Made) -> Result<Model> {
             let Some(Loader::Plain(asks)) = like else {
                 candle_core::bail!("a model of a GGUF file is like one that has no case")
             };
-            asks(made.builder(), LAYERS)?;
+            drop(asks(made.builder(), LAYERS)?);
             let file = made.file();
             load(
                 BlocksBuilder::from_gguf_buffer(&file.values, &Device::Cpu)?,

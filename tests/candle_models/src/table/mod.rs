@@ -4,7 +4,7 @@ mod left_out;
 mod text;
 
 use crate::blocks;
-use crate::hold::{Held, guarded, hold, launches};
+use crate::hold::{HOST, Held, guarded, hold, launches};
 use crate::spec::Way;
 use crate::{Fault, ours, theirs};
 use candle_models_trial::Outcome;
@@ -54,11 +54,11 @@ impl Job {
         }
     }
 
-    fn run(&self) -> Tried {
+    fn run(&self, device: &str) -> Tried {
         match self {
             Job::Case(ours, theirs, way) => {
-                let held = hold(ours, theirs, way);
-                let launches = match held.is_ok() {
+                let held = hold(ours, theirs, way, device);
+                let launches = match held.is_ok() && device == HOST {
                     true => launches(ours, theirs, way).unwrap_or_default(),
                     false => Vec::new(),
                 };
@@ -100,8 +100,13 @@ fn jobs(part: &str) -> Vec<Job> {
     jobs.filter(|j| j.file().contains(part)).collect()
 }
 
-/// Runs what there is of files that a text is part of, `threads` at once; `told` hears of each when it is done.
-pub fn run(part: &str, threads: usize, told: impl Fn(&str, &Tried) + Sync) -> Ran {
+/// Runs what there is of files that a text is part of on a device, `threads` at once; `told` hears of each when it is
+/// done.
+pub fn run(
+    part: &str,
+    (device, threads): (&str, usize),
+    told: impl Fn(&str, &Tried) + Sync,
+) -> Ran {
     let jobs = jobs(part);
     let left = Mutex::new(jobs.iter().enumerate());
     let done = Mutex::new(BTreeMap::new());
@@ -109,7 +114,7 @@ pub fn run(part: &str, threads: usize, told: impl Fn(&str, &Tried) + Sync) -> Ra
         loop {
             let next = left.lock().unwrap_or_else(|e| e.into_inner()).next();
             let Some((i, job)) = next else { return };
-            let tried = job.run();
+            let tried = job.run(device);
             told(job.file(), &tried);
             let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
             done.insert(i, (job.file(), tried));
