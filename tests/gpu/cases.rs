@@ -169,9 +169,11 @@ fn cut(kernel: &Kernel, target: Target) -> Kernel {
                 false => kernel.clone(),
             }
         }
-        Kernel::Row(_) | Kernel::Matmul(_) | Kernel::Attention(_) | Kernel::Move(_) => {
-            kernel.clone()
-        }
+        Kernel::Row(_)
+        | Kernel::Matmul(_)
+        | Kernel::Attention(_)
+        | Kernel::Routed(_)
+        | Kernel::Move(_) => kernel.clone(),
     }
 }
 
@@ -211,6 +213,8 @@ fn restride(view: &mut View, from: &Dim, to: &Dim) {
 pub fn arguments(case: &Case, seed: u64) -> Vec<Vec<u8>> {
     let below = match &case.kernel {
         Kernel::Gather(k) => k.entries,
+        // Most rows have an expert.
+        Kernel::Routed(k) => k.first + k.product.batch.size(&case.env) + 1,
         Kernel::Row(k) => {
             let sizes = k.body.insts.iter().filter_map(|inst| match inst {
                 Inst::Within(_, size) => Some(size.size(&case.env)),

@@ -8,7 +8,15 @@ use candle_trt::kernel::{Arg, Kernel};
 use std::ops::Range;
 
 /// The kinds of kernels in the corpus, each a test of its own.
-pub const KINDS: [&str; 6] = ["row", "move", "gather", "matmul", "attention", "group"];
+pub const KINDS: [&str; 7] = [
+    "row",
+    "move",
+    "gather",
+    "matmul",
+    "attention",
+    "group",
+    "routed",
+];
 
 /// What is launched of a ranged product.
 #[derive(Clone, Debug)]
@@ -206,6 +214,11 @@ fn every_attention_computes_what_the_host_computes() {
 #[test]
 fn every_group_computes_what_the_host_computes() {
     follows_the_host("group");
+}
+
+#[test]
+fn every_routed_product_computes_what_the_host_computes() {
+    follows_the_host("routed");
 }
 
 /// Cuts of `n` rows that keep to the law: tiles of one height, and launches of several.

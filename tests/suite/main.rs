@@ -14,6 +14,7 @@ mod device_budget;
 mod diffuse;
 mod embed;
 mod engine;
+mod experts;
 mod families;
 mod files;
 mod first_budget;

@@ -89,6 +89,10 @@ pub enum Op {
         /// Whether the smallest comes first.
         asc: bool,
     },
+    /// Each row of the first input (`[m, k]`) times the matrix that is its own: the second input
+    /// (`[m]`, an [`Op::Within`]) says which. The matrices follow, each `[n, k]`, or all of them are the
+    /// third input, `[experts, n, k]`. The result is `[m, n]`.
+    Experts,
     /// The same elements in row-major order under the node's shape.
     Reshape,
     /// Axes reordered: output axis `i` is input axis `perm[i]`.

@@ -8,7 +8,9 @@
 //! whatever the argument is written down in.
 
 use crate::touches::each_once;
-use crate::{Arg, Attention, Body, Dim, Encoding, Env, Kernel, Left, Move, Operand, Var, View};
+use crate::{
+    Arg, Attention, Body, Dim, Encoding, Env, Kernel, Left, Matmul, Move, Operand, Var, View,
+};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
@@ -286,18 +288,11 @@ impl Kernel {
     pub(crate) fn walks(&self) -> Vec<Walk<'_>> {
         match self {
             Kernel::Row(k) => vec![Walk::new(Sizes::Given(&k.space), Touched::Body(&k.body))],
-            Kernel::Matmul(k) => {
-                let [batch, m, n, depth] = [&k.batch, &k.m, &k.n, &k.k].map(Size::Dim);
-                let left = match &k.a {
-                    Left::Stored(a) => Touched::Operand(a, Toucher::Operand),
-                    Left::Computed { body, .. } => Touched::Body(body),
-                };
-                let right = Touched::Operand(&k.b, Toucher::Right { ranged: k.ranged });
-                vec![
-                    Walk::over(&[batch, m, depth], left),
-                    Walk::over(&[batch, n, depth], right),
-                    Walk::over(&[batch, m, n], Touched::Body(&k.epilogue)),
-                ]
+            Kernel::Matmul(k) => of_product(k).into(),
+            Kernel::Routed(k) => {
+                let ids = Touched::Operand(&k.ids, Toucher::Operand);
+                let ids = Walk::over(&[Size::Dim(&k.product.m)], ids);
+                [&of_product(&k.product)[..], &[ids]].concat()
             }
             Kernel::Attention(k) => of_attention(k),
             Kernel::Gather(k) => {
@@ -314,6 +309,20 @@ impl Kernel {
             Kernel::Group(_) => self.numbered_parts().flat_map(of_part).collect(),
         }
     }
+}
+
+fn of_product(k: &Matmul) -> [Walk<'_>; 3] {
+    let [batch, m, n, depth] = [&k.batch, &k.m, &k.n, &k.k].map(Size::Dim);
+    let left = match &k.a {
+        Left::Stored(a) => Touched::Operand(a, Toucher::Operand),
+        Left::Computed { body, .. } => Touched::Body(body),
+    };
+    let right = Touched::Operand(&k.b, Toucher::Right { ranged: k.ranged });
+    [
+        Walk::over(&[batch, m, depth], left),
+        Walk::over(&[batch, n, depth], right),
+        Walk::over(&[batch, m, n], Touched::Body(&k.epilogue)),
+    ]
 }
 
 fn of_attention(k: &Attention) -> Vec<Walk<'_>> {

@@ -3,7 +3,7 @@
 use crate::sizes;
 use crate::{
     Arg, Attention, Body, BodyError, DType, Dim, Encoding, Gather, Group, Kernel, Left, Matmul,
-    Operand, Order, Row, View,
+    Operand, Order, Routed, Row, View,
 };
 
 /// What [`Kernel::check`] can find wrong.
@@ -42,6 +42,7 @@ impl Kernel {
                 kind.body(&k.body, &k.args, k.space.len(), Owner::Row)
             }
             Kernel::Matmul(k) => kind.matmul(k),
+            Kernel::Routed(k) => kind.routed(k),
             Kernel::Attention(k) => kind.attention(k),
             Kernel::Gather(k) => kind.gather(k),
             Kernel::Move(k) => kind.ensure(
@@ -159,6 +160,21 @@ impl Kind {
         self.body(&k.epilogue, &dtypes, 3, Owner::Template)
     }
 
+    fn routed(self, k: &Routed) -> Result<(), KernelError> {
+        let product = &k.product;
+        self.operand(&k.ids, product.args.len(), 1)?;
+        self.matmul(product)?;
+        let ids = product.args[k.ids.arg.0 as usize];
+        let stored = product.a.stored().is_some() && k.ids.arg != product.b.arg;
+        let what = format!("ids of {ids} in a{}", k.ids.arg.0);
+        self.ensure(stored && !ids.dtype().is_float(), what)?;
+        let counted = product.batch.constant_size().is_some() && i32::try_from(k.first).is_ok();
+        self.ensure(
+            counted,
+            format!("{} experts from {} on", product.batch, k.first),
+        )
+    }
+
     fn attention(self, k: &Attention) -> Result<(), KernelError> {
         if let Some((rows, attention)) = k.split() {
             self.rows_before(k, rows)?;
@@ -233,9 +249,11 @@ impl Kind {
         k.parts.iter().try_for_each(|part| match part {
             Kernel::Matmul(_) if all => part.check(),
             Kernel::Row(_) | Kernel::Move(_) => part.check(),
-            Kernel::Matmul(_) | Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Group(_) => {
-                Err(self.wrong(format!("a part is a {}", part.kind())))
-            }
+            Kernel::Matmul(_)
+            | Kernel::Attention(_)
+            | Kernel::Gather(_)
+            | Kernel::Routed(_)
+            | Kernel::Group(_) => Err(self.wrong(format!("a part is a {}", part.kind()))),
         })?;
         // Comparing them looks up their arguments.
         let chained = k.parts.windows(2).all(|pair| chained(&pair[0], &pair[1]));

@@ -116,7 +116,7 @@ pub fn part_kind(kernel: &Kernel) -> Option<PartKind> {
         }
         Kernel::Row(k) => few(&k.space),
         Kernel::Move(k) => few(&k.space),
-        Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Group(_) => None,
+        Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Group(_) | Kernel::Routed(_) => None,
     }
 }
 
@@ -126,7 +126,11 @@ pub fn in_place(kernel: &Kernel) -> Option<&Body> {
     match kernel {
         Kernel::Row(k) => Some(&k.body),
         Kernel::Matmul(k) => Some(&k.epilogue),
-        Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Move(_) | Kernel::Group(_) => None,
+        Kernel::Attention(_)
+        | Kernel::Gather(_)
+        | Kernel::Move(_)
+        | Kernel::Group(_)
+        | Kernel::Routed(_) => None,
     }
 }
 
@@ -145,6 +149,7 @@ pub fn rows_of(kernel: &Kernel) -> Option<(Vec<Dim>, Body)> {
         | Kernel::Matmul(_)
         | Kernel::Attention(_)
         | Kernel::Gather(_)
+        | Kernel::Routed(_)
         | Kernel::Group(_) => None,
     }
 }

@@ -3,6 +3,10 @@
 //! A kernel is plain data: argument dtypes, symbolic sizes, views, and a body. Arguments are
 //! pointers given at launch, in the order of `args`; views are in elements from the pointer.
 
+mod routed;
+
+pub use routed::Routed;
+
 use crate::{Arg, Body, DType, Dim, Encoding, Inst, View};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +25,8 @@ pub enum Kernel {
     Move(Move),
     /// Several kernels in one launch.
     Group(Group),
+    /// A product at the rows that integers choose.
+    Routed(Routed),
 }
 
 /// Kernels in one launch. Its arguments are those of the parts, one part after another.
@@ -343,7 +349,7 @@ impl Attention {
 }
 
 impl Kernel {
-    /// A short name of the kind: `row`, `matmul`, `attention`, `gather`, `move`.
+    /// A short name of the kind: `row`, `matmul`, `attention`, `gather`, `move`, `group`, `routed`.
     pub fn kind(&self) -> &'static str {
         match self {
             Kernel::Row(_) => "row",
@@ -352,6 +358,7 @@ impl Kernel {
             Kernel::Gather(_) => "gather",
             Kernel::Move(_) => "move",
             Kernel::Group(_) => "group",
+            Kernel::Routed(_) => "routed",
         }
     }
 
@@ -360,7 +367,7 @@ impl Kernel {
         let plain = |dtypes: &[DType]| Encoding::plain(dtypes.iter().copied());
         match self {
             Kernel::Row(k) => plain(&k.args),
-            Kernel::Matmul(k) => k.args.clone(),
+            Kernel::Matmul(k) | Kernel::Routed(Routed { product: k, .. }) => k.args.clone(),
             Kernel::Attention(k) => plain(&k.args),
             Kernel::Gather(k) => k.args.clone(),
             Kernel::Move(k) => plain(&[k.dtype; 2]),
@@ -376,6 +383,7 @@ impl Kernel {
             | Kernel::Matmul(_)
             | Kernel::Attention(_)
             | Kernel::Gather(_)
+            | Kernel::Routed(_)
             | Kernel::Move(_) => std::slice::from_ref(self),
         }
     }

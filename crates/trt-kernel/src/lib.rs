@@ -68,7 +68,7 @@ pub use dim::{Dim, Env, Interval, Var};
 pub use dtype::DType;
 pub use encoding::{BlockType, EncodeError, Encoding};
 pub use kernel::{
-    Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Order, Row,
+    Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Order, Routed, Row,
 };
 pub use role::{Role, Roles};
 pub use scalar::{Binary, Compare, Reduce, Unary};

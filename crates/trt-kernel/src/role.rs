@@ -107,6 +107,7 @@ impl Kernel {
             | Kernel::Matmul(_)
             | Kernel::Attention(_)
             | Kernel::Gather(_)
+            | Kernel::Routed(_)
             | Kernel::Move(_)
             | Kernel::Group(_) => Role::Whole,
         }

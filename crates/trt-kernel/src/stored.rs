@@ -55,7 +55,7 @@ impl Serialize for Group {
             Kernel::Row(k) => Ok(Part::Row(k.clone())),
             Kernel::Matmul(k) => Ok(Part::Matmul(k.clone())),
             Kernel::Move(k) => Ok(Part::Move(k.clone())),
-            Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Group(_) => {
+            Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Routed(_) | Kernel::Group(_) => {
                 let what = format!("a part of a group is a {}", kernel.kind());
                 Err(ser::Error::custom(what))
             }
@@ -112,14 +112,10 @@ impl Kernel {
                 dims.extend(&k.space);
                 of_body(&k.body, &mut dims);
             }
-            Kernel::Matmul(k) => {
-                dims.extend([&k.batch, &k.m, &k.n, &k.k]);
-                match &k.a {
-                    Left::Stored(a) => of_operands(&[a], &mut dims),
-                    Left::Computed { body, .. } => of_body(body, &mut dims),
-                }
-                of_operands(&[&k.b], &mut dims);
-                of_body(&k.epilogue, &mut dims);
+            Kernel::Matmul(k) => of_product(k, &mut dims),
+            Kernel::Routed(k) => {
+                of_product(&k.product, &mut dims);
+                of_operands(&[&k.ids], &mut dims);
             }
             Kernel::Attention(k) => {
                 dims.extend([&k.batch, &k.queries, &k.keys]);
@@ -145,6 +141,16 @@ impl Kernel {
         }
         dims
     }
+}
+
+fn of_product<'a>(k: &'a Matmul, dims: &mut Vec<&'a Dim>) {
+    dims.extend([&k.batch, &k.m, &k.n, &k.k]);
+    match &k.a {
+        Left::Stored(a) => of_operands(&[a], dims),
+        Left::Computed { body, .. } => of_body(body, dims),
+    }
+    of_operands(&[&k.b], dims);
+    of_body(&k.epilogue, dims);
 }
 
 fn of_operands<'a>(operands: &[&'a Operand], dims: &mut Vec<&'a Dim>) {

@@ -143,6 +143,10 @@ impl fmt::Display for Kernel {
                     k.dst
                 )
             }
+            Kernel::Routed(k) => {
+                let product = Kernel::Matmul(k.product.clone());
+                write!(f, "routed by {} from {} {product}", k.ids, k.first)
+            }
             Kernel::Group(k) => {
                 let name = match k.order {
                     Order::Side => "group",

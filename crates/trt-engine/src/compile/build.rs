@@ -75,6 +75,13 @@ impl Compiler {
                 "weight {name} ({bytes} bytes) is not streamed: no matmul reads it by rows"
             ));
         }
+        let routes = |(kind, _): &(String, Vec<String>)| kind == "routed";
+        if report.classes.iter().any(|c| c.launches.iter().any(routes)) {
+            report.notes.push(
+                "every call fetches the weights of all experts; a row is multiplied by its own alone"
+                    .into(),
+            );
+        }
         self.engine(dtype, profile, found, report, watch)
     }
 

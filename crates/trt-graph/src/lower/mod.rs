@@ -11,6 +11,7 @@
 mod access;
 mod copies;
 mod emit;
+mod experts;
 mod group;
 mod kernels;
 mod pick;

@@ -5,7 +5,7 @@ use super::emit::Stop;
 use super::group::{Groups, Role};
 use super::place::{Place, row_major};
 use super::writer::{Fault, Writer};
-use super::{copies, kernels};
+use super::{copies, experts, kernels};
 use crate::Error;
 use crate::graph::{Graph, NodeId, Op};
 use crate::program::{BufferKind, Program};
@@ -108,6 +108,7 @@ impl Writer<'_> {
             }
             Op::Matmul => self.matmul(id, id)?,
             Op::IndexSelect => kernels::gather(self, id)?,
+            Op::Experts => experts::write(self, id)?,
             Op::Rope => kernels::rope(self, id)?,
             Op::Attention(op) => kernels::attention(self, id, op)?,
             _ => match self.groups.anchors.get(&id) {

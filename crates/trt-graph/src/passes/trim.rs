@@ -79,7 +79,7 @@ fn divisible(graph: &Graph) -> Vec<bool> {
             Op::Softmax => (node.shape.len() > 1, true),
             Op::Matmul => (node.shape.len() == 2, true),
             Op::Float(_) | Op::Int(_) | Op::Causal { .. } | Op::IndexSelect => (false, true),
-            Op::Gather(_) | Op::ArgSort { .. } => (false, true),
+            Op::Gather(_) | Op::ArgSort { .. } | Op::Experts => (false, true),
             Op::Unfold { .. } | Op::Pad(_) | Op::Append(_) => (false, true),
             Op::Rope | Op::Attention(_) => (false, true),
         };

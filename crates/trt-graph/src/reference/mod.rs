@@ -93,6 +93,10 @@ pub fn evaluate(
         Op::IndexSelect => index_select(x(0), x(1), &shape)?,
         Op::Gather(axis) => picks::gather(x(0), x(1), *axis)?,
         Op::Within(size) => picks::within(x(0), size.eval(&leaves.env))?,
+        Op::Experts => {
+            let matrices = node.inputs[2..].iter().map(|i| &values[i.index()]);
+            picks::experts(x(0), x(1), &matrices.collect::<Vec<_>>(), &shape)
+        }
         Op::ArgSort { asc } => picks::arg_sort(x(0), *asc),
         Op::Reshape => Array {
             data: x(0).data.clone(),

@@ -70,3 +70,15 @@ pub(super) fn arg_sort(x: &Array, asc: bool) -> Array {
     }
     out
 }
+
+/// Each row of `x` by the matrix that its id says: of several, or of one tensor of all.
+pub(super) fn experts(x: &Array, ids: &Array, matrices: &[&Array], shape: &[usize]) -> Array {
+    Array::from_fn(shape, |i| {
+        let expert = ids.at(&i[..1]) as usize;
+        let element = |k: usize| match matrices {
+            [all] if all.shape.len() == 3 => all.at(&[expert, i[1], k]),
+            each => each[expert].at(&[i[1], k]),
+        };
+        (0..x.shape[1]).map(|k| x.at(&[i[0], k]) * element(k)).sum()
+    })
+}

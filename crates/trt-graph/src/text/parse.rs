@@ -206,6 +206,7 @@ fn parse_op(
         "softmax" => Op::Softmax,
         "matmul" => Op::Matmul,
         "index_select" => Op::IndexSelect,
+        "experts" => Op::Experts,
         "gather" => Op::Gather(number(p.get("axis")?)?),
         "within" => Op::Within(p.dim("size")?),
         "arg_sort" => Op::ArgSort {

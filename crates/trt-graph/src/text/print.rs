@@ -37,6 +37,7 @@ impl Op {
             Op::IndexSelect => "index_select".into(),
             Op::Gather(_) => "gather".into(),
             Op::Within(_) => "within".into(),
+            Op::Experts => "experts".into(),
             Op::ArgSort { .. } => "arg_sort".into(),
             Op::Reshape => "reshape".into(),
             Op::Permute(_) => "permute".into(),
@@ -122,6 +123,7 @@ impl Op {
             | Op::Softmax
             | Op::Matmul
             | Op::IndexSelect
+            | Op::Experts
             | Op::Reshape
             | Op::Broadcast
             | Op::Rope => vec![],

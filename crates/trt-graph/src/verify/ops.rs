@@ -36,6 +36,7 @@ pub(super) fn check(graph: &Graph, node: &Node) -> Checked {
         Op::IndexSelect => picks::index_select(site),
         Op::Gather(axis) => picks::gather(site, *axis),
         Op::Within(_) => picks::within(site),
+        Op::Experts => picks::experts(site),
         Op::ArgSort { .. } => picks::arg_sort(site),
         Op::Reshape => layouts::reshape(site),
         Op::Permute(perm) => layouts::permute(site, perm),

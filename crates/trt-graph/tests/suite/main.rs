@@ -13,6 +13,7 @@ mod fused;
 mod fusions;
 mod layers;
 mod mirror;
+mod moe;
 mod passes;
 mod picks;
 mod programs;

@@ -58,7 +58,7 @@ pub use panics::contain;
 pub use span::Span;
 pub use team::Team;
 
-use crate::{Arg, Body, DType, Encoding, Env, Kernel, KernelError};
+use crate::{Arg, Body, DType, Encoding, Env, Kernel, KernelError, Routed};
 use left::SplitProduct;
 use program::Program;
 use rows_first::RowsFirst;
@@ -175,6 +175,7 @@ impl Prepared {
             Kernel::Matmul(k) => &k.epilogue,
             Kernel::Attention(k) => &k.score,
             Kernel::Gather(k) => &k.body,
+            Kernel::Routed(k) => &k.product.epilogue,
             Kernel::Move(_) | Kernel::Group(_) => &empty,
         };
         let wrong = |source| KernelError::Body {
@@ -241,7 +242,7 @@ impl Prepared {
             encodings: &self.encodings,
         };
         if let Some(range) = &rows
-            && !matches!(self.kernel, Kernel::Matmul(_))
+            && !matches!(self.kernel, Kernel::Matmul(_) | Kernel::Routed(_))
         {
             return Err(HostError::Rows {
                 start: range.start,
@@ -274,6 +275,7 @@ impl Prepared {
                 Some(before) => before.run(program, env, args, team),
             },
             Kernel::Gather(k) => moves::gather(k, program, env, args, team),
+            Kernel::Routed(k) => matmul::routed(k, program, env, rows, args, team),
             Kernel::Move(k) => moves::copy(k, env, args, team),
             // Refused by `limits`.
             Kernel::Group(_) => Ok(()),
@@ -300,7 +302,7 @@ fn limits(kernel: &Kernel) -> Result<(), KernelError> {
     let axes = match kernel {
         Kernel::Row(k) => k.space.len(),
         Kernel::Move(k) => k.space.len(),
-        Kernel::Matmul(_) | Kernel::Attention(_) | Kernel::Gather(_) => 0,
+        Kernel::Matmul(_) | Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Routed(_) => 0,
         Kernel::Group(_) => return refuse("its parts are prepared one by one".into()),
     };
     if axes > call_view::MAX_AXES {
@@ -312,7 +314,7 @@ fn limits(kernel: &Kernel) -> Result<(), KernelError> {
     let args = kernel.args();
     let floats: Vec<Arg> = match kernel {
         Kernel::Row(_) | Kernel::Move(_) | Kernel::Group(_) => Vec::new(),
-        Kernel::Matmul(k) => {
+        Kernel::Matmul(k) | Kernel::Routed(Routed { product: k, .. }) => {
             let left = k.a.stored().map(|a| a.arg);
             left.into_iter().chain([k.b.arg]).collect()
         }

@@ -192,10 +192,12 @@ fn block(part: &Kernel, order: Order, (target, among): (Target, usize)) -> Resul
         Kernel::Row(k) => row::block(k, target),
         Kernel::Move(k) => Ok(moves::block(k, target)),
         Kernel::Matmul(k) => matmul::part(k, target, among),
-        Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Group(_) => Err(PtxError::Unsupported {
-            kernel: "group",
-            what: format!("a part of kind {}", part.kind()),
-        }),
+        Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Group(_) | Kernel::Routed(_) => {
+            Err(PtxError::Unsupported {
+                kernel: "group",
+                what: format!("a part of kind {}", part.kind()),
+            })
+        }
     }
 }
 

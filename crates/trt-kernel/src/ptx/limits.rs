@@ -29,6 +29,7 @@ fn all(kernel: &Kernel) -> Vec<Dim> {
     match kernel {
         Kernel::Row(k) => row::counted(k),
         Kernel::Matmul(k) => of_product(k),
+        Kernel::Routed(k) => of_product(&k.product),
         Kernel::Attention(k) => of_attention(k),
         Kernel::Gather(k) => of_gather(k),
         Kernel::Move(k) => moves::counted(k),

@@ -78,6 +78,7 @@ pub fn emit_within(kernel: &Kernel, target: Target, room: usize) -> Result<Emitt
     let emitted = match kernel {
         Kernel::Row(k) => row::emit(k, target),
         Kernel::Matmul(k) => matmul::emit(k, target, room),
+        Kernel::Routed(k) => matmul::routed(k, target),
         Kernel::Attention(k) => attention::emit(k, target),
         Kernel::Gather(k) => gather::emit(k, target),
         Kernel::Move(k) => Ok(moves::emit(k, target)),

@@ -29,7 +29,9 @@ fn work(kernel: &Kernel, env: &Env) -> usize {
     let product = |dims: &[&Dim]| dims.iter().map(|d| d.size(env)).product::<usize>();
     match kernel {
         Kernel::Row(k) => product(&k.space.iter().collect::<Vec<_>>()) * k.body.insts.len(),
-        Kernel::Matmul(k) => product(&[&k.batch, &k.m, &k.n, &k.k]),
+        Kernel::Matmul(k) | Kernel::Routed(Routed { product: k, .. }) => {
+            product(&[&k.batch, &k.m, &k.n, &k.k])
+        }
         Kernel::Attention(k) => {
             let pairs = product(&[&k.batch, &k.queries, &k.keys]) * k.heads;
             // Instructions: softmax, masks and the merging of splits come on top of products.

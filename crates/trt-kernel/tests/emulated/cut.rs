@@ -13,6 +13,10 @@ const AXIS: i64 = 24;
 pub fn cut(kernel: &Kernel) -> Kernel {
     match kernel {
         Kernel::Matmul(k) => Kernel::Matmul(product(k)),
+        Kernel::Routed(k) => Kernel::Routed(Routed {
+            product: product(&k.product),
+            ..k.clone()
+        }),
         Kernel::Gather(k) => Kernel::Gather(Gather {
             entries: k.entries.min(ENTRIES),
             ..k.clone()

@@ -19,6 +19,7 @@ mod mistakes;
 mod moves;
 mod picks;
 mod pull;
+mod routed;
 mod row;
 mod special;
 mod subset;
@@ -67,7 +68,9 @@ fn body(e: &Emitted) -> String {
 fn weights(kernel: &Kernel, env: &Env) -> Vec<(Arg, usize, usize)> {
     let encodings = kernel.args();
     let sizes = kernel.parts().iter().filter_map(|part| match part {
-        Kernel::Matmul(k) if k.ranged => Some((k.n.size(env), k.k.size(env))),
+        Kernel::Matmul(k) | Kernel::Routed(Routed { product: k, .. }) if k.ranged => {
+            Some((k.n.size(env), k.k.size(env)))
+        }
         _ => None,
     });
     let each = kernel.streamed().into_iter().zip(sizes);

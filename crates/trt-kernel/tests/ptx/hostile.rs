@@ -4,7 +4,7 @@
 use crate::corpus;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use trt_kernel::ptx::{Target, emit};
-use trt_kernel::{Dim, Kernel, Left, Operand, View, host};
+use trt_kernel::{Dim, Kernel, Left, Matmul, Operand, View, host};
 
 /// Sizes at the edges of what numbers hold.
 const SIZES: [usize; 9] = [
@@ -28,16 +28,22 @@ fn places(kernel: &mut Kernel) -> Vec<Place<'_>> {
     fn of(operand: &mut Operand) -> impl Iterator<Item = Place<'_>> {
         of_view(&mut operand.view)
     }
+    fn of_product(k: &mut Matmul) -> Vec<Place<'_>> {
+        let sizes = [&mut k.batch, &mut k.m, &mut k.n, &mut k.k];
+        let left = match &mut k.a {
+            Left::Stored(a) => of(a).collect(),
+            Left::Computed { .. } => Vec::new(),
+        };
+        let all = sizes.map(Place::Dim).into_iter().chain(left);
+        all.chain(of(&mut k.b)).collect()
+    }
     match kernel {
         Kernel::Row(k) => k.space.iter_mut().map(Place::Dim).collect(),
-        Kernel::Matmul(k) => {
-            let sizes = [&mut k.batch, &mut k.m, &mut k.n, &mut k.k];
-            let left = match &mut k.a {
-                Left::Stored(a) => of(a).collect(),
-                Left::Computed { .. } => Vec::new(),
-            };
-            let all = sizes.map(Place::Dim).into_iter().chain(left);
-            all.chain(of(&mut k.b)).collect()
+        Kernel::Matmul(k) => of_product(k),
+        Kernel::Routed(k) => {
+            let first = [Place::Size(&mut k.first)].into_iter();
+            let product = of_product(&mut k.product);
+            first.chain(product).chain(of(&mut k.ids)).collect()
         }
         Kernel::Attention(k) => {
             let sizes = [&mut k.batch, &mut k.queries, &mut k.keys].map(Place::Dim);

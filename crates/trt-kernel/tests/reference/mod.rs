@@ -211,21 +211,13 @@ pub fn run(kernel: &Kernel, env: &Env, args: &mut [Buffer]) {
                 run(&Kernel::Matmul(product), env, &mut all);
                 return args.clone_from_slice(&all[..args.len()]);
             }
-            let a = k.a.stored().unwrap();
-            let [b, m, n, inner] = [&k.batch, &k.m, &k.n, &k.k].map(|d| d.size(env));
-            let right = args[k.b.arg.0 as usize].plain();
-            for p in points(&[b, m]) {
-                let sum = |c: usize| {
-                    (0..inner)
-                        .map(|i| {
-                            args[a.arg.0 as usize].get(at(&a.view, env, &[p[0], p[1], i]))
-                                * right.get(at(&k.b.view, env, &[p[0], c, i]))
-                        })
-                        .sum::<f64>()
-                };
-                let sums: Vec<f64> = (0..n).map(sum).collect();
-                body(&k.epilogue, env, args, &p, 0..n, &|c| sums[c]);
-            }
+            product(k, env, args, |_, _| true);
+        }
+        Kernel::Routed(k) => {
+            let ids = args[k.ids.arg.0 as usize].clone();
+            product(&k.product, env, args, |batch, m| {
+                ids.get(at(&k.ids.view, env, &[m])) == (k.first + batch) as f64
+            });
         }
         Kernel::Attention(k) => {
             let Some((rows, inner)) = k.split() else {
@@ -256,6 +248,28 @@ pub fn run(kernel: &Kernel, env: &Env, args: &mut [Buffer]) {
                 args[1].set(at(&k.dst, env, &p), x);
             }
         }
+    }
+}
+
+/// A product at the batches and rows that are wanted.
+fn product(k: &Matmul, env: &Env, args: &mut [Buffer], wanted: impl Fn(usize, usize) -> bool) {
+    let a = k.a.stored().unwrap();
+    let [b, m, n, inner] = [&k.batch, &k.m, &k.n, &k.k].map(|d| d.size(env));
+    let right = args[k.b.arg.0 as usize].plain();
+    for p in points(&[b, m]) {
+        if !wanted(p[0], p[1]) {
+            continue;
+        }
+        let sum = |c: usize| {
+            (0..inner)
+                .map(|i| {
+                    args[a.arg.0 as usize].get(at(&a.view, env, &[p[0], p[1], i]))
+                        * right.get(at(&k.b.view, env, &[p[0], c, i]))
+                })
+                .sum::<f64>()
+        };
+        let sums: Vec<f64> = (0..n).map(sum).collect();
+        body(&k.epilogue, env, args, &p, 0..n, &|c| sums[c]);
     }
 }
 

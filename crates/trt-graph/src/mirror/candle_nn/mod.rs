@@ -12,6 +12,7 @@ pub mod group_norm;
 pub mod kv_cache;
 pub mod layer_norm;
 pub mod linear;
+pub mod moe;
 pub mod ops;
 mod pixels;
 pub mod rnn;

@@ -200,7 +200,8 @@ impl MatmulCall<'_> {
         pitch: usize,
     ) -> Result<(), HostError> {
         for (i, row) in out.chunks_exact_mut(pitch).enumerate() {
-            let index = [batch as i64, (from + i) as i64, 0, 0, 0, 0, 0, 0];
+            let [batch, m] = self.place(batch, from + i);
+            let index = [batch, m, 0, 0, 0, 0, 0, 0];
             let run = self.a.run(&index, 2, self.k);
             self.call.args.load_bits(self.left, run, row)?;
         }

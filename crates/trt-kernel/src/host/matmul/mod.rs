@@ -18,15 +18,26 @@ use super::simd::{self, Job, Simd};
 use super::span::{Args, Run};
 use super::team::Team;
 use super::tile::PANEL;
-use crate::{Arg, Env, Matmul};
+use crate::{Arg, Env, Matmul, Routed};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The most rows of `a` that run as dot products.
 const FEW: usize = 8;
 /// Lanes of an epilogue block.
 const LANES: usize = 512;
+/// The rows of an expert.
+#[derive(Clone, Copy)]
+struct Chosen<'a> {
+    /// Which of the independent products is the expert's.
+    expert: usize,
+    rows: &'a [usize],
+}
+
 /// One launch with its numbers.
 struct MatmulCall<'a> {
+    /// The rows that are multiplied, if those are not all, and with what.
+    chosen: Option<Chosen<'a>>,
     kernel: &'a Matmul,
     call: BodyCall<'a>,
     /// The argument that the left operand is in, and where.
@@ -48,6 +59,54 @@ pub(super) fn run(
     args: Args,
     team: &Team,
 ) -> Result<(), HostError> {
+    let call = (program, env, args);
+    multiply(kernel, call, rows, None, team)
+}
+
+/// The products of each expert by the rows that are its own.
+pub(super) fn routed(
+    kernel: &Routed,
+    program: &Program,
+    env: &Env,
+    rows: Option<Range<usize>>,
+    args: Args,
+    team: &Team,
+) -> Result<(), HostError> {
+    let product = &kernel.product;
+    let mut ids = vec![0; product.m.size(env)];
+    let all = CallView::new(&kernel.ids.view, env).run(&[0; MAX_AXES], 0, ids.len());
+    args.load_i64(kernel.ids.arg, all, &mut ids)?;
+    let mut chosen: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (row, id) in ids.iter().enumerate() {
+        let expert = usize::try_from(*id).ok();
+        let expert = expert.and_then(|id| id.checked_sub(kernel.first));
+        if let Some(expert) = expert.filter(|e| *e < product.batch.size(env)) {
+            chosen.entry(expert).or_default().push(row);
+        }
+    }
+    for (expert, rows_of) in chosen {
+        let chosen = Chosen {
+            expert,
+            rows: &rows_of,
+        };
+        multiply(
+            product,
+            (program, env, args),
+            rows.clone(),
+            Some(chosen),
+            team,
+        )?;
+    }
+    Ok(())
+}
+
+fn multiply(
+    kernel: &Matmul,
+    (program, env, args): (&Program, &Env, Args),
+    rows: Option<Range<usize>>,
+    chosen: Option<Chosen>,
+    team: &Team,
+) -> Result<(), HostError> {
     let n = kernel.n.size(env);
     let range = match rows {
         None => 0..n,
@@ -62,6 +121,7 @@ pub(super) fn run(
         b.offset -= range.start as i64 * b.strides[1];
     }
     let launch = MatmulCall {
+        chosen,
         kernel,
         call: BodyCall {
             program,
@@ -74,8 +134,8 @@ pub(super) fn run(
         left: a.arg,
         a: CallView::new(&a.view, env),
         b,
-        batch: kernel.batch.size(env),
-        m: kernel.m.size(env),
+        batch: chosen.map_or_else(|| kernel.batch.size(env), |_| 1),
+        m: chosen.map_or_else(|| kernel.m.size(env), |c| c.rows.len()),
         k: kernel.k.size(env),
         n: range,
     };
@@ -109,8 +169,17 @@ fn check_rows(kernel: &Matmul, range: Range<usize>, n: usize) -> Result<Range<us
 }
 
 impl MatmulCall<'_> {
+    /// The place of a row of this launch in the index space of the product.
+    fn place(&self, batch: usize, row: usize) -> [i64; 2] {
+        match &self.chosen {
+            None => [batch as i64, row as i64],
+            Some(Chosen { expert, rows }) => [*expert as i64, rows[row] as i64],
+        }
+    }
+
     /// Element offset of `b[batch, n, 0]` and the strides of its two inner axes.
     fn b_axes(&self, batch: usize, n: usize) -> (i64, i64, i64) {
+        let batch = self.chosen.map_or(batch, |c| c.expert);
         let index = [batch as i64, n as i64, 0, 0, 0, 0, 0, 0];
         (self.b.at(&index), self.b.strides[1], self.b.strides[2])
     }
@@ -155,7 +224,8 @@ impl MatmulCall<'_> {
                     let width = len.min(cols.end - from);
                     let at = |r: usize| (first + r - rows.start) * pitch + (from - cols.start);
                     for (r, index) in index[..count].iter_mut().enumerate() {
-                        *index = [batch as i64, (first + r) as i64, from as i64, 0, 0, 0, 0, 0];
+                        let [batch, m] = self.place(batch, first + r);
+                        *index = [batch, m, from as i64, 0, 0, 0, 0, 0];
                     }
                     if let Some(slot) = program.input {
                         let lanes = registers.lanes(slot, LANES);
@@ -190,7 +260,8 @@ impl Job for Activations<'_> {
     fn run<S: Simd>(self) -> Self::Out {
         let l = self.matmul;
         for (i, row) in self.out.chunks_exact_mut(self.pitch.max(1)).enumerate() {
-            let index = [self.batch as i64, (self.from + i) as i64, 0, 0, 0, 0, 0, 0];
+            let [batch, m] = l.place(self.batch, self.from + i);
+            let index = [batch, m, 0, 0, 0, 0, 0, 0];
             let run: Run = l.a.run(&index, 2, l.k);
             l.call.args.load_f32::<S>(l.left, run, &mut row[..l.k])?;
             row[l.k..].fill(0.0);

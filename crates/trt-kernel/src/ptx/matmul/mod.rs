@@ -7,6 +7,7 @@
 //! | [`wgmma`] | still more, on `sm_90a` | tensor cores |
 //! | [`tma`] | the same, where everything is whole | tensor cores |
 //! | [`tile`] | everything else | f32 lanes |
+//! | [`routed`] | rows that integers choose | bytes of `b` |
 //!
 //! A weight in blocks is read as it is by the first and the last of them; for the others a launch ahead writes its values
 //! out as halves ([`unpack`]).
@@ -22,6 +23,7 @@ mod frame;
 mod mma;
 mod out;
 mod ring;
+mod routed;
 mod tile;
 mod tma;
 mod unpack;
@@ -36,7 +38,7 @@ use super::block::Block;
 use super::emitted::{Emitted, Target};
 use super::scope;
 use crate::launch::{EntryLaunch, Extent, Param, When};
-use crate::{Body, DType, Dim, Matmul, Operand, SumOrder, Var, fusible};
+use crate::{Body, DType, Dim, Matmul, Operand, Routed, SumOrder, Var, fusible};
 use frame::MatmulFrame;
 use unpack::Slab;
 
@@ -142,6 +144,26 @@ impl Entries {
             sums: vec![block.order],
         });
     }
+}
+
+/// The text and the launch of a product at the rows that integers choose.
+pub(super) fn routed(kernel: &Routed, target: Target) -> Result<Emitted, PtxError> {
+    let product = &kernel.product;
+    supported(product)?;
+    let block = routed::emit(kernel, target);
+    let params = scope::params(product.args.len(), usize::from(product.ranged));
+    let mut entries = Entries::default();
+    entries.launch(&block, &[], block.grid.clone(), false);
+    let text = scope::crowded_entry(&block.name, &params, block.threads, None, block.asm);
+    Ok(Emitted {
+        text: scope::head(target) + &text,
+        target,
+        params,
+        launches: entries.launches,
+        maps: Vec::new(),
+        scratch: Dim::from(0),
+        limits: Vec::new(),
+    })
 }
 
 /// A part of a chain: the product by few rows, whose left operand may be there already.

@@ -8,6 +8,7 @@ pub mod encoded;
 pub mod matmul;
 pub mod moves;
 pub mod picks;
+pub mod routed;
 pub mod row;
 pub mod step;
 
@@ -19,6 +20,7 @@ pub fn kernels() -> Vec<(String, Kernel)> {
         row::kernels(),
         moves::kernels(),
         picks::kernels(),
+        routed::kernels(),
         matmul::kernels(),
         attention::kernels(),
         step::kernels(),
