@@ -108,7 +108,7 @@ fn routes(classes: &[Class], warm: usize) -> Vec<Vec<usize>> {
     route[0] = start;
     route.extend(through(&later.iter().map(|c| c.0).collect::<Vec<_>>()));
     let mut routes = vec![route];
-    for (other, _) in firsts.iter().filter(|f| f.0 != start) {
+    for (other, _) in &firsts {
         routes.extend(later.iter().map(|(y, _)| vec![*other, *y, *y]));
     }
     routes
