@@ -349,8 +349,12 @@ fn no_error_prints_its_cause_twice() {
         error: std::io::Error::other("the cause"),
     };
     let all = [
-        graph(trt_graph::Error::Load { source: cause() }),
+        graph(trt_graph::Error::Load {
+            line: trt_graph::Line::default(),
+            source: cause(),
+        }),
         graph(trt_graph::Error::Model {
+            line: trt_graph::Line::default(),
             point: point(),
             source: cause(),
         }),
@@ -358,7 +362,10 @@ fn no_error_prints_its_cause_twice() {
         Error::Candle(cause()),
         Error::NotADecoder("the cause".into()),
         member(Error::NotADecoder("the cause".into())),
-        member(graph(trt_graph::Error::Load { source: cause() })),
+        member(graph(trt_graph::Error::Load {
+            line: trt_graph::Line::default(),
+            source: cause(),
+        })),
         Error::Saved {
             path: "a.engine".into(),
             source: saved,

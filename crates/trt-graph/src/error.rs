@@ -1,19 +1,24 @@
 //! What can go wrong between model code and a program.
 
 use crate::graph::NodeId;
+use crate::line::Line;
 
 /// An error of tracing, generalising, a pass or lowering.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The model could not be made: a weight is missing or has another shape, say.
-    #[error("the model does not load: {source}")]
+    #[error("the model does not load: {source}{}", after(*line))]
     Load {
+        /// The last line of model code that called candle's API.
+        line: Line,
         /// candle's error; it is part of the message.
         r#source: candle_core::Error,
     },
     /// The model's own code returned an error in a call.
-    #[error("the model failed at {point}: {source}")]
+    #[error("the model failed at {point}: {source}{}", after(*line))]
     Model {
+        /// The last line of model code that called candle's API.
+        line: Line,
         /// The sample point, e.g. `past=5 seq=2`.
         point: String,
         /// candle's error; it is part of the message.
@@ -81,7 +86,7 @@ pub enum Error {
     },
     /// A constant tensor or number that changes between calls and fits no known family.
     #[error(
-        "constant {dtype}{shape} (node {node}) changes between calls and is no causal mask, range, \
+        "constant {dtype}{shape} (node {node}{line}) changes between calls and is no causal mask, range, \
          fill or function of the distance of two positions; pass it as an input"
     )]
     Constant {
@@ -91,6 +96,8 @@ pub enum Error {
         dtype: String,
         /// Its shape at the first sample point.
         shape: String,
+        /// The line of model code that made it.
+        line: Line,
     },
     /// A state that this version cannot carry.
     #[error("state {state}: {what}")]
@@ -157,4 +164,12 @@ pub enum Error {
     /// The reference evaluator was given something it cannot run.
     #[error("reference: {0}")]
     Reference(String),
+}
+
+/// What is said of the line that ran before an error of the model's own code.
+fn after(line: Line) -> String {
+    match line.0 {
+        Some(_) => format!("; the last operation was{line}"),
+        None => String::new(),
+    }
 }

@@ -43,6 +43,7 @@ pub const HOUSES: &[House] = &[
     House {
         path: "crates/trt-graph",
         order: &[
+            "line",
             "ints",
             "report",
             "graph",

@@ -15,6 +15,7 @@ impl Tensor {
     ///
     /// If there is no such axis, `src` is of another dtype or has other sizes elsewhere, or it does not fit
     /// behind `start`.
+    #[track_caller]
     pub fn slice_scatter<A: AsDim>(&self, src: &Tensor, dim: A, start: usize) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "slice-scatter")?;
         let fits = self.rank() == src.rank()
@@ -34,11 +35,13 @@ impl Tensor {
     /// # Errors
     ///
     /// As [`Tensor::slice_scatter`].
+    #[track_caller]
     pub fn slice_scatter0(&self, src: &Tensor, start: usize) -> Result<Tensor> {
         self.slice_scatter(src, 0, start)
     }
 
     /// What is before and after `src` along an axis, and `src` in between.
+    #[track_caller]
     fn around(&self, src: &Tensor, axis: usize, start: usize) -> Result<Tensor> {
         let end = start + src.dims()[axis];
         let before = self.narrow(axis, 0, start)?;
@@ -52,6 +55,7 @@ impl Tensor {
     ///
     /// If ranks or dtypes differ, there is not a range for each axis, or one is empty, outside of its axis or
     /// not as long as `src` is there.
+    #[track_caller]
     pub fn slice_assign<R: RangeBounds<usize>>(
         &self,
         ranges: &[R],
@@ -93,6 +97,7 @@ impl Tensor {
     }
 
     /// This part, which is all of `src`'s places along the axes before, with `src` put in.
+    #[track_caller]
     fn assigned(&self, starts: &[usize], src: &Tensor, axis: usize) -> Result<Tensor> {
         let Some(start) = starts.get(axis) else {
             return Ok(src.clone());
@@ -106,6 +111,7 @@ impl Tensor {
     /// # Errors
     ///
     /// Always: what a call leaves for the next is a tensor of its own.
+    #[track_caller]
     pub fn slice_set<A: AsDim>(&self, src: &Tensor, _dim: A, offset: usize) -> Result<()> {
         bail!(
             "slice_set writes {src:?} into {self:?} at {offset}, and symbolic tensors are not written into: keep \
@@ -118,6 +124,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, there is no element to repeat, or the result is too large.
+    #[track_caller]
     pub fn pad_with_same<A: AsDim>(&self, dim: A, left: usize, right: usize) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "pad_with_same")?;
         let size = self.dims()[axis];
@@ -140,6 +147,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, or it has no or too many elements.
+    #[track_caller]
     pub fn roll<A: AsDim + Clone>(&self, shift: i32, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "roll")?;
         let size = self.dims()[axis];
@@ -162,6 +170,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn flip(&self, dims: &[usize]) -> Result<Tensor> {
         let mut out = self.clone();
         for axis in dims {
@@ -177,6 +186,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, it is shorter than a window, or the step is 0.
+    #[track_caller]
     pub fn unfold<A: AsDim>(&self, dim: A, size: usize, step: usize) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "unfold")?;
         let Some(places) = (self.dims()[axis].checked_sub(size)).and_then(|n| n.checked_div(step))

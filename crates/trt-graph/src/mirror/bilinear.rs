@@ -22,6 +22,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the tensor has not 4 axes or is not of a float, there are no elements, or a size is too large.
+    #[track_caller]
     pub fn upsample_bilinear2d(
         &self,
         target_h: usize,
@@ -42,6 +43,7 @@ impl Tensor {
     /// # Errors
     ///
     /// As [`Tensor::upsample_bilinear2d`].
+    #[track_caller]
     pub fn upsample_bilinear2d_with_scale(
         &self,
         scale_h: f64,
@@ -55,6 +57,7 @@ impl Tensor {
         self.bilinear(sizes, |_, _, axis| 1.0 / scales[axis], align_corners)
     }
 
+    #[track_caller]
     fn bilinear(
         &self,
         sizes: [(usize, usize); 2],
@@ -81,6 +84,7 @@ impl Tensor {
     }
 
     /// An axis of `[b, c, h, w]` in f32 at another length.
+    #[track_caller]
     fn interpolated(&self, axis: usize, target: usize, grid: Grid) -> Result<Tensor> {
         let size = self.dims()[axis];
         let Some(last) = size.checked_sub(1) else {

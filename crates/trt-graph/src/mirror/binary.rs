@@ -20,17 +20,20 @@ pub trait TensorOrScalar {
 }
 
 impl TensorOrScalar for &Tensor {
+    #[track_caller]
     fn to_tensor_scalar(self) -> Result<TensorScalar> {
         Ok(TensorScalar::Tensor(self.clone()))
     }
 }
 
 impl<T: WithDType> TensorOrScalar for T {
+    #[track_caller]
     fn to_tensor_scalar(self) -> Result<TensorScalar> {
         Ok(TensorScalar::Scalar(self.to_f64()))
     }
 }
 
+#[track_caller]
 fn broadcast_shape(a: &Tensor, b: &Tensor) -> Result<Shape> {
     let rank = a.rank().max(b.rank());
     let dim = |t: &Tensor, i: usize| (i + t.rank()).checked_sub(rank).map_or(1, |i| t.dims()[i]);
@@ -50,6 +53,7 @@ fn broadcast_shape(a: &Tensor, b: &Tensor) -> Result<Shape> {
 }
 
 impl Tensor {
+    #[track_caller]
     pub(super) fn binary(&self, rhs: &Tensor, f: Binary) -> Result<Tensor> {
         self.agree(rhs, &f.to_string())?;
         let operands = vec![self.clone(), rhs.clone()];
@@ -61,6 +65,7 @@ impl Tensor {
         )
     }
 
+    #[track_caller]
     fn agree(&self, rhs: &Tensor, op: &str) -> Result<()> {
         if self.shape() != rhs.shape() || self.kernel_dtype() != rhs.kernel_dtype() {
             bail!("{op}: operands {self:?} and {rhs:?} differ in shape or dtype");
@@ -68,12 +73,14 @@ impl Tensor {
         Ok(())
     }
 
+    #[track_caller]
     fn broadcast_binary(&self, rhs: &Tensor, f: Binary) -> Result<Tensor> {
         let shape = broadcast_shape(self, rhs)?;
         self.broadcast_as(shape.clone())?
             .binary(&rhs.broadcast_as(shape)?, f)
     }
 
+    #[track_caller]
     pub(super) fn with_scalar(&self, value: f64, f: Binary) -> Result<Tensor> {
         match f {
             // candle divides by a number as a product with its inverse, also integers.
@@ -82,6 +89,7 @@ impl Tensor {
         }
     }
 
+    #[track_caller]
     pub(super) fn comparison(&self, rhs: &Tensor, f: Compare) -> Result<Tensor> {
         self.agree(rhs, &f.to_string())?;
         Tensor::make(
@@ -92,11 +100,13 @@ impl Tensor {
         )
     }
 
+    #[track_caller]
     fn compare<T: TensorOrScalar>(&self, rhs: T, f: Compare) -> Result<Tensor> {
         let rhs = self.operand(rhs)?;
         self.comparison(&rhs, f)
     }
 
+    #[track_caller]
     fn operand<T: TensorOrScalar>(&self, rhs: T) -> Result<Tensor> {
         Ok(match rhs.to_tensor_scalar()? {
             TensorScalar::Tensor(t) => t,
@@ -109,6 +119,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the three shapes or the two results' dtypes differ, or the condition is a float.
+    #[track_caller]
     pub fn where_cond(&self, on_true: &Tensor, on_false: &Tensor) -> Result<Tensor> {
         on_true.agree(on_false, "where_cond")?;
         if self.shape() != on_true.shape() || self.kernel_dtype().is_float() {
@@ -128,6 +139,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If a bound is a tensor of another shape or dtype.
+    #[track_caller]
     pub fn clamp<T1: TensorOrScalar, T2: TensorOrScalar>(
         &self,
         min: T1,
@@ -141,6 +153,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the other is a tensor of another shape or dtype.
+    #[track_caller]
     pub fn maximum<T: TensorOrScalar>(&self, rhs: T) -> Result<Tensor> {
         let rhs = self.operand(rhs)?;
         self.binary(&rhs, Binary::Maximum)
@@ -151,6 +164,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the other is a tensor of another shape or dtype.
+    #[track_caller]
     pub fn minimum<T: TensorOrScalar>(&self, rhs: T) -> Result<Tensor> {
         let rhs = self.operand(rhs)?;
         self.binary(&rhs, Binary::Minimum)
@@ -161,6 +175,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If shapes or dtypes differ.
+    #[track_caller]
     pub fn pow(&self, rhs: &Tensor) -> Result<Tensor> {
         self.binary(rhs, Binary::Pow)
     }
@@ -170,6 +185,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the last two axes do not fit, the leading ones differ, or the dtypes are not one float.
+    #[track_caller]
     pub fn matmul(&self, rhs: &Tensor) -> Result<Tensor> {
         let (a, b) = (self.dims(), rhs.dims());
         let r = a.len();
@@ -185,6 +201,7 @@ impl Tensor {
     }
 
     /// A product in which the second operand may also be one matrix for all leading axes.
+    #[track_caller]
     pub(in crate::mirror) fn product(&self, rhs: &Tensor) -> Result<Tensor> {
         if self.kernel_dtype() != rhs.kernel_dtype() || !self.kernel_dtype().is_float() {
             bail!(
@@ -210,6 +227,7 @@ impl Tensor {
     ///
     /// If one is no matrix, the leading axes cannot be broadcast together, or the matrices do not
     /// fit.
+    #[track_caller]
     pub fn broadcast_matmul(&self, rhs: &Tensor) -> Result<Tensor> {
         let (ra, rb) = (self.rank(), rhs.rank());
         if ra < 2 || rb < 2 {
@@ -231,6 +249,7 @@ impl Tensor {
     }
 
     /// The first element of each trailing matrix: a shape carrier for broadcasting.
+    #[track_caller]
     fn narrow_to_point(&self) -> Result<Tensor> {
         let r = self.rank();
         self.narrow(r - 2, 0, 1)?.narrow(r - 1, 0, 1)
@@ -247,6 +266,7 @@ macro_rules! binary_methods {
                 /// # Errors
                 ///
                 /// If shapes or dtypes differ.
+                #[track_caller]
                 pub fn $name(&self, rhs: &Tensor) -> Result<Tensor> {
                     self.binary(rhs, $f)
                 }
@@ -255,6 +275,7 @@ macro_rules! binary_methods {
                 /// # Errors
                 ///
                 /// If the shapes cannot be broadcast together, or dtypes differ.
+                #[track_caller]
                 pub fn $broadcast(&self, rhs: &Tensor) -> Result<Tensor> {
                     self.broadcast_binary(rhs, $f)
                 }
@@ -275,6 +296,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the shapes cannot be broadcast together, or dtypes differ.
+    #[track_caller]
     pub fn broadcast_maximum(&self, rhs: &Tensor) -> Result<Tensor> {
         self.broadcast_binary(rhs, Binary::Maximum)
     }
@@ -284,6 +306,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the shapes cannot be broadcast together, or dtypes differ.
+    #[track_caller]
     pub fn broadcast_minimum(&self, rhs: &Tensor) -> Result<Tensor> {
         self.broadcast_binary(rhs, Binary::Minimum)
     }
@@ -293,6 +316,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the shapes cannot be broadcast together, or dtypes differ.
+    #[track_caller]
     pub fn broadcast_pow(&self, rhs: &Tensor) -> Result<Tensor> {
         self.broadcast_binary(rhs, Binary::Pow)
     }
@@ -307,6 +331,7 @@ macro_rules! comparison_methods {
                 /// # Errors
                 ///
                 /// If shapes or dtypes differ.
+                #[track_caller]
                 pub fn $name<T: TensorOrScalar>(&self, rhs: T) -> Result<Tensor> {
                     self.compare(rhs, $f)
                 }
@@ -315,6 +340,7 @@ macro_rules! comparison_methods {
                 /// # Errors
                 ///
                 /// If the shapes cannot be broadcast together, or dtypes differ.
+                #[track_caller]
                 pub fn $broadcast(&self, rhs: &Tensor) -> Result<Tensor> {
                     let shape = broadcast_shape(self, rhs)?;
                     self.broadcast_as(shape.clone())?.comparison(&rhs.broadcast_as(shape)?, $f)

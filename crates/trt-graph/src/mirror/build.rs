@@ -4,11 +4,13 @@ use super::device::Device;
 use super::size;
 use super::tensor::{Tensor, kernel_dtype};
 use crate::graph::Op;
+use crate::line;
 use candle_core::shape::ShapeWithOneHole;
 use candle_core::{CpuStorage, NdArray, Result, Shape, WithDType, bail};
 use trt_kernel::{DType, Dim};
 
 /// The elements of memory of candle's, as bytes.
+#[track_caller]
 pub(super) fn bytes(storage: &CpuStorage) -> Result<(Vec<u8>, DType)> {
     fn raw<T: bytemuck::NoUninit>(v: &[T]) -> Vec<u8> {
         bytemuck::cast_slice(v).to_vec()
@@ -34,7 +36,9 @@ impl Tensor {
     ///
     /// If the elements do not fill the shape, are more than [`CONSTANT`](size::CONSTANT) bytes, or
     /// have a dtype that is not supported.
+    #[track_caller]
     pub fn new<A: NdArray>(array: A, _device: &Device) -> Result<Tensor> {
+        line::here();
         let shape = array.shape()?;
         let (bytes, dtype) = bytes(&array.to_cpu_storage())?;
         Tensor::literal(bytes, shape, dtype)
@@ -46,11 +50,13 @@ impl Tensor {
     ///
     /// If the elements do not fill the shape, are more than [`CONSTANT`](size::CONSTANT) bytes, or
     /// have a dtype that is not supported.
+    #[track_caller]
     pub fn from_vec<S: ShapeWithOneHole, D: WithDType>(
         data: Vec<D>,
         shape: S,
         _device: &Device,
     ) -> Result<Tensor> {
+        line::here();
         let shape = size::shape(shape, data.len())?;
         let (bytes, dtype) = bytes(&D::to_cpu_storage_owned(data))?;
         Tensor::literal(bytes, shape, dtype)
@@ -62,6 +68,7 @@ impl Tensor {
     ///
     /// If the elements do not fill the shape, are more than [`CONSTANT`](size::CONSTANT) bytes, or
     /// have a dtype that is not supported.
+    #[track_caller]
     pub fn from_slice<S: ShapeWithOneHole, D: WithDType>(
         data: &[D],
         shape: S,
@@ -76,6 +83,7 @@ impl Tensor {
     ///
     /// If the elements are more than [`CONSTANT`](size::CONSTANT) bytes, or have a dtype that is
     /// not supported.
+    #[track_caller]
     pub fn from_iter<D: WithDType>(
         iter: impl IntoIterator<Item = D>,
         device: &Device,
@@ -95,6 +103,7 @@ impl Tensor {
     ///
     /// If the shape has more than [`LARGEST`](size::LARGEST) elements, or the dtype is not
     /// supported.
+    #[track_caller]
     pub fn full<D: WithDType, S: Into<Shape>>(
         value: D,
         shape: S,
@@ -109,6 +118,7 @@ impl Tensor {
     ///
     /// If the shape has more than [`LARGEST`](size::LARGEST) elements, or the dtype is not
     /// supported.
+    #[track_caller]
     pub fn zeros<S: Into<Shape>>(
         shape: S,
         dtype: candle_core::DType,
@@ -123,6 +133,7 @@ impl Tensor {
     ///
     /// If the shape has more than [`LARGEST`](size::LARGEST) elements, or the dtype is not
     /// supported.
+    #[track_caller]
     pub fn ones<S: Into<Shape>>(
         shape: S,
         dtype: candle_core::DType,
@@ -136,6 +147,7 @@ impl Tensor {
     /// # Errors
     ///
     /// None; the signature is candle's.
+    #[track_caller]
     pub fn zeros_like(&self) -> Result<Tensor> {
         self.like(0.0)
     }
@@ -145,6 +157,7 @@ impl Tensor {
     /// # Errors
     ///
     /// None; the signature is candle's.
+    #[track_caller]
     pub fn ones_like(&self) -> Result<Tensor> {
         self.like(1.0)
     }
@@ -154,6 +167,7 @@ impl Tensor {
     /// # Errors
     ///
     /// As [`Tensor::arange_step`].
+    #[track_caller]
     pub fn arange<D: WithDType>(start: D, end: D, device: &Device) -> Result<Tensor> {
         Tensor::arange_step(start, end, D::from_f64(1.0), device)
     }
@@ -164,7 +178,9 @@ impl Tensor {
     ///
     /// If the step is 0, or the elements are more than [`CONSTANT`](size::CONSTANT) bytes or of a
     /// dtype that is not supported.
+    #[track_caller]
     pub fn arange_step<D: WithDType>(start: D, end: D, step: D, device: &Device) -> Result<Tensor> {
+        line::here();
         let (first, last, by) = (start.to_f64(), end.to_f64(), step.to_f64());
         if by == 0.0 {
             bail!("arange: the step is 0");

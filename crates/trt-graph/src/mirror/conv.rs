@@ -32,6 +32,7 @@ impl Tensor {
     ///
     /// If channels, groups or dtypes do not fit, a stride or dilation is 0, or the kernel does not
     /// fit into the padded input.
+    #[track_caller]
     pub fn conv1d(
         &self,
         kernel: &Self,
@@ -67,6 +68,7 @@ impl Tensor {
     ///
     /// As [`Tensor::conv1d`].
     #[expect(clippy::too_many_arguments, reason = "candle's signature")]
+    #[track_caller]
     pub fn conv1d_with_algo(
         &self,
         kernel: &Self,
@@ -85,6 +87,7 @@ impl Tensor {
     ///
     /// If channels, groups or dtypes do not fit, a stride or dilation is 0, or the kernel does not
     /// fit into the padded input.
+    #[track_caller]
     pub fn conv2d(
         &self,
         kernel: &Self,
@@ -115,6 +118,7 @@ impl Tensor {
     ///
     /// As [`Tensor::conv2d`].
     #[expect(clippy::too_many_arguments, reason = "candle's signature")]
+    #[track_caller]
     pub fn conv2d_with_algo(
         &self,
         kernel: &Self,
@@ -127,6 +131,7 @@ impl Tensor {
         self.conv2d(kernel, padding, stride, dilation, groups)
     }
 
+    #[track_caller]
     pub(super) fn convolved(&self, kernel: &Self, p: ConvParams, name: &str) -> Result<Self> {
         if self.kernel_dtype() != kernel.kernel_dtype() || !self.kernel_dtype().is_float() {
             bail!(
@@ -156,6 +161,7 @@ impl Tensor {
     }
 
     /// The number of windows along each axis.
+    #[track_caller]
     fn places(&self, window: &[usize], p: ConvParams, name: &str) -> Result<Vec<usize>> {
         if p.stride == 0 || p.dilation == 0 {
             bail!(
@@ -182,6 +188,7 @@ impl Tensor {
     }
 
     /// Zeros before, between and after the elements of the axes behind the first two.
+    #[track_caller]
     pub(super) fn padded(&self, zeros: &[(usize, usize, usize)]) -> Result<Self> {
         let mut margins = vec![Margin::default(); 2];
         margins.extend(zeros.iter().map(|(before, between, after)| Margin {
@@ -200,6 +207,7 @@ impl Tensor {
     }
 
     /// An axis as windows of `k` elements at `n` places.
+    #[track_caller]
     pub(super) fn unfolded(
         &self,
         axis: usize,
@@ -219,6 +227,7 @@ impl Tensor {
     }
 
     /// `[b, c, places and window of each axis..]`.
+    #[track_caller]
     fn windows(
         &self,
         window: &[usize],
@@ -231,6 +240,7 @@ impl Tensor {
         })
     }
 
+    #[track_caller]
     fn by_product(&self, kernel: &Self, places: &[usize], p: ConvParams) -> Result<Self> {
         let (b, c_out, groups) = (self.dims()[0], kernel.dims()[0], p.groups);
         let (window, d) = (&kernel.dims()[2..], places.len());
@@ -268,6 +278,7 @@ impl Tensor {
     }
 
     /// `[b, places.., c]` with the channels second.
+    #[track_caller]
     fn channels_first(&self) -> Result<Self> {
         let last = self.rank() - 1;
         let order: Vec<usize> = [0, last].into_iter().chain(1..last).collect();
@@ -275,6 +286,7 @@ impl Tensor {
     }
 
     /// One input channel for each group, and one or more outputs.
+    #[track_caller]
     fn depthwise(&self, kernel: &Self, places: &[usize], p: ConvParams) -> Result<Self> {
         let (b, groups, c_out) = (self.dims()[0], p.groups, kernel.dims()[0]);
         let window = kernel.dims()[2..].to_vec();

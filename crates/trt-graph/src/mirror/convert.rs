@@ -7,6 +7,7 @@ use half::{bf16, f16};
 
 impl<T: WithDType> TryFrom<&[T]> for Tensor {
     type Error = Error;
+    #[track_caller]
     fn try_from(v: &[T]) -> Result<Self, Self::Error> {
         Tensor::from_slice(v, v.len(), &Device::Cpu)
     }
@@ -14,6 +15,7 @@ impl<T: WithDType> TryFrom<&[T]> for Tensor {
 
 impl<T: WithDType> TryFrom<Vec<T>> for Tensor {
     type Error = Error;
+    #[track_caller]
     fn try_from(v: Vec<T>) -> Result<Self, Self::Error> {
         let len = v.len();
         Tensor::from_vec(v, len, &Device::Cpu)
@@ -25,6 +27,7 @@ macro_rules! from_tensor {
     ($method:ident: $out:ty) => {
         impl TryFrom<&Tensor> for $out {
             type Error = Error;
+            #[track_caller]
             fn try_from(tensor: &Tensor) -> Result<Self, Self::Error> {
                 tensor.$method()
             }
@@ -32,6 +35,7 @@ macro_rules! from_tensor {
 
         impl TryFrom<Tensor> for $out {
             type Error = Error;
+            #[track_caller]
             fn try_from(tensor: Tensor) -> Result<Self, Self::Error> {
                 tensor.$method()
             }
@@ -49,6 +53,7 @@ macro_rules! numbers {
 
             impl TryFrom<$number> for Tensor {
                 type Error = Error;
+                #[track_caller]
                 fn try_from(v: $number) -> Result<Self, Self::Error> {
                     Tensor::new(v, &Device::Cpu)
                 }

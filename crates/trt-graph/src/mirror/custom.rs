@@ -14,7 +14,9 @@ use trt_kernel::DType;
 
 impl Tensor {
     /// The elements in memory of candle's.
+    #[track_caller]
     fn storage(&self) -> Result<CpuStorage> {
+        #[track_caller]
         fn of<T: WithDType>(t: &Tensor) -> Result<CpuStorage> {
             Ok(T::to_cpu_storage_owned(t.elements::<T>("apply_op")?))
         }
@@ -30,6 +32,7 @@ impl Tensor {
 }
 
 /// Runs an operation on operands whose elements are known.
+#[track_caller]
 fn run<const N: usize>(
     name: &str,
     operands: [&Tensor; N],
@@ -57,6 +60,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the operand depends on more than constants, or the operation fails.
+    #[track_caller]
     pub fn apply_op1_no_bwd<C: CustomOp1>(&self, c: &C) -> Result<Tensor> {
         run(c.name(), [self], |[a]| c.cpu_fwd(a.0, a.1))
     }
@@ -66,6 +70,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If an operand depends on more than constants, or the operation fails.
+    #[track_caller]
     pub fn apply_op2_no_bwd<C: CustomOp2>(&self, rhs: &Tensor, c: &C) -> Result<Tensor> {
         run(c.name(), [self, rhs], |[a, b]| {
             c.cpu_fwd(a.0, a.1, b.0, b.1)
@@ -77,6 +82,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If an operand depends on more than constants, or the operation fails.
+    #[track_caller]
     pub fn apply_op3_no_bwd<C: CustomOp3>(
         &self,
         t2: &Tensor,
@@ -93,6 +99,7 @@ impl Tensor {
     /// # Errors
     ///
     /// As [`Tensor::apply_op1_no_bwd`].
+    #[track_caller]
     pub fn apply_op1<C: 'static + CustomOp1 + Send + Sync>(&self, c: C) -> Result<Tensor> {
         self.apply_op1_no_bwd(&c)
     }
@@ -102,6 +109,7 @@ impl Tensor {
     /// # Errors
     ///
     /// As [`Tensor::apply_op2_no_bwd`].
+    #[track_caller]
     pub fn apply_op2<C: 'static + CustomOp2 + Send + Sync>(
         &self,
         r: &Tensor,
@@ -115,6 +123,7 @@ impl Tensor {
     /// # Errors
     ///
     /// As [`Tensor::apply_op3_no_bwd`].
+    #[track_caller]
     pub fn apply_op3<C: 'static + CustomOp3 + Send + Sync>(
         &self,
         t2: &Tensor,

@@ -17,6 +17,7 @@ impl Tensor {
     ///
     /// If there is no such axis, the ranks differ, `indexes` are floats, or more than the elements along
     /// another axis.
+    #[track_caller]
     pub fn gather<A: AsDim>(&self, indexes: &Tensor, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "gather")?;
         let mut axes = self.dims().iter().zip(indexes.dims()).enumerate();
@@ -32,6 +33,7 @@ impl Tensor {
     }
 
     /// The elements that integers pick along an axis, all of which there are.
+    #[track_caller]
     pub(super) fn picked(&self, ids: &Tensor, axis: usize) -> Result<Tensor> {
         let operands = vec![self.clone(), ids.clone()];
         let shape = ids.shape().clone();
@@ -39,6 +41,7 @@ impl Tensor {
     }
 
     /// Where ids are the largest integer of their dtype; u8 of 0 or 1.
+    #[track_caller]
     pub(super) fn picks_nothing(&self, op: &str) -> Result<Tensor> {
         let most = match self.kernel_dtype() {
             DType::U8 => self.like(f64::from(u8::MAX))?,

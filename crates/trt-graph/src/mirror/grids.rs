@@ -8,6 +8,7 @@ use candle_core::{DType, Result, bail};
 use trt_kernel::{DType as Kernel, Dim};
 
 /// `[n, n]` of u8: 1 where the column is more than `offset` after the row.
+#[track_caller]
 fn above(n: usize, offset: i64) -> Result<Tensor> {
     let op = Op::Causal {
         offset: Dim::from(offset),
@@ -22,6 +23,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the elements are too many or the dtype is not supported.
+    #[track_caller]
     pub fn tril2(n: usize, dtype: DType, _device: &Device) -> Result<Tensor> {
         let dtype = kernel_dtype(dtype)?;
         let fill = |value: f64| Tensor::filled(value, (n, n).into(), dtype);
@@ -33,6 +35,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the elements are too many or the dtype is not supported.
+    #[track_caller]
     pub fn triu2(n: usize, dtype: DType, _device: &Device) -> Result<Tensor> {
         above(n, -1)?.to_dtype(dtype)
     }
@@ -42,6 +45,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the elements are too many or the dtype is not supported.
+    #[track_caller]
     pub fn eye(n: usize, dtype: DType, device: &Device) -> Result<Tensor> {
         let Ok(end) = u32::try_from(n) else {
             bail!("eye: {n} rows are too many");
@@ -57,6 +61,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there are fewer than two, or one is no vector.
+    #[track_caller]
     pub fn meshgrid<A: AsRef<Tensor>>(args: &[A], xy_indexing: bool) -> Result<Vec<Tensor>> {
         if args.len() < 2 {
             bail!(

@@ -60,6 +60,7 @@ pub trait IndexOp<T> {
 }
 
 impl Tensor {
+    #[track_caller]
     fn index(&self, indexers: &[TensorIndexer]) -> Result<Tensor> {
         if indexers.len() > self.rank() {
             bail!(
@@ -106,6 +107,7 @@ impl Tensor {
 }
 
 impl<T: Into<TensorIndexer>> IndexOp<T> for Tensor {
+    #[track_caller]
     fn i(&self, index: T) -> Result<Tensor> {
         self.index(&[index.into()])
     }
@@ -118,6 +120,7 @@ macro_rules! tuple_index {
         where
             $($t: Into<TensorIndexer>,)+
         {
+            #[track_caller]
             fn i(&self, ($($t,)+): ($($t,)+)) -> Result<Tensor> {
                 self.index(&[$($t.into()),+])
             }

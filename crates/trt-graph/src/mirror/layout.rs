@@ -10,6 +10,7 @@ use trt_kernel::Dim;
 impl Tensor {
     /// The same elements under another shape. One that it has already stays a node, as everything
     /// does that is without effect at some sizes only: calls of other sizes make the same list.
+    #[track_caller]
     pub(super) fn reshaped(&self, dims: Vec<usize>) -> Result<Tensor> {
         if size::checked(&dims)? != self.elem_count() {
             bail!("reshape: {:?} cannot be {dims:?}", self.shape());
@@ -22,6 +23,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the elements do not have this shape.
+    #[track_caller]
     pub fn reshape<S: ShapeWithOneHole>(&self, s: S) -> Result<Tensor> {
         let shape = size::shape(s, self.elem_count())?;
         self.reshaped(shape.into_dims())
@@ -32,6 +34,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn flatten<D1: AsDim, D2: AsDim>(&self, start_dim: D1, end_dim: D2) -> Result<Tensor> {
         if self.rank() == 0 {
             return self.reshape(1);
@@ -53,6 +56,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn flatten_to<A: AsDim>(&self, end_dim: A) -> Result<Tensor> {
         self.flatten(0, end_dim)
     }
@@ -62,6 +66,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn flatten_from<A: AsDim>(&self, start_dim: A) -> Result<Tensor> {
         self.flatten(start_dim, D::Minus1)
     }
@@ -71,6 +76,7 @@ impl Tensor {
     /// # Errors
     ///
     /// None; the signature is candle's.
+    #[track_caller]
     pub fn flatten_all(&self) -> Result<Tensor> {
         self.flatten(0, D::Minus1)
     }
@@ -80,6 +86,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn squeeze<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let dim = dim.to_index(self.shape(), "squeeze")?;
         let mut dims = self.dims().to_vec();
@@ -94,6 +101,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn unsqueeze<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let dim = dim.to_index_plus_one(self.shape(), "unsqueeze")?;
         let mut dims = self.dims().to_vec();
@@ -106,6 +114,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there are fewer than 2 axes.
+    #[track_caller]
     pub fn t(&self) -> Result<Tensor> {
         if self.rank() < 2 {
             bail!(
@@ -122,6 +131,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn transpose<D1: AsDim, D2: AsDim>(&self, dim1: D1, dim2: D2) -> Result<Tensor> {
         let dim1 = dim1.to_index(self.shape(), "transpose")?;
         let dim2 = dim2.to_index(self.shape(), "transpose")?;
@@ -130,6 +140,7 @@ impl Tensor {
         self.permuted(perm)
     }
 
+    #[track_caller]
     pub(super) fn permuted(&self, perm: Vec<usize>) -> Result<Tensor> {
         if perm.iter().copied().eq(0..self.rank()) {
             return Ok(self.clone());
@@ -148,6 +159,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If not each axis is named once.
+    #[track_caller]
     pub fn permute<A: Dims>(&self, dims: A) -> Result<Tensor> {
         let perm = dims.to_indexes(self.shape(), "permute")?;
         if perm.len() != self.rank() {
@@ -165,6 +177,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, or the range is outside of it.
+    #[track_caller]
     pub fn narrow<A: AsDim>(&self, dim: A, start: usize, len: usize) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "narrow")?;
         let size = self.dims()[axis];
@@ -190,6 +203,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, or 0 or too many chunks are asked for.
+    #[track_caller]
     pub fn chunk<A: AsDim>(&self, chunks: usize, dim: A) -> Result<Vec<Tensor>> {
         let axis = dim.to_index(self.shape(), "chunk")?;
         if chunks == 0 {
@@ -216,6 +230,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the index is outside of the first axis.
+    #[track_caller]
     pub fn get(&self, i: usize) -> Result<Tensor> {
         if self.rank() == 0 {
             return Ok(self.clone());
@@ -228,6 +243,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, or the index is outside of it.
+    #[track_caller]
     pub fn get_on_dim<A: AsDim>(&self, dim: A, index: usize) -> Result<Tensor> {
         let dim = dim.to_index(self.shape(), "get_on_dim")?;
         self.narrow(dim, index, 1)?.squeeze(dim)
@@ -238,6 +254,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the shape cannot be broadcast to.
+    #[track_caller]
     pub fn broadcast_as<S: Into<Shape>>(&self, shape: S) -> Result<Tensor> {
         let shape = shape.into();
         let target = shape.dims();
@@ -263,6 +280,7 @@ impl Tensor {
     /// # Errors
     ///
     /// As [`Tensor::broadcast_as`].
+    #[track_caller]
     pub fn expand<S: Into<Shape>>(&self, shape: S) -> Result<Tensor> {
         self.broadcast_as(shape)
     }
@@ -272,6 +290,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the result is too large.
+    #[track_caller]
     pub fn broadcast_left<S: Into<Shape>>(&self, left_shape: S) -> Result<Tensor> {
         let mut dims = left_shape.into().into_dims();
         dims.extend(self.dims());

@@ -7,6 +7,7 @@ use candle_core::{Result, bail};
 use trt_kernel::{Binary, DType, Dim, Reduce, Unary};
 
 impl Tensor {
+    #[track_caller]
     pub(super) fn unary(&self, f: Unary) -> Result<Tensor> {
         if !self.kernel_dtype().is_float() && !f.of_integers() {
             bail!("{f:?} of a tensor of dtype {:?}", self.dtype());
@@ -19,6 +20,7 @@ impl Tensor {
         )
     }
 
+    #[track_caller]
     pub(super) fn reduce(&self, f: Reduce, axis: usize) -> Result<Tensor> {
         let mut dims = self.dims().to_vec();
         dims[axis] = 1;
@@ -30,6 +32,7 @@ impl Tensor {
         )
     }
 
+    #[track_caller]
     fn squeezed(&self, axes: &[usize]) -> Result<Tensor> {
         let kept: Vec<usize> = self
             .dims()
@@ -46,6 +49,7 @@ impl Tensor {
     /// # Errors
     ///
     /// What the methods of [`Tensor`] return that it is spelled in.
+    #[track_caller]
     pub fn affine(&self, mul: f64, add: f64) -> Result<Tensor> {
         let scaled = match mul == 1.0 {
             true => self.clone(),
@@ -62,6 +66,7 @@ impl Tensor {
     /// # Errors
     ///
     /// What the methods of [`Tensor`] return that it is spelled in.
+    #[track_caller]
     pub fn powf(&self, e: f64) -> Result<Tensor> {
         match e == 2.0 {
             true => self.sqr(),
@@ -74,6 +79,7 @@ impl Tensor {
     /// # Errors
     ///
     /// What the methods of [`Tensor`] return that it is spelled in.
+    #[track_caller]
     pub fn elu(&self, alpha: f64) -> Result<Tensor> {
         let negative = self.exp()?.affine(alpha, -alpha)?;
         self.gt(0.0)?.where_cond(self, &negative)
@@ -84,6 +90,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn sum_keepdim<A: Dims>(&self, sum_dims: A) -> Result<Tensor> {
         let axes = sum_dims.to_indexes(self.shape(), "sum-keepdim")?;
         axes.iter()
@@ -95,6 +102,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn sum<A: Dims>(&self, sum_dims: A) -> Result<Tensor> {
         let axes = sum_dims.to_indexes(self.shape(), "sum")?;
         axes.iter()
@@ -107,6 +115,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, or the dtype is not a float.
+    #[track_caller]
     pub fn mean_keepdim<A: Dims>(&self, mean_dims: A) -> Result<Tensor> {
         let axes = mean_dims.to_indexes(self.shape(), "mean-keepdim")?;
         let count: usize = axes.iter().map(|a| self.dims()[*a]).product();
@@ -118,6 +127,7 @@ impl Tensor {
 
     /// `self / count`, as a product with the inverse. The count is an integer of the graph: it
     /// may be a runtime size.
+    #[track_caller]
     fn divided_by_count(&self, count: usize) -> Result<Tensor> {
         if !self.kernel_dtype().is_float() {
             bail!(
@@ -138,6 +148,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, or the dtype is not a float.
+    #[track_caller]
     pub fn mean<A: Dims>(&self, mean_dims: A) -> Result<Tensor> {
         let axes = mean_dims.to_indexes(self.shape(), "mean")?;
         self.mean_keepdim(axes.clone())?.squeezed(&axes)
@@ -148,6 +159,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, or the dtype is not a float.
+    #[track_caller]
     pub fn var_keepdim<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "var")?;
         let mean = self.mean_keepdim(axis)?;
@@ -162,6 +174,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, or the dtype is not a float.
+    #[track_caller]
     pub fn var<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "var")?;
         self.var_keepdim(axis)?.squeezed(&[axis])
@@ -172,6 +185,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn max_keepdim<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "max")?;
         self.reduce(Reduce::Max, axis)
@@ -182,6 +196,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn max<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "max")?;
         self.reduce(Reduce::Max, axis)?.squeezed(&[axis])
@@ -192,6 +207,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn min_keepdim<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "min")?;
         self.reduce(Reduce::Min, axis)
@@ -202,6 +218,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn min<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "min")?;
         self.reduce(Reduce::Min, axis)?.squeezed(&[axis])
@@ -212,6 +229,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the result is too large.
+    #[track_caller]
     pub fn sum_all(&self) -> Result<Tensor> {
         self.flatten_all()?.sum(0)
     }
@@ -221,6 +239,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the dtype is not a float.
+    #[track_caller]
     pub fn mean_all(&self) -> Result<Tensor> {
         self.flatten_all()?.mean(0)
     }
@@ -230,6 +249,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the result is too large.
+    #[track_caller]
     pub fn max_all(&self) -> Result<Tensor> {
         self.flatten_all()?.max(0)
     }
@@ -239,6 +259,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the result is too large.
+    #[track_caller]
     pub fn min_all(&self) -> Result<Tensor> {
         self.flatten_all()?.min(0)
     }
@@ -248,6 +269,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, or the dtype is not a float.
+    #[track_caller]
     pub fn log_sum_exp<A: Dims>(&self, sum_dims: A) -> Result<Tensor> {
         let axes = sum_dims.to_indexes(self.shape(), "log-sum-exp")?;
         let max = axes
@@ -271,6 +293,7 @@ macro_rules! unary_methods {
                 /// # Errors
                 ///
                 /// If integers do not have it.
+                #[track_caller]
                 pub fn $name(&self) -> Result<Tensor> {
                     self.unary($f)
                 }

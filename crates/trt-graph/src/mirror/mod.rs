@@ -19,6 +19,7 @@ mod grids;
 mod index;
 mod layout;
 mod math;
+mod module;
 mod noise;
 mod operators;
 mod parts;

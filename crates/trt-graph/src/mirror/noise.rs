@@ -5,9 +5,12 @@
 
 use super::device::Device;
 use super::tensor::Tensor;
+use crate::line;
 use candle_core::{FloatDType, Result, Shape, bail};
 
+#[track_caller]
 fn refused(method: &str, shape: &Shape) -> Result<Tensor> {
+    line::here();
     bail!(
         "{method} of shape {shape:?}: a compiled model makes no noise; make it outside and give it to the model as \
          an input of the call (call.input)"
@@ -20,6 +23,7 @@ impl Tensor {
     /// # Errors
     ///
     /// Always: noise is an input of the call.
+    #[track_caller]
     pub fn rand<S: Into<Shape>, T: FloatDType>(_lo: T, _up: T, s: S, _: &Device) -> Result<Tensor> {
         refused("rand", &s.into())
     }
@@ -29,6 +33,7 @@ impl Tensor {
     /// # Errors
     ///
     /// Always: noise is an input of the call.
+    #[track_caller]
     pub fn randn<S: Into<Shape>, T: FloatDType>(
         _mean: T,
         _std: T,
@@ -43,6 +48,7 @@ impl Tensor {
     /// # Errors
     ///
     /// Always: noise is an input of the call.
+    #[track_caller]
     pub fn rand_like(&self, _lo: f64, _up: f64) -> Result<Tensor> {
         refused("rand_like", self.shape())
     }
@@ -52,6 +58,7 @@ impl Tensor {
     /// # Errors
     ///
     /// Always: noise is an input of the call.
+    #[track_caller]
     pub fn randn_like(&self, _mean: f64, _stdev: f64) -> Result<Tensor> {
         refused("randn_like", self.shape())
     }

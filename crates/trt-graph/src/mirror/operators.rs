@@ -11,54 +11,63 @@ macro_rules! operators {
         $(
             impl<B: Borrow<Tensor>> std::ops::$trait<B> for Tensor {
                 type Output = Result<Tensor>;
+                #[track_caller]
                 fn $fn(self, rhs: B) -> Self::Output {
                     self.binary(rhs.borrow(), $f)
                 }
             }
             impl<B: Borrow<Tensor>> std::ops::$trait<B> for &Tensor {
                 type Output = Result<Tensor>;
+                #[track_caller]
                 fn $fn(self, rhs: B) -> Self::Output {
                     self.binary(rhs.borrow(), $f)
                 }
             }
             impl<B: Borrow<Tensor>> std::ops::$trait<Result<B>> for Tensor {
                 type Output = Result<Tensor>;
+                #[track_caller]
                 fn $fn(self, rhs: Result<B>) -> Self::Output {
                     self.binary(rhs?.borrow(), $f)
                 }
             }
             impl<B: Borrow<Tensor>> std::ops::$trait<Result<B>> for &Tensor {
                 type Output = Result<Tensor>;
+                #[track_caller]
                 fn $fn(self, rhs: Result<B>) -> Self::Output {
                     self.binary(rhs?.borrow(), $f)
                 }
             }
             impl<B: Borrow<Tensor>> std::ops::$trait<Tensor> for Result<B> {
                 type Output = Result<Tensor>;
+                #[track_caller]
                 fn $fn(self, rhs: Tensor) -> Self::Output {
                     self?.borrow().binary(&rhs, $f)
                 }
             }
             impl<B: Borrow<Tensor>> std::ops::$trait<&Tensor> for Result<B> {
                 type Output = Result<Tensor>;
+                #[track_caller]
                 fn $fn(self, rhs: &Tensor) -> Self::Output {
                     self?.borrow().binary(rhs, $f)
                 }
             }
             impl std::ops::$trait<f64> for Tensor {
                 type Output = Result<Tensor>;
+                #[track_caller]
                 fn $fn(self, rhs: f64) -> Self::Output {
                     self.with_scalar(rhs, $f)
                 }
             }
             impl std::ops::$trait<f64> for &Tensor {
                 type Output = Result<Tensor>;
+                #[track_caller]
                 fn $fn(self, rhs: f64) -> Self::Output {
                     self.with_scalar(rhs, $f)
                 }
             }
             impl std::ops::$trait<Tensor> for f64 {
                 type Output = Result<Tensor>;
+                #[track_caller]
                 fn $fn(self, $t: Tensor) -> Self::Output {
                     let $v = self;
                     $reversed
@@ -66,6 +75,7 @@ macro_rules! operators {
             }
             impl std::ops::$trait<&Tensor> for f64 {
                 type Output = Result<Tensor>;
+                #[track_caller]
                 fn $fn(self, $t: &Tensor) -> Self::Output {
                     let $v = self;
                     $reversed

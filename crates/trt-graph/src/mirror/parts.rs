@@ -2,6 +2,7 @@
 
 use super::tensor::Tensor;
 use crate::graph::Op;
+use crate::line;
 use candle_core::shape::Dim as AsDim;
 use candle_core::{Result, Shape, bail};
 
@@ -11,8 +12,10 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is none, or they differ otherwise than along the axis.
+    #[track_caller]
     pub fn cat<T: AsRef<Tensor>, A: AsDim>(args: &[T], dim: A) -> Result<Tensor> {
         let Some(first) = args.first().map(AsRef::as_ref) else {
+            line::here();
             bail!("cat: no tensors");
         };
         if args.len() == 1 {
@@ -39,8 +42,10 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is none, or they differ in shape or dtype.
+    #[track_caller]
     pub fn stack<T: AsRef<Tensor>, A: AsDim>(args: &[T], dim: A) -> Result<Tensor> {
         let Some(first) = args.first().map(AsRef::as_ref) else {
+            line::here();
             bail!("stack: no tensors");
         };
         let axis = dim.to_index_plus_one(first.shape(), "stack")?;
@@ -56,6 +61,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the result is too large or made of too many parts.
+    #[track_caller]
     pub fn repeat<S: Into<Shape>>(&self, shape: S) -> Result<Tensor> {
         let repeats = shape.into();
         let repeats = repeats.dims();
@@ -74,6 +80,7 @@ impl Tensor {
     }
 
     /// Repeats an axis as a view of a new one; once is a view too, as another size's is.
+    #[track_caller]
     fn tiled(&self, axis: usize, n: usize) -> Result<Tensor> {
         let mut dims = self.dims().to_vec();
         dims.insert(axis, 1);
@@ -90,6 +97,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, or the result is too large.
+    #[track_caller]
     pub fn pad_with_zeros<A: AsDim>(&self, dim: A, left: usize, right: usize) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "pad_with_zeros")?;
         let zeros = |n: usize| {
@@ -106,6 +114,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the table has not 2 axes, or the ids have not 1.
+    #[track_caller]
     pub fn embedding(&self, ids: &Tensor) -> Result<Tensor> {
         if self.rank() != 2 || ids.rank() != 1 {
             bail!(
@@ -122,6 +131,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, or the ids are floats or have not 1 axis.
+    #[track_caller]
     pub fn index_select<A: AsDim>(&self, ids: &Tensor, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "index_select")?;
         let n = ids.dims1()?;

@@ -23,6 +23,7 @@ impl Tensor {
     ///
     /// If the tensor has not 4 axes, the kernel does not fit into the last two, or it or the stride
     /// is 0.
+    #[track_caller]
     pub fn avg_pool2d<T: ToUsize2>(&self, sz: T) -> Result<Self> {
         let sz = sz.to_usize2();
         self.pooled(sz, sz, Pool::Mean)
@@ -34,6 +35,7 @@ impl Tensor {
     ///
     /// If the tensor has not 4 axes, the kernel does not fit into the last two, or it or the stride
     /// is 0.
+    #[track_caller]
     pub fn avg_pool2d_with_stride<T: ToUsize2>(&self, kernel_size: T, stride: T) -> Result<Self> {
         self.pooled(kernel_size.to_usize2(), stride.to_usize2(), Pool::Mean)
     }
@@ -44,6 +46,7 @@ impl Tensor {
     ///
     /// If the tensor has not 4 axes, the kernel does not fit into the last two, or it or the stride
     /// is 0.
+    #[track_caller]
     pub fn max_pool2d<T: ToUsize2>(&self, sz: T) -> Result<Self> {
         let sz = sz.to_usize2();
         self.pooled(sz, sz, Pool::Max)
@@ -55,10 +58,12 @@ impl Tensor {
     ///
     /// If the tensor has not 4 axes, the kernel does not fit into the last two, or it or the stride
     /// is 0.
+    #[track_caller]
     pub fn max_pool2d_with_stride<T: ToUsize2>(&self, kernel_size: T, stride: T) -> Result<Self> {
         self.pooled(kernel_size.to_usize2(), stride.to_usize2(), Pool::Max)
     }
 
+    #[track_caller]
     fn pooled(&self, kernel: (usize, usize), stride: (usize, usize), f: Pool) -> Result<Self> {
         let (b, c, h, w) = self.dims4()?;
         if h < kernel.0 || w < kernel.1 {
@@ -103,6 +108,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the tensor has not 3 axes, or one that grows has no elements or becomes too long.
+    #[track_caller]
     pub fn interpolate1d(&self, target_size: usize) -> Result<Self> {
         self.dims3()?;
         self.nearest(2, target_size)
@@ -113,6 +119,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the tensor has not 3 axes, or one that grows has no elements or becomes too long.
+    #[track_caller]
     pub fn upsample_nearest1d(&self, target_size: usize) -> Result<Self> {
         self.interpolate1d(target_size)
     }
@@ -122,6 +129,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the tensor has not 4 axes, or one that grows has no elements or becomes too long.
+    #[track_caller]
     pub fn interpolate2d(&self, target_h: usize, target_w: usize) -> Result<Self> {
         self.dims4()?;
         places(target_h)?;
@@ -148,10 +156,12 @@ impl Tensor {
     /// # Errors
     ///
     /// If the tensor has not 4 axes, or one that grows has no elements or becomes too long.
+    #[track_caller]
     pub fn upsample_nearest2d(&self, target_h: usize, target_w: usize) -> Result<Self> {
         self.interpolate2d(target_h, target_w)
     }
 
+    #[track_caller]
     fn nearest(&self, axis: usize, target: usize) -> Result<Self> {
         let size = self.dims()[axis];
         places(target)?;
@@ -182,6 +192,7 @@ impl Tensor {
     /// If channels, groups or dtypes do not fit, a stride or dilation is 0, or padding leaves
     /// nothing.
     #[expect(clippy::too_many_arguments, reason = "candle's signature")]
+    #[track_caller]
     pub fn conv_transpose1d(
         &self,
         kernel: &Self,
@@ -213,6 +224,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If channels or dtypes do not fit, a stride or dilation is 0, or padding leaves nothing.
+    #[track_caller]
     pub fn conv_transpose2d(
         &self,
         kernel: &Self,
@@ -236,6 +248,7 @@ impl Tensor {
     }
 
     /// A convolution with the window turned around, over the input with zeros in between.
+    #[track_caller]
     fn transposed(&self, kernel: &Self, p: ConvParams, output_padding: usize) -> Result<Self> {
         let window = kernel.dims()[2..].to_vec();
         if p.stride == 0 || p.dilation == 0 || window.contains(&0) {
@@ -294,6 +307,7 @@ impl Tensor {
 }
 
 /// Whether an axis may become so long: each place is looked at while the model is traced.
+#[track_caller]
 fn places(target: usize) -> Result<()> {
     match target <= NEAREST {
         true => Ok(()),

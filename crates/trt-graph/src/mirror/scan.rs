@@ -14,6 +14,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, or what is summed is too large.
+    #[track_caller]
     pub fn cumsum<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "cumsum")?;
         let mut all = self.dims().to_vec();

@@ -22,6 +22,7 @@ struct Hits {
 
 impl Hits {
     /// `ids` have the source's shape, or one that can be broadcast to it.
+    #[track_caller]
     fn new(to: &Tensor, ids: &Tensor, source: &Tensor, axis: usize, op: &str) -> Result<Hits> {
         let size = to.dims()[axis];
         let mut all = source.dims().to_vec();
@@ -43,6 +44,7 @@ impl Hits {
     }
 
     /// What each element of the result has of values of the source's shape; `none` where nothing.
+    #[track_caller]
     fn folded(&self, f: Reduce, values: &Tensor, none: f64) -> Result<Tensor> {
         let values = values
             .unsqueeze(self.axis)?
@@ -54,12 +56,14 @@ impl Hits {
 
 impl Tensor {
     /// The index along an axis, as i64, with size 1 along all others.
+    #[track_caller]
     pub(super) fn index_along(&self, axis: usize) -> Result<Tensor> {
         let mut shape = vec![1; self.rank()];
         shape[axis] = self.dims()[axis];
         Tensor::arange(0i64, shape[axis] as i64, self.device())?.reshape(shape)
     }
 
+    #[track_caller]
     fn scatters(&self, ids: &Tensor, source: &Tensor, axis: usize, op: &str) -> Result<()> {
         let fits = source.rank() == self.rank()
             && (0..self.rank()).all(|a| a == axis || source.dims()[a] == self.dims()[a])
@@ -71,6 +75,7 @@ impl Tensor {
         }
     }
 
+    #[track_caller]
     fn added(&self, ids: &Tensor, source: &Tensor, axis: usize, op: &str) -> Result<Tensor> {
         self.scatters(ids, source, axis, op)?;
         let sum = Hits::new(self, ids, source, axis, op)?.folded(Reduce::Sum, source, 0.0)?;
@@ -83,6 +88,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, shapes or dtypes do not fit, or `indexes` are floats.
+    #[track_caller]
     pub fn scatter<A: AsDim>(&self, indexes: &Tensor, source: &Tensor, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "scatter")?;
         self.scatters(indexes, source, axis, "scatter")?;
@@ -106,6 +112,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, shapes or dtypes do not fit, or `indexes` are floats.
+    #[track_caller]
     pub fn scatter_add<A: AsDim>(
         &self,
         indexes: &Tensor,
@@ -125,6 +132,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis, the shapes or dtypes do not fit, or the ids are floats or have not 1 axis.
+    #[track_caller]
     pub fn index_add<A: AsDim>(&self, ids: &Tensor, source: &Tensor, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "index-add")?;
         let n = ids.dims1()?;

@@ -12,6 +12,7 @@ const PLACES: DType = DType::U32;
 impl Tensor {
     /// The place of the largest or smallest element along an axis, as candle finds it: the first of
     /// several; a NaN is neither, but if it is the first element it stays.
+    #[track_caller]
     fn place_of(&self, f: Reduce, axis: usize) -> Result<Tensor> {
         if self.elem_count() == 0 {
             bail!("argmax or argmin of {self:?}, which has no elements");
@@ -35,6 +36,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis or no element.
+    #[track_caller]
     pub fn argmax_keepdim<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "argmax")?;
         self.place_of(Reduce::Max, axis)
@@ -45,6 +47,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis or no element.
+    #[track_caller]
     pub fn argmax<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "argmax")?;
         self.place_of(Reduce::Max, axis)?.squeeze(axis)
@@ -56,6 +59,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis or no element.
+    #[track_caller]
     pub fn argmin_keepdim<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "argmin")?;
         self.place_of(Reduce::Min, axis)
@@ -66,6 +70,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis or no element.
+    #[track_caller]
     pub fn argmin<A: AsDim>(&self, dim: A) -> Result<Tensor> {
         let axis = dim.to_index(self.shape(), "argmin")?;
         self.place_of(Reduce::Min, axis)?.squeeze(axis)
@@ -77,6 +82,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no axis.
+    #[track_caller]
     pub fn arg_sort_last_dim(&self, asc: bool) -> Result<Tensor> {
         if self.rank() == 0 {
             bail!("empty last-dim in arg-sort");
@@ -90,6 +96,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no axis.
+    #[track_caller]
     pub fn sort_last_dim(&self, asc: bool) -> Result<(Tensor, Tensor)> {
         let places = self.arg_sort_last_dim(asc)?;
         let axis = D::Minus1.to_index(self.shape(), "sort")?;

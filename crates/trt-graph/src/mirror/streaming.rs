@@ -51,6 +51,7 @@ impl StreamTensor {
     }
 
     /// The shape, if there is something.
+    #[track_caller]
     pub fn shape(&self) -> Option<&Shape> {
         self.0.as_ref().map(Tensor::shape)
     }
@@ -60,6 +61,7 @@ impl StreamTensor {
     /// # Errors
     ///
     /// If they do not fit.
+    #[track_caller]
     pub fn cat2<A: Dim>(&self, rhs: &Self, dim: A) -> Result<Self> {
         Ok(Self(match (&self.0, &rhs.0) {
             (Some(a), Some(b)) => Some(Tensor::cat(&[a, b], dim)?),
@@ -72,6 +74,7 @@ impl StreamTensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn seq_len<A: Dim>(&self, dim: A) -> Result<usize> {
         self.0.as_ref().map_or(Ok(0), |t| t.dim(dim))
     }
@@ -86,6 +89,7 @@ impl StreamTensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn narrow<A: Dim>(&self, dim: A, offset: usize, len: usize) -> Result<StreamTensor> {
         let Some(t) = &self.0 else {
             return Ok(Self(None));
@@ -101,6 +105,7 @@ impl StreamTensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn split<A: Dim>(&self, dim: A, lhs_len: usize) -> Result<(Self, Self)> {
         let Some(t) = &self.0 else {
             return Ok((Self(None), Self(None)));
@@ -129,6 +134,7 @@ impl StreamTensor {
     /// # Errors
     ///
     /// What the layer returns.
+    #[track_caller]
     pub fn apply<M: Module>(&self, m: &M) -> Result<Self> {
         match &self.0 {
             None => Ok(Self(None)),
@@ -196,6 +202,7 @@ impl StreamingBinOp {
     /// # Errors
     ///
     /// If shapes or dtypes differ.
+    #[track_caller]
     pub fn forward(&self, lhs: &Tensor, rhs: &Tensor) -> Result<Tensor> {
         match self.op {
             BinOp::Add => lhs.add(rhs),
@@ -210,6 +217,7 @@ impl StreamingBinOp {
     /// # Errors
     ///
     /// If the parts do not fit.
+    #[track_caller]
     pub fn step(&mut self, lhs: &StreamTensor, rhs: &StreamTensor) -> Result<StreamTensor> {
         let lhs = self.left.cat2(lhs, self.dim)?;
         let rhs = self.right.cat2(rhs, self.dim)?;
@@ -230,6 +238,7 @@ impl StreamingBinOp {
 pub struct Map<T: Module>(T);
 
 impl<T: Module> StreamingModule for Map<T> {
+    #[track_caller]
     fn step(&mut self, xs: &StreamTensor) -> Result<StreamTensor> {
         xs.apply(&self.0)
     }

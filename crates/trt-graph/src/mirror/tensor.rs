@@ -3,11 +3,14 @@
 use super::device::{Device, Storage};
 use super::{recorder, size};
 use crate::graph::{Literal, Op};
+use crate::line::{self, Line};
 use candle_core::{Layout, Result, Shape, bail};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use trt_kernel::{DType, Dim, Encoding};
+
+pub use super::module::{Module, ModuleT};
 
 /// A tensor whose elements are not known while a model is traced, with candle's methods.
 #[derive(Clone)]
@@ -22,53 +25,15 @@ struct Symbol {
     /// The shape that the next call sees, where a trace sets the length of what is kept.
     resized: OnceLock<Shape>,
     dtype: DType,
-}
-
-/// A layer: candle's trait over symbolic tensors.
-pub trait Module {
-    /// The layer's result.
-    ///
-    /// # Errors
-    ///
-    /// If the input does not fit the layer.
-    fn forward(&self, xs: &Tensor) -> Result<Tensor>;
-}
-
-/// A layer that behaves differently in training; candle-trt runs with `train` false.
-pub trait ModuleT {
-    /// The layer's result.
-    ///
-    /// # Errors
-    ///
-    /// If the input does not fit the layer, or `train` is set where only inference is there.
-    fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor>;
-}
-
-impl<F: Fn(&Tensor) -> Result<Tensor>> Module for F {
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        self(xs)
-    }
-}
-
-impl<M: Module> Module for Option<&M> {
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        match self {
-            None => Ok(xs.clone()),
-            Some(m) => m.forward(xs),
-        }
-    }
-}
-
-impl<M: Module> ModuleT for M {
-    fn forward_t(&self, xs: &Tensor, _train: bool) -> Result<Tensor> {
-        self.forward(xs)
-    }
+    /// The line of model code that made it.
+    line: Line,
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 static CPU: Device = Device::Cpu;
 
 /// The house's dtype for candle's.
+#[track_caller]
 pub(crate) fn kernel_dtype(dtype: candle_core::DType) -> Result<DType> {
     use candle_core::DType as C;
     Ok(match dtype {
@@ -97,6 +62,7 @@ pub(crate) fn candle_dtype(dtype: DType) -> candle_core::DType {
 }
 
 impl Tensor {
+    #[track_caller]
     pub(crate) fn make(
         op: Op,
         operands: Vec<Tensor>,
@@ -113,21 +79,25 @@ impl Tensor {
             shape,
             resized: OnceLock::new(),
             dtype,
+            line: line::here(),
         }));
         recorder::record(&tensor);
         Ok(tensor)
     }
 
+    #[track_caller]
     pub(crate) fn input(index: u32, shape: Shape, dtype: candle_core::DType) -> Result<Tensor> {
         Tensor::make(Op::Input(index), vec![], shape, kernel_dtype(dtype)?)
     }
 
+    #[track_caller]
     pub(crate) fn weight(name: &str, shape: Shape, encoding: Encoding) -> Result<Tensor> {
         let op = Op::Weight(name.into(), encoding);
         Tensor::make(op, vec![], shape, encoding.dtype())
     }
 
     /// A constant from the bytes of its elements.
+    #[track_caller]
     pub(crate) fn literal(bytes: Vec<u8>, shape: Shape, dtype: DType) -> Result<Tensor> {
         Tensor::make(Op::Const(Literal::new(bytes)), vec![], shape, dtype)
     }
@@ -172,10 +142,12 @@ impl Tensor {
     }
 
     /// A scalar of this dtype repeated over this shape.
+    #[track_caller]
     pub(crate) fn like(&self, value: f64) -> Result<Tensor> {
         Tensor::filled(value, self.shape().clone(), self.0.dtype)
     }
 
+    #[track_caller]
     pub(crate) fn filled(value: f64, shape: Shape, dtype: DType) -> Result<Tensor> {
         let op = match dtype.is_float() {
             true => Op::Float(value as f32),
@@ -189,6 +161,11 @@ impl Tensor {
         Tensor::make(Op::Broadcast, vec![point], shape, dtype)
     }
 
+    /// The line of model code that made it, where it is known.
+    pub fn line(&self) -> Line {
+        self.0.line
+    }
+
     /// The element type.
     pub fn dtype(&self) -> candle_core::DType {
         candle_dtype(self.0.dtype)
@@ -200,11 +177,14 @@ impl Tensor {
     }
 
     /// The shape.
+    #[track_caller]
     pub fn shape(&self) -> &Shape {
+        line::here();
         self.0.resized.get().unwrap_or(&self.0.shape)
     }
 
     /// The sizes of the axes.
+    #[track_caller]
     pub fn dims(&self) -> &[usize] {
         self.shape().dims()
     }
@@ -214,17 +194,20 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is no such axis.
+    #[track_caller]
     pub fn dim<D: candle_core::shape::Dim>(&self, dim: D) -> Result<usize> {
         let dim = dim.to_index(self.shape(), "dim")?;
         Ok(self.dims()[dim])
     }
 
     /// The number of axes.
+    #[track_caller]
     pub fn rank(&self) -> usize {
         self.dims().len()
     }
 
     /// The number of elements.
+    #[track_caller]
     pub fn elem_count(&self) -> usize {
         self.shape().elem_count()
     }
@@ -234,6 +217,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there are not 0 axes.
+    #[track_caller]
     pub fn dims0(&self) -> Result<()> {
         self.shape().dims0()
     }
@@ -243,6 +227,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there are not 1 axes.
+    #[track_caller]
     pub fn dims1(&self) -> Result<usize> {
         self.shape().dims1()
     }
@@ -252,6 +237,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there are not 2 axes.
+    #[track_caller]
     pub fn dims2(&self) -> Result<(usize, usize)> {
         self.shape().dims2()
     }
@@ -261,6 +247,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there are not 3 axes.
+    #[track_caller]
     pub fn dims3(&self) -> Result<(usize, usize, usize)> {
         self.shape().dims3()
     }
@@ -270,6 +257,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there are not 4 axes.
+    #[track_caller]
     pub fn dims4(&self) -> Result<(usize, usize, usize, usize)> {
         self.shape().dims4()
     }
@@ -279,6 +267,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there are not 5 axes.
+    #[track_caller]
     pub fn dims5(&self) -> Result<(usize, usize, usize, usize, usize)> {
         self.shape().dims5()
     }
@@ -293,6 +282,7 @@ impl Tensor {
     /// # Errors
     ///
     /// None; the signature is candle's.
+    #[track_caller]
     pub fn contiguous(&self) -> Result<Tensor> {
         Ok(self.clone())
     }
@@ -302,6 +292,7 @@ impl Tensor {
     /// # Errors
     ///
     /// None; the signature is candle's.
+    #[track_caller]
     pub fn force_contiguous(&self) -> Result<Tensor> {
         Ok(self.clone())
     }
@@ -317,6 +308,7 @@ impl Tensor {
     /// # Errors
     ///
     /// None; the signature is candle's.
+    #[track_caller]
     pub fn copy(&self) -> Result<Tensor> {
         Ok(self.clone())
     }
@@ -331,6 +323,7 @@ impl Tensor {
     /// # Errors
     ///
     /// None; the signature is candle's.
+    #[track_caller]
     pub fn to_device(&self, _device: &Device) -> Result<Tensor> {
         Ok(self.clone())
     }
@@ -340,6 +333,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If the dtype is not supported.
+    #[track_caller]
     pub fn to_dtype(&self, dtype: candle_core::DType) -> Result<Tensor> {
         let dtype = kernel_dtype(dtype)?;
         if dtype == self.0.dtype {
@@ -353,6 +347,7 @@ impl Tensor {
     /// # Errors
     ///
     /// What the layer returns.
+    #[track_caller]
     pub fn apply<M: Module>(&self, m: &M) -> Result<Tensor> {
         m.forward(self)
     }
@@ -362,6 +357,7 @@ impl Tensor {
     /// # Errors
     ///
     /// What the layer returns.
+    #[track_caller]
     pub fn apply_t<M: ModuleT>(&self, m: &M, train: bool) -> Result<Tensor> {
         m.forward_t(self, train)
     }

@@ -41,6 +41,7 @@ impl Drop for Known {
 }
 
 /// The elements of a graph's only output; the graph depends on constants only.
+#[track_caller]
 fn computed(graph: Graph) -> Result<Rc<Vec<f64>>> {
     let known = KNOWN.with_borrow(|k| {
         let same = |k: &Computed| k.iter().find(|(g, _)| *g == graph).map(|(_, e)| e.clone());
@@ -68,6 +69,7 @@ fn computed(graph: Graph) -> Result<Rc<Vec<f64>>> {
 
 impl Tensor {
     /// The elements in row-major order, if they depend on constants only.
+    #[track_caller]
     pub(super) fn elements<S: WithDType>(&self, method: &str) -> Result<Vec<S>> {
         if kernel_dtype(S::DTYPE)? != self.kernel_dtype() {
             bail!("{method}::<{:?}> of {self:?}", S::DTYPE);
@@ -81,6 +83,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there are axes, the dtype is another, or the elements depend on more than constants.
+    #[track_caller]
     pub fn to_scalar<S: WithDType>(&self) -> Result<S> {
         self.dims0()?;
         match self.elements::<S>("to_scalar")?.first() {
@@ -94,6 +97,7 @@ impl Tensor {
     /// # Errors
     ///
     /// As [`Tensor::to_scalar`].
+    #[track_caller]
     pub fn to_vec0<S: WithDType>(&self) -> Result<S> {
         self.to_scalar()
     }
@@ -103,6 +107,7 @@ impl Tensor {
     /// # Errors
     ///
     /// If there is not 1 axis, the dtype is another, or the elements depend on more than constants.
+    #[track_caller]
     pub fn to_vec1<S: WithDType>(&self) -> Result<Vec<S>> {
         self.dims1()?;
         self.elements("to_vec1")
@@ -114,6 +119,7 @@ impl Tensor {
     ///
     /// If there are not 2 axes, the dtype is another, or the elements depend on more than
     /// constants.
+    #[track_caller]
     pub fn to_vec2<S: WithDType>(&self) -> Result<Vec<Vec<S>>> {
         let (_, cols) = self.dims2()?;
         let all = self.elements::<S>("to_vec2")?;
@@ -126,6 +132,7 @@ impl Tensor {
     ///
     /// If there are not 3 axes, the dtype is another, or the elements depend on more than
     /// constants.
+    #[track_caller]
     pub fn to_vec3<S: WithDType>(&self) -> Result<Vec<Vec<Vec<S>>>> {
         let (_, rows, cols) = self.dims3()?;
         let all = self.elements::<S>("to_vec3")?;
@@ -134,6 +141,7 @@ impl Tensor {
     }
 }
 
+#[track_caller]
 fn constant_graph(root: &Tensor, method: &str) -> Result<Graph> {
     let mut graph = Graph::default();
     let mut ids: HashMap<u64, NodeId> = HashMap::new();

@@ -35,6 +35,7 @@ impl Generaliser<'_> {
             node: i,
             dtype: dtype.to_string(),
             shape: format!("{:?}", instances[0].shape),
+            line: self.samples[0].line(i),
         };
         let family = literal::recognise(sizes.points(), &instances, dtype).ok_or_else(unknown)?;
         Ok(match family {

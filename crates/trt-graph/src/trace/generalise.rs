@@ -41,7 +41,8 @@ pub(super) fn same_structure(class: &Class, first: &Sample, other: &Sample) -> R
             && x.dtype == y.dtype
             && x.shape.len() == y.shape.len();
         if !same {
-            return Err(differs(i, describe_node(x), describe_node(y)));
+            let lined = |node: &Node, s: &Sample| format!("{}{}", describe_node(node), s.line(i));
+            return Err(differs(i, lined(x, first), lined(y, other)));
         }
     }
     if a.nodes.len() != b.nodes.len() {
@@ -169,7 +170,8 @@ impl Generaliser<'_> {
         found.ok_or_else(|| {
             let describe = |p: &Vec<i64>| self.class.describe(p);
             let node = at.node.map(|i| (i, &self.samples[0].graph.nodes[i]));
-            let of = node.map(|(i, n)| format!(" of node {i} ({})", describe_node(n)));
+            let line = |i: usize| self.samples[0].line(i);
+            let of = node.map(|(i, n)| format!(" of node {i} ({}{})", describe_node(n), line(i)));
             let shown = values.len().min(SHOWN);
             Error::Size {
                 what: format!("{}{}", at.what, of.unwrap_or_default()),

@@ -282,6 +282,7 @@ impl<'a> Call<'a> {
     /// # Errors
     ///
     /// If the dtype is not supported or the shape too large.
+    #[track_caller]
     pub fn input<S: Into<candle_core::Shape>>(
         &self,
         name: &str,

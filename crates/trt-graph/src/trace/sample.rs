@@ -10,6 +10,7 @@ use super::reach::{Stage, Way};
 use super::states::{Rule, States};
 use crate::Error;
 use crate::graph::{Graph, InputDecl, Node, NodeId, Op, StateDecl};
+use crate::line::{self, Line};
 use crate::mirror::Tensor;
 use crate::mirror::candle_nn::VarBuilder;
 use crate::mirror::recorder::{Recording, Scope};
@@ -28,11 +29,20 @@ pub(super) struct Of<'a> {
 pub(super) struct Sample {
     pub values: Vec<i64>,
     pub graph: Graph,
+    /// The lines of model code that made nodes.
+    lines: HashMap<NodeId, Line>,
     /// Shape and bytes of an element of each constant that the call made.
     pub constants: Vec<(Vec<usize>, usize)>,
 }
 
 impl Sample {
+    /// The line of model code that made a node, where it is known.
+    pub fn line(&self, node: usize) -> Line {
+        let id = u32::try_from(node).ok().map(NodeId);
+        id.and_then(|id| self.lines.get(&id).copied())
+            .unwrap_or_default()
+    }
+
     /// Bytes of the constants that the call made.
     pub fn constant_bytes(&self) -> u128 {
         let bytes = |(shape, width): &(Vec<usize>, usize)| {
@@ -55,7 +65,11 @@ pub(super) fn sample<S: Step>(
 ) -> Result<Sample, Error> {
     let class = of.class;
     let scope = Scope::start();
-    let mut model = load(vb.clone().owned()).map_err(|source| Error::Load { source })?;
+    line::forget();
+    let mut model = load(vb.clone().owned()).map_err(|source| Error::Load {
+        line: line::last(),
+        source,
+    })?;
     let mut journey = way.to(class, point);
     let mut last = None;
     while let Some(stage) = journey.next(&scope.made())? {
@@ -65,7 +79,9 @@ pub(super) fn sample<S: Step>(
             Stage::Call(values) => {
                 scope.next_call();
                 let call = Call::new(class, values.clone());
+                line::forget();
                 let outputs = model.step(&call).map_err(|source| Error::Model {
+                    line: line::last(),
                     point: class.describe(&values),
                     source,
                 })?;
@@ -77,7 +93,7 @@ pub(super) fn sample<S: Step>(
     drop(model);
     let recording = scope.finish();
     let (outputs, inputs) = last.unwrap_or_default();
-    let graph = {
+    let (graph, lines) = {
         let calls = Calls::of(&recording);
         let given = inputs.iter().map(|(name, t)| InputDecl {
             name: name.clone(),
@@ -88,8 +104,9 @@ pub(super) fn sample<S: Step>(
             inputs: given.collect(),
             ..Graph::default()
         };
-        Builder::new(&recording, &calls, of, &mut graph).run(&outputs, &class.describe(point))?;
-        graph
+        let builder = Builder::new(&recording, &calls, of, &mut graph);
+        let lines = builder.run(&outputs, &class.describe(point))?;
+        (graph, lines)
     };
     let constant = |t: &Tensor| match t.op() {
         Op::Const(_) => Some((t.dims().to_vec(), t.kernel_dtype().size())),
@@ -99,6 +116,7 @@ pub(super) fn sample<S: Step>(
     Ok(Sample {
         values: point.to_vec(),
         graph,
+        lines,
         constants: call.map_or_else(Vec::new, |c| c.iter().filter_map(constant).collect()),
     })
 }
@@ -126,6 +144,7 @@ struct Builder<'a> {
     ids: HashMap<u64, NodeId>,
     /// The node that reads a state, and the shape of what is in it.
     states: HashMap<usize, (NodeId, Vec<Dim>)>,
+    lines: HashMap<NodeId, Line>,
     graph: &'a mut Graph,
 }
 
@@ -137,11 +156,12 @@ impl<'a> Builder<'a> {
             of,
             ids: HashMap::new(),
             states: HashMap::new(),
+            lines: HashMap::new(),
             graph,
         }
     }
 
-    fn run(mut self, outputs: &[Tensor], point: &str) -> Result<(), Error> {
+    fn run(mut self, outputs: &[Tensor], point: &str) -> Result<HashMap<NodeId, Line>, Error> {
         for (i, output) in outputs.iter().enumerate() {
             let id = self.visit(output, Port::Output(i), point)?;
             self.graph.outputs.push(id);
@@ -174,7 +194,7 @@ impl<'a> Builder<'a> {
                 least: Vec::new(),
             });
         }
-        Ok(())
+        Ok(self.lines)
     }
 
     /// Adds a tensor and what it is made of, operands first.
@@ -206,6 +226,7 @@ impl<'a> Builder<'a> {
                 dtype: tensor.kernel_dtype(),
             };
             let id = self.graph.push(node);
+            self.lines.insert(id, tensor.line());
             self.ids.insert(tensor.id(), id);
         }
         Ok(self.ids[&root.id()])

@@ -8,6 +8,7 @@ use super::calls::Calls;
 use super::profile::{Call, Class, Step};
 use crate::Error;
 use crate::ints::Positions;
+use crate::line;
 use crate::mirror::Tensor;
 use crate::mirror::candle_nn::VarBuilder;
 use crate::mirror::recorder::{Recording, Scope};
@@ -67,7 +68,11 @@ impl Tour {
         beyond: Beyond,
     ) -> Result<Tour, Error> {
         let scope = Scope::start();
-        let mut model = load(vb.clone().owned()).map_err(|source| Error::Load { source })?;
+        line::forget();
+        let mut model = load(vb.clone().owned()).map_err(|source| Error::Load {
+            line: line::last(),
+            source,
+        })?;
         let mut stops: Vec<Stop> = Vec::with_capacity(route.len());
         let (mut position, mut last, mut natural) = (0, 0, route.len());
         for (n, class) in route.iter().enumerate() {
@@ -93,13 +98,18 @@ impl Tour {
             position += last;
             scope.next_call();
             let call = Call::new(of, values.clone());
+            line::forget();
             let outputs = match model.step(&call) {
                 Ok(outputs) => outputs,
                 // A model that counts positions itself does not know that some were taken away.
                 Err(_) if natural < n => break,
                 Err(source) => {
                     let point = of.describe(&values);
-                    return Err(Error::Model { point, source });
+                    return Err(Error::Model {
+                        line: line::last(),
+                        point,
+                        source,
+                    });
                 }
             };
             drop(call);

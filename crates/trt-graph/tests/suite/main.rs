@@ -12,6 +12,7 @@ mod from_one;
 mod fused;
 mod fusions;
 mod layers;
+mod lines;
 mod mirror;
 mod moe;
 mod passes;

@@ -8,6 +8,7 @@ use candle_core::{Result, bail};
 pub use candle_nn::Activation;
 
 impl Module for Activation {
+    #[track_caller]
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         match self {
             Activation::Gelu => xs.gelu_erf(),
@@ -52,6 +53,7 @@ impl PReLU {
 }
 
 impl Module for PReLU {
+    #[track_caller]
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         let weight = match (self.is_scalar, xs.rank()) {
             (true, _) => self.weight.reshape(())?,
@@ -75,6 +77,7 @@ impl Module for PReLU {
 /// # Errors
 ///
 /// If the weight is missing or has another shape.
+#[track_caller]
 pub fn prelu(num_channels: Option<usize>, vb: VarBuilder) -> Result<PReLU> {
     let weight = vb.get(num_channels.unwrap_or(1), "weight")?;
     Ok(PReLU::new(weight, num_channels.is_none()))

@@ -53,6 +53,7 @@ impl AttnMask {
 /// If the operands do not fit. By a tensor as mask and by biases of places (`max_bias`): always, they are not in
 /// this version.
 #[expect(clippy::too_many_arguments, reason = "candle's signature")]
+#[track_caller]
 pub fn flash_attn<T: WithDType>(
     q: &Tensor,
     k: &Tensor,
@@ -82,6 +83,7 @@ pub fn flash_attn<T: WithDType>(
 }
 
 /// `cap(q k^T scale)`, where 0 is no cap. Heads of keys serve several of queries each.
+#[track_caller]
 pub(super) fn scores(q: &Tensor, k: &Tensor, scale: f32, cap: f32) -> Result<Tensor> {
     let k = for_heads(k, q.dim(1)?)?;
     let scores = (q.matmul(&k.t()?)? * f64::from(scale))?;
@@ -92,11 +94,13 @@ pub(super) fn scores(q: &Tensor, k: &Tensor, scale: f32, cap: f32) -> Result<Ten
 }
 
 /// `softmax(scores) v`.
+#[track_caller]
 pub(super) fn weighted(scores: &Tensor, v: &Tensor) -> Result<Tensor> {
     softmax_last_dim(scores)?.matmul(&for_heads(v, scores.dim(1)?)?)
 }
 
 /// Scores `(b, h, s, t)` with keys hidden that come after the query, which is behind so many others.
+#[track_caller]
 pub(super) fn causal(scores: &Tensor, offset: usize) -> Result<Tensor> {
     let (_, _, queries, keys) = scores.dims4()?;
     let op = Op::Causal {
@@ -109,6 +113,7 @@ pub(super) fn causal(scores: &Tensor, offset: usize) -> Result<Tensor> {
 }
 
 /// `x (b, g, t, d)` with each head so often that there are `heads`.
+#[track_caller]
 fn for_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
     let (b, groups, t, d) = x.dims4()?;
     if groups == 0 || !heads.is_multiple_of(groups) {
@@ -135,6 +140,7 @@ pub mod cpu_flash {
         ///
         /// Always.
         #[expect(clippy::too_many_arguments, reason = "candle's signature")]
+        #[track_caller]
         pub fn causal_decode_f32_interleaved(
             _q: &[f32],
             _kv: &[f32],

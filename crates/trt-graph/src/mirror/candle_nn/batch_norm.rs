@@ -47,6 +47,7 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
+    #[track_caller]
     fn checked(self, num_features: usize) -> Result<Self> {
         if self.eps < 0. {
             bail!("batch-norm eps cannot be negative {}", self.eps)
@@ -67,6 +68,7 @@ impl BatchNorm {
     /// # Errors
     ///
     /// If `eps` is negative or a tensor does not have one element for each feature.
+    #[track_caller]
     pub fn new(
         num_features: usize,
         running_mean: Tensor,
@@ -89,6 +91,7 @@ impl BatchNorm {
     /// # Errors
     ///
     /// As [`BatchNorm::new`].
+    #[track_caller]
     pub fn new_no_bias(
         num_features: usize,
         running_mean: Tensor,
@@ -131,12 +134,14 @@ impl BatchNorm {
     /// # Errors
     ///
     /// Always: candle-trt does not train.
+    #[track_caller]
     pub fn forward_train(&self, x: &Tensor) -> Result<Tensor> {
         bail!("batch-norm of {x:?}: candle-trt does not train; call forward_t with train = false")
     }
 }
 
 impl ModuleT for BatchNorm {
+    #[track_caller]
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         if train {
             return self.forward_train(x);
@@ -159,6 +164,7 @@ impl ModuleT for BatchNorm {
 /// # Errors
 ///
 /// If a weight is missing or has another shape, or as [`BatchNorm::new`].
+#[track_caller]
 pub fn batch_norm<C: Into<BatchNormConfig>>(
     num_features: usize,
     config: C,

@@ -7,6 +7,7 @@ use candle_core::Result;
 use candle_core::conv::CudnnFwdAlgo;
 
 /// A bias of one number a channel, added to `[b, c, places..]`.
+#[track_caller]
 pub(super) fn with_bias(x: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let Some(bias) = bias else {
         return Ok(x);
@@ -81,6 +82,7 @@ macro_rules! layer {
         }
 
         impl Module for $layer {
+            #[track_caller]
             fn forward(&self, x: &Tensor) -> Result<Tensor> {
                 let c = &self.config;
                 let x = x.$method(&self.weight, c.padding, c.stride, c.dilation, c.groups)?;
@@ -98,6 +100,7 @@ impl Conv2d {
     /// # Errors
     ///
     /// If the norm has no weight and bias, or not as many channels as the convolution has outputs.
+    #[track_caller]
     pub fn absorb_bn(&self, bn: &BatchNorm) -> Result<Self> {
         let Some((weight, bias)) = bn.weight_and_bias() else {
             candle_core::bail!("absorb_bn: the batch norm has no weight and bias");
@@ -117,6 +120,7 @@ impl Conv2d {
     }
 }
 
+#[track_caller]
 fn weight(sizes: [usize; 2], groups: usize, window: &[usize], vb: &VarBuilder) -> Result<Tensor> {
     let [c_in, c_out] = sizes;
     let Some(of_group) = c_in.checked_div(groups) else {
@@ -130,6 +134,7 @@ fn weight(sizes: [usize; 2], groups: usize, window: &[usize], vb: &VarBuilder) -
 /// # Errors
 ///
 /// If a weight is missing or has another shape, or there are 0 groups.
+#[track_caller]
 pub fn conv1d(
     in_channels: usize,
     out_channels: usize,
@@ -146,6 +151,7 @@ pub fn conv1d(
 /// # Errors
 ///
 /// If a weight is missing or has another shape, or there are 0 groups.
+#[track_caller]
 pub fn conv1d_no_bias(
     in_channels: usize,
     out_channels: usize,
@@ -162,6 +168,7 @@ pub fn conv1d_no_bias(
 /// # Errors
 ///
 /// If a weight is missing or has another shape, or there are 0 groups.
+#[track_caller]
 pub fn conv2d(
     in_channels: usize,
     out_channels: usize,
@@ -183,6 +190,7 @@ pub fn conv2d(
 /// # Errors
 ///
 /// If a weight is missing or has another shape, or there are 0 groups.
+#[track_caller]
 pub fn conv2d_no_bias(
     in_channels: usize,
     out_channels: usize,

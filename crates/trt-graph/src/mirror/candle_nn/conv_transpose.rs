@@ -94,6 +94,7 @@ macro_rules! layer {
         }
 
         impl Module for $layer {
+            #[track_caller]
             fn forward(&self, $x: &Tensor) -> Result<Tensor> {
                 let ($w, $c) = (&self.weight, &self.config);
                 with_bias($run?, self.bias.as_ref())
@@ -111,6 +112,7 @@ layer!(ConvTranspose2d ConvTranspose2dConfig, "The transpose of a convolution ov
 /// # Errors
 ///
 /// If a weight is missing or has another shape, or there are 0 groups.
+#[track_caller]
 pub fn conv_transpose1d(
     in_channels: usize,
     out_channels: usize,
@@ -128,6 +130,7 @@ pub fn conv_transpose1d(
 /// # Errors
 ///
 /// If a weight is missing or has another shape, or there are 0 groups.
+#[track_caller]
 pub fn conv_transpose1d_no_bias(
     in_channels: usize,
     out_channels: usize,
@@ -147,6 +150,7 @@ pub fn conv_transpose1d_no_bias(
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn conv_transpose2d(
     in_channels: usize,
     out_channels: usize,
@@ -164,6 +168,7 @@ pub fn conv_transpose2d(
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn conv_transpose2d_no_bias(
     in_channels: usize,
     out_channels: usize,

@@ -14,6 +14,7 @@ pub struct Dropout {
 /// # Errors
 ///
 /// Always: candle-trt does not train.
+#[track_caller]
 pub fn dropout(xs: &Tensor, drop_p: f32) -> Result<Tensor> {
     bail!(
         "dropout of {xs:?} with a probability of {drop_p}: candle-trt does not train; give train = false"
@@ -31,6 +32,7 @@ impl Dropout {
     /// # Errors
     ///
     /// In training: candle-trt does not train.
+    #[track_caller]
     pub fn forward(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
         match train {
             true => dropout(xs, self.drop_p),
@@ -40,6 +42,7 @@ impl Dropout {
 }
 
 impl ModuleT for Dropout {
+    #[track_caller]
     fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
         self.forward(xs, train)
     }
@@ -57,6 +60,7 @@ impl Identity {
 }
 
 impl Module for Identity {
+    #[track_caller]
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         Ok(xs.clone())
     }

@@ -32,6 +32,7 @@ impl Embedding {
 }
 
 impl Module for Embedding {
+    #[track_caller]
     fn forward(&self, indexes: &Tensor) -> Result<Tensor> {
         let mut dims = indexes.dims().to_vec();
         dims.push(self.hidden_size);
@@ -46,6 +47,7 @@ impl Module for Embedding {
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn embedding(in_size: usize, out_size: usize, vb: VarBuilder) -> Result<Embedding> {
     Ok(Embedding::new(
         vb.get((in_size, out_size), "weight")?,

@@ -13,6 +13,7 @@ type CallT<'a> = dyn 'a + Fn(&Tensor, bool) -> Result<Tensor> + Send + Sync;
 pub struct Func<'a>(Arc<Call<'a>>);
 
 /// A layer that is a closure of its input.
+#[track_caller]
 pub fn func<'a, F>(f: F) -> Func<'a>
 where
     F: 'a + Fn(&Tensor) -> Result<Tensor> + Send + Sync,
@@ -22,6 +23,7 @@ where
 
 impl<'a> Func<'a> {
     /// A layer that is a closure of its input.
+    #[track_caller]
     pub fn new<F>(f: F) -> Self
     where
         F: 'a + Fn(&Tensor) -> Result<Tensor> + Send + Sync,
@@ -31,6 +33,7 @@ impl<'a> Func<'a> {
 }
 
 impl Module for Func<'_> {
+    #[track_caller]
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         (self.0)(xs)
     }
@@ -47,6 +50,7 @@ impl fmt::Debug for Func<'_> {
 pub struct FuncT<'a>(Arc<CallT<'a>>);
 
 /// A layer that is a closure of its input and of whether this is training.
+#[track_caller]
 pub fn func_t<'a, F>(f: F) -> FuncT<'a>
 where
     F: 'a + Fn(&Tensor, bool) -> Result<Tensor> + Send + Sync,
@@ -56,6 +60,7 @@ where
 
 impl<'a> FuncT<'a> {
     /// A layer that is a closure of its input and of whether this is training.
+    #[track_caller]
     pub fn new<F>(f: F) -> Self
     where
         F: 'a + Fn(&Tensor, bool) -> Result<Tensor> + Send + Sync,
@@ -65,6 +70,7 @@ impl<'a> FuncT<'a> {
 }
 
 impl ModuleT for FuncT<'_> {
+    #[track_caller]
     fn forward_t(&self, xs: &Tensor, train: bool) -> Result<Tensor> {
         (self.0)(xs, train)
     }

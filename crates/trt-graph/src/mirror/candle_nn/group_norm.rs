@@ -20,6 +20,7 @@ impl GroupNorm {
     /// # Errors
     ///
     /// If the groups do not divide the channels.
+    #[track_caller]
     pub fn new(
         weight: Tensor,
         bias: Tensor,
@@ -43,6 +44,7 @@ impl GroupNorm {
 }
 
 impl Module for GroupNorm {
+    #[track_caller]
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if x.rank() <= 2 {
             candle_core::bail!("input rank for GroupNorm should be at least 3");
@@ -79,6 +81,7 @@ impl Module for GroupNorm {
 /// # Errors
 ///
 /// If a weight is missing or has another shape, or the groups do not divide the channels.
+#[track_caller]
 pub fn group_norm(
     num_groups: usize,
     num_channels: usize,

@@ -50,6 +50,7 @@ impl Cache {
     /// # Errors
     ///
     /// None; the signature is candle's.
+    #[track_caller]
     pub fn current_data(&self) -> Result<Option<Tensor>> {
         Ok(self.all_data.clone())
     }
@@ -64,6 +65,7 @@ impl Cache {
     /// # Errors
     ///
     /// If the cache has no room and none to grow by, or the shape of what is new does not fit.
+    #[track_caller]
     pub fn append(&mut self, src: &Tensor) -> Result<()> {
         let len = self.current_seq_len() + src.dim(self.dim)?;
         if len > self.max_seq_len {
@@ -114,6 +116,7 @@ impl KvCache {
     /// # Errors
     ///
     /// As [`Cache::current_data`].
+    #[track_caller]
     pub fn k(&self) -> Result<Option<Tensor>> {
         self.k.current_data()
     }
@@ -123,6 +126,7 @@ impl KvCache {
     /// # Errors
     ///
     /// As [`Cache::current_data`].
+    #[track_caller]
     pub fn v(&self) -> Result<Option<Tensor>> {
         self.v.current_data()
     }
@@ -132,6 +136,7 @@ impl KvCache {
     /// # Errors
     ///
     /// If there is no room for what is new, or its shape does not fit.
+    #[track_caller]
     pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         self.k.append(k)?;
         self.v.append(v)?;
@@ -186,6 +191,7 @@ impl ConcatKvCache {
     /// # Errors
     ///
     /// If there is no room for what is new, or its shape does not fit.
+    #[track_caller]
     pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         let joined = match &self.kv {
             None => (k.clone(), v.clone()),
@@ -242,6 +248,7 @@ impl InterleavedKvCache {
     /// # Errors
     ///
     /// If the shape of what is new does not fit.
+    #[track_caller]
     pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         let rows = |t: &Tensor| t.squeeze(0)?.transpose(0, 1);
         let new = Tensor::cat(&[rows(k)?, rows(v)?], 2)?;

@@ -92,6 +92,7 @@ impl LayerNorm {
 }
 
 impl Module for LayerNorm {
+    #[track_caller]
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         // candle has one kernel for what is most common, and broadcasts in all other cases.
         if let (true, Some(bias)) = (self.remove_mean, &self.bias) {
@@ -108,6 +109,7 @@ impl Module for LayerNorm {
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn layer_norm<C: Into<LayerNormConfig>>(
     size: impl Into<Shape>,
     config: C,
@@ -133,6 +135,7 @@ pub fn layer_norm<C: Into<LayerNormConfig>>(
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn layer_norm_no_bias(size: usize, eps: f64, vb: VarBuilder) -> Result<LayerNorm> {
     layer_norm(
         size,
@@ -175,12 +178,14 @@ impl RmsNorm {
     /// # Errors
     ///
     /// If the weight cannot be broadcast.
+    #[track_caller]
     pub fn forward_diff(&self, xs: &Tensor) -> Result<Tensor> {
         self.0.forward(xs)
     }
 }
 
 impl Module for RmsNorm {
+    #[track_caller]
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         ops::one_row(xs, self.weight())?;
         self.0.forward(xs)
@@ -192,6 +197,7 @@ impl Module for RmsNorm {
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn rms_norm(size: usize, eps: f64, vb: VarBuilder) -> Result<RmsNorm> {
     Ok(RmsNorm::new(vb.get(size, "weight")?, eps))
 }

@@ -29,6 +29,7 @@ impl Linear {
 }
 
 impl Module for Linear {
+    #[track_caller]
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (out, inner) = self.weight.dims2()?;
         match x.dims().last() {
@@ -51,6 +52,7 @@ impl Module for Linear {
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
     let weight = vb.get((out_dim, in_dim), "weight")?;
     Ok(Linear::new(weight, Some(vb.get(out_dim, "bias")?)))
@@ -61,6 +63,7 @@ pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn linear_no_bias(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
     Ok(Linear::new(vb.get((out_dim, in_dim), "weight")?, None))
 }
@@ -70,6 +73,7 @@ pub fn linear_no_bias(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<L
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn linear_b(in_dim: usize, out_dim: usize, bias: bool, vb: VarBuilder) -> Result<Linear> {
     match bias {
         true => linear(in_dim, out_dim, vb),

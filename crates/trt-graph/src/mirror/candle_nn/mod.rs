@@ -18,6 +18,7 @@ mod pixels;
 pub mod rnn;
 pub mod rotary_emb;
 mod rotating;
+pub mod sampling;
 pub mod sequential;
 pub mod var_builder;
 

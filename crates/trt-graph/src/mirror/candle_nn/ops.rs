@@ -15,6 +15,7 @@ pub use super::pixels::{pixel_shuffle, pixel_unshuffle, replication_pad2d};
 /// # Errors
 ///
 /// If the dtype is not a float.
+#[track_caller]
 pub fn silu(xs: &Tensor) -> Result<Tensor> {
     xs.silu()
 }
@@ -24,6 +25,7 @@ pub fn silu(xs: &Tensor) -> Result<Tensor> {
 /// # Errors
 ///
 /// If the last axis has no halves, or the dtype is not a float.
+#[track_caller]
 pub fn swiglu(xs: &Tensor) -> Result<Tensor> {
     let halves = xs.chunk(2, D::Minus1)?;
     match halves.as_slice() {
@@ -37,6 +39,7 @@ pub fn swiglu(xs: &Tensor) -> Result<Tensor> {
 /// # Errors
 ///
 /// If the dtype is not a float.
+#[track_caller]
 pub fn sigmoid(xs: &Tensor) -> Result<Tensor> {
     xs.unary(Unary::Sigmoid)
 }
@@ -46,6 +49,7 @@ pub fn sigmoid(xs: &Tensor) -> Result<Tensor> {
 /// # Errors
 ///
 /// What the methods of [`Tensor`] return that it is spelled in.
+#[track_caller]
 pub fn hard_sigmoid(xs: &Tensor) -> Result<Tensor> {
     ((xs + 3.0)? / 6.0)?.clamp(0f32, 1f32)
 }
@@ -55,6 +59,7 @@ pub fn hard_sigmoid(xs: &Tensor) -> Result<Tensor> {
 /// # Errors
 ///
 /// What the methods of [`Tensor`] return that it is spelled in.
+#[track_caller]
 pub fn leaky_relu(xs: &Tensor, negative_slope: f64) -> Result<Tensor> {
     xs.relu()?.add(&(xs.minimum(0f64)? * negative_slope)?)
 }
@@ -64,6 +69,7 @@ pub fn leaky_relu(xs: &Tensor, negative_slope: f64) -> Result<Tensor> {
 /// # Errors
 ///
 /// If the dtype is not a float.
+#[track_caller]
 pub fn mish(xs: &Tensor) -> Result<Tensor> {
     xs * (1.0 + xs.exp()?)?.log()?.tanh()
 }
@@ -73,6 +79,7 @@ pub fn mish(xs: &Tensor) -> Result<Tensor> {
 /// # Errors
 ///
 /// If the dtype is not a float.
+#[track_caller]
 pub fn selu(xs: &Tensor, alpha: f32, gamma: f32) -> Result<Tensor> {
     let sign = xs.gt(0.0)?;
     let negative = (xs.exp()? - 1.0)? * f64::from(alpha);
@@ -84,6 +91,7 @@ pub fn selu(xs: &Tensor, alpha: f32, gamma: f32) -> Result<Tensor> {
 /// # Errors
 ///
 /// If there is no such axis, or the dtype is not a float.
+#[track_caller]
 pub fn softmax<A: AsDim>(xs: &Tensor, dim: A) -> Result<Tensor> {
     let axis = dim.to_index(xs.shape(), "softmax")?;
     if axis + 1 == xs.rank() {
@@ -97,6 +105,7 @@ pub fn softmax<A: AsDim>(xs: &Tensor, dim: A) -> Result<Tensor> {
 /// # Errors
 ///
 /// If there is no axis, or the dtype is not a float.
+#[track_caller]
 pub fn softmax_last_dim(xs: &Tensor) -> Result<Tensor> {
     if xs.rank() == 0 || !xs.kernel_dtype().is_float() {
         bail!("softmax of {xs:?}");
@@ -116,6 +125,7 @@ pub fn softmax_last_dim(xs: &Tensor) -> Result<Tensor> {
 ///
 /// If the operands do not fit.
 #[expect(clippy::too_many_arguments, reason = "candle's signature")]
+#[track_caller]
 pub fn sdpa(
     q: &Tensor,
     k: &Tensor,
@@ -145,6 +155,7 @@ pub fn sdpa(
 /// # Errors
 ///
 /// What the methods of [`Tensor`] return that it is spelled in.
+#[track_caller]
 pub fn log_softmax<A: AsDim>(xs: &Tensor, dim: A) -> Result<Tensor> {
     let axis = dim.to_index(xs.shape(), "log-softmax")?;
     let shifted = xs.broadcast_sub(&xs.max_keepdim(axis)?)?;
@@ -157,6 +168,7 @@ pub fn log_softmax<A: AsDim>(xs: &Tensor, dim: A) -> Result<Tensor> {
 /// # Errors
 ///
 /// If the weight does not fit the last axis.
+#[track_caller]
 pub fn rms_norm(xs: &Tensor, alpha: &Tensor, eps: f32) -> Result<Tensor> {
     one_row(xs, alpha)?;
     normalise(xs, alpha, None, f64::from(eps), false)
@@ -167,6 +179,7 @@ pub fn rms_norm(xs: &Tensor, alpha: &Tensor, eps: f32) -> Result<Tensor> {
 /// # Errors
 ///
 /// If weight or bias do not fit the last axis.
+#[track_caller]
 pub fn layer_norm(xs: &Tensor, alpha: &Tensor, beta: &Tensor, eps: f32) -> Result<Tensor> {
     one_row(xs, alpha)?;
     one_row(xs, beta)?;
@@ -174,6 +187,7 @@ pub fn layer_norm(xs: &Tensor, alpha: &Tensor, beta: &Tensor, eps: f32) -> Resul
 }
 
 /// Checks that a weight of a norm has one element for each of the last axis.
+#[track_caller]
 pub(super) fn one_row(x: &Tensor, weight: &Tensor) -> Result<()> {
     let size = x.dim(D::Minus1)?;
     if weight.dims() != [size] {
@@ -187,6 +201,7 @@ pub(super) fn one_row(x: &Tensor, weight: &Tensor) -> Result<()> {
 }
 
 /// A norm over the last axis, whose weight and bias are broadcast to what was normalised.
+#[track_caller]
 pub(super) fn normalise(
     x: &Tensor,
     weight: &Tensor,

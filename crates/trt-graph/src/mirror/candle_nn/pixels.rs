@@ -8,6 +8,7 @@ use candle_core::{Result, bail};
 /// # Errors
 ///
 /// If there are not 4 axes, or the channels are no multiple of `f^2`.
+#[track_caller]
 pub fn pixel_shuffle(xs: &Tensor, upscale_factor: usize) -> Result<Tensor> {
     let (b, c, h, w) = xs.dims4()?;
     let f = upscale_factor;
@@ -24,6 +25,7 @@ pub fn pixel_shuffle(xs: &Tensor, upscale_factor: usize) -> Result<Tensor> {
 /// # Errors
 ///
 /// If there are not 4 axes, or height or width are no multiples of `f`.
+#[track_caller]
 pub fn pixel_unshuffle(xs: &Tensor, downscale_factor: usize) -> Result<Tensor> {
     let (b, c, h, w) = xs.dims4()?;
     let f = downscale_factor;
@@ -41,6 +43,7 @@ pub fn pixel_unshuffle(xs: &Tensor, downscale_factor: usize) -> Result<Tensor> {
 /// # Errors
 ///
 /// If there are not 4 axes or no elements, or `pad` is more than 1.
+#[track_caller]
 pub fn replication_pad2d(xs: &Tensor, pad: usize) -> Result<Tensor> {
     match pad {
         0 => Ok(xs.clone()),

@@ -34,6 +34,7 @@ pub trait RNN {
     /// # Errors
     ///
     /// If the input does not fit.
+    #[track_caller]
     fn seq(&self, input: &Tensor) -> Result<Vec<Self::State>> {
         let state = self.zero_state(input.dim(0)?)?;
         self.seq_init(input, &state)
@@ -44,6 +45,7 @@ pub trait RNN {
     /// # Errors
     ///
     /// If input or state do not fit.
+    #[track_caller]
     fn seq_init(&self, input: &Tensor, init_state: &Self::State) -> Result<Vec<Self::State>> {
         let (_, steps, _) = input.dims3()?;
         let mut states: Vec<Self::State> = Vec::with_capacity(steps);
@@ -75,6 +77,7 @@ struct Gates {
 
 impl Gates {
     /// The tensors `weight_ih_..`, `weight_hh_..` and, where said, `bias_ih_..` and `bias_hh_..`.
+    #[track_caller]
     fn new(
         sizes: (usize, usize, usize),
         suffix: &str,
@@ -100,6 +103,7 @@ impl Gates {
     }
 
     /// What the gates get of the input, and of the state.
+    #[track_caller]
     fn of(&self, input: &Tensor, state: &Tensor) -> Result<(Tensor, Tensor)> {
         let linear = |x: &Tensor, w: &Tensor, b: &Option<Tensor>| {
             let y = x.matmul(&w.t()?)?;
@@ -114,6 +118,7 @@ impl Gates {
         ))
     }
 
+    #[track_caller]
     fn zeros(&self, batch: usize) -> Result<Tensor> {
         Tensor::zeros((batch, self.hidden_dim), self.dtype, &Device::Cpu)
     }
@@ -207,6 +212,7 @@ impl LSTM {
     /// # Errors
     ///
     /// If a weight is missing or has another shape.
+    #[track_caller]
     pub fn new(
         in_dim: usize,
         hidden_dim: usize,
@@ -233,6 +239,7 @@ impl LSTM {
 /// # Errors
 ///
 /// As [`LSTM::new`].
+#[track_caller]
 pub fn lstm(in_dim: usize, hidden_dim: usize, config: LSTMConfig, vb: VarBuilder) -> Result<LSTM> {
     LSTM::new(in_dim, hidden_dim, config, vb)
 }
@@ -240,11 +247,13 @@ pub fn lstm(in_dim: usize, hidden_dim: usize, config: LSTMConfig, vb: VarBuilder
 impl RNN for LSTM {
     type State = LSTMState;
 
+    #[track_caller]
     fn zero_state(&self, batch_dim: usize) -> Result<Self::State> {
         let zeros = self.gates.zeros(batch_dim)?;
         Ok(LSTMState::new(zeros.clone(), zeros))
     }
 
+    #[track_caller]
     fn step(&self, input: &Tensor, state: &Self::State) -> Result<Self::State> {
         let (of_input, of_state) = self.gates.of(input, &state.h)?;
         let gates = (of_input + of_state)?.chunk(4, 1)?;
@@ -257,6 +266,7 @@ impl RNN for LSTM {
         Ok(LSTMState { h, c })
     }
 
+    #[track_caller]
     fn states_to_tensor(&self, states: &[Self::State]) -> Result<Tensor> {
         let outputs: Vec<&Tensor> = states.iter().map(LSTMState::h).collect();
         Tensor::stack(&outputs, 1)
@@ -326,6 +336,7 @@ impl GRU {
     /// # Errors
     ///
     /// If a weight is missing or has another shape.
+    #[track_caller]
     pub fn new(
         in_dim: usize,
         hidden_dim: usize,
@@ -348,6 +359,7 @@ impl GRU {
 /// # Errors
 ///
 /// As [`GRU::new`].
+#[track_caller]
 pub fn gru(in_dim: usize, hidden_dim: usize, config: GRUConfig, vb: VarBuilder) -> Result<GRU> {
     GRU::new(in_dim, hidden_dim, config, vb)
 }
@@ -355,11 +367,13 @@ pub fn gru(in_dim: usize, hidden_dim: usize, config: GRUConfig, vb: VarBuilder) 
 impl RNN for GRU {
     type State = GRUState;
 
+    #[track_caller]
     fn zero_state(&self, batch_dim: usize) -> Result<Self::State> {
         let h = self.gates.zeros(batch_dim)?;
         Ok(GRUState { h })
     }
 
+    #[track_caller]
     fn step(&self, input: &Tensor, state: &Self::State) -> Result<Self::State> {
         let (of_input, of_state) = self.gates.of(input, &state.h)?;
         let (of_input, of_state) = (of_input.chunk(3, 1)?, of_state.chunk(3, 1)?);
@@ -373,6 +387,7 @@ impl RNN for GRU {
         Ok(GRUState { h })
     }
 
+    #[track_caller]
     fn states_to_tensor(&self, states: &[Self::State]) -> Result<Tensor> {
         let outputs: Vec<&Tensor> = states.iter().map(GRUState::h).collect();
         Tensor::cat(&outputs, 1)

@@ -9,6 +9,7 @@ use candle_core::{D, Result, bail};
 /// # Errors
 ///
 /// If the tables do not fit the input, which has 4 axes.
+#[track_caller]
 pub fn rope(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let (_, _, s, d) = xs.dims4()?;
     let table = |t: &Tensor| match t.dims() {
@@ -25,6 +26,7 @@ pub fn rope(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 /// # Errors
 ///
 /// If the tables do not fit the input, which has 4 axes.
+#[track_caller]
 pub fn rope_i(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let (b, h, s, d) = xs.dims4()?;
     if !d.is_multiple_of(2) {
@@ -46,6 +48,7 @@ pub fn rope_i(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 /// # Errors
 ///
 /// As [`rope_i`].
+#[track_caller]
 pub fn rope_i_slow(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     rope_i(x, cos, sin)
 }
@@ -55,6 +58,7 @@ pub fn rope_i_slow(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 /// # Errors
 ///
 /// If the tables do not fit the input, which has 4 axes.
+#[track_caller]
 pub fn rope_thd(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     rope(&xs.transpose(1, 2)?, cos, sin)?.transpose(1, 2)
 }
@@ -64,6 +68,7 @@ pub fn rope_thd(xs: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 /// # Errors
 ///
 /// If the tables do not fit the input, which has 4 axes.
+#[track_caller]
 pub fn rope_slow(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let (_, _, s, d) = x.dims4()?;
     let full = |t: &Tensor| -> Result<Tensor> {

@@ -57,6 +57,7 @@ impl RotatingCache {
     /// # Errors
     ///
     /// None; the signature is candle's.
+    #[track_caller]
     pub fn current_data(&self) -> Result<Option<Tensor>> {
         Ok(self.filled.clone())
     }
@@ -73,6 +74,7 @@ impl RotatingCache {
     /// # Errors
     ///
     /// If the shape of what is new does not fit, or the buffer has no place.
+    #[track_caller]
     pub fn append(&mut self, src: &Tensor) -> Result<Tensor> {
         let (axis, most) = (self.dim, self.max_seq_len);
         let new = src.dim(axis)?;
@@ -137,6 +139,7 @@ impl RotatingCache {
     /// # Errors
     ///
     /// If the mask is more than [`CONSTANT`](size::CONSTANT) bytes.
+    #[track_caller]
     pub fn attn_mask(&self, seq_len: usize, device: &Device) -> Result<Option<Tensor>> {
         if seq_len == 1 {
             return Ok(None);
@@ -201,6 +204,7 @@ impl RotatingKvCache {
     /// # Errors
     ///
     /// As [`RotatingCache::current_data`].
+    #[track_caller]
     pub fn k(&self) -> Result<Option<Tensor>> {
         self.k.current_data()
     }
@@ -210,6 +214,7 @@ impl RotatingKvCache {
     /// # Errors
     ///
     /// As [`RotatingCache::current_data`].
+    #[track_caller]
     pub fn v(&self) -> Result<Option<Tensor>> {
         self.v.current_data()
     }
@@ -219,6 +224,7 @@ impl RotatingKvCache {
     /// # Errors
     ///
     /// As [`RotatingCache::append`].
+    #[track_caller]
     pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         Ok((self.k.append(k)?, self.v.append(v)?))
     }
@@ -238,6 +244,7 @@ impl RotatingKvCache {
     /// # Errors
     ///
     /// As [`RotatingCache::attn_mask`].
+    #[track_caller]
     pub fn attn_mask(&self, seq_len: usize, device: &Device) -> Result<Option<Tensor>> {
         self.k.attn_mask(seq_len, device)
     }

@@ -1,6 +1,7 @@
 //! Layers one after the other.
 
 use super::func::func;
+use crate::line;
 use crate::mirror::tensor::{Module, Tensor};
 use candle_core::Result;
 
@@ -33,6 +34,7 @@ impl Sequential {
     }
 
     /// With a closure more.
+    #[track_caller]
     pub fn add_fn<F>(self, f: F) -> Self
     where
         F: 'static + Fn(&Tensor) -> Result<Tensor> + Send + Sync,
@@ -45,6 +47,7 @@ impl Sequential {
     /// # Errors
     ///
     /// What a layer returns.
+    #[track_caller]
     pub fn forward_all(&self, xs: &Tensor) -> Result<Vec<Tensor>> {
         let mut all: Vec<Tensor> = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
@@ -55,7 +58,9 @@ impl Sequential {
 }
 
 impl Module for Sequential {
+    #[track_caller]
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        line::here();
         let mut layers = self.layers.iter();
         layers.try_fold(xs.clone(), |x, layer| layer.forward(&x))
     }

@@ -1,5 +1,6 @@
 //! Where model code finds its weights: names, never bytes.
 
+use crate::line;
 use crate::mirror::device::Device;
 use crate::mirror::tensor::{Tensor, kernel_dtype};
 use candle_core::quantized::gguf_file::Value;
@@ -52,11 +53,13 @@ impl Stored {
     }
 
     /// The weight as it lies.
+    #[track_caller]
     pub(in crate::mirror) fn weight(&self) -> Result<Tensor> {
         Tensor::weight(&self.name, Shape::from(self.shape.clone()), self.encoding)
     }
 
     /// What the model has of the weight that lies so, in a dtype.
+    #[track_caller]
     pub(in crate::mirror) fn values(&self, weight: &Tensor, dtype: DType) -> Result<Tensor> {
         let weight = match self.added != 0.0 {
             true => weight.affine(1.0, -f64::from(self.added))?,
@@ -157,6 +160,7 @@ impl VarBuilder<'_> {
     /// # Errors
     ///
     /// Always; a model is given the builder that it loads from.
+    #[track_caller]
     pub fn from_mmaped_safetensors<P: AsRef<Path>>(
         paths: &[P],
         _dtype: DType,
@@ -289,6 +293,7 @@ impl VarBuilder<'_> {
     /// # Errors
     ///
     /// If there is no such weight, it cannot be used, or it has another shape.
+    #[track_caller]
     pub fn get<S: Into<Shape>>(&self, s: S, name: &str) -> Result<Tensor> {
         self.get_with_hints_dtype(s, name, Init::default(), self.dtype)
     }
@@ -298,6 +303,7 @@ impl VarBuilder<'_> {
     /// # Errors
     ///
     /// As [`get`](Self::get), and if the dtype is not supported.
+    #[track_caller]
     pub fn get_with_hints_dtype<S: Into<Shape>>(
         &self,
         s: S,
@@ -322,6 +328,7 @@ impl VarBuilder<'_> {
     /// # Errors
     ///
     /// As [`get`](Self::get).
+    #[track_caller]
     pub fn get_with_hints<S: Into<Shape>>(&self, s: S, name: &str, _hints: Init) -> Result<Tensor> {
         self.get(s, name)
     }
@@ -331,6 +338,7 @@ impl VarBuilder<'_> {
     /// # Errors
     ///
     /// If there is no such weight, or it cannot be used.
+    #[track_caller]
     pub fn get_unchecked(&self, name: &str) -> Result<Tensor> {
         self.get_unchecked_dtype(name, self.dtype)
     }
@@ -340,7 +348,9 @@ impl VarBuilder<'_> {
     /// # Errors
     ///
     /// If there is no such weight, it cannot be used, or the dtype is not supported.
+    #[track_caller]
     pub fn get_unchecked_dtype(&self, name: &str, dtype: DType) -> Result<Tensor> {
+        line::here();
         let full = self.full_name(name);
         if let Some(tensor) = self.made.as_ref().and_then(|made| made.get(&full)) {
             return tensor.to_dtype(dtype);
@@ -351,6 +361,7 @@ impl VarBuilder<'_> {
     }
 
     /// What is known of a tensor by its whole name.
+    #[track_caller]
     pub(in crate::mirror) fn stored(&self, full: &str) -> Result<Stored> {
         if let Some(stored) = self.source.find(full) {
             return Ok(stored);
@@ -370,6 +381,7 @@ impl VarBuilder<'_> {
 }
 
 /// The rows of each head, halves after each other: a view of rows that lie interleaved.
+#[track_caller]
 fn deinterleaved(weight: &Tensor, heads: usize, name: &str) -> Result<Tensor> {
     let dims = weight.dims();
     let rows = dims.first().copied().unwrap_or(0);

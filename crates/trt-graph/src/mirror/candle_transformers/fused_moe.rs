@@ -44,6 +44,7 @@ impl FusedMoeGGUF {
     /// # Errors
     ///
     /// Always: experts that values pick are not in this version.
+    #[track_caller]
     pub fn forward(&self, _xs: &Tensor, _is_prefill: bool) -> Result<Tensor> {
         bail!(
             "experts of {:?} are picked by values, which is not in this version of candle-trt",

@@ -9,6 +9,7 @@ use candle_core::{Result, Shape};
 use std::sync::Arc;
 
 /// The values of a tensor, in f32.
+#[track_caller]
 fn values<S: Into<Shape>>(vb: &VarBuilder, shape: S, name: &str) -> Result<Tensor> {
     vb.get(shape, name)?.dequantize(vb.device())
 }
@@ -23,6 +24,7 @@ impl Embedding {
     /// # Errors
     ///
     /// If the weight is missing or has another shape.
+    #[track_caller]
     pub fn new(d1: usize, d2: usize, vb: VarBuilder) -> Result<Self> {
         let table = values(&vb, (d1, d2), "weight")?;
         Ok(Embedding(candle_nn::Embedding::new(table, d2)))
@@ -35,6 +37,7 @@ impl Embedding {
 }
 
 impl Module for Embedding {
+    #[track_caller]
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         self.0.forward(xs)
     }
@@ -53,6 +56,7 @@ impl Linear {
     /// # Errors
     ///
     /// If the weight cannot be used.
+    #[track_caller]
     pub fn from_arc(weight: Arc<QTensor>, bias: Option<Tensor>) -> Result<Self> {
         let weight = QMatMul::from_weights(weight)?;
         Ok(Linear { weight, bias })
@@ -65,6 +69,7 @@ impl Linear {
 }
 
 impl Module for Linear {
+    #[track_caller]
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.weight.forward(x)?;
         match &self.bias {
@@ -79,6 +84,7 @@ impl Module for Linear {
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn linear_b(in_dim: usize, out_dim: usize, bias: bool, vb: VarBuilder) -> Result<Linear> {
     let bias = match bias {
         true => Some(values(&vb, out_dim, "bias")?),
@@ -93,6 +99,7 @@ pub fn linear_b(in_dim: usize, out_dim: usize, bias: bool, vb: VarBuilder) -> Re
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
     linear_b(in_dim, out_dim, true, vb)
 }
@@ -102,6 +109,7 @@ pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
 /// # Errors
 ///
 /// If the weight is missing or has another shape.
+#[track_caller]
 pub fn linear_no_bias(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
     linear_b(in_dim, out_dim, false, vb)
 }
@@ -111,6 +119,7 @@ pub fn linear_no_bias(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<L
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn layer_norm(size: usize, eps: f64, vb: VarBuilder) -> Result<candle_nn::LayerNorm> {
     let (weight, bias) = (values(&vb, size, "weight")?, values(&vb, size, "bias")?);
     Ok(candle_nn::LayerNorm::new(weight, bias, eps))
@@ -121,6 +130,7 @@ pub fn layer_norm(size: usize, eps: f64, vb: VarBuilder) -> Result<candle_nn::La
 /// # Errors
 ///
 /// If the weight is missing or has another shape.
+#[track_caller]
 pub fn layer_norm_no_bias(size: usize, eps: f64, vb: VarBuilder) -> Result<candle_nn::LayerNorm> {
     let weight = values(&vb, size, "weight")?;
     Ok(candle_nn::LayerNorm::new_no_bias(weight, eps))
@@ -139,6 +149,7 @@ impl RmsNorm {
     /// # Errors
     ///
     /// If the weight is missing or has another shape.
+    #[track_caller]
     pub fn new(size: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
         let weight = values(&vb, size, "weight")?;
         Ok(RmsNorm { weight, eps })
@@ -149,6 +160,7 @@ impl RmsNorm {
     /// # Errors
     ///
     /// If the weight cannot be used.
+    #[track_caller]
     pub fn from_qtensor(weight: QTensor, eps: f64) -> Result<Self> {
         let weight = weight.dequantize(&weight.device())?;
         Ok(RmsNorm { weight, eps })
@@ -156,6 +168,7 @@ impl RmsNorm {
 }
 
 impl Module for RmsNorm {
+    #[track_caller]
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         candle_nn::ops::rms_norm(x, &self.weight, self.eps as f32)
     }

@@ -23,6 +23,7 @@ impl VarBuilder {
     /// # Errors
     ///
     /// Always; a builder is made from the one that loading a model is given.
+    #[track_caller]
     pub fn from_gguf<P: AsRef<Path>>(p: P, _device: &Device) -> Result<Self> {
         bail!(
             "candle-trt opens files itself: give {} to Weights::open, and make this builder from the one \
@@ -41,6 +42,7 @@ impl VarBuilder {
     /// # Errors
     ///
     /// If there is no such tensor, it cannot be used, or it has another shape.
+    #[track_caller]
     pub fn get<S: Into<Shape>>(&self, s: S, name: &str) -> Result<Arc<QTensor>> {
         let (shape, tensor) = (s.into(), self.get_no_shape(name)?);
         if tensor.shape() != &shape {
@@ -58,6 +60,7 @@ impl VarBuilder {
     /// # Errors
     ///
     /// If there is no such tensor, or it cannot be used.
+    #[track_caller]
     pub fn get_no_shape(&self, name: &str) -> Result<Arc<QTensor>> {
         let tensor = self.0.quantized(name)?;
         tensor.usable()?;

@@ -7,6 +7,7 @@ use candle_core::shape::ShapeWithOneHole;
 use candle_core::{DType, Result, WithDType};
 
 /// What each of so many queries has for each key, by the query's place among the keys and the key's.
+#[track_caller]
 fn mask<T: WithDType>(
     (queries, offset): (usize, usize),
     shape: impl ShapeWithOneHole,
@@ -26,6 +27,7 @@ fn mask<T: WithDType>(
 /// # Errors
 ///
 /// If the mask is more than [`CONSTANT`](size::CONSTANT) bytes.
+#[track_caller]
 pub fn build_causal_mask(seq_len: usize, index_pos: usize, device: &Device) -> Result<Tensor> {
     let shape = (seq_len, index_pos.saturating_add(seq_len));
     mask((seq_len, index_pos), shape, device, |query, key| {
@@ -39,6 +41,7 @@ pub fn build_causal_mask(seq_len: usize, index_pos: usize, device: &Device) -> R
 /// # Errors
 ///
 /// If the mask is more than [`CONSTANT`](size::CONSTANT) bytes, or the dtype is not supported.
+#[track_caller]
 pub fn build_additive_causal_mask(
     tgt: usize,
     offset: usize,
@@ -64,6 +67,7 @@ pub fn build_additive_causal_mask(
 /// # Errors
 ///
 /// If there are not 4 axes.
+#[track_caller]
 pub fn repeat_kv(xs: Tensor, n_rep: usize) -> Result<Tensor> {
     let (b, heads, seq, dim) = xs.dims4()?;
     match n_rep {

@@ -31,6 +31,7 @@ pub enum GgmlDType {
 
 impl GgmlDType {
     /// The type of a weight that is stored so.
+    #[track_caller]
     pub(super) fn of(encoding: Encoding) -> Result<GgmlDType> {
         Ok(match encoding {
             Encoding::Plain(DType::F32) => GgmlDType::F32,

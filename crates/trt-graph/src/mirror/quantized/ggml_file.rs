@@ -21,6 +21,7 @@ impl Content {
     /// # Errors
     ///
     /// Always: GGML files are not read.
+    #[track_caller]
     pub fn read<R: std::io::Seek + std::io::Read>(
         _reader: &mut R,
         _device: &Device,
@@ -33,6 +34,7 @@ impl Content {
     /// # Errors
     ///
     /// Always: GGML files are not read.
+    #[track_caller]
     pub fn remove(&mut self, name: &str) -> Result<QTensor> {
         bail!("'{name}' is in a GGML file, which candle-trt does not read: convert it to GGUF")
     }

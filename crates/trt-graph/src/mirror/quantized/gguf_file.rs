@@ -37,6 +37,7 @@ impl VarBuilder<'_> {
     /// # Errors
     ///
     /// If they are from no GGUF file.
+    #[track_caller]
     pub fn gguf(&self) -> Result<Content> {
         let source = self.source().clone();
         let Some(metadata) = source.metadata() else {
@@ -64,6 +65,7 @@ impl VarBuilder<'_> {
     /// # Errors
     ///
     /// If there is no such weight. One that cannot be used is an error where it is used.
+    #[track_caller]
     pub(in crate::mirror) fn quantized(&self, name: &str) -> Result<QTensor> {
         let full = self.full_name(name);
         match self.source().refusal(&full) {
@@ -79,6 +81,7 @@ impl Content {
     /// # Errors
     ///
     /// Always; [`VarBuilder::gguf`] gives the content of the file that was opened.
+    #[track_caller]
     pub fn read<R: std::io::Seek + std::io::Read>(_reader: &mut R) -> Result<Content> {
         bail!(
             "candle-trt opens files itself: give the .gguf file to Weights::open and take its content \
@@ -92,6 +95,7 @@ impl Content {
     ///
     /// If the file has no such tensor. One that cannot be used is an error where it is used: model code
     /// takes another tensor for a missing one.
+    #[track_caller]
     pub fn tensor<R: std::io::Seek + std::io::Read>(
         &self,
         _reader: &mut R,

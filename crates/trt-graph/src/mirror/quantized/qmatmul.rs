@@ -27,6 +27,7 @@ impl QMatMul {
     /// # Errors
     ///
     /// If the tensor cannot be used.
+    #[track_caller]
     pub fn from_arc(qtensor: Arc<QTensor>) -> Result<Self> {
         qtensor.usable()?;
         Ok(match qtensor.dtype() {
@@ -42,6 +43,7 @@ impl QMatMul {
     /// # Errors
     ///
     /// If the tensor cannot be used.
+    #[track_caller]
     pub fn from_qtensor(qtensor: QTensor) -> Result<Self> {
         QMatMul::from_arc(Arc::new(qtensor))
     }
@@ -51,6 +53,7 @@ impl QMatMul {
     /// # Errors
     ///
     /// None; the signature is candle's.
+    #[track_caller]
     pub fn dequantize_f16(&self) -> Result<Tensor> {
         match self {
             QMatMul::QTensor(t) => t.dequantize_f16(&Device::Cpu),
@@ -64,6 +67,7 @@ impl QMatMul {
     /// # Errors
     ///
     /// If the input does not fit the weight.
+    #[track_caller]
     pub fn forward_via_f16(&self, xs: &Tensor) -> Result<Tensor> {
         via_f16(xs, &self.dequantize_f16()?)
     }
@@ -73,6 +77,7 @@ impl QMatMul {
     /// # Errors
     ///
     /// Always: experts that values pick are not in this version.
+    #[track_caller]
     pub fn indexed_moe_forward(&self, x: &Tensor, ids: &Tensor) -> Result<Tensor> {
         match self {
             QMatMul::QTensor(t) => t.indexed_moe_forward(x, ids),
@@ -89,6 +94,7 @@ impl QMatMul {
     /// # Errors
     ///
     /// If the weight is no matrix, or the ids are floats.
+    #[track_caller]
     pub fn embedding(&self, ids: &Tensor) -> Result<Tensor> {
         match self {
             QMatMul::QTensor(t) => t.embedding(ids),
@@ -102,6 +108,7 @@ impl QMatMul {
 }
 
 impl Module for QMatMul {
+    #[track_caller]
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         match self {
             QMatMul::QTensor(t) => by_rows(xs, &t.values(xs.dtype())?),
@@ -111,10 +118,12 @@ impl Module for QMatMul {
     }
 }
 
+#[track_caller]
 fn via_f16(xs: &Tensor, w: &Tensor) -> Result<Tensor> {
     by_rows(&xs.to_dtype(DType::F16)?, w)?.to_dtype(xs.dtype())
 }
 
+#[track_caller]
 fn by_rows(xs: &Tensor, w: &Tensor) -> Result<Tensor> {
     let (n, k) = w.dims2()?;
     match xs.dims() {

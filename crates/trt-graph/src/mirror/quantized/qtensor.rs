@@ -25,6 +25,7 @@ enum What {
 
 impl QTensor {
     /// The weight that is stored so.
+    #[track_caller]
     pub(super) fn weight(stored: Stored) -> Result<QTensor> {
         let dtype = GgmlDType::of(stored.encoding)?;
         let shape = Shape::from(stored.shape.clone());
@@ -41,10 +42,12 @@ impl QTensor {
     }
 
     /// Whether it can be used.
+    #[track_caller]
     pub(crate) fn usable(&self) -> Result<()> {
         self.known().map(drop)
     }
 
+    #[track_caller]
     fn known(&self) -> Result<(&Tensor, GgmlDType, &Stored)> {
         match &self.what {
             What::Weight(weight, dtype, stored) => Ok((weight, *dtype, stored)),
@@ -53,6 +56,7 @@ impl QTensor {
     }
 
     /// The values in a float dtype. Nothing is converted where a product or a gather reads them.
+    #[track_caller]
     pub(super) fn values(&self, dtype: DType) -> Result<Tensor> {
         let (weight, _, stored) = self.known()?;
         stored.values(weight, dtype)
@@ -63,6 +67,7 @@ impl QTensor {
     /// # Errors
     ///
     /// Always: weights are quantised before a model is traced.
+    #[track_caller]
     pub fn quantize(src: &Tensor, dtype: GgmlDType) -> Result<QTensor> {
         bail!("{src:?} cannot be quantised to {dtype:?} while a model is traced")
     }
@@ -78,11 +83,13 @@ impl QTensor {
     }
 
     /// The number of axes.
+    #[track_caller]
     pub fn rank(&self) -> usize {
         self.shape.rank()
     }
 
     /// The shape, row-major.
+    #[track_caller]
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
@@ -92,6 +99,7 @@ impl QTensor {
     /// # Errors
     ///
     /// If the tensor cannot be used.
+    #[track_caller]
     pub fn dequantize(&self, _device: &Device) -> Result<Tensor> {
         self.values(DType::F32)
     }
@@ -101,6 +109,7 @@ impl QTensor {
     /// # Errors
     ///
     /// If the tensor cannot be used.
+    #[track_caller]
     pub fn dequantize_f16(&self, _device: &Device) -> Result<Tensor> {
         self.values(DType::F16)
     }
@@ -110,6 +119,7 @@ impl QTensor {
     /// # Errors
     ///
     /// If the tensor is no matrix or cannot be used, or the ids are floats.
+    #[track_caller]
     pub fn embedding(&self, ids: &Tensor) -> Result<Tensor> {
         let (_, hidden) = self.shape.dims2()?;
         let mut dims = ids.dims().to_vec();
@@ -132,6 +142,7 @@ impl QTensor {
     /// # Errors
     ///
     /// Always.
+    #[track_caller]
     pub fn data(&self) -> Result<std::borrow::Cow<'_, [u8]>> {
         bail!("the bytes of {self:?} are not known while a model is traced")
     }
@@ -141,6 +152,7 @@ impl QTensor {
     /// # Errors
     ///
     /// Always: experts that values pick are not in this version.
+    #[track_caller]
     pub fn indexed_moe_forward(&self, _x: &Tensor, _ids: &Tensor) -> Result<Tensor> {
         self.usable()?;
         bail!(

@@ -19,6 +19,7 @@ impl Embedding {
     /// # Errors
     ///
     /// If the weight is missing or has another shape.
+    #[track_caller]
     pub fn new(d1: usize, d2: usize, vb: VarBuilder) -> Result<Self> {
         Ok(Embedding(candle_nn::embedding(d1, d2, vb)?))
     }
@@ -28,6 +29,7 @@ impl Embedding {
     /// # Errors
     ///
     /// If it has not 2 axes.
+    #[track_caller]
     pub fn from_weights(weights: Tensor) -> Result<Self> {
         let (_, size) = weights.dims2()?;
         Ok(Embedding(candle_nn::Embedding::new(weights, size)))
@@ -55,6 +57,7 @@ impl Linear {
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn linear_b(d1: usize, d2: usize, b: bool, vb: VarBuilder) -> Result<Linear> {
     Ok(Linear(candle_nn::linear_b(d1, d2, b, vb)?))
 }
@@ -64,6 +67,7 @@ pub fn linear_b(d1: usize, d2: usize, b: bool, vb: VarBuilder) -> Result<Linear>
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn linear(d1: usize, d2: usize, vb: VarBuilder) -> Result<Linear> {
     linear_b(d1, d2, true, vb)
 }
@@ -73,6 +77,7 @@ pub fn linear(d1: usize, d2: usize, vb: VarBuilder) -> Result<Linear> {
 /// # Errors
 ///
 /// If the weight is missing or has another shape.
+#[track_caller]
 pub fn linear_no_bias(d1: usize, d2: usize, vb: VarBuilder) -> Result<Linear> {
     linear_b(d1, d2, false, vb)
 }
@@ -86,6 +91,7 @@ pub struct Conv2d(candle_nn::Conv2d);
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn conv2d(
     in_channels: usize,
     out_channels: usize,
@@ -108,6 +114,7 @@ impl QMatMul {
     /// # Errors
     ///
     /// If the weight is missing or has another shape.
+    #[track_caller]
     pub fn new(
         out_dim: usize,
         in_dim: usize,
@@ -121,6 +128,7 @@ impl QMatMul {
     /// # Errors
     ///
     /// If the weight cannot be used.
+    #[track_caller]
     pub fn from_weights(ws: Arc<QTensor>) -> Result<Self> {
         Ok(QMatMul(quantized::QMatMul::from_arc(ws)?))
     }
@@ -148,6 +156,7 @@ impl LayerNorm {
 /// # Errors
 ///
 /// If a weight is missing or has another shape.
+#[track_caller]
 pub fn layer_norm<C: Into<candle_nn::LayerNormConfig>>(
     size: usize,
     c: C,
@@ -166,6 +175,7 @@ impl RmsNorm {
     /// # Errors
     ///
     /// If the weight is missing or has another shape.
+    #[track_caller]
     pub fn new(size: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
         Ok(RmsNorm(candle_nn::rms_norm(size, eps, vb)?))
     }
@@ -175,6 +185,7 @@ impl RmsNorm {
     /// # Errors
     ///
     /// If the input does not fit the weight.
+    #[track_caller]
     pub fn forward_diff(&self, x: &Tensor) -> Result<Tensor> {
         self.forward(x)
     }
@@ -183,6 +194,7 @@ impl RmsNorm {
 macro_rules! as_inner {
     ($($layer:ty),*) => {$(
         impl Module for $layer {
+            #[track_caller]
             fn forward(&self, xs: &Tensor) -> Result<Tensor> {
                 self.0.forward(xs)
             }
