@@ -1,9 +1,8 @@
 //! Experts that values pick, through the whole house: their weights stream, and no budget changes a bit.
 
 use candle_core::{DType, Device, Tensor};
-use candle_trt::FromTensors;
 use candle_trt::device::{Host, HostMode};
-use candle_trt::{Compiler, Engine, Profile, Request, TileTarget, Weights};
+use candle_trt::{Compiler, Engine, FromTensors, Profile, Request, TileTarget, Weights};
 use std::collections::HashMap;
 use trt_graph::Call;
 use trt_graph::candle::{self, D, Tensor as Traced};

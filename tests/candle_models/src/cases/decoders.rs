@@ -74,6 +74,30 @@ pub fn rwkv(layers: usize) -> Value {
 }
 
 cases! {
+    "models/based" => plain!(based, Model, {
+        "n_embd": 64, "n_inner": 128, "n_layer": 2, "n_head": 4, "layer_norm_epsilon": 1e-5,
+        "alt_mixer_layers": [0], "alt_mixer_2_layers": [1],
+        "alt_mixer": {"num_heads": 4, "feature_dim": 16, "feature_map": {"input_dim": 16}},
+        "alt_mixer_2": {"num_heads": 4, "window_size": 8},
+    }),
+    "models/deepseek2" => decoder(|vb, layers| {
+        let cfg: models::deepseek2::DeepSeekV2Config = parsed(sized(layers, json!({
+            "moe_intermediate_size": 32, "n_shared_experts": 1, "n_routed_experts": 4, "num_experts_per_tok": 2,
+            "first_k_dense_replace": 1, "q_lora_rank": 24, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8, "v_head_dim": 16, "n_group": 1, "topk_group": 1, "rope_scaling": null,
+        })))?;
+        let mut m = models::deepseek2::DeepSeekV2::new(&cfg, vb)?;
+        model(move |a| m.forward(a.x(), a.past))
+    }),
+    "models/llama2_c" => decoder(|vb, layers| {
+        let cfg = models::llama2_c::Config {
+            dim: HIDDEN, hidden_dim: 128, n_layers: layers, n_heads: 4, n_kv_heads: 2, vocab_size: VOCAB, seq_len: 64,
+            norm_eps: 1e-5,
+        };
+        let mut cache = models::llama2_c::Cache::new(true, &cfg, vb.pp("rot"))?;
+        let m = models::llama2_c::Llama::load(vb, cfg)?;
+        model(move |a| m.forward(a.x(), a.past, &mut cache))
+    }),
     "models/rwkv_v7" => stepper(|vb, layers| {
         // Its code reads these sizes off the weights.
         for name in ["w1", "a1", "v1", "g1"] {

@@ -62,6 +62,14 @@ fn codes(books: usize, n: usize, below: u32) -> Input {
 }
 
 cases! {
+    "models/voxtral/model" => fixed(vec![noise("mel", &[1, 16, 48])], |vb, layers| {
+        let cfg = models::voxtral::model::VoxtralEncoderConfig {
+            hidden_size: HIDDEN, intermediate_size: 128, num_hidden_layers: layers, num_attention_heads: 4,
+            num_key_value_heads: 4, head_dim: 16, num_mel_bins: 16, max_source_positions: 24, ..Default::default()
+        };
+        let m = models::voxtral::model::VoxtralEncoder::new(&cfg, vb)?;
+        model(move |a| m.forward(a.x()))
+    }),
     "models/gemma4/multimodal_embedding" => fixed(vec![noise("heard", &[1, 5, 32])], |vb, _| {
         let m = models::gemma4::multimodal_embedding::MultimodalEmbedder::new(32, HIDDEN, 1e-6, vb)?;
         model(move |a| m.forward(a.x()))
