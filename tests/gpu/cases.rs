@@ -9,7 +9,9 @@ use crate::numbers::fill_encoded;
 use crate::{corpus, extent};
 use candle_trt::kernel::launch::EntryLaunch;
 use candle_trt::kernel::ptx::{self, Target};
-use candle_trt::kernel::{Body, Dim, Env, Gather, Group, Inst, Kernel, Left, Matmul, Order, View};
+use candle_trt::kernel::{
+    Body, Dim, Env, Gather, Group, Inst, Kernel, Left, Matmul, Order, Routed, View,
+};
 use std::collections::BTreeSet;
 
 /// Past and new positions, batch sizes: small odd ones, and those of a decoding step.
@@ -119,7 +121,9 @@ fn entries(kernel: &Kernel, target: Target, env: &Env) -> Vec<String> {
         .parts()
         .iter()
         .filter_map(|part| match part {
-            Kernel::Matmul(m) if m.ranged => Some(m.n.size(env)),
+            Kernel::Matmul(m) | Kernel::Routed(Routed { product: m, .. }) if m.ranged => {
+                Some(m.n.size(env))
+            }
             _ => None,
         })
         .collect();

@@ -1,6 +1,6 @@
 //! Writes the model files of candle-transformers that type-check, with other `use` lines.
 
-use candle_models_trial::{LIST, Outcome, port};
+use candle_models_trial::{port, Outcome, LIST};
 use std::path::{Path, PathBuf};
 
 fn main() {

@@ -4,7 +4,7 @@
 //! is more). The second must give the bits of the first, the first what candle gives.
 
 use crate::oracle::{self, LAYERS};
-use crate::ours::cases::{Args, Case, Loader};
+use crate::ours::cases::{Args, CLOSE_IN_BLOCKS, Case, Loader};
 use crate::spec::{Called, Input, Values, Way};
 use crate::weights::Made;
 use crate::{Fault, theirs, values};
@@ -178,6 +178,10 @@ fn compare(
         run(case, way, engine)?
     };
     let mut off = 0f32;
+    let tolerance = match case.load {
+        Loader::Plain(_) => case.spec.tolerance,
+        Loader::Blocks(..) => case.spec.tolerance.max(CLOSE_IN_BLOCKS),
+    };
     for (i, ((got, few), want)) in all.iter().zip(&few).zip(want).enumerate() {
         for (call, ((got, few), want)) in got.iter().zip(few).zip(want).enumerate() {
             if got.len() != want.len() {
@@ -189,7 +193,7 @@ fn compare(
             }
             for (output, ((got, few), want)) in got.iter().zip(few).zip(want).enumerate() {
                 let place = format!("result {output} of call {call} in session {i}");
-                off = off.max(apart(got, want, case.spec.tolerance, &place)?);
+                off = off.max(apart(got, want, tolerance, &place)?);
                 if bits(got)? != bits(few)? {
                     return Err(Fault::Bits(place));
                 }

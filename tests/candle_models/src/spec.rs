@@ -109,8 +109,17 @@ impl Way {
     pub fn profile(&self) -> Result<Profile, Error> {
         match &self.varies {
             Varies::Positions {
-                context, longest, ..
-            } => Profile::decoder(*context, *longest),
+                context,
+                longest,
+                sessions,
+            } => {
+                // Several tokens at once only where nothing is cached, if no call has them elsewhere.
+                let single = |calls: &Vec<usize>| calls.iter().skip(1).all(|new| *new == 1);
+                match sessions.iter().all(single) {
+                    true => Profile::prompts_first(*context, *longest),
+                    false => Profile::decoder(*context, *longest),
+                }
+            }
             Varies::Sizes { ranges, .. } => Profile::single(ranges),
         }
     }

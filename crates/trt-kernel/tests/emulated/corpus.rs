@@ -104,6 +104,22 @@ fn calls(kernel: &Kernel) -> Vec<(Kernel, Env)> {
     }
 }
 
+/// What the host's own rounding may make: of many rows of f32 that meet blocks it takes 16 bits, 2^8 times as coarse
+/// as f32.
+fn rounded(kernel: &Kernel, env: &Env) -> f64 {
+    let coarse = |part: &Kernel| match part {
+        Kernel::Matmul(k) => {
+            let blocks = matches!(k.right(), Encoding::Blocks(_));
+            blocks && k.left_dtype() == DType::F32 && k.m.size(env) > 8
+        }
+        _ => false,
+    };
+    match kernel.parts().iter().any(coarse) {
+        true => 512.0,
+        false => 0.0,
+    }
+}
+
 /// Runs one form of a kernel in a call and compares it with the host.
 fn compare(name: &str, kernel: &Kernel, form: &Emitted, env: &Env, seed: u64) {
     let (encodings, lens) = (kernel.args(), extents(kernel, env));
@@ -124,7 +140,7 @@ fn compare(name: &str, kernel: &Kernel, form: &Emitted, env: &Env, seed: u64) {
     launch(kernel, form, env, &[], seed, &mut ours);
     for arg in kernel.written() {
         let (a, b) = (&ours[arg.0 as usize], &exact[arg.0 as usize]);
-        let (d, most) = (a.distance(b), allowed(a.dtype()));
+        let (d, most) = (a.distance(b), allowed(a.dtype()).max(rounded(kernel, env)));
         assert!(d <= most, "{name} {} {env:?} a{}: {d}", form.target, arg.0);
     }
 }

@@ -20,7 +20,8 @@ cargo run -p candle-models -- table         # runs every case and writes this pa
 
 A case is a small model with random weights in f32. An engine runs it on the host, which copies weights as a GPU would have
 them copied, at full budget and at 25 % of it (or at its floor, if that is more): the second must give the bits of the first,
-and the first what candle gives, within 2e-5 of the largest value of a result.
+and the first what candle gives, within 2e-5 of the largest value of a result (2e-4 with weights in blocks, for which the host takes
+16 bits of many rows, and where a case says why).
 
 - **traces**, **matches**: the ways of calling the model in which it does. Decoders take *prompts* of several lengths behind each
   other and eight tokens after that, at positions that were not traced, or a prompt *at the start* only, or *tokens*; other models

@@ -86,9 +86,13 @@ impl FusedMoe {
         let gate = moe::experts(&wide, &ids, &self.gates)?.apply(&self.act)?;
         let inner = (gate * moe::experts(&wide, &ids, &self.ups)?)?;
         let ys = moe::experts(&inner, &ids, &self.downs)?;
-        let scaled = ys.to_dtype(DType::F32)?.broadcast_mul(&shares.reshape((pairs, 1))?)?;
+        let scaled = ys
+            .to_dtype(DType::F32)?
+            .broadcast_mul(&shares.reshape((pairs, 1))?)?;
         let scaled = scaled.to_dtype(xs.dtype())?;
-        let sum = scaled.reshape((tokens, self.each, hidden))?.sum(D::Minus2)?;
+        let sum = scaled
+            .reshape((tokens, self.each, hidden))?
+            .sum(D::Minus2)?;
         sum.reshape((batch, seq, hidden))
     }
 }
