@@ -25,7 +25,7 @@ cases! { parts_in_place: |x y z v s p ids i u|
     x.slice_scatter(&y.narrow(1, 0, 2)?, 1, 1); x.slice_scatter(&y, 0, 0); x.slice_scatter0(&y.narrow(0, 0, 1)?, 1); x.slice_scatter(&y.narrow(2, 1, 1)?.contiguous()?, D::Minus1, 3);
     x.slice_scatter(&y, 0, 1); x.slice_scatter(&y.narrow(1, 0, 2)?, 0, 0); x.slice_scatter(&p, 0, 0); x.slice_scatter(&y.to_dtype(DType::F16)?, 0, 0); x.slice_scatter(&y, 3, 0);
     x.slice_assign(&[0..1, 1..3, 2..4], &y.narrow(0, 0, 1)?.narrow(1, 0, 2)?.narrow(2, 0, 2)?); x.slice_assign(&[.., .., ..], &y); p.slice_assign(&[1..=1, 0..=2], &p.narrow(0, 0, 1)?.neg()?);
-    p.slice_assign(&[1.., 1..], &p.narrow(0, 0, 1)?.narrow(1, 0, 2)?); p.slice_assign(&[0..1, 1..3], &p); p.slice_assign(&[0..3, 0..3], &p); p.slice_assign(&[0..2], &p); p.slice_assign(&[1..1, 0..3], &p.narrow(0, 0, 0)?);
+    p.slice_assign(&[1.., 1..], &p.narrow(0, 0, 1)?.narrow(1, 0, 2)?); p.slice_assign(&[0..1, 1..3], &p); p.slice_assign(&[0..3, 0..3], &p); p.slice_assign(std::slice::from_ref(&(0..2)), &p); p.slice_assign(&[1..1, 0..3], &p.narrow(0, 0, 0)?);
     x.pad_with_same(1, 2, 1); x.pad_with_same(D::Minus1, 0, 3); x.pad_with_same(0, 1, 0); x.pad_with_same(0, 0, 0); x.pad_with_same(3, 1, 1); x.narrow(1, 0, 0)?.pad_with_same(1, 1, 0);
     x.roll(1, 1); x.roll(-1, D::Minus1); x.roll(7, 2); x.roll(0, 0); x.roll(-5, 1); x.roll(1, 3); p.roll(2, 0); x.flip(&[0]); x.flip(&[1, 2]); x.flip(&[]); x.flip(&[3]); i.flip(&[1]);
     x.unfold(2, 2, 1); x.unfold(2, 2, 2); x.unfold(1, 3, 1); x.unfold(0, 1, 1); x.unfold(2, 5, 1); x.unfold(D::Minus2, 2, 1); x.unfold(3, 1, 1);

@@ -13,6 +13,7 @@ pub mod kv_cache;
 pub mod layer_norm;
 pub mod linear;
 pub mod moe;
+mod no_files;
 pub mod ops;
 mod pixels;
 pub mod rnn;

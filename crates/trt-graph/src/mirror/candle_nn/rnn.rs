@@ -10,7 +10,6 @@ use candle_nn::Init;
 use candle_nn::init::DEFAULT_KAIMING_UNIFORM;
 
 /// A layer that goes through a sequence step by step.
-#[expect(clippy::upper_case_acronyms, reason = "candle's name")]
 pub trait RNN {
     /// What a step leaves for the next.
     type State: Clone;
@@ -126,7 +125,6 @@ impl Gates {
 
 /// What a step of an [`LSTM`] leaves, both `[b, hidden]`.
 #[derive(Debug, Clone)]
-#[expect(clippy::upper_case_acronyms, reason = "candle's name")]
 pub struct LSTMState {
     /// The hidden state, which is the output.
     pub h: Tensor,
@@ -162,7 +160,6 @@ pub enum Direction {
 
 /// How an [`LSTM`] behaves. What weights would be made of is for training.
 #[derive(Debug, Clone, Copy)]
-#[expect(clippy::upper_case_acronyms, reason = "candle's name")]
 #[allow(missing_docs, reason = "candle's names")]
 pub struct LSTMConfig {
     pub w_ih_init: Init,
@@ -199,7 +196,6 @@ impl LSTMConfig {
 
 /// A layer with a cell and gates for input, forgetting and output.
 #[derive(Clone, Debug)]
-#[expect(clippy::upper_case_acronyms, reason = "candle's name")]
 pub struct LSTM {
     gates: Gates,
     config: LSTMConfig,
@@ -275,7 +271,6 @@ impl RNN for LSTM {
 
 /// What a step of a [`GRU`] leaves.
 #[derive(Debug, Clone)]
-#[expect(clippy::upper_case_acronyms, reason = "candle's name")]
 pub struct GRUState {
     /// The hidden state `[b, hidden]`, which is the output.
     pub h: Tensor,
@@ -290,7 +285,6 @@ impl GRUState {
 
 /// How a [`GRU`] behaves. What weights would be made of is for training.
 #[derive(Debug, Clone, Copy)]
-#[expect(clippy::upper_case_acronyms, reason = "candle's name")]
 #[allow(missing_docs, reason = "candle's names")]
 pub struct GRUConfig {
     pub w_ih_init: Init,
@@ -323,7 +317,6 @@ impl GRUConfig {
 
 /// A layer with gates for resetting and updating its state.
 #[derive(Clone, Debug)]
-#[expect(clippy::upper_case_acronyms, reason = "candle's name")]
 pub struct GRU {
     gates: Gates,
     config: GRUConfig,

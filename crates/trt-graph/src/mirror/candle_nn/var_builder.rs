@@ -1,5 +1,6 @@
 //! Where model code finds its weights: names, never bytes.
 
+use super::no_files::NoFiles;
 use crate::line;
 use crate::mirror::device::Device;
 use crate::mirror::tensor::{Tensor, kernel_dtype};
@@ -105,18 +106,8 @@ pub trait WeightSource: Send + Sync {
     }
 }
 
-/// The weights of a builder over tensors: there are no files.
-struct NoFiles;
-
-impl WeightSource for NoFiles {
-    fn find(&self, _name: &str) -> Option<Stored> {
-        None
-    }
-
-    fn similar(&self, _name: &str) -> Vec<String> {
-        Vec::new()
-    }
-}
+/// Which name the files have for a name that is asked for.
+type Rename = dyn Fn(&str) -> String + Send + Sync;
 
 /// A path into the weights and the dtype that the model runs in.
 ///
@@ -126,7 +117,7 @@ pub struct VarBuilder<'a> {
     source: Arc<dyn WeightSource>,
     /// Tensors that model code made itself, in place of files.
     made: Option<Arc<HashMap<String, Tensor>>>,
-    rename: Option<Arc<dyn Fn(&str) -> String + Send + Sync>>,
+    rename: Option<Arc<Rename>>,
     lifetime: PhantomData<&'a ()>,
     path: Vec<String>,
     dtype: DType,
@@ -179,7 +170,7 @@ impl VarBuilder<'_> {
 
     /// Tensors under other names: `f` says of the name that is asked for which one the files have.
     pub fn rename_f<F: Fn(&str) -> String + Sync + Send + 'static>(self, f: F) -> Self {
-        let rename: Arc<dyn Fn(&str) -> String + Send + Sync> = match self.rename.clone() {
+        let rename: Arc<Rename> = match self.rename.clone() {
             Some(inner) => Arc::new(move |name| inner(&f(name))),
             None => Arc::new(f),
         };
