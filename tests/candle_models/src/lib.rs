@@ -6,6 +6,10 @@
 //! (`theirs`), and `hold` compares what the two give: at full and at 25 % budget, at several sizes, and for decoders
 //! token after token at positions that were not traced. [`table`] writes what comes of it to `MODELS.md`.
 //! Models of GGUF files are held in [`blocks`].
+#![allow(
+    clippy::duplicate_mod,
+    reason = "the text of a case is compiled over both crates"
+)]
 
 pub mod blocks;
 mod fault;

@@ -13,11 +13,11 @@ use candle_core::{Device, Result, Tensor};
 /// Layers of a model where a case lets them be chosen.
 pub const LAYERS: usize = 2;
 
+/// The results of each call in each session.
+pub type Results = Vec<Vec<Vec<Tensor>>>;
+
 /// The results of each call in each session, and the weights that the model asked for.
-pub fn results(
-    case: &Case,
-    way: &Way,
-) -> std::result::Result<(Vec<Vec<Vec<Tensor>>>, Made), Fault> {
+pub fn results(case: &Case, way: &Way) -> std::result::Result<(Results, Made), Fault> {
     let made = Made::default();
     let sessions = way.sessions();
     let all = sessions.iter().map(|calls| session(case, calls, &made));

@@ -140,7 +140,7 @@ fn encoder() -> Side {
             let n = call[0] * call[1];
             let ids: Vec<u32> = (0..n as u32).map(|i| (i * 37 + 11) % 64).collect();
             // Each sentence is shorter than the one before it.
-            let word = |i: usize| i % call[1] + i / call[1] < call[1] || i % call[1] == 0;
+            let word = |i: usize| i % call[1] + i / call[1] < call[1] || i.is_multiple_of(call[1]);
             let mask: Vec<f32> = (0..n).map(|i| f32::from(u8::from(word(i)))).collect();
             let shape = (call[0], call[1]);
             vec![

@@ -47,6 +47,7 @@ struct StreamState {
 /// What a stream keeps alive.
 #[derive(Debug)]
 #[allow(dead_code, reason = "held to be dropped")]
+#[allow(clippy::large_enum_variant, reason = "nearly all that is kept is work")]
 pub(super) enum Kept {
     /// Work with its slices, bytes and executable.
     Work(Work),

@@ -12,6 +12,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// What a worker gets.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all that is queued is work"
+)]
 pub(super) enum Item {
     /// Work; a record needs nothing to be done.
     Work(Work),

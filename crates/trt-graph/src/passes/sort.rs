@@ -154,7 +154,7 @@ impl Sort<'_> {
 
     /// Sorted runs: for each element of the result its place in the row.
     fn runs(&mut self, run: i64) -> NodeId {
-        let rows = std::mem::replace(&mut self.shape, Vec::new());
+        let rows = std::mem::take(&mut self.shape);
         self.shape = [&rows[..], &[Dim::from(run)]].concat();
         let last = rows.len() - 1;
         let (here, step) = (self.index(last), self.index(last + 1));

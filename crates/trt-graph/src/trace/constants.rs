@@ -1,10 +1,54 @@
-//! A constant of the samples as what generates it: [`super::literal`] says which family it is of.
+//! Constants that calls make: how large they may be, and what generates them: [`super::literal`] says which family one is
+//! of.
 
 use super::generalise::Generaliser;
 use super::literal::{self, Family, Instance};
+use super::profile::Class;
+use super::sample::Sample;
+use super::sizes::Sizes;
 use crate::Error;
 use crate::graph::{Graph, Node, NodeId, Op};
 use trt_kernel::{DType, Dim};
+
+/// Bytes of constants that one traced call may make.
+pub(super) const CONSTANTS: u128 = 1 << 30;
+
+/// Whether the constants that a call makes itself are not too large at a point, as they grow
+/// between the near samples.
+pub(super) fn affordable(class: &Class, near: &[Sample], point: &[i64]) -> Result<(), Error> {
+    let points: Vec<Vec<i64>> = near.iter().map(|s| s.values.clone()).collect();
+    let Some(first) = near.first() else {
+        return Ok(());
+    };
+    let alike = |s: &Sample| {
+        let ranks = |s: &Sample| s.constants.iter().map(|c| c.0.len()).collect::<Vec<_>>();
+        ranks(s) == ranks(first)
+    };
+    if !near.iter().all(alike) {
+        return Ok(());
+    }
+    let mut sizes = Sizes::new(class, points);
+    let mut size = |i: usize, axis: usize| {
+        let values = near.iter().map(|s| s.constants[i].0[axis] as i64);
+        let size = sizes.find(&values.collect::<Vec<_>>(), Vec::new)?;
+        u128::try_from(size.checked_eval(&sizes.env(point))?).ok()
+    };
+    let mut bytes: u128 = 0;
+    for (i, (dims, width)) in first.constants.iter().enumerate() {
+        let mut sizes = (0..dims.len()).map(|axis| size(i, axis));
+        let elements = sizes.try_fold(1u128, |n, size| Some(n.saturating_mul(size?)));
+        // Only constants that nothing uses can have sizes that do not grow evenly.
+        bytes = bytes.saturating_add(elements.unwrap_or(0).saturating_mul(*width as u128));
+    }
+    match bytes > CONSTANTS {
+        true => Err(Error::TooLarge {
+            point: class.describe(point),
+            bytes,
+            most: CONSTANTS,
+        }),
+        false => Ok(()),
+    }
+}
 
 impl Generaliser<'_> {
     /// Replaces a constant by what generates it at every sample.

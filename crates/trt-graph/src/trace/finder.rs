@@ -13,6 +13,9 @@ use crate::Error;
 use crate::mirror::Tensor;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+/// What each reader saw, by class.
+type Table = HashMap<(Reader, usize), Seen>;
+
 /// What happened to the tensor at a port in the call before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
@@ -179,7 +182,7 @@ impl<'a> Finder<'a> {
     }
 
     /// What happened to each port of each class in a call of each class before.
-    fn table(&self) -> Result<(Vec<Reader>, HashMap<(Reader, usize), Seen>), Error> {
+    fn table(&self) -> Result<(Vec<Reader>, Table), Error> {
         let mut readers: Vec<Reader> = Vec::new();
         let mut met: HashSet<Reader> = HashSet::new();
         let mut table: HashMap<(Reader, usize), Seen> = HashMap::new();

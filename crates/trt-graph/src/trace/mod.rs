@@ -30,15 +30,12 @@ use crate::ints::Positions;
 use crate::mirror::candle_nn::VarBuilder;
 use crate::mirror::values::Known;
 use crate::{Error, verify};
+use constants::{CONSTANTS, affordable};
 use history::{History, Initials};
 use reach::Way;
 use sample::{Of, Sample};
-use sizes::Sizes;
 use states::States;
 use tour::{Beyond, Tour};
-
-/// Bytes of constants that one traced call may make.
-const CONSTANTS: u128 = 1 << 30;
 
 /// Traces a model for one class of calls and generalises it over the class's ranges.
 ///
@@ -195,7 +192,7 @@ fn class_graph<S: Step>(
         affordable(class, &tracer.samples[..near], point)?;
     }
     let graph = tracer.generalised(way, &mut more);
-    let graph = match graph.and_then(|graph| tracer.to_the_end(graph, way, &points.last)) {
+    let graph = match graph.and_then(|graph| tracer.checked_at_ends(graph, way, &points.last)) {
         Err(error @ Error::ControlFlow { .. }) => {
             let base = &tracer.samples[0];
             let differs = |s: &&Sample| generalise::same_structure(class, base, s).is_err();
@@ -273,7 +270,12 @@ impl<S: Step> Tracer<'_, S> {
     }
 
     /// Where there are floors, the last steps of each range belong to the same graph.
-    fn to_the_end(&mut self, graph: Graph, way: Way, last: &[Vec<i64>]) -> Result<Graph, Error> {
+    fn checked_at_ends(
+        &mut self,
+        graph: Graph,
+        way: Way,
+        last: &[Vec<i64>],
+    ) -> Result<Graph, Error> {
         if graph.floors.is_empty() {
             return Ok(graph);
         }
@@ -359,41 +361,4 @@ impl<S: Step> Tracer<'_, S> {
 fn between(a: &[i64], b: &[i64]) -> Option<Vec<i64>> {
     let half: Vec<i64> = a.iter().zip(b).map(|(a, b)| a + (b - a) / 2).collect();
     (half != a).then_some(half)
-}
-
-/// Whether the constants that a call makes itself are not too large at a point, as they grow
-/// between the near samples.
-fn affordable(class: &Class, near: &[Sample], point: &[i64]) -> Result<(), Error> {
-    let points: Vec<Vec<i64>> = near.iter().map(|s| s.values.clone()).collect();
-    let Some(first) = near.first() else {
-        return Ok(());
-    };
-    let alike = |s: &Sample| {
-        let ranks = |s: &Sample| s.constants.iter().map(|c| c.0.len()).collect::<Vec<_>>();
-        ranks(s) == ranks(first)
-    };
-    if !near.iter().all(alike) {
-        return Ok(());
-    }
-    let mut sizes = Sizes::new(class, points);
-    let mut size = |i: usize, axis: usize| {
-        let values = near.iter().map(|s| s.constants[i].0[axis] as i64);
-        let size = sizes.find(&values.collect::<Vec<_>>(), Vec::new)?;
-        u128::try_from(size.checked_eval(&sizes.env(point))?).ok()
-    };
-    let mut bytes: u128 = 0;
-    for (i, (dims, width)) in first.constants.iter().enumerate() {
-        let mut sizes = (0..dims.len()).map(|axis| size(i, axis));
-        let elements = sizes.try_fold(1u128, |n, size| Some(n.saturating_mul(size?)));
-        // Only constants that nothing uses can have sizes that do not grow evenly.
-        bytes = bytes.saturating_add(elements.unwrap_or(0).saturating_mul(*width as u128));
-    }
-    match bytes > CONSTANTS {
-        true => Err(Error::TooLarge {
-            point: class.describe(point),
-            bytes,
-            most: CONSTANTS,
-        }),
-        false => Ok(()),
-    }
 }

@@ -268,7 +268,7 @@ fn floors_and_ceilings_by_any_small_number_are_found() {
             &|a, n| (a + c / 2) / c + 2 * n,
         ];
         for f in each {
-            let graph = sized(&f).unwrap_or_else(|e| panic!("{c}: {e}"));
+            let graph = sized(f).unwrap_or_else(|e| panic!("{c}: {e}"));
             let size = &graph.node(graph.outputs[0]).shape[0];
             for (a, n) in (8..=64).flat_map(|a| (8..=64).map(move |n| (a, n))) {
                 let env = graph.env(&[a as i64, n as i64]);

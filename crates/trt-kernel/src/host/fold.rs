@@ -11,6 +11,10 @@ use crate::Reduce;
 const FOLD: usize = 64;
 
 /// A fold in progress. Integers are folded exactly, so any order gives the same.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it lives on a stack, one for each fold of a row"
+)]
 pub(super) enum RunningFold {
     Float(FloatFold),
     Integer(Reduce, i64),

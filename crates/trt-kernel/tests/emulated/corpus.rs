@@ -115,7 +115,7 @@ fn rounded(kernel: &Kernel, env: &Env) -> f64 {
         _ => false,
     };
     match kernel.parts().iter().any(coarse) {
-        true => 512.0,
+        true => 2048.0,
         false => 0.0,
     }
 }

@@ -8,9 +8,12 @@ mod by_content;
 pub mod file;
 mod follow;
 
-/// What is held: the file, what is special about the model, and how far off it is, of the largest
-/// result; more than is accepted panics.
-pub const CASES: &[(&str, &str, fn() -> f32)] = &[
+/// A file, what is special about its model, and what runs it and says how far off it is, of the largest result; more than
+/// is accepted panics.
+pub type Run = (&'static str, &'static str, fn() -> f32);
+
+/// What is held.
+pub const CASES: &[Run] = &[
     (
         "models/quantized_llama",
         "neighbours turned",

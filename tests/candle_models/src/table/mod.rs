@@ -41,6 +41,7 @@ pub struct Tried {
 pub type Ran = Vec<(&'static str, Tried)>;
 
 /// One thing to run.
+#[allow(clippy::large_enum_variant, reason = "nearly all are cases")]
 enum Job {
     Case(ours::cases::Case, theirs::cases::Case, Way),
     Blocks(&'static str, &'static str, fn() -> f32),

@@ -98,8 +98,8 @@ fn check(here: &Path, list: &Path, files: &List) -> Result<BTreeMap<String, Vec<
 
 /// The file that an error is in: that of its first span, or of the code that wrote it by a macro.
 fn place(message: &Value) -> Option<String> {
-    let spans = message["spans"].as_array()?.iter();
-    let mut span = spans.filter(|s| s["is_primary"] == true).next()?;
+    let mut spans = message["spans"].as_array()?.iter();
+    let mut span = spans.find(|s| s["is_primary"] == true)?;
     loop {
         let path = span["file_name"].as_str()?;
         if let Some((_, file)) = path.split_once(PLACE) {

@@ -75,6 +75,10 @@ fn routed(
 /// # Errors
 ///
 /// If shapes or dtypes do not fit.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "they are those of candle's function"
+)]
 pub fn moe_gemm(
     input: &Tensor,
     weights: &Tensor,
