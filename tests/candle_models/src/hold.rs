@@ -1,9 +1,10 @@
 //! A case in an engine beside candle.
 //!
 //! One engine runs all calls of a way twice, with all weights resident and at a quarter of them (or at its floor, if that
-//! is more). The second must give the bits of the first, the first what candle gives.
+//! is more). The second must give the bits of the first, the first what candle gives. In another dtype than f32, in which
+//! candle's own sums round elsewhere, the first is held to what the host gives in that dtype.
 
-use crate::oracle::{self, LAYERS};
+use crate::oracle::{self, LAYERS, Results};
 use crate::ours::cases::{Args, CLOSE_IN_BLOCKS, Case, Loader};
 use crate::spec::{Called, Input, Values, Way};
 use crate::weights::Made;
@@ -16,6 +17,31 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The device of the table: weights are copied as a GPU would have them copied.
 pub const HOST: &str = "host-discrete";
+
+/// Where engines run, and the dtype of weights and of inputs that are not integers.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// A device's name.
+    pub device: &'a str,
+    /// f32 of the table; bf16 and f16 are other models.
+    pub dtype: DType,
+}
+
+impl Target<'_> {
+    /// What the table is made of.
+    pub const TABLE: Target<'static> = Target {
+        device: HOST,
+        dtype: DType::F32,
+    };
+
+    /// Whether it is [`Self::TABLE`].
+    pub fn is_table(self) -> bool {
+        self.device == HOST && self.dtype == DType::F32
+    }
+}
+
+/// Two devices differ by so much of the largest value at most where activations are rounded to 8 or 11 bits.
+const CLOSE_ROUNDED: f32 = 3e-2;
 
 /// That a way of calling a model gives what candle gives.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,7 +59,7 @@ pub fn line(said: &impl Display) -> String {
     lines.take(1).collect()
 }
 
-/// Compares all calls of a way on a device, by its name.
+/// Compares all calls of a way on a target.
 ///
 /// # Errors
 ///
@@ -42,13 +68,33 @@ pub fn hold(
     ours: &Case,
     theirs: &theirs::cases::Case,
     way: &Way,
-    device: &str,
+    target: Target<'_>,
 ) -> Result<Held, Fault> {
     let (want, made) = guarded(Fault::Oracle, || oracle::results(theirs, way))?;
-    let engine = guarded(Fault::Compile, || {
-        engine(ours, way, &made, (LAYERS, device))
-    })?;
-    guarded(Fault::Run, || compare(ours, way, &engine, &want))
+    let engine_on = |target| {
+        guarded(Fault::Compile, || {
+            engine(ours, way, &made, (LAYERS, target))
+        })
+    };
+    let tolerance = match (&ours.load, target.dtype) {
+        (Loader::Plain(_), DType::F32) => ours.spec.tolerance,
+        (Loader::Blocks(..), DType::F32) => ours.spec.tolerance.max(CLOSE_IN_BLOCKS),
+        _ => CLOSE_ROUNDED,
+    };
+    let engine = engine_on(target)?;
+    let want = match target.dtype {
+        DType::F32 => want,
+        dtype => {
+            let host = engine_on(Target {
+                device: HOST,
+                dtype,
+            })?;
+            guarded(Fault::Oracle, || run(ours, way, (&host, dtype)))?
+        }
+    };
+    guarded(Fault::Run, || {
+        compare(ours, way, (&engine, target.dtype), (&want, tolerance))
+    })
 }
 
 /// Launches of each class with one layer more than with one, if layers can be chosen.
@@ -59,7 +105,9 @@ pub fn hold(
 pub fn launches(ours: &Case, theirs: &theirs::cases::Case, way: &Way) -> Result<Vec<usize>, Fault> {
     let (_, made) = guarded(Fault::Oracle, || oracle::results(theirs, way))?;
     let count = |layers| {
-        let engine = guarded(Fault::Compile, || engine(ours, way, &made, (layers, HOST)))?;
+        let engine = guarded(Fault::Compile, || {
+            engine(ours, way, &made, (layers, Target::TABLE))
+        })?;
         Ok::<_, Fault>(launched(&engine))
     };
     let (one, two) = (count(1)?, count(LAYERS)?);
@@ -94,11 +142,11 @@ fn engine(
     case: &Case,
     way: &Way,
     made: &Made,
-    (layers, device): (usize, &str),
+    (layers, target): (usize, Target<'_>),
 ) -> Result<Engine, Fault> {
     let failed = |e: candle_trt::Error| Fault::Compile(line(&e));
     let other = |e: &dyn Display| Fault::Compile(line(&e));
-    let device = device::open(device).map_err(|e| other(&e))?;
+    let device = device::open(target.device).map_err(|e| other(&e))?;
     // A file is mapped when it was opened, so its folder may go with this call.
     let folder = tempfile::tempdir().map_err(|e| other(&e))?;
     let weights = match &case.load {
@@ -111,6 +159,7 @@ fn engine(
     };
     Compiler::new(weights)
         .shared_device(device)
+        .dtype(target.dtype)
         .profile(way.profile().map_err(|e| other(&e))?)
         .weight_streaming(true)
         .compile(|vb| {
@@ -118,13 +167,13 @@ fn engine(
                 Loader::Plain(load) => load(vb, layers)?,
                 Loader::Blocks(_, load) => load(vb.into(), layers)?,
             };
-            Ok(move |call: &Call<'_>| model(&declared(case, way, call)?))
+            Ok(move |call: &Call<'_>| model(&declared(case, way, call, target.dtype)?))
         })
         .map_err(failed)
 }
 
 /// The inputs of a call that is traced.
-fn declared(case: &Case, way: &Way, call: &Call<'_>) -> Traced<Args> {
+pub fn declared(case: &Case, way: &Way, call: &Call<'_>, floats: DType) -> Traced<Args> {
     let size = |name: &str| match way.fixed.iter().find(|(n, _)| *n == name) {
         Some((_, size)) => Ok(*size),
         None => call.int(name),
@@ -133,7 +182,7 @@ fn declared(case: &Case, way: &Way, call: &Call<'_>) -> Traced<Args> {
         let sizes = i.shape.iter().map(|s| s.of(size));
         let dtype = match i.values {
             Values::Tokens(_) | Values::Same(_) | Values::Kept => DType::U32,
-            Values::Noise | Values::All(_) => DType::F32,
+            Values::Noise | Values::All(_) => floats,
         };
         call.input(i.name, sizes.collect::<Traced<Vec<usize>>>()?, dtype)
     };
@@ -143,13 +192,12 @@ fn declared(case: &Case, way: &Way, call: &Call<'_>) -> Traced<Args> {
 }
 
 /// All calls, as the values of each result.
-fn run(case: &Case, way: &Way, engine: &Engine) -> Result<Vec<Vec<Vec<Tensor>>>, Fault> {
+fn run(case: &Case, way: &Way, (engine, dtype): (&Engine, DType)) -> Result<Results, Fault> {
     let failed = |e: candle_trt::Error| Fault::Run(line(&e));
     let session = |calls: Vec<Called>| {
         let mut session = engine.session().map_err(failed)?;
         let call = |call: &Called| {
-            let inputs = case.spec.inputs.iter().map(|i| values::input(i, call));
-            let inputs: candle_core::Result<Vec<_>> = inputs.collect();
+            let inputs = values::inputs(&case.spec.inputs, call, dtype);
             session
                 .run(&inputs.map_err(|e| Fault::Run(line(&e)))?)
                 .map_err(failed)
@@ -162,10 +210,10 @@ fn run(case: &Case, way: &Way, engine: &Engine) -> Result<Vec<Vec<Vec<Tensor>>>,
 fn compare(
     case: &Case,
     way: &Way,
-    engine: &Engine,
-    want: &[Vec<Vec<Tensor>>],
+    (engine, dtype): (&Engine, DType),
+    (want, tolerance): (&Results, f32),
 ) -> Result<Held, Fault> {
-    let all = run(case, way, engine)?;
+    let all = run(case, way, (engine, dtype))?;
     let failed = |e: candle_trt::Error| Fault::Run(line(&e));
     let quarter = Request::Percent(Percent::from_millionths(250_000));
     let few = {
@@ -175,13 +223,9 @@ fn compare(
                 .set_device_budget(Request::Minimum)
                 .map_err(failed)?;
         }
-        run(case, way, engine)?
+        run(case, way, (engine, dtype))?
     };
     let mut off = 0f32;
-    let tolerance = match case.load {
-        Loader::Plain(_) => case.spec.tolerance,
-        Loader::Blocks(..) => case.spec.tolerance.max(CLOSE_IN_BLOCKS),
-    };
     for (i, ((got, few), want)) in all.iter().zip(&few).zip(want).enumerate() {
         for (call, ((got, few), want)) in got.iter().zip(few).zip(want).enumerate() {
             if got.len() != want.len() {

@@ -19,8 +19,9 @@ mod ours;
 mod spec;
 pub mod table;
 mod theirs;
+pub mod time;
 mod values;
 mod weights;
 
 pub use fault::Fault;
-pub use hold::{HOST, Held};
+pub use hold::{HOST, Held, Target};

@@ -1,7 +1,7 @@
 //! Numbers that depend on a name and an index only, for weights and inputs.
 
 use crate::spec::{Called, Input, Values};
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use std::convert::Infallible;
 
 /// Numbers from -1 to 1.
@@ -15,6 +15,18 @@ pub fn noise(name: &str, n: usize) -> Vec<f32> {
         (x >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
     (0..n as u64).map(value).collect()
+}
+
+/// All inputs of a call, with those that are not integers in `floats`.
+pub fn inputs(inputs: &[Input], call: &Called, floats: DType) -> Result<Vec<Tensor>> {
+    let given = |i| {
+        let input = input(i, call)?;
+        match input.dtype().is_float() {
+            true => input.to_dtype(floats),
+            false => Ok(input),
+        }
+    };
+    inputs.iter().map(given).collect()
 }
 
 /// An input of a call, the same whenever it is asked for.

@@ -5,7 +5,8 @@ use candle::{DType, Module};
 use serde_json::json;
 
 /// What the configurations of the BERT family have.
-fn bert(layers: usize, more: Value) -> Value {
+/// What configurations of the BERT family have.
+pub fn bert(layers: usize, more: Value) -> Value {
     let mut all = sized(
         layers,
         json!({

@@ -16,6 +16,7 @@ mod blocks;
 mod decoders;
 mod diffusion;
 mod encoders;
+pub mod large;
 mod sound;
 mod vision;
 mod ways;

@@ -4,7 +4,7 @@ mod left_out;
 mod text;
 
 use crate::blocks;
-use crate::hold::{HOST, Held, guarded, hold, launches};
+use crate::hold::{Held, Target, guarded, hold, launches};
 use crate::spec::Way;
 use crate::{Fault, ours, theirs};
 use candle_models_trial::Outcome;
@@ -55,11 +55,11 @@ impl Job {
         }
     }
 
-    fn run(&self, device: &str) -> Tried {
+    fn run(&self, target: Target<'_>) -> Tried {
         match self {
             Job::Case(ours, theirs, way) => {
-                let held = hold(ours, theirs, way, device);
-                let launches = match held.is_ok() && device == HOST {
+                let held = hold(ours, theirs, way, target);
+                let launches = match held.is_ok() && target.is_table() {
                     true => launches(ours, theirs, way).unwrap_or_default(),
                     false => Vec::new(),
                 };
@@ -101,11 +101,11 @@ fn jobs(part: &str) -> Vec<Job> {
     jobs.filter(|j| j.file().contains(part)).collect()
 }
 
-/// Runs what there is of files that a text is part of on a device, `threads` at once; `told` hears of each when it is
+/// Runs what there is of files that a text is part of on a target, `threads` at once; `told` hears of each when it is
 /// done.
 pub fn run(
     part: &str,
-    (device, threads): (&str, usize),
+    (target, threads): (Target<'_>, usize),
     told: impl Fn(&str, &Tried) + Sync,
 ) -> Ran {
     let jobs = jobs(part);
@@ -115,7 +115,7 @@ pub fn run(
         loop {
             let next = left.lock().unwrap_or_else(|e| e.into_inner()).next();
             let Some((i, job)) = next else { return };
-            let tried = job.run(device);
+            let tried = job.run(target);
             told(job.file(), &tried);
             let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
             done.insert(i, (job.file(), tried));

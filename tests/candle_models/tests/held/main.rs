@@ -32,7 +32,7 @@ fn what_the_table_says_matches_does() {
     let said = said();
     assert!(said.len() > 190, "that is no table: {} rows", said.len());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let ran = table::run("", (candle_models::HOST, threads), |_, _| ());
+    let ran = table::run("", (candle_models::Target::TABLE, threads), |_, _| ());
     let mut failed = Vec::new();
     for (file, tried) in &ran {
         let name = file.trim_start_matches("models/");
