@@ -227,7 +227,7 @@ class Flux(nn.Module):
         mlp = lambda n: nn.Sequential(nn.Linear(n, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
         self.image, self.text = nn.Linear(64, WIDTH), nn.Linear(4096, WIDTH)
         self.time, self.guide, self.pooled = mlp(256), mlp(256), mlp(768)
-        self.double = nn.ModuleList(nn.ModuleList([Stream(), Stream()]) for _ in range(19))
+        self.double_blocks = nn.ModuleList(nn.ModuleList([Stream(), Stream()]) for _ in range(19))
         self.single = nn.ModuleList(Single() for _ in range(38))
         self.mod, self.leave = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(WIDTH, 64)
 
@@ -249,7 +249,7 @@ class Flux(nn.Module):
         angles = self.angles(torch.cat([text_places, places], 1))
         x, t = self.image(image), self.text(text)
         n = t.shape[1]
-        for i, s in self.double:
+        for i, s in self.double_blocks:
             (qi, ki, vi), (qt, kt, vt) = i.before(x, vec), s.before(t, vec)
             q, k, v = torch.cat([qt, qi], 2), torch.cat([kt, ki], 2), torch.cat([vt, vi], 2)
             y = F.scaled_dot_product_attention(turned(q, angles), turned(k, angles), v).transpose(1, 2).flatten(2)

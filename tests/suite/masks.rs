@@ -163,3 +163,27 @@ fn follows(engine: &Engine, hides: Hides, joined: bool) {
         }
     }
 }
+
+/// bf16 rounds the mask of a BERT (`f32::MIN` times what is hidden) to minus infinity, and 0 times that is NaN.
+#[test]
+fn a_score_that_is_not_a_number_is_not_taken_for_a_hidden_key() {
+    for mode in [HostMode::Unified, HostMode::Discrete] {
+        let engine = compile(Hides::Adds(f32::NAN), false, mode);
+        let mut session = engine.session().expect("a session");
+        for (length, whole) in [(9, true), (9, false), (40, true), (40, false)] {
+            let x = [0, 1, 2].map(|i| values(i, 2, length));
+            let mask = hidden(2, length, whole);
+            let want = by_candle([&x[0], &x[1], &x[2]], &mask, Hides::Adds(f32::NAN), false);
+            let [q, k, v] = x;
+            let got = session.run(&[q, k, v, mask]).expect("it runs");
+            let numbers = |t: &Tensor| {
+                let all = t.flatten_all().and_then(|t| t.to_vec1::<f32>());
+                let all = all.expect("values").into_iter();
+                all.map(|v| !v.is_nan()).collect::<Vec<_>>()
+            };
+            let want = numbers(&want.expect("candle"));
+            assert!(want.contains(&true) && want.contains(&false));
+            assert_eq!(numbers(&got[0]), want, "{length} keys, a whole one {whole}");
+        }
+    }
+}

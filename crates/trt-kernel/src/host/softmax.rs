@@ -137,6 +137,16 @@ impl<F: Fn(usize) -> Range<usize>> Job for SoftmaxStep<'_, '_, F> {
     }
 }
 
+/// The larger of two; NaN if one of them is, so that a row with such a score does not seem to have seen no key.
+#[inline(always)]
+fn larger(max: f32, score: f32) -> f32 {
+    if score > max || score.is_nan() {
+        score
+    } else {
+        max
+    }
+}
+
 /// Scales scores and returns the largest of them and `max`.
 #[inline(always)]
 fn maximum(scores: &mut [f32], scale: f32, max: f32) -> f32 {
@@ -145,14 +155,14 @@ fn maximum(scores: &mut [f32], scale: f32, max: f32) -> f32 {
     for chunk in chunks {
         for (m, s) in lanes.iter_mut().zip(chunk) {
             *s *= scale;
-            *m = if *s > *m { *s } else { *m };
+            *m = larger(*m, *s);
         }
     }
     for (m, s) in lanes.iter_mut().zip(rest) {
         *s *= scale;
-        *m = if *s > *m { *s } else { *m };
+        *m = larger(*m, *s);
     }
-    lanes.iter().fold(max, |a, b| if *b > a { *b } else { a })
+    lanes.iter().copied().fold(max, larger)
 }
 
 /// Turns scores into `exp(score - max)` and returns their sum.

@@ -43,8 +43,9 @@ macro_rules! cached {
         decoder(|vb, layers| {
             let cfg: models::$($path)::+::$config = parsed(sized(layers, json!($more)))?;
             $(let cfg = cfg.$into(false);)?
+            let dtype = vb.dtype();
             let m = models::$($path)::+::$model::$new(vb, &cfg)?;
-            let mut cache = models::$($path)::+::$cache::new(true, DType::F32, &cfg, &CPU)?;
+            let mut cache = models::$($path)::+::$cache::new(true, dtype, &cfg, &CPU)?;
             model(move |a| m.forward(a.x(), a.past, &mut cache))
         })
     };
@@ -168,20 +169,22 @@ cases! {
         let kinds: Vec<&str> = (0..layers).map(|i| ["conv", "full_attention"][i % 2]).collect();
         let cfg: models::lfm2::Lfm2Config = parsed(sized(layers, json!({"layer_types": kinds, "block_multiple_of": 32})))?;
         let cfg = cfg.into_config(false);
+        let dtype = vb.dtype();
         let m = models::lfm2::Model::new(&cfg, vb)?;
-        let mut cache = models::lfm2::Cache::new(true, DType::F32, &cfg, &CPU)?;
+        let mut cache = models::lfm2::Cache::new(true, dtype, &cfg, &CPU)?;
         model(move |a| m.forward(a.x(), a.past, &mut cache))
     }),
     "models/mamba" => stepper(|vb, layers| {
         let cfg: models::mamba::Config = parsed(json!({
             "d_model": HIDDEN, "n_layer": layers, "vocab_size": VOCAB, "pad_vocab_size_multiple": 8,
         }))?;
+        let dtype = vb.dtype();
         let m = models::mamba::Model::new(&cfg, vb)?;
         let mut state = None;
         model(move |a| {
             let ids = a.x().squeeze(1)?;
             if state.is_none() {
-                state = Some(models::mamba::State::new(ids.dim(0)?, &cfg, DType::F32, &CPU)?);
+                state = Some(models::mamba::State::new(ids.dim(0)?, &cfg, dtype, &CPU)?);
             }
             m.forward(&ids, state.as_mut().expect("it was made"))
         })
@@ -190,12 +193,13 @@ cases! {
         let cfg: models::mamba2::Config = parsed(json!({
             "d_model": HIDDEN, "n_layer": layers, "vocab_size": VOCAB, "d_state": 16, "headdim": 16, "ngroups": 1,
         }))?;
+        let dtype = vb.dtype();
         let m = models::mamba2::Model::new(&cfg, vb)?;
         let mut state = None;
         model(move |a| {
             let ids = a.x().squeeze(1)?;
             if state.is_none() {
-                state = Some(models::mamba2::State::new(ids.dim(0)?, &cfg, DType::F32, &CPU)?);
+                state = Some(models::mamba2::State::new(ids.dim(0)?, &cfg, dtype, &CPU)?);
             }
             m.forward(&ids, state.as_mut().expect("it was made"))
         })
@@ -265,8 +269,9 @@ cases! {
             num_attention_heads: 4, num_key_value_heads: 2, head_dim: Some(16), use_flash_attn: false, rms_norm_eps: 1e-5,
             rope_theta: 10000.0, max_position_embeddings: 64, tie_word_embeddings: false,
         };
+        let dtype = vb.dtype();
         let m = models::voxtral::voxtral_llama::VoxtralLlama::load(vb, &cfg)?;
-        let mut cache = models::voxtral::voxtral_llama::VoxtralLlamaCache::new(true, DType::F32, &cfg, &CPU)?;
+        let mut cache = models::voxtral::voxtral_llama::VoxtralLlamaCache::new(true, dtype, &cfg, &CPU)?;
         model(move |a| m.forward(a.x(), a.past, &mut cache))
     }),
 }

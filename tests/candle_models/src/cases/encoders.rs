@@ -96,8 +96,9 @@ cases! {
     }),
     "models/nvembed_v2/embedding" => texts(vec![kept()], |vb, layers| {
         let cfg: models::mistral::Config = parsed(sized(layers, json!({"sliding_window": null})))?;
+        let dtype = vb.dtype();
         let mut m = models::nvembed_v2::embedding::Model::new(&cfg, vb)?;
-        model(move |a| m.forward(&a.inputs[1], a.x(), DType::F32))
+        model(move |a| m.forward(&a.inputs[1], a.x(), dtype))
     }),
     "models/z_image/text_encoder" => texts(vec![], |vb, layers| {
         // It stops before its last layer.
