@@ -5,8 +5,10 @@ use std::fmt;
 /// Why a way of calling a model gives nothing to compare, or something else than candle.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// candle's own model does not load or run so, or gives nothing that compares.
+    /// candle's own model does not load or run so.
     Oracle(String),
+    /// What candle gives compares nothing: it is no number, or next to nothing.
+    Nothing(String),
     /// The model does not trace or compile.
     Compile(String),
     /// An engine does not run it.
@@ -20,7 +22,8 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Oracle(why) => write!(f, "candle: {why}"),
+            Fault::Oracle(why) => write!(f, "candle refuses: {why}"),
+            Fault::Nothing(why) => write!(f, "{why}"),
             Fault::Compile(why) => write!(f, "{why}"),
             Fault::Run(why) => write!(f, "in a call: {why}"),
             Fault::Differs(why) => write!(f, "differs from candle: {why}"),
@@ -34,7 +37,19 @@ impl Fault {
     pub fn is_silent(&self) -> bool {
         match self {
             Fault::Differs(_) | Fault::Bits(_) => true,
-            Fault::Oracle(_) | Fault::Compile(_) | Fault::Run(_) => false,
+            Fault::Oracle(_) | Fault::Nothing(_) | Fault::Compile(_) | Fault::Run(_) => false,
+        }
+    }
+
+    /// Whether candle itself does not run so, which is then no way of the model.
+    pub fn is_candles(&self) -> bool {
+        match self {
+            Fault::Oracle(_) => true,
+            Fault::Nothing(_)
+            | Fault::Compile(_)
+            | Fault::Run(_)
+            | Fault::Differs(_)
+            | Fault::Bits(_) => false,
         }
     }
 }

@@ -18,7 +18,7 @@ pub type Results = Vec<Vec<Vec<Tensor>>>;
 
 /// The results of each call in each session, and the weights that the model asked for.
 pub fn results(case: &Case, way: &Way) -> std::result::Result<(Results, Made), Fault> {
-    let made = Made::default();
+    let made = Made::new(case.spec.lacks);
     let sessions = way.sessions();
     let all = sessions.iter().map(|calls| session(case, calls, &made));
     let all = all.collect::<Result<_>>();

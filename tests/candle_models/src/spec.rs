@@ -54,6 +54,8 @@ pub enum Varies {
         context: usize,
         longest: usize,
         sessions: Vec<Vec<usize>>,
+        /// Values of `past` and `seq` from which on code does something else, so that classes are split there.
+        split: Vec<(&'static str, i64)>,
     },
     /// Named sizes with their ranges; each list is a call, with a value for each.
     Sizes {
@@ -112,13 +114,16 @@ impl Way {
                 context,
                 longest,
                 sessions,
+                split,
             } => {
                 // Several tokens at once only where nothing is cached, if no call has them elsewhere.
                 let single = |calls: &Vec<usize>| calls.iter().skip(1).all(|new| *new == 1);
-                match sessions.iter().all(single) {
+                let profile = match sessions.iter().all(single) {
                     true => Profile::prompts_first(*context, *longest),
                     false => Profile::decoder(*context, *longest),
-                }
+                }?;
+                let split_at = |p: Profile, (name, from): &(&str, i64)| p.split(name, *from);
+                split.iter().try_fold(profile, split_at)
             }
             Varies::Sizes { ranges, .. } => Profile::single(ranges),
         }

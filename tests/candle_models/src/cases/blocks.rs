@@ -33,6 +33,31 @@ cases! {
             model(move |a| m.forward(a.x(), a.past))
         },
     ),
+    "models/quantized_llama2_c" => in_blocks("models/llama2_c", spec_of(decoders::cases(), "models/llama2_c"), |vb, layers| {
+        let cfg = decoders::llama2_c(layers);
+        let turned = |name: &str| {
+            let known = vb.get((64, 8), &format!("rot.{name}"))?;
+            Ok::<_, candle::Error>((name.to_string(), known.dequantize(&CPU)?))
+        };
+        let turned = [turned("freq_cis_real")?, turned("freq_cis_imag")?].into_iter().collect();
+        let turned = candle_nn::VarBuilder::from_tensors(turned, candle::DType::F32, &CPU);
+        let mut cache = models::llama2_c::Cache::new(true, &cfg, turned)?;
+        let m = models::quantized_llama2_c::QLlama::load(vb, cfg)?;
+        model(move |a| m.forward(a.x(), a.past, &mut cache))
+    }),
+    "models/quantized_metavoice" => in_blocks("models/metavoice", spec_of(sound::cases(), "models/metavoice"), |vb, layers| {
+        let mut m = models::quantized_metavoice::transformer::Model::new(&parsed(sound::metavoice(layers))?, vb)?;
+        model(move |a| m.forward(a.x(), &a.inputs[1], a.past))
+    }),
+    "models/quantized_moondream" => in_blocks("models/moondream", spec_of(seeing::cases(), "models/moondream"), |vb, layers| {
+        let mut m = models::quantized_moondream::Model::new(&parsed(seeing::moondream(layers))?, vb)?;
+        model(move |a| {
+            m.text_model().clear_kv_cache();
+            let seen = a.x().apply(m.vision_encoder())?;
+            let (first, rest) = (a.inputs[1].narrow(1, 0, 1)?, a.inputs[1].narrow(1, 1, 4)?);
+            m.text_model().forward_with_img(&first, &rest, &seen)
+        })
+    }),
     "models/quantized_rwkv_v5" => in_blocks("models/rwkv_v5", spec_of(decoders::cases(), "models/rwkv_v5"), |vb, layers| {
         let cfg: models::rwkv_v5::Config = parsed(decoders::rwkv(layers))?;
         let m = models::quantized_rwkv_v5::Model::new(&cfg, vb)?;

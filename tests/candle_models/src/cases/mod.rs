@@ -3,7 +3,7 @@
 //!
 //! A case says the file that it is of, which is how it is left out where that file does not compile. Over candle all do.
 
-use super::{candle, models, when_compiled, with_tracing};
+use super::{candle, candle_nn, models, when_compiled, with_tracing};
 use crate::spec::{BATCH, Input, SEQ, Size, Values, Varies, Way};
 use candle::{Device, Result, Tensor};
 use serde::de::DeserializeOwned;
@@ -17,6 +17,7 @@ mod decoders;
 mod diffusion;
 mod encoders;
 pub mod large;
+mod seeing;
 mod sound;
 mod vision;
 mod ways;
@@ -56,6 +57,20 @@ pub struct Spec {
     pub ways: Vec<Way>,
     /// How far off a result may be, of the largest in its tensor.
     pub tolerance: f32,
+    /// Which weights a file of the model has not, by their names: its code asks whether they are there.
+    pub lacks: fn(&str) -> bool,
+}
+
+impl Spec {
+    /// A model that has all that it asks for.
+    fn of(inputs: Vec<Input>, ways: Vec<Way>) -> Spec {
+        Spec {
+            inputs,
+            ways,
+            tolerance: CLOSE,
+            lacks: |_| false,
+        }
+    }
 }
 
 /// A small model of a file.
@@ -73,6 +88,7 @@ pub fn all() -> Vec<Case> {
         encoders::cases(),
         vision::cases(),
         diffusion::cases(),
+        seeing::cases(),
         sound::cases(),
         blocks::cases(),
     ]
@@ -162,6 +178,11 @@ pub const CLOSE_IN_BLOCKS: f32 = 2e-4;
 /// A case whose results may be further off than others.
 fn within(tolerance: f32, (spec, load): (Spec, Load)) -> (Spec, Load) {
     (Spec { tolerance, ..spec }, load)
+}
+
+/// A case whose files have no weights of some names.
+fn lacking(lacks: fn(&str) -> bool, (spec, load): (Spec, Load)) -> (Spec, Load) {
+    (Spec { lacks, ..spec }, load)
 }
 
 impl Args {

@@ -45,12 +45,7 @@ fn heard(load: impl Fn(Builder, usize) -> Result<Model> + Send + Sync + 'static)
             vec![vec![9], vec![22]],
         ),
     ];
-    let spec = Spec {
-        inputs: vec![mel, ids],
-        ways,
-        tolerance: CLOSE,
-    };
-    (spec, Box::new(load))
+    (Spec::of(vec![mel, ids], ways), Box::new(load))
 }
 
 /// Rows of codes, one for each codebook.
@@ -59,6 +54,19 @@ fn codes(books: usize, n: usize, below: u32) -> Input {
         values: Values::Tokens(below),
         ..noise("codes", &[1, books, n])
     }
+}
+
+/// The configuration of a small metavoice.
+pub fn metavoice(layers: usize) -> Value {
+    json!({
+        "block_size": 64, "vocab_size": VOCAB, "n_layer": layers, "n_head": 4, "dim": HIDDEN, "speaker_emb_dim": 32,
+        "intermediate_size": 128, "n_local_heads": 2, "norm_eps": 1e-5,
+    })
+}
+
+/// A decoder that is told who speaks.
+fn speaker(load: impl Fn(Builder, usize) -> Result<Model> + Send + Sync + 'static) -> (Spec, Load) {
+    with(starter(load), vec![noise("speaker", &[1, 32])])
 }
 
 cases! {
@@ -85,6 +93,8 @@ cases! {
     "models/encodec" => fixed(vec![codes(2, 12, 16)], |vb, _| {
         let cfg = models::encodec::Config {
             hidden_size: 32, num_filters: 8, upsampling_ratios: vec![4, 2], codebook_size: 16, codebook_dim: Some(32),
+            // Two codebooks: 20 bits for each of 100 frames a second.
+            sampling_rate: 800, target_bandwidths: vec![2.0],
             ..Default::default()
         };
         let m = models::encodec::Model::new(&cfg, vb)?;
@@ -103,6 +113,20 @@ cases! {
             "attn_window_size": null, "codebook_size": 16, "codebook_dim": 8, "vq_strides": [2, 1], "noise": false,
             "depthwise": true,
         }))?;
+        // Its code takes the shape that a weight has for the groups that there are.
+        let single = |name: &str, n: usize| vb.get((n, 1, 7), &format!("{name}.parametrizations.weight.original1"));
+        for (i, n) in [(1, 8), (2, 16)] {
+            for unit in 0..3 {
+                single(&format!("encoder.block.{i}.block.{unit}.block.1"), n)?;
+            }
+        }
+        for (i, n) in [(2, 16), (3, 8)] {
+            for unit in 2..5 {
+                single(&format!("decoder.model.{i}.block.{unit}.block.1"), n)?;
+            }
+        }
+        single("encoder.block.3", 32)?;
+        single("decoder.model.0", 32)?;
         let m = models::snac::Model::new(&cfg, vb)?;
         model(move |a| m.decode(&[&a.inputs[0].squeeze(1)?, &a.inputs[1].squeeze(1)?]))
     }),
@@ -127,6 +151,49 @@ cases! {
         )?;
         model(move |a| m.decode(a.x()))
     }),
+    "models/mimi/conv" => fixed(vec![noise("rows", &[1, 16, 24])], |vb, _| {
+        use models::mimi::conv::{ConvDownsample1d, ConvTrUpsample1d, Norm, PadMode, StreamableConv1d};
+        let norm = Some(Norm::WeightNorm);
+        let conv = StreamableConv1d::new(16, 16, 5, 1, 2, 1, true, true, norm, PadMode::Constant, vb.pp("conv"))?;
+        let down = ConvDownsample1d::new(2, 16, true, true, vb.pp("down"))?;
+        let up = ConvTrUpsample1d::new(2, 16, true, true, vb.pp("up"))?;
+        model(move |a| up.forward(&down.forward(&conv.forward(a.x())?)?))
+    }),
+    "models/mimi/encodec" => fixed(vec![codes(3, 6, 16), noise("sound", &[1, 1, 64])], |vb, layers| {
+        let mut cfg = models::mimi::encodec::Config::v0_1(Some(3));
+        (cfg.sample_rate, cfg.frame_rate, cfg.quantizer_bins, cfg.quantizer_dim) = (800., 50., 16, 16);
+        (cfg.seanet.dimension, cfg.seanet.n_filters, cfg.seanet.ratios) = (32, 4, vec![4, 2]);
+        let coder = &mut cfg.transformer;
+        (coder.d_model, coder.num_heads, coder.num_layers, coder.dim_feedforward) = (32, 2, layers, 64);
+        let mut m = models::mimi::encodec::Encodec::new(cfg, vb)?;
+        model(move |a| Ok((m.decode(a.x())?, m.encode_pre_quantize(&a.inputs[1])?)))
+    }),
+    "models/metavoice" => speaker(|vb, layers| {
+        let mut m = models::metavoice::transformer::Model::new(&parsed(metavoice(layers))?, vb)?;
+        model(move |a| m.forward(a.x(), &a.inputs[1], a.past))
+    }),
+    "models/parler_tts" => {
+        let books = Input {
+            shape: vec![Size::Named(BATCH), Size::Of(3), Size::Named(SEQ)],
+            ..of_tokens(Vec::new()).inputs[0].clone()
+        };
+        let (mut spec, load) = with(starter(|vb, layers| {
+            let cfg: models::parler_tts::DecoderConfig = parsed(sized(layers, json!({
+                "ffn_dim": 128, "num_cross_attention_key_value_heads": 4, "activation_function": "gelu",
+                "scale_embedding": false, "num_codebooks": 3, "pad_token_id": 0, "rope_embeddings": false,
+            })))?;
+            let mut m = models::parler_tts::Decoder::new(&cfg, vb)?;
+            model(move |a| {
+                let (n, all) = (a.x().dim(2)?, a.past + a.x().dim(2)?);
+                let at = |i: usize, j: usize| if j > i + a.past { f32::NEG_INFINITY } else { 0f32 };
+                let mask: Vec<_> = (0..n).flat_map(|i| (0..all).map(move |j| at(i, j))).collect();
+                let mask = Tensor::from_vec(mask, (n, all), &CPU)?;
+                m.forward(a.x(), None, Some(&mask), &a.inputs[1], None, a.past)
+            })
+        }), vec![rows("described", 5, HIDDEN)]);
+        spec.inputs[0] = books;
+        (spec, load)
+    },
     "models/gemma4/text" => decoder(|vb, layers| {
         let kinds: Vec<&str> = (0..layers).map(|i| ["sliding_attention", "full_attention"][i % 2]).collect();
         let cfg: models::gemma4::config::Gemma4TextConfig = parsed(sized(layers, json!({

@@ -29,6 +29,31 @@ pub fn starter(
     (of_tokens(ways), Box::new(load))
 }
 
+/// A decoder whose code does something else from this position on.
+pub fn split_by_position(from: i64, case: (Spec, Load)) -> (Spec, Load) {
+    split_where("past", from, |_| true, case)
+}
+
+/// A decoder whose code does something else for so many tokens at once.
+pub fn split_by_tokens(from: i64, case: (Spec, Load)) -> (Spec, Load) {
+    split_where("seq", from, |longest| longest as i64 >= from, case)
+}
+
+fn split_where(
+    name: &'static str,
+    from: i64,
+    has: impl Fn(usize) -> bool,
+    (mut spec, load): (Spec, Load),
+) -> (Spec, Load) {
+    for way in &mut spec.ways {
+        match &mut way.varies {
+            Varies::Positions { split, longest, .. } if has(*longest) => split.push((name, from)),
+            Varies::Positions { .. } | Varies::Sizes { .. } => {}
+        }
+    }
+    (spec, load)
+}
+
 /// A decoder that takes tokens one by one.
 pub fn stepper(
     load: impl Fn(Builder, usize) -> Result<Model> + Send + Sync + 'static,
@@ -51,6 +76,7 @@ pub fn positions(
         context: 40,
         longest,
         sessions,
+        split: Vec::new(),
     };
     Way {
         name,
@@ -89,12 +115,7 @@ pub fn texts(
         shape: text(),
         values: Values::Tokens(VOCAB as u32),
     };
-    let spec = Spec {
-        inputs: [vec![ids], more].concat(),
-        ways,
-        tolerance: CLOSE,
-    };
-    (spec, Box::new(load))
+    (Spec::of([vec![ids], more].concat(), ways), Box::new(load))
 }
 
 /// A model of square images of one size, one image and a range of them.
@@ -138,11 +159,7 @@ pub fn of_images(side: Size, ways: Vec<Way>) -> Spec {
         shape: vec![Size::Named(BATCH), Size::Of(3), side, side],
         values: Values::Noise,
     };
-    Spec {
-        inputs: vec![image],
-        ways,
-        tolerance: CLOSE,
-    }
+    Spec::of(vec![image], ways)
 }
 
 /// A model that is called with these inputs of one size.
@@ -150,12 +167,8 @@ pub fn fixed(
     inputs: Vec<Input>,
     load: impl Fn(Builder, usize) -> Result<Model> + Send + Sync + 'static,
 ) -> (Spec, Load) {
-    let spec = Spec {
-        inputs,
-        ways: vec![once("one call", vec![], vec![], vec![vec![]])],
-        tolerance: CLOSE,
-    };
-    (spec, Box::new(load))
+    let ways = vec![once("one call", vec![], vec![], vec![vec![]])];
+    (Spec::of(inputs, ways), Box::new(load))
 }
 
 /// Numbers of one shape.
@@ -238,9 +251,5 @@ pub fn of_tokens(ways: Vec<Way>) -> Spec {
         shape: vec![Size::Named(BATCH), Size::Named(SEQ)],
         values: Values::Tokens(VOCAB as u32),
     };
-    Spec {
-        inputs: vec![ids],
-        ways,
-        tolerance: CLOSE,
-    }
+    Spec::of(vec![ids], ways)
 }

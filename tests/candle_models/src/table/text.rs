@@ -2,6 +2,7 @@
 
 use super::left_out::LEFT_OUT;
 use super::{MODELS, Row, Tried};
+use crate::Fault;
 use std::fmt::Write;
 
 /// A reason is cut here.
@@ -25,7 +26,8 @@ and the first what candle gives, within 2e-5 of the largest value of a result (2
 
 - **traces**, **matches**: the ways of calling the model in which it does. Decoders take *prompts* of several lengths behind each
   other and eight tokens after that, at positions that were not traced, or a prompt *at the start* only, or *tokens*; other models
-  vary in one size or two within one engine: *batches* of 1 to 4, *lengths* of texts, *sizes* of images.
+  vary in one size or two within one engine: *batches* of 1 to 4, *lengths* of texts, *sizes* of images. What candle itself
+  refuses, for a batch of three say, is no way of that file; the last column says what it answers.
 - **launches per layer**: what a second layer adds to a call's launches (of a decoder for a token / for a prompt), where the
   number of layers can be chosen; otherwise all launches, in brackets.
 ";
@@ -39,10 +41,7 @@ pub fn text(rows: &[Row]) -> String {
         let name = row.file.strip_prefix(MODELS).unwrap_or(&row.file);
         let checks = if row.refused.is_empty() { "yes" } else { "no" };
         let traces = ways(row, |t| {
-            !matches!(
-                t.held,
-                Err(crate::Fault::Compile(_) | crate::Fault::Oracle(_))
-            )
+            !matches!(t.held, Err(Fault::Compile(_) | Fault::Oracle(_)))
         });
         let matches = ways(row, |t| t.held.is_ok());
         let (launches, why) = (launches(row), why_not(row));
@@ -57,20 +56,23 @@ pub fn text(rows: &[Row]) -> String {
 /// How many there are of each kind.
 fn summary(rows: &[Row]) -> String {
     let count = |what: &dyn Fn(&Row) -> bool| rows.iter().filter(|r| what(r)).count();
+    let held = |r: &Row| r.ways.iter().filter(|t| t.held.is_ok()).count();
+    let fails = |r: &Row, how: fn(&Fault) -> bool| {
+        let faults = r.ways.iter().filter_map(|t| t.held.as_ref().err());
+        faults.filter(|f| how(f)).count()
+    };
+    let ours = |r: &Row| fails(r, |f| !f.is_candles());
     let cases = count(&|r| !r.ways.is_empty());
-    let every = count(&|r| !r.ways.is_empty() && r.ways.iter().all(|t| t.held.is_ok()));
-    let some = count(&|r| r.ways.iter().any(|t| t.held.is_ok())) - every;
-    let silent = count(&|r| {
-        r.ways
-            .iter()
-            .any(|t| t.held.as_ref().is_err_and(crate::Fault::is_silent))
-    });
+    let every = count(&|r| held(r) > 0 && ours(r) == 0);
+    let some = count(&|r| held(r) > 0 && ours(r) > 0);
+    let none = count(&|r| held(r) == 0 && ours(r) > 0);
+    let silent = count(&|r| fails(r, Fault::is_silent) > 0);
     let checks = count(&|r| r.refused.is_empty());
     format!(
-        "{checks} of {} files type-check. {cases} have a case: {every} match in every way that is tried, {some} in some, {} in \
-         none; {silent} differ without an error.\n",
+        "{checks} of {} files type-check. {cases} have a case: {every} match in every way that candle itself runs, {some} in some, \
+         {none} in none, and of {} candle runs none; {silent} differ without an error.\n",
         rows.len(),
-        cases - every - some
+        cases - every - some - none
     )
 }
 
