@@ -2,8 +2,10 @@
 
 use super::file::{File, Parts};
 use super::follow::{Prompts, follows};
+use crate::values::noise;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::{Device, Tensor};
 use candle_models_ported::models as ported;
 use candle_transformers::models as theirs;
 use candle_trt::candle;
@@ -231,6 +233,32 @@ pub fn phi2_with_layer_norms_and_biases_everywhere() -> f32 {
 pub fn gemma3_with_windows() -> f32 {
     let file = gated("gemma3", false, &[HEAD_NORMS, AFTER].concat());
     follow!(file, Prompts::Never, quantized_gemma3)
+}
+
+/// A layer that convolves, and one that attends.
+pub fn lfm2_with_a_convolution() -> f32 {
+    const WIDTH: usize = 3;
+    let heads = [0, GROUPS].map(count).to_vec();
+    let mut parts = said("lfm2")
+        .say("lfm2.attention.head_count_kv", Value::Array(heads))
+        .say("lfm2.shortconv.l_cache", count(WIDTH));
+    ends(&mut parts, false);
+    layers(&mut parts, &GATED, &NORMS);
+    for (name, n, k) in ATTENTION {
+        parts.matrix(&format!("blk.1.{name}.weight"), (n, k), GgmlDType::Q8_0);
+    }
+    for (name, n, middle) in HEAD_NORMS {
+        parts.vector(&format!("blk.1.{name}"), n, middle);
+    }
+    for (name, n) in [("in_proj", 3 * HIDDEN), ("out_proj", HIDDEN)] {
+        let name = format!("blk.0.shortconv.{name}.weight");
+        parts.matrix(&name, (n, HIDDEN), GgmlDType::Q4K);
+    }
+    let taps = noise("taps", HIDDEN * WIDTH);
+    let taps = Tensor::from_vec(taps, (HIDDEN, 1, WIDTH), &Device::Cpu);
+    let taps = taps.expect("a tensor");
+    parts.tensor("blk.0.shortconv.conv.weight", &taps, GgmlDType::F32);
+    follow!(parts.write(), Prompts::Never, quantized_lfm2)
 }
 
 pub fn glm4_with_half_a_head_turned() -> f32 {

@@ -41,8 +41,9 @@ fn noise(name: &str, n: usize) -> Vec<f32> {
 }
 
 impl Parts {
-    /// One more entry of the metadata.
+    /// An entry of the metadata, instead of what was said under this key.
     pub fn say(mut self, key: &str, value: Value) -> Self {
+        self.metadata.retain(|(said, _)| said != key);
         self.metadata.push((key.into(), value));
         self
     }

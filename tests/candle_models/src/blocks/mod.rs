@@ -55,6 +55,11 @@ pub const CASES: &[Run] = &[
         by_content::gemma3_with_windows,
     ),
     (
+        "models/quantized_lfm2",
+        "a convolution, token by token",
+        by_content::lfm2_with_a_convolution,
+    ),
+    (
         "models/quantized_glm4",
         "half a head turned",
         by_content::glm4_with_half_a_head_turned,

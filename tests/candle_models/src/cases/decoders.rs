@@ -115,6 +115,19 @@ cases! {
         let m = models::llama2_c::Llama::load(vb, cfg)?;
         model(move |a| m.forward(a.x(), a.past, &mut cache))
     }),
+    "models/llama2_c_weights" => decoder(|_, layers| {
+        use models::llama2_c_weights::TransformerWeights;
+        let cfg = models::llama2_c::Config { n_kv_heads: 4, ..llama2_c(layers) };
+        // It reads a file by itself: the table, norms and matrices of all layers, the last norm, angles.
+        let layer = 2 * HIDDEN + 4 * HIDDEN * HIDDEN + 3 * HIDDEN * cfg.hidden_dim;
+        let numbers = VOCAB * HIDDEN + layers * layer + HIDDEN + cfg.seq_len * cfg.head_size();
+        let bytes: Vec<u8> = noise_of("file", numbers).iter().flat_map(|v| (0.2 * v).to_le_bytes()).collect();
+        let weights = TransformerWeights::from_reader(&mut bytes.as_slice(), &cfg, &CPU)?;
+        let vb = weights.var_builder(&cfg, &CPU)?;
+        let mut cache = models::llama2_c::Cache::new(true, &cfg, vb.pp("rot"))?;
+        let m = models::llama2_c::Llama::load(vb, cfg)?;
+        model(move |a| m.forward(a.x(), a.past, &mut cache))
+    }),
     "models/rwkv_v7" => stepper(|vb, layers| {
         // Its code reads these sizes off the weights.
         for name in ["w1", "a1", "v1", "g1"] {
@@ -249,11 +262,11 @@ cases! {
         "max_window_layers": 0, "use_sliding_window": false, "decoder_sparse_step": 1, "moe_intermediate_size": 32,
         "num_experts_per_tok": 2, "num_experts": 4, "norm_topk_prob": true,
     }),
-    "models/recurrent_gemma" => stepper(|vb, layers| {
+    "models/recurrent_gemma" => split_by_position(1, stepper(|vb, layers| {
         let cfg: models::recurrent_gemma::Config = parsed(recurrent_gemma(layers))?;
         let mut m = models::recurrent_gemma::Model::new(&cfg, vb)?;
         model(move |a| m.forward(a.x(), a.past))
-    }),
+    })),
     "models/rwkv_v5" => stepper(|vb, layers| {
         let cfg: models::rwkv_v5::Config = parsed(rwkv(layers))?;
         let m = models::rwkv_v5::Model::new(&cfg, vb)?;

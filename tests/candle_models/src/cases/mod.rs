@@ -5,6 +5,7 @@
 
 use super::{candle, candle_nn, models, when_compiled, with_tracing};
 use crate::spec::{BATCH, Input, SEQ, Size, Values, Varies, Way};
+use crate::values::noise as noise_of;
 use candle::{Device, Result, Tensor};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
