@@ -39,3 +39,4 @@ mod sizes;
 mod smollm2;
 mod stored_smollm2;
 mod stretched_rope;
+mod transcribe;

@@ -150,11 +150,11 @@ impl Session {
         Ok(logits)
     }
 
-    /// Whether the model's only input is tokens.
+    /// Whether the model's only input is tokens, in all classes.
     fn takes_tokens(&self) -> Result<(), Error> {
-        let programs = self.engine.core().programs();
-        let inputs = programs.first().map_or(&[][..], |p| &p.program.inputs);
-        let plain = matches!(inputs, [only] if only.dtype == DType::U32);
+        let mut programs = self.engine.core().programs().iter();
+        let plain =
+            programs.all(|p| matches!(&p.program.inputs[..], [only] if only.dtype == DType::U32));
         let mut ints = self.engine.profile().classes.iter().flat_map(|c| &c.ints);
         match (ints.any(|i| i.meaning() == Meaning::Seq), plain) {
             (true, true) => Ok(()),
