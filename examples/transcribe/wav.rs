@@ -13,7 +13,7 @@ const FLOAT: u16 = 3;
 /// The kind is said further on in the file.
 const EXTENDED: u16 = 0xfffe;
 /// Rates that there are sounds of.
-const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
+const RATES: std::ops::RangeInclusive<u32> = 1_000..=384_000;
 /// Zeros of the sinc to each side.
 const ZEROS: f64 = 24.0;
 
@@ -38,13 +38,10 @@ pub fn read(path: &Path, rate: usize) -> Result<Vec<f32>> {
 }
 
 fn samples(file: &[u8]) -> Result<(Vec<f32>, u32)> {
-    let head = file.split_at_checked(12);
-    let Some((head, mut left)) =
-        head.filter(|(h, _)| h.starts_with(b"RIFF") && h.ends_with(b"WAVE"))
-    else {
+    let riff = |head: &[u8]| head.starts_with(b"RIFF") && head.ends_with(b"WAVE");
+    let Some((_, mut left)) = file.split_at_checked(12).filter(|(head, _)| riff(head)) else {
         bail!("it is no WAV file");
     };
-    debug_assert_eq!(head.len(), 12);
     let mut format = None;
     while let Some((head, rest)) = left.split_at_checked(8) {
         let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
