@@ -69,6 +69,7 @@ fn sizes(
         inputs,
         ways,
         tolerance: CLOSE,
+        lacks: |_| false,
     };
     (spec, Box::new(move |vb, _| load(vb)))
 }
