@@ -5,7 +5,8 @@ use crate::program::Program;
 use crate::report::Report;
 use crate::{Error, lower, passes};
 
-/// Optimises and lowers a traced graph.
+/// Optimises and lowers a traced graph. What follows from weights alone is computed in every call: whoever can keep
+/// weights takes the stages one by one, with [`passes::derive`] before the last.
 ///
 /// # Errors
 ///

@@ -16,7 +16,8 @@
 //!    family (a fill, a range, a causal mask). Anything else is an [`Error`] with the node.
 //! 3. **[`passes`]**: each takes a [`Graph`] and returns one that means the same, and [`verify`]
 //!    holds between any two: nodes in topological order, shapes and dtypes that fit their op.
-//!    [`reference`](mod@reference) defines what a graph means.
+//!    [`reference`](mod@reference) defines what a graph means. [`passes::derive`] then makes graphs of their own of what
+//!    follows from weights alone, for those who can keep the results.
 //! 4. **[`lower`]** makes a [`Program`](program::Program): every node is computed in exactly one
 //!    launch or again in each kernel that uses it, layout ops become strides, and every operand
 //!    of a launch is written before it is read. A program is plain data over buffers and weights.

@@ -8,6 +8,7 @@ mod attention;
 mod canonical;
 mod channels;
 mod clean;
+mod derive;
 mod expand;
 mod fold;
 mod matching;
@@ -17,6 +18,8 @@ mod softmax;
 mod sort;
 mod trim;
 mod weight_rows;
+
+pub use derive::{Derived, derive};
 
 use crate::graph::Graph;
 use crate::report::PassNote;

@@ -1,14 +1,15 @@
-//! Tracing small models, and running programs one launch after another on plain memory.
+//! Tracing small models, their weights and calls, and programs held against the reference.
 
+use crate::execute::execute;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trt_graph::candle::{Result, Tensor};
 use trt_graph::candle_nn::{RowOrder, Stored, VarBuilder, WeightSource};
-use trt_graph::program::{BufferId, BufferKind, Program, Source};
-use trt_graph::reference::{Array, decode, encode};
+use trt_graph::passes::{self, Derived};
+use trt_graph::program::Program;
+use trt_graph::reference::Array;
 use trt_graph::{Call, Error, Graph, Profile};
-use trt_kernel::host::{Span, run_on_slices};
-use trt_kernel::{Arg, BlockType, DType, Dim, Encoding, Env};
+use trt_kernel::{BlockType, DType, Encoding, Env};
 
 /// Where golden files are.
 pub fn golden_folder() -> PathBuf {
@@ -87,7 +88,7 @@ pub fn weight(name: &str) -> Option<Array> {
 }
 
 /// Blocks of [`BlockType::Q8_0`] with scales about 2^-7.
-fn blocks(name: &str, block: BlockType, values: usize) -> Vec<u8> {
+pub fn blocks(name: &str, block: BlockType, values: usize) -> Vec<u8> {
     let noise = noise(name, values / block.values() * block.bytes(), DType::F32);
     let mut bytes: Vec<u8> = noise.iter().map(|x| (x * 127.0) as i8 as u8).collect();
     for block in bytes.chunks_mut(block.bytes()) {
@@ -96,13 +97,22 @@ fn blocks(name: &str, block: BlockType, values: usize) -> Vec<u8> {
     bytes
 }
 
-/// How a weight of a program lies in memory.
-fn stored(weight: &trt_graph::program::Weight) -> Vec<u8> {
-    let elements = weight.shape.iter().product();
-    match weight.encoding {
-        Encoding::Plain(dtype) => encode(&self::weight(&weight.name).unwrap().data, dtype),
-        Encoding::Blocks(block) => blocks(&weight.name, block, elements),
-    }
+/// Derived weights by name.
+pub type Made = std::collections::BTreeMap<Arc<str>, Array>;
+
+/// What derived weights are.
+pub fn made(derived: &[Derived]) -> Made {
+    let leaves = trt_graph::reference::Leaves {
+        env: Env::default(),
+        inputs: &[],
+        states: &[],
+        weight: &weight,
+    };
+    let one = |d: &Derived| {
+        let mut result = trt_graph::reference::run(&d.graph, &leaves).unwrap().0;
+        (d.name.clone(), result.remove(0))
+    };
+    derived.iter().map(one).collect()
 }
 
 /// Numbers in -1..1 that depend on a name and an index only, exact in a float dtype.
@@ -168,7 +178,13 @@ pub fn states(graph: &Graph, env: &Env) -> Vec<Array> {
 
 /// The reference's outputs and states.
 pub fn reference(graph: &Graph, env: &Env) -> (Vec<Array>, Vec<Array>) {
+    reference_made(graph, &Made::new(), env)
+}
+
+/// The same of a graph that reads derived weights.
+pub fn reference_made(graph: &Graph, made: &Made, env: &Env) -> (Vec<Array>, Vec<Array>) {
     let (inputs, states) = (inputs(graph, env), states(graph, env));
+    let weight = |name: &str| made.get(name).cloned().or_else(|| weight(name));
     let leaves = trt_graph::reference::Leaves {
         env: *env,
         inputs: &inputs,
@@ -176,162 +192,6 @@ pub fn reference(graph: &Graph, env: &Env) -> (Vec<Array>, Vec<Array>) {
         weight: &weight,
     };
     trt_graph::reference::run(graph, &leaves).unwrap()
-}
-
-/// The memory of a program in one call.
-struct Memory<'a> {
-    program: &'a Program,
-    env: Env,
-    buffers: Vec<Vec<u8>>,
-    /// Which memory a buffer has: its own, or that of one it may replace.
-    home: Vec<usize>,
-    weights: Vec<Vec<u8>>,
-}
-
-/// The flat place of each element of a tensor that is kept in memory of shape `capacity`.
-fn strided(shape: &[usize], capacity: &[usize]) -> Vec<usize> {
-    let n: usize = shape.iter().product();
-    let at = |mut flat: usize| {
-        let (mut place, mut stride) = (0, 1);
-        for (size, room) in shape.iter().zip(capacity).rev() {
-            place += flat % size * stride;
-            flat /= size;
-            stride *= room;
-        }
-        place
-    };
-    (0..n).map(at).collect()
-}
-
-impl<'a> Memory<'a> {
-    fn new(program: &'a Program, env: Env, inputs: &[Array], states: &[Array]) -> Self {
-        let fill = |b: &trt_graph::program::Buffer| match &b.kind {
-            BufferKind::Input(i) => encode(&inputs[*i].data, b.dtype),
-            BufferKind::Const(l) => l.bytes.to_vec(),
-            BufferKind::State(i) => {
-                let capacity = &program.states[*i].capacity;
-                let size: usize = capacity.iter().product();
-                let mut data = vec![f64::NAN; size];
-                for (value, at) in states[*i]
-                    .data
-                    .iter()
-                    .zip(strided(&states[*i].shape, capacity))
-                {
-                    data[at] = *value;
-                }
-                encode(&data, b.dtype)
-            }
-            // All bits set is NaN: what is read before it is written shows.
-            BufferKind::Output(_) | BufferKind::Temp => {
-                vec![0xff; b.len.size(&env) * b.dtype.size()]
-            }
-        };
-        let buffers: Vec<Vec<u8>> = program.buffers.iter().map(fill).collect();
-        for (b, bytes) in program.buffers.iter().zip(&buffers) {
-            let fits = bytes.len() <= b.max_len * b.dtype.size();
-            assert!(
-                fits,
-                "{b:?} holds {} bytes, more than its bound",
-                bytes.len()
-            );
-        }
-        let weights = program.weights.iter().map(stored).collect();
-        Memory {
-            program,
-            env,
-            home: (0..buffers.len()).collect(),
-            buffers,
-            weights,
-        }
-    }
-
-    /// Takes every in-place hint that lifetimes allow.
-    fn reuse(&mut self) {
-        let launches = &self.program.launches;
-        let uses = |b: BufferId| {
-            let used = move |(_, l): &(usize, &trt_graph::program::Launch)| {
-                l.args.contains(&Source::Buffer(b))
-            };
-            let at: Vec<usize> = launches
-                .iter()
-                .enumerate()
-                .filter(used)
-                .map(|(i, _)| i)
-                .collect();
-            at
-        };
-        for (i, launch) in launches.iter().enumerate() {
-            let mut taken = Vec::new();
-            for (written, read) in &launch.in_place {
-                let last = uses(*read).last() == Some(&i);
-                let first = uses(*written).first() == Some(&i);
-                if first && last && !taken.contains(written) && !taken.contains(read) {
-                    self.home[written.0 as usize] = self.home[read.0 as usize];
-                    taken.extend([*written, *read]);
-                }
-            }
-        }
-    }
-
-    fn run(&mut self) {
-        for launch in &self.program.launches {
-            let written = launch.kernel.written();
-            let mut spans = Vec::new();
-            for (i, source) in launch.args.iter().enumerate() {
-                let bytes = match source {
-                    Source::Buffer(b) => &mut self.buffers[self.home[b.0 as usize]],
-                    Source::Weight(w) => &mut self.weights[w.0 as usize],
-                };
-                let write = written.contains(&Arg(i as u16));
-                // SAFETY: the vectors outlive the launch and are not resized; it is the only user.
-                spans.push(unsafe { Span::from_raw(bytes.as_mut_ptr(), bytes.len(), write) });
-            }
-            if let Err(e) = run_on_slices(&launch.kernel, &self.env, None, &mut spans) {
-                panic!("{e} in {} of\n{}", launch.label, self.program);
-            }
-        }
-    }
-
-    fn read(&self, kind: &BufferKind) -> Vec<f64> {
-        let at = self
-            .program
-            .buffers
-            .iter()
-            .position(|b| b.kind == *kind)
-            .unwrap();
-        decode(&self.buffers[self.home[at]], self.program.buffers[at].dtype)
-    }
-}
-
-/// Runs a program; states come back under the shapes that are given.
-pub fn execute(
-    program: &Program,
-    env: &Env,
-    inputs: &[Array],
-    states: &[Array],
-    after: &[Vec<usize>],
-    in_place: bool,
-) -> (Vec<Array>, Vec<Array>) {
-    let mut memory = Memory::new(program, *env, inputs, states);
-    if in_place {
-        memory.reuse();
-    }
-    memory.run();
-    let shape = |dims: &[Dim]| dims.iter().map(|d| d.size(env)).collect::<Vec<_>>();
-    let outputs = program
-        .outputs
-        .iter()
-        .enumerate()
-        .map(|(i, (s, _))| Array::new(shape(s), memory.read(&BufferKind::Output(i))).unwrap());
-    let states = after.iter().enumerate().map(|(i, s)| {
-        let all = memory.read(&BufferKind::State(i));
-        let data = strided(s, &program.states[i].capacity)
-            .into_iter()
-            .map(|at| all[at])
-            .collect();
-        Array::new(s.clone(), data).unwrap()
-    });
-    (outputs.collect(), states.collect())
 }
 
 /// The first element in which two arrays differ by more than a tolerance relative to 1 or more.
@@ -354,10 +214,24 @@ pub fn difference(found: &Array, expected: &Array, tolerance: f64) -> Option<Str
     ))
 }
 
-/// Compiles a graph and compares its program with the reference, with and without reuse of memory.
+/// Compiles a graph and compares its program with the reference, with and without reuse of memory and with and
+/// without derived weights.
 pub fn compare(graph: &Graph, ints: &[i64], tolerance: f64) -> std::result::Result<(), String> {
     let (program, _) = trt_graph::compile(graph.clone()).map_err(|e| e.to_string())?;
-    compare_program(graph, &program, ints, tolerance)
+    compare_program(graph, &program, ints, tolerance)?;
+    let (lowered, derived) = derived(graph)?;
+    match derived.is_empty() {
+        true => Ok(()),
+        false => compare_made(graph, (&lowered, &made(&derived)), ints, tolerance),
+    }
+}
+
+/// A program that reads derived weights, and these.
+pub fn derived(graph: &Graph) -> std::result::Result<(Program, Vec<Derived>), String> {
+    let (optimised, _) = passes::optimise(graph.clone()).map_err(|e| e.to_string())?;
+    let (rest, derived) = passes::derive(optimised).map_err(|e| e.to_string())?;
+    let (program, _) = trt_graph::lower(&rest).map_err(|e| e.to_string())?;
+    Ok((program, derived))
 }
 
 /// Compares a program with the reference of its graph, with and without reuse of memory.
@@ -367,15 +241,25 @@ pub fn compare_program(
     ints: &[i64],
     tolerance: f64,
 ) -> std::result::Result<(), String> {
+    compare_made(graph, (program, &Made::new()), ints, tolerance)
+}
+
+/// The same of one that reads derived weights.
+pub fn compare_made(
+    graph: &Graph,
+    (program, made): (&Program, &Made),
+    ints: &[i64],
+    tolerance: f64,
+) -> std::result::Result<(), String> {
     let env = graph.env(ints);
     let (outputs, after) = reference(graph, &env);
     let shapes: Vec<Vec<usize>> = after.iter().map(|a| a.shape.clone()).collect();
     for in_place in [false, true] {
         let (found, kept) = execute(
             program,
+            made,
             &env,
-            &inputs(graph, &env),
-            &states(graph, &env),
+            [&inputs(graph, &env), &states(graph, &env)],
             &shapes,
             in_place,
         );
