@@ -121,9 +121,9 @@ mod plan;
 mod run;
 
 pub use files::{
-    Array, Copies, FileError, FileId, KeepError, Kind, Made, Metadata, NameError, RowOrder, Store,
-    StoreError, TensorId, TensorInfo, Value, View, WeightFile, Weights, WeightsError, keep,
-    open_regular, plain_name, read_regular,
+    Array, Copies, Derivation, Derive, FileError, FileId, KeepError, Kind, Made, Metadata,
+    NameError, RowOrder, Store, StoreError, TensorId, TensorInfo, Value, View, WeightFile, Weights,
+    WeightsError, WithDerived, keep, open_regular, plain_name, read_regular,
 };
 pub use plan::{
     Account, Applied, Arrive, BelowFloors, BudgetError, Case, Costs, Cycle, Demand, Gain, Granted,

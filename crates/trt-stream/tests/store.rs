@@ -4,7 +4,7 @@ use half::bf16;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use trt_kernel::{BlockType, DType, Encoding};
-use trt_stream::{Copies, Store, StoreError, TensorId, Weights};
+use trt_stream::{Copies, Derivation, Store, StoreError, TensorId, Weights, WeightsError};
 
 /// Values about 0 that depend on a seed.
 fn values(seed: usize, count: usize) -> Vec<f32> {
@@ -234,4 +234,99 @@ fn the_values_of_weights_in_blocks_are_beside_them() {
         of[0],
         "a name leads to what it led to"
     );
+}
+
+/// Two weights that are derived of a checkpoint's norm: twice it, and its first half.
+fn derivations() -> [Derivation; 2] {
+    let one = |name: &str, shape: &[usize]| Derivation {
+        name: name.into(),
+        dtype: DType::F32,
+        shape: shape.to_vec(),
+    };
+    [one("twice", &[512]), one("half", &[16, 16])]
+}
+
+/// Derives them, and says how many were made.
+fn with_derived(weights: &Weights, store: &Store) -> (Weights, Option<PathBuf>, u64) {
+    let norm = decoded(weights, weights.find("norm.weight").unwrap());
+    let made = AtomicU64::new(0);
+    let derive = |number: usize| {
+        made.fetch_add(1, Ordering::Relaxed);
+        let values: Vec<f32> = match number {
+            0 => norm.iter().map(|v| 2.0 * v).collect(),
+            _ => norm[..256].to_vec(),
+        };
+        Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    };
+    let all = weights.with_derived(&derivations(), &derive, store);
+    let all = all.unwrap();
+    let norm: Vec<f32> = norm.iter().map(|v| 2.0 * v).collect();
+    let twice = all.weights.require("twice", &[512], None).unwrap();
+    assert_eq!(decoded(&all.weights, twice), norm);
+    (all.weights, all.file, made.into_inner())
+}
+
+#[test]
+fn derived_weights_are_made_once_and_found_by_name_beside_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = Weights::open(checkpoint(dir.path(), 1)).unwrap();
+    let store = Store::Folder(dir.path().join("made"));
+    let (first, file, made) = with_derived(&weights, &store);
+    assert_eq!(made, 2);
+    assert_eq!(
+        file.as_ref().and_then(|f| f.parent()),
+        Some(&*dir.path().join("made"))
+    );
+    assert_eq!(with_derived(&weights, &store).2, 0, "they were made again");
+    // Those that are made of a model's weights do not make it another model.
+    assert_eq!(first.fingerprint(), weights.fingerprint());
+    assert_eq!(first.len(), weights.len() + 2);
+    let memory = with_derived(&weights, &Store::Memory);
+    assert_eq!((memory.1, memory.2), (None, 2));
+    // Damaged, and of files that were changed since.
+    let bytes = std::fs::read(file.as_ref().unwrap()).unwrap();
+    for at in [3, 40, bytes.len() - 1] {
+        let mut other = bytes.clone();
+        other[at] ^= 1;
+        std::fs::write(file.as_ref().unwrap(), other).unwrap();
+        assert_eq!(with_derived(&weights, &store).2, 2);
+    }
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let changed = Weights::open(checkpoint(dir.path(), 2)).unwrap();
+    assert_eq!(with_derived(&changed, &store).2, 2);
+}
+
+#[test]
+fn what_cannot_be_derived_is_an_error_with_its_name_and_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = Weights::open(checkpoint(dir.path(), 1)).unwrap();
+    let store = Store::Folder(dir.path().join("made"));
+    let refused = |wanted: &[Derivation], bytes: Option<usize>| {
+        let derive = |_: usize| bytes.map(|n| vec![0; n]).ok_or_else(|| "no more".into());
+        let all = weights.with_derived(wanted, &derive, &store);
+        all.err().expect("it is refused")
+    };
+    let wanted = derivations();
+    let error = refused(&wanted, None).to_string();
+    assert!(
+        error.contains("'twice'") && error.contains("no more"),
+        "{error}"
+    );
+    let error = refused(&wanted, Some(4 * 511)).to_string();
+    assert!(
+        error.contains("2044 bytes") && error.contains("[512]"),
+        "{error}"
+    );
+    assert!(files(&dir.path().join("made")).is_empty());
+    // A name that the files have, or that comes twice.
+    let mut taken = wanted[..1].to_vec();
+    taken[0].name = "norm.weight".into();
+    for wanted in [taken, vec![wanted[0].clone(), wanted[0].clone()]] {
+        match refused(&wanted, Some(4 * 512)) {
+            StoreError::Weights(WeightsError::Duplicate { tensor, .. }) => {
+                assert_eq!(tensor, wanted[0].name);
+            }
+            other => panic!("{other}"),
+        }
+    }
 }

@@ -4,13 +4,15 @@ use super::index::Weights;
 use super::tensor::{FileId, TensorId, TensorInfo, WeightFile};
 
 impl Weights {
-    /// These weights with tensors of one more file beside them, which are found by id only.
+    /// These weights with tensors of one more file beside them, which are found by id only and are no part of the
+    /// fingerprint: they are made of the others.
     pub(super) fn beside(
         &self,
         file: WeightFile,
         tensors: Vec<TensorInfo>,
     ) -> (Weights, Vec<TensorId>) {
         let mut all = self.clone();
+        all.beside = Some(self.fingerprint());
         let id = FileId(all.files.len() as u32);
         all.files.push(file);
         let first = all.tensors.len() as u32;
@@ -27,6 +29,7 @@ impl Weights {
         instead_of: &[TensorId],
     ) -> Weights {
         let mut all = self.clone();
+        all.beside = None;
         let id = FileId(all.files.len() as u32);
         all.files.push(file);
         for (tensor, place) in tensors.into_iter().zip(instead_of) {

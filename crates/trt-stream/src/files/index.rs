@@ -32,6 +32,8 @@ pub struct Weights {
     metadata: Option<Metadata>,
     /// What Hugging Face calls the tensors of a GGUF model, if its architecture is known.
     pub(super) names: Option<Names>,
+    /// The fingerprint of the weights that some of these were made of.
+    pub(super) beside: Option<u64>,
 }
 
 /// How a tensor is stored that kernels cannot read, and where.
@@ -66,6 +68,7 @@ impl Weights {
             index: None,
             metadata: None,
             names: None,
+            beside: None,
         };
         // Reserved at once: growing would hold twice as much at times.
         let entries = || opened.iter().flat_map(|f| &f.tensors);
@@ -330,8 +333,12 @@ impl Weights {
     }
 
     /// A hash of names, shapes, encodings, offsets and file sizes: the same on every machine and
-    /// run, different for other weights files. Contents are not read and not part of it.
+    /// run, different for other weights files. Contents are not read and not part of it, and neither is what was made of
+    /// these weights and lies beside them.
     pub fn fingerprint(&self) -> u64 {
+        if let Some(fingerprint) = self.beside {
+            return fingerprint;
+        }
         let mut hash = Fnv::new();
         for file in &self.files {
             hash.number(file.map.len());

@@ -29,5 +29,5 @@ pub use index::Weights;
 pub use name::{NameError, plain_name};
 pub use regular::{FileError, open_regular, read_regular};
 pub(crate) use shown::Shown;
-pub use store::{KeepError, Made, Store, StoreError, keep};
+pub use store::{Derivation, Derive, KeepError, Made, Store, StoreError, WithDerived, keep};
 pub use tensor::{FileId, TensorId, TensorInfo, WeightFile};

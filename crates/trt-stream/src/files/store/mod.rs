@@ -1,16 +1,18 @@
 //! Weights that are made of others: where they are kept, and that they are made once.
 //!
-//! Quantised weights, values of weights in blocks: whatever takes the place of tensors of the files lies in a *side file* of its
+//! Quantised weights, values of weights in blocks, weights that model code derives of others: whatever takes the place of tensors of the files lies in a *side file* of its
 //! own. It is made under a temporary name, synced and renamed ([`keep`]), says what it was made of, and has a checksum for
 //! each tensor. The invariant: what is given was made whole, of these very files, and is as it was written; a side file that is
 //! not is made again.
 
+mod derived;
 mod kept;
 mod make;
 mod quantise;
 mod side;
 mod values;
 
+pub use derived::{Derivation, Derive, WithDerived};
 pub use kept::{KeepError, Made, keep};
 
 use super::WeightsError;
@@ -84,6 +86,14 @@ pub enum StoreError {
         row: usize,
         /// What is wrong.
         error: trt_kernel::EncodeError,
+    },
+    /// A weight that cannot be derived of others.
+    #[error("weight '{tensor}' cannot be made: {error}")]
+    Derive {
+        /// The weight.
+        tensor: String,
+        /// Why not. It is part of the message, so it is no source of it.
+        error: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The weights that it is made of.
     #[error(transparent)]
