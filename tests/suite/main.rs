@@ -10,6 +10,7 @@ mod common;
 mod compile_limits;
 mod concurrency;
 mod conv;
+mod derived;
 mod device_budget;
 mod diffuse;
 mod embed;

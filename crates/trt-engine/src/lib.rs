@@ -60,12 +60,13 @@ pub use compile::compiler::Compiler;
 pub use compile::limits::CompileLimits;
 pub use compile::tensors::FromTensors;
 pub use error::{Error, SavedError};
-pub use report::{ClassReport, CompileReport, MemoryReport, Pressure, Shrink};
+pub use report::{ClassReport, CompileReport, DerivedReport, MemoryReport, Pressure, Shrink};
 pub use run::engine::Engine;
 pub use run::session::Session;
 pub use trt_alloc::{Allocation, Shared};
 pub use trt_device::trim_host_memory;
 pub use trt_graph::{Class, Profile, ProfileBuilder};
 pub use trt_stream::{
-    Applied, Costs, Metadata, Percent, Prediction, Rates, Request, TileTarget, Traffic, Weights,
+    Applied, Costs, Metadata, Percent, Prediction, Rates, Request, Store, TileTarget, Traffic,
+    Weights,
 };

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::PathBuf;
 use trt_graph::{Class, Graph, Report};
 
 /// What compiling did.
@@ -24,10 +25,25 @@ pub struct CompileReport {
     /// first budget.
     #[serde(default)]
     pub device_peak_bytes: u64,
+    /// Weights that were derived of the model's, if its code does that.
+    #[serde(default)]
+    pub derived: Option<DerivedReport>,
     /// One entry for each class of the profile.
     pub classes: Vec<ClassReport>,
     /// Things to know, e.g. large weights that cannot stream.
     pub notes: Vec<String>,
+}
+
+/// Weights that follow from others by what model code does to them in each call (folding batch norms, joining, turning,
+/// scaling): they are made once, and are weights like any others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DerivedReport {
+    /// How many.
+    pub weights: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Where they are kept; nothing if in memory.
+    pub file: Option<PathBuf>,
 }
 
 /// What compiling made of one class of calls.
@@ -134,6 +150,24 @@ pub struct MemoryReport {
     pub pressure: Pressure,
 }
 
+impl fmt::Display for DerivedReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DerivedReport {
+            weights,
+            bytes,
+            file,
+        } = self;
+        write!(
+            f,
+            "{weights} weights derived of others, {bytes} bytes, kept in "
+        )?;
+        match file {
+            Some(path) => writeln!(f, "{}", path.display()),
+            None => writeln!(f, "memory"),
+        }
+    }
+}
+
 impl fmt::Display for CompileReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.loaded {
@@ -152,6 +186,9 @@ impl fmt::Display for CompileReport {
             "peak of {} bytes of device memory",
             self.device_peak_bytes
         )?;
+        if let Some(derived) = &self.derived {
+            derived.fmt(f)?;
+        }
         for c in &self.classes {
             writeln!(
                 f,

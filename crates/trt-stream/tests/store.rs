@@ -304,7 +304,7 @@ fn what_cannot_be_derived_is_an_error_with_its_name_and_nothing_is_left() {
     let refused = |wanted: &[Derivation], bytes: Option<usize>| {
         let derive = |_: usize| bytes.map(|n| vec![0; n]).ok_or_else(|| "no more".into());
         let all = weights.with_derived(wanted, &derive, &store);
-        all.err().expect("it is refused")
+        all.expect_err("it is refused")
     };
     let wanted = derivations();
     let error = refused(&wanted, None).to_string();

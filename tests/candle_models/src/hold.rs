@@ -50,6 +50,8 @@ pub struct Held {
     pub off: f32,
     /// Launches of a call, by class.
     pub launches: Vec<usize>,
+    /// The least bytes of weights that may be on the device, and all of them.
+    pub floor: (u64, u64),
 }
 
 /// The first line of what is said, which is what a table has room for.
@@ -247,6 +249,7 @@ fn compare(
     Ok(Held {
         off,
         launches: launched(engine),
+        floor: (engine.minimum_device_budget(), engine.total_device_budget()),
     })
 }
 

@@ -16,8 +16,8 @@ fn main() -> std::io::Result<ExitCode> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let told = |file: &str, tried: &table::Tried| match &tried.held {
         Ok(held) => println!(
-            "{file} [{}] matches, off by {:.1e}, launches {:?} per layer {:?}",
-            tried.way, held.off, held.launches, tried.launches
+            "{file} [{}] matches, off by {:.1e}, launches {:?} per layer {:?}, floor {} of {} bytes",
+            tried.way, held.off, held.launches, tried.launches, held.floor.0, held.floor.1
         ),
         Err(fault) => println!("{file} [{}] {fault}", tried.way),
     };

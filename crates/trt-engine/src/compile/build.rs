@@ -1,11 +1,12 @@
 //! From model code, or a saved engine, and weights to an engine.
 //!
 //! Each class of the profile is traced and lowered to a program of its own; all share states,
-//! weights and constants. What a weight is used for decides where it lives: operands of ranged
+//! weights and constants. Weights that they derive of others are made first ([`derived`](super::derived)). What a weight is used for decides where it lives: operands of ranged
 //! matmuls stream, tables that are only gathered stay on the host, the rest is pinned.
 
 use super::compiler::Compiler;
 use super::contents::Contract;
+use super::derived::{self, Recipes, with_derived};
 use super::limits::{DeviceNeeds, Watch, compiling, loading};
 use super::make::{Prepared, make};
 use super::ready::{
@@ -16,13 +17,15 @@ use super::source::ModelWeights;
 use crate::error::Error;
 use crate::report::{ClassReport, CompileReport};
 use crate::run::engine::Engine;
+use crate::run::program::Recipe;
 use candle_core::DType;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use trt_device::Residency;
+use trt_device::{Host, Residency};
 use trt_graph::candle_nn::VarBuilder;
-use trt_graph::{Profile, Step};
+use trt_graph::passes::{derive, optimise};
+use trt_graph::{Profile, Report, Step};
 use trt_stream::{Request, Weights};
 
 impl Compiler {
@@ -50,7 +53,7 @@ impl Compiler {
         let dtype = self.dtype.unwrap_or_else(|| common_dtype(&self.weights));
         let vb = VarBuilder::new(Arc::new(ModelWeights::new(self.weights.clone())), dtype);
         let mut report = CompileReport::default();
-        let mut found = Vec::with_capacity(profile.classes.len());
+        let (mut lowered, mut recipes) = (Vec::new(), Recipes::default());
         let start = Instant::now();
         let graphs = trt_graph::trace_profile(&mut load, &vb, &profile)?;
         report.trace_seconds = start.elapsed().as_secs_f64();
@@ -58,22 +61,19 @@ impl Compiler {
         for (class, graph) in profile.classes.iter().zip(graphs) {
             let start = Instant::now();
             let mut of_class = ClassReport::of_trace(class, &graph);
-            let (program, notes) = trt_graph::compile(graph)?;
-            of_class.add(notes);
-            let lowered = Lowered {
+            let (graph, passes) = optimise(graph)?;
+            let (graph, derived) = derive(graph)?;
+            recipes.add(derived)?;
+            let (program, notes) = trt_graph::lower(&graph)?;
+            of_class.add(Report { passes, ..notes });
+            lowered.push(Lowered {
                 class: class.clone(),
                 program,
                 offsets: None,
-            };
-            found.push(find(lowered, &self.weights)?);
+            });
             report.classes.push(of_class);
             report.compile_seconds += start.elapsed().as_secs_f64();
             watch.check(&format!("class {}", class.name))?;
-        }
-        for (name, bytes) in large_pinned(&found, &self.weights) {
-            report.notes.push(format!(
-                "weight {name} ({bytes} bytes) is not streamed: no matmul reads it by rows"
-            ));
         }
         let routes = |(kind, _): &(String, Vec<String>)| kind == "routed";
         if report.classes.iter().any(|c| c.launches.iter().any(routes)) {
@@ -82,7 +82,14 @@ impl Compiler {
                     .into(),
             );
         }
-        self.engine(dtype, profile, found, report, watch)
+        let plan = Plan {
+            dtype,
+            profile,
+            lowered,
+            recipes: recipes.finish(),
+            report,
+        };
+        self.engine(plan, watch)
     }
 
     /// Loads what [`Engine::save`] saved, which takes a fraction of the time of compiling. The
@@ -117,15 +124,26 @@ impl Compiler {
             notes: saved.notes,
             ..CompileReport::default()
         };
-        let mut found = Vec::with_capacity(saved.classes.len());
+        saved
+            .recipes
+            .iter()
+            .try_for_each(derived::check)
+            .map_err(refuse)?;
+        let mut lowered = Vec::with_capacity(saved.classes.len());
         for mut of_class in saved.classes {
-            let lowered = of_class.lowered().map_err(refuse)?;
-            found.push(find(lowered, &self.weights)?);
+            lowered.push(of_class.lowered().map_err(refuse)?);
             report.classes.push(of_class.report);
         }
         report.compile_seconds = start.elapsed().as_secs_f64();
         watch.check("reading the saved engine")?;
-        self.engine(dtype, profile, found, report, watch)
+        let plan = Plan {
+            dtype,
+            profile,
+            lowered,
+            recipes: saved.recipes,
+            report,
+        };
+        self.engine(plan, watch)
     }
 
     /// What the device must hold with an arena of so many bytes.
@@ -141,17 +159,37 @@ impl Compiler {
         DeviceNeeds::of(programs, contract, arena, residency, target, budget)
     }
 
-    fn engine(
-        self,
-        dtype: DType,
-        profile: Profile,
-        mut found: Vec<Found>,
-        mut report: CompileReport,
-        watch: Watch,
-    ) -> Result<Engine, Error> {
+    fn engine(self, plan: Plan, watch: Watch) -> Result<Engine, Error> {
+        let Plan {
+            dtype,
+            profile,
+            lowered,
+            recipes,
+            mut report,
+        } = plan;
+        let start = Instant::now();
+        watch.expect(derived::host_bytes(&recipes), "deriving weights of others")?;
+        let run = |recipe: &Recipe| made_by(recipe, &self.weights);
+        let (weights, derived) = with_derived(&self.weights, &recipes, &self.store, &run)?;
+        report.derived = derived;
+        report.compile_seconds += start.elapsed().as_secs_f64();
+        watch.check("deriving weights of others")?;
+        let found = lowered.into_iter().map(|l| find(l, &weights));
+        let mut found = found.collect::<Result<Vec<_>, _>>()?;
+        if !report.loaded {
+            let large = large_pinned(&found, &weights).into_iter();
+            report.notes.splice(
+                0..0,
+                large.map(|(name, bytes)| {
+                    format!(
+                        "weight {name} ({bytes} bytes) is not streamed: no matmul reads it by rows"
+                    )
+                }),
+            );
+        }
         agree(&found)?;
-        let files = with_values(&mut found, &self.weights)?;
-        let values = files.total_bytes() - self.weights.total_bytes();
+        let files = with_values(&mut found, &weights)?;
+        let values = files.total_bytes() - weights.total_bytes();
         if values > 0 {
             report.notes.push(format!(
                 "weights in blocks that are used in one piece take {values} bytes as their values"
@@ -189,6 +227,7 @@ impl Compiler {
             dtype,
             profile,
             programs,
+            recipes,
             report,
             needs,
             limit: self.limit,
@@ -199,6 +238,38 @@ impl Compiler {
         };
         make(prepared, watch)
     }
+}
+
+/// What an engine is made of, whether it was traced or read.
+struct Plan {
+    dtype: DType,
+    profile: Profile,
+    lowered: Vec<Lowered>,
+    recipes: Vec<Recipe>,
+    report: CompileReport,
+}
+
+/// The weight that a recipe gives: the host runs it on these weights.
+///
+/// # Errors
+/// Those of [`Compiler::load`], but for reading.
+fn made_by(recipe: &Recipe, weights: &Arc<Weights>) -> Result<Vec<u8>, Error> {
+    let plan = Plan {
+        dtype: DType::F32,
+        profile: derived::profile(),
+        lowered: vec![derived::lowered(recipe)],
+        recipes: Vec::new(),
+        report: CompileReport {
+            classes: vec![ClassReport::default()],
+            ..CompileReport::default()
+        },
+    };
+    let compiler = Compiler::new(weights.clone())
+        .device(Host::unified())
+        .replay(false);
+    let watch = Watch::start(None, || Ok((0, String::new())))?;
+    let mut results = compiler.engine(plan, watch)?.session()?.results()?;
+    Ok(results.pop().unwrap_or_default())
 }
 
 /// The dtype of most weight bytes.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use trt_alloc::Allocation;
 use trt_device::Device;
 use trt_graph::Profile;
-use trt_stream::{Request, TileTarget, Weights};
+use trt_stream::{Request, Store, TileTarget, Weights};
 
 /// Compiles models; see the crate's documentation for an example. What is set here are the settings of
 /// `torch_tensorrt.compile` in Torch-TensorRT; a model is built from a variable builder as in candle.
@@ -24,6 +24,7 @@ pub struct Compiler {
     pub(super) replay: bool,
     pub(super) allocation: Allocation,
     pub(super) limits: CompileLimits,
+    pub(super) store: Store,
 }
 
 impl Compiler {
@@ -43,6 +44,7 @@ impl Compiler {
             replay: true,
             allocation: Allocation::Static,
             limits: CompileLimits::default(),
+            store: Store::Memory,
         }
     }
 
@@ -189,6 +191,15 @@ impl Compiler {
     /// report.
     pub fn limits(mut self, limits: CompileLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Where weights are kept that model code derives of others: folded batch norms, joined, turned and scaled
+    /// matrices. They are made once, on the host, and stream as the model's own do (default: in memory, which then holds them
+    /// beside the files; in a folder they are made when a model is compiled for the first time, and again when
+    /// its files change). How many there are, and where, is in [`CompileReport::derived`](crate::CompileReport::derived).
+    pub fn store(mut self, store: Store) -> Self {
+        self.store = store;
         self
     }
 

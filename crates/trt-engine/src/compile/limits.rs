@@ -128,6 +128,17 @@ impl Watch {
         Some(anon.peak().saturating_sub(self.before))
     }
 
+    /// Checks what a step is known to take before it begins.
+    ///
+    /// # Errors
+    /// [`Error::CompileLimit`] if it is above the limit.
+    pub fn expect(&self, bytes: u64, step: &str) -> Result<(), Error> {
+        match self.limit {
+            Some(limit) => check("host", bytes, limit, format!("estimated for {step}")),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the limit was kept so far.
     ///
     /// # Errors

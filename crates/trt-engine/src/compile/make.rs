@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::report::CompileReport;
 use crate::run::change::Membership;
 use crate::run::engine::{Engine, Parts};
-use crate::run::program::Compiled;
+use crate::run::program::{Compiled, Recipe};
 use candle_core::DType;
 use std::sync::Arc;
 use trt_alloc::{Allocation, Pool, Purpose};
@@ -26,6 +26,7 @@ pub(super) struct Prepared {
     pub dtype: DType,
     pub profile: Profile,
     pub programs: Vec<Compiled>,
+    pub recipes: Vec<Recipe>,
     pub report: CompileReport,
     pub streaming: bool,
     pub budget: Request,
@@ -51,6 +52,7 @@ pub(super) fn make(prepared: Prepared, watch: Watch) -> Result<Engine, Error> {
         dtype,
         profile,
         programs,
+        recipes,
         mut report,
         streaming,
         budget,
@@ -105,6 +107,7 @@ pub(super) fn make(prepared: Prepared, watch: Watch) -> Result<Engine, Error> {
         dtype,
         profile,
         programs,
+        recipes,
         constants,
         compute,
         report,

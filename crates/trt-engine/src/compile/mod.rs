@@ -6,6 +6,7 @@
 mod build;
 pub(crate) mod compiler;
 mod contents;
+mod derived;
 pub(crate) mod limits;
 mod make;
 mod metadata;

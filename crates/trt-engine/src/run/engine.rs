@@ -5,7 +5,7 @@
 //! lock never changes, or is a number that others on the device read without waiting for a call.
 
 use super::change::{Membership, Run};
-use super::program::Compiled;
+use super::program::{Compiled, Recipe};
 use crate::error::Error;
 use crate::report::{CompileReport, MemoryReport};
 use candle_core::DType;
@@ -41,6 +41,8 @@ pub(crate) struct Parts {
     pub dtype: DType,
     pub profile: Profile,
     pub programs: Vec<Compiled>,
+    /// How weights that its programs read are derived of others.
+    pub recipes: Vec<Recipe>,
     /// For each program and buffer, the constant's memory.
     pub constants: Vec<Vec<Option<Arc<Lease>>>>,
     pub compute: OwnedStream,
@@ -72,6 +74,7 @@ pub(crate) struct Core {
     dtype: DType,
     profile: Profile,
     programs: Vec<Compiled>,
+    recipes: Vec<Recipe>,
     constants: Vec<Vec<Option<Arc<Lease>>>>,
     compute: OwnedStream,
     report: CompileReport,
@@ -99,6 +102,7 @@ impl Engine {
             dtype: parts.dtype,
             profile: parts.profile,
             programs: parts.programs,
+            recipes: parts.recipes,
             constants: parts.constants,
             compute: parts.compute,
             report: parts.report,
@@ -248,6 +252,11 @@ impl Core {
     /// One for each class of the profile.
     pub fn programs(&self) -> &[Compiled] {
         &self.programs
+    }
+
+    /// How weights that its programs read are derived of others.
+    pub fn recipes(&self) -> &[Recipe] {
+        &self.recipes
     }
 
     /// The memory of a program's buffer that is a constant.

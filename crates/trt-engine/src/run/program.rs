@@ -1,6 +1,7 @@
 //! The program of one class of calls, loaded and laid out for a device.
 
 use super::arena::{ArenaLayout, ArenaShape};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use trt_device::Executable;
 use trt_graph::program::{BufferId, ParamId, Program};
@@ -32,6 +33,14 @@ pub(crate) struct Compiled {
     pub weights: Vec<WeightId>,
     /// For each launch, its arguments.
     pub uses: Vec<Vec<ArgUse>>,
+}
+
+/// How a weight is derived of others: a program without inputs that gives it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Recipe {
+    /// The name under which programs read it.
+    pub name: Arc<str>,
+    pub program: Program,
 }
 
 impl Compiled {

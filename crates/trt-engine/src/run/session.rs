@@ -203,6 +203,14 @@ impl Session {
         Ok((index, self.call(index, env, &inputs)?))
     }
 
+    /// The results of a program that takes nothing, as bytes.
+    ///
+    /// # Errors
+    /// Whatever the device fails with.
+    pub(crate) fn results(&mut self) -> Result<Vec<Vec<u8>>, Error> {
+        Ok(self.run_bytes(0, Vec::new())?.1)
+    }
+
     fn moved(&mut self, by: usize) {
         self.position += by;
         self.held = Some(self.position);

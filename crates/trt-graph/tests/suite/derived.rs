@@ -1,7 +1,9 @@
 //! What follows from weights alone is a weight that is made once.
 
+use crate::execute::execute;
 use crate::support::{
-    compare, derived, golden_folder, made, middle, reference, trace_step, updates_golden,
+    Made, compare, derived, golden_folder, inputs, made, middle, reference, trace_step,
+    updates_golden,
 };
 use trt_graph::candle::{D, DType, Module, Result, Tensor};
 use trt_graph::candle_nn::{Linear, VarBuilder};
@@ -25,13 +27,40 @@ fn picture(call: &Call<'_>, channels: usize) -> Result<Tensor> {
     call.input("x", (call.int("rows")?, channels, 7, 7), DType::F32)
 }
 
-/// The program with derived weights, once it gives what the graph means.
+/// The program with derived weights, once it gives what the graph means, and the bits that it gives if everything is
+/// computed in the call.
 fn program(step: Step) -> (Program, Vec<Derived>) {
+    let graph = graph(step);
+    let (program, derived) = close(step);
+    let (whole, _) = trt_graph::compile(graph.clone()).unwrap();
+    let made = made_by_kernels(&derived);
+    for rows in [2, 5] {
+        let env = graph.env(&[rows]);
+        let given = inputs(&graph, &env);
+        let run = |program, made| execute(program, made, &env, [&given, &[]], &[], true).0;
+        assert_eq!(run(&program, &made), run(&whole, &Made::new()), "{program}");
+    }
+    (program, derived)
+}
+
+/// The program with derived weights, once it gives what the graph means.
+fn close(step: Step) -> (Program, Vec<Derived>) {
     let graph = graph(step);
     for rows in [2, 5] {
         compare(&graph, &[rows], 1e-4).unwrap();
     }
     derived(&graph).unwrap()
+}
+
+/// Derived weights as kernels make them.
+fn made_by_kernels(derived: &[Derived]) -> Made {
+    let one = |d: &Derived| {
+        let (program, _) = trt_graph::lower(&d.graph).unwrap();
+        let env = d.graph.env(&[]);
+        let mut made = execute(&program, &Made::new(), &env, [&[], &[]], &[], true).0;
+        (d.name.clone(), made.remove(0))
+    };
+    derived.iter().map(one).collect()
 }
 
 /// Every weight of the program with its roles; the name of a derived one without its hash.
@@ -47,10 +76,13 @@ fn weights(program: &Program) -> Vec<(String, Roles)> {
     all
 }
 
-/// Weights that are only read by rows of products.
+/// A program whose weights are these, read only by rows of products.
 fn streams(step: Step, expected: &[&str]) {
-    let (program, _) = program(step);
-    let found = weights(&program);
+    all_rows(&program(step).0, expected);
+}
+
+fn all_rows(program: &Program, expected: &[&str]) {
+    let found = weights(program);
     let names: Vec<&str> = found.iter().map(|w| w.0.as_str()).collect();
     assert_eq!(names, expected, "{program}");
     for (name, roles) in &found {
@@ -83,12 +115,11 @@ fn joined_matrices_are_one_and_its_sources_are_gone() {
 
 #[test]
 fn a_matrix_that_lies_by_columns_is_turned() {
-    streams(
-        |call, vb| Ok(vec![x(call, 6)?.matmul(&vb.get((6, 8), "w6x8")?)?]),
-        &["w6x8*"],
-    );
+    // A product sums by rows in another order than by columns.
+    let (program, _) = close(|call, vb| Ok(vec![x(call, 6)?.matmul(&vb.get((6, 8), "w6x8")?)?]));
+    all_rows(&program, &["w6x8*"]);
     // As it lies: a product reads bf16.
-    let (program, derived) = program(|call, vb| {
+    let (program, derived) = close(|call, vb| {
         let w = vb.get((6, 8), "h6x8")?;
         Ok(vec![x(call, 6)?.matmul(&w)?])
     });

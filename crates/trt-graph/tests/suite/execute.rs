@@ -151,7 +151,7 @@ impl<'a> Memory<'a> {
 }
 
 /// Runs a program; states come back under the shapes that are given.
-fn execute(
+pub fn execute(
     program: &Program,
     made: &Made,
     env: &Env,

@@ -74,7 +74,7 @@ impl Job {
                 held: guarded(Fault::Run, || {
                     Ok(Held {
                         off: held(),
-                        launches: Vec::new(),
+                        ..Held::default()
                     })
                 }),
                 launches: Vec::new(),

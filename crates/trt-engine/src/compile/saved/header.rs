@@ -5,7 +5,7 @@ use crate::error::SavedError;
 /// The first bytes of a file; not text, and changed by transfers that mangle line ends.
 const MARK: [u8; 8] = *b"\x93trt\r\n\x1a\n";
 /// Counts changes of what follows the header, types of other crates included.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 /// Bytes that the library's version takes in the header.
 const VERSION: usize = 16;
 /// Mark, format, version, fingerprint, length, hash.

@@ -17,6 +17,7 @@ use super::ready::Lowered;
 use crate::error::{Error, SavedError};
 use crate::report::ClassReport;
 use crate::run::engine::Engine;
+use crate::run::program::Recipe;
 use candle_core::DType;
 use header::{HEADER, Header};
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ const MOST: u64 = 4 << 30;
 pub(crate) struct Saved {
     dtype: String,
     pub notes: Vec<String>,
+    /// How weights that the programs read are derived of others.
+    pub recipes: Vec<Recipe>,
     pub classes: Vec<SavedClass>,
 }
 
@@ -65,6 +68,7 @@ impl Engine {
         let saved = Saved {
             dtype: core.dtype().as_str().into(),
             notes: self.report().notes.clone(),
+            recipes: core.recipes().to_vec(),
             classes: classes
                 .map(|(p, report)| SavedClass {
                     class: p.class.clone(),

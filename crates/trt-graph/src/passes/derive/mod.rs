@@ -172,7 +172,7 @@ impl<'a> Finder<'a> {
 
     fn turn(&mut self, id: NodeId) {
         let recipe = Recipe::of(self.graph, id);
-        let recipe = recipe.as_stored(self.costs.work(id)).turned();
+        let recipe = recipe.stored(self.costs.work(id)).turned();
         if let Some(derived) = self.fits(recipe) {
             self.turned.insert(id, derived);
         }

@@ -55,7 +55,7 @@ impl Recipe {
     }
 
     /// The same in the dtype of the weight where it only is read: a product reads a weight as it is stored.
-    pub fn as_stored(mut self, work: Work) -> Recipe {
+    pub fn stored(mut self, work: Work) -> Recipe {
         if work != Work::Read {
             return self;
         }
