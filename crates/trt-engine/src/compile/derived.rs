@@ -33,21 +33,21 @@ impl Recipes {
     /// [`Error::Graph`] for one that cannot be lowered.
     pub fn add(&mut self, derived: Vec<Derived>) -> Result<(), Error> {
         for one in derived {
-            if let Some(first) = self.known.get(&one.name) {
+            if let Some(first) = self.known.get(one.name()) {
                 if *first != one {
-                    let name = &one.name;
+                    let name = one.name();
                     return Err(Error::lower(format!(
                         "two derived weights are called {name}"
                     )));
                 }
                 continue;
             }
-            let (program, _) = trt_graph::lower(&one.graph)?;
+            let (program, _) = trt_graph::lower(one.graph())?;
             self.in_order.push(Recipe {
-                name: one.name.clone(),
+                name: one.name().clone(),
                 program,
             });
-            self.known.insert(one.name.clone(), one);
+            self.known.insert(one.name().clone(), one);
         }
         Ok(())
     }

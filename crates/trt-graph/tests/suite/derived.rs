@@ -55,10 +55,10 @@ fn close(step: Step) -> (Program, Vec<Derived>) {
 /// Derived weights as kernels make them.
 fn made_by_kernels(derived: &[Derived]) -> Made {
     let one = |d: &Derived| {
-        let (program, _) = trt_graph::lower(&d.graph).unwrap();
-        let env = d.graph.env(&[]);
+        let (program, _) = trt_graph::lower(d.graph()).unwrap();
+        let env = d.graph().env(&[]);
         let mut made = execute(&program, &Made::new(), &env, [&[], &[]], &[], true).0;
-        (d.name.clone(), made.remove(0))
+        (d.name().clone(), made.remove(0))
     };
     derived.iter().map(one).collect()
 }
@@ -252,7 +252,7 @@ fn what_would_be_much_larger_than_its_sources_stays() {
 fn equal_recipes_have_one_name_and_others_have_others() {
     let names = |step: Step| -> Vec<String> {
         let (_, derived) = derived(&graph(step)).unwrap();
-        derived.iter().map(|d| d.name.to_string()).collect()
+        derived.iter().map(|d| d.name().to_string()).collect()
     };
     let twice = names(|call, vb| {
         let w = || vb.get((8, 6), "w8x6")? * 0.5;
@@ -298,7 +298,9 @@ fn a_graph_and_its_derived_weights_are_the_golden_and_mean_what_it_meant() {
     let values = made(&derived);
     let found = crate::support::reference_made(&rest, &values, &env);
     assert_eq!(found, reference(&optimised, &env));
-    let recipes = derived.iter().map(|d| format!("{}\n{}", d.name, d.graph));
+    let recipes = derived
+        .iter()
+        .map(|d| format!("{}\n{}", d.name(), d.graph()));
     let text = [optimised.to_string(), rest.to_string()].into_iter();
     let text = text.chain(recipes).collect::<Vec<_>>().join("---\n");
     let path = golden_folder().join("derive/linear.txt");

@@ -109,8 +109,8 @@ pub fn made(derived: &[Derived]) -> Made {
         weight: &weight,
     };
     let one = |d: &Derived| {
-        let mut result = trt_graph::reference::run(&d.graph, &leaves).unwrap().0;
-        (d.name.clone(), result.remove(0))
+        let mut result = trt_graph::reference::run(d.graph(), &leaves).unwrap().0;
+        (d.name().clone(), result.remove(0))
     };
     derived.iter().map(one).collect()
 }

@@ -26,14 +26,14 @@ fn compiler(weights: Arc<Weights>) -> Compiler {
     Compiler::new(weights).device(Host::unified())
 }
 
-/// Gathers, multiplies, normalises, and remembers what it saw.
+/// Gathers, multiplies by a weight and by one that is derived of another, and normalises.
 fn engine(weights: Arc<Weights>) -> Engine {
     let profile = Profile::single(&[("n", 1, 9)]).unwrap();
     let engine = compiler(weights)
         .profile(profile)
         .compile(|vb: VarBuilder| {
             let table = Embedding::new(vb.get((10, 8), "table")?, 8);
-            let up = Linear::new(vb.get((128, 8), "up")?, None);
+            let up = Linear::new((vb.get((128, 8), "up")? * 0.5)?, None);
             let down = Linear::new(vb.get((8, 128), "down")?, None);
             Ok(move |call: &Call| {
                 let ids = call.input("ids", call.int("n")?, candle_core::DType::U32)?;

@@ -48,7 +48,7 @@ pub fn derive(graph: Graph) -> Result<(Graph, Vec<Derived>), Error> {
     let Finder { nodes, turned, .. } = found;
     let mut derived: BTreeMap<Arc<str>, Derived> = BTreeMap::new();
     nodes.values().chain(turned.values()).for_each(|d| {
-        derived.insert(d.name.clone(), d.clone());
+        derived.insert(d.name().clone(), d.clone());
     });
     let replaced = rebuild(&graph, |out, id, mut node| {
         if let Some(derived) = nodes.get(&id) {
@@ -67,7 +67,7 @@ pub fn derive(graph: Graph) -> Result<(Graph, Vec<Derived>), Error> {
     let graph = clean::run(canonical::run(replaced));
     verify(&graph, "derive")?;
     for one in derived.values() {
-        verify(&one.graph, "derive")?;
+        verify(one.graph(), "derive")?;
     }
     let order = graph.nodes.iter().filter_map(|n| match &n.op {
         Op::Weight(name, _) => derived.remove(name),
@@ -79,7 +79,7 @@ pub fn derive(graph: Graph) -> Result<(Graph, Vec<Derived>), Error> {
 
 fn weight(g: &mut Graph, derived: &Derived) -> NodeId {
     let Node { shape, dtype, .. } = derived.result();
-    let op = Op::Weight(derived.name.clone(), (*dtype).into());
+    let op = Op::Weight(derived.name().clone(), (*dtype).into());
     push(g, op, &[], shape, *dtype)
 }
 

@@ -10,21 +10,29 @@ use trt_kernel::{Dim, Encoding};
 /// A weight that is made of others, once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Derived {
-    /// The largest of its sources, and a hash of the whole recipe.
-    pub name: Arc<str>,
-    /// How it is made: a graph without inputs, states and runtime integers, with one result.
-    pub graph: Graph,
+    name: Arc<str>,
+    recipe: Recipe,
 }
 
 impl Derived {
+    /// The largest of its sources, and a hash of all that decides its values.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// How it is made: a graph without inputs, states and runtime integers, with one result.
+    pub fn graph(&self) -> &Graph {
+        &self.recipe.graph
+    }
+
     /// The node that is the weight: its shape is constant and its dtype a float.
     pub fn result(&self) -> &Node {
-        let last = self.graph.outputs.first().copied();
-        self.graph.node(last.expect("a recipe has one result"))
+        self.graph().node(self.recipe.result())
     }
 }
 
-/// A part of a graph that depends on weights only.
+/// A part of a graph that depends on weights only, and has one output.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Recipe {
     graph: Graph,
 }
@@ -104,21 +112,19 @@ impl Recipe {
 
     /// Bytes of the weights that it is made of.
     pub fn sources(&self) -> usize {
-        self.weights().map(|(_, bytes)| bytes).sum()
+        let all = self.weights().map(|(_, bytes)| bytes);
+        all.fold(0, usize::saturating_add)
     }
 
+    /// The weights that it is made of, each once, with their bytes.
     fn weights(&self) -> impl Iterator<Item = (&str, usize)> {
         let mut seen = BTreeSet::new();
-        let named = |node: &'_ Node| match &node.op {
-            Op::Weight(_, encoding) => Some(bytes(&node.shape, *encoding)),
-            _ => None,
-        };
         self.graph.nodes.iter().filter_map(move |node| {
-            let bytes = named(node)?;
-            let Op::Weight(name, _) = &node.op else {
+            let Op::Weight(name, encoding) = &node.op else {
                 return None;
             };
-            seen.insert(name.clone()).then_some((&**name, bytes))
+            let first = seen.insert(name);
+            first.then(|| (&**name, bytes(&node.shape, *encoding)))
         })
     }
 
@@ -132,8 +138,7 @@ impl Recipe {
         let largest = self.weights().max_by_key(|(_, bytes)| *bytes);
         let largest = largest.map_or("weight", |(name, _)| name);
         let name = format!("{largest}.derived.{:032x}", hash(&self.graph)).into();
-        let graph = self.graph;
-        Derived { name, graph }
+        Derived { name, recipe: self }
     }
 }
 
