@@ -11,20 +11,20 @@ use candle_transformers::models as theirs;
 use candle_trt::candle;
 use std::io::{Cursor, empty};
 
-const HIDDEN: usize = 256;
-const HEADS: usize = 4;
-const GROUPS: usize = 2;
-const DIM: usize = HIDDEN / HEADS;
+pub(super) const HIDDEN: usize = 256;
+pub(super) const HEADS: usize = 4;
+pub(super) const GROUPS: usize = 2;
+pub(super) const DIM: usize = HIDDEN / HEADS;
 const MIDDLE: usize = 512;
-const VOCAB: usize = 64;
-const LAYERS: usize = 2;
+pub(super) const VOCAB: usize = 64;
+pub(super) const LAYERS: usize = 2;
 
-fn count(n: usize) -> Value {
+pub(super) fn count(n: usize) -> Value {
     Value::U32(n as u32)
 }
 
 /// What all architectures say of themselves.
-fn said(arch: &str) -> Parts {
+pub(super) fn said(arch: &str) -> Parts {
     said_with(arch, GROUPS)
 }
 
@@ -62,7 +62,11 @@ fn dtype(i: usize) -> GgmlDType {
 }
 
 /// Matrices and vectors of each layer, by the ends of their names.
-fn layers(parts: &mut Parts, matrices: &[(&str, usize, usize)], vectors: &[(&str, usize, f32)]) {
+pub(super) fn layers(
+    parts: &mut Parts,
+    matrices: &[(&str, usize, usize)],
+    vectors: &[(&str, usize, f32)],
+) {
     for layer in 0..LAYERS {
         for (i, (name, n, k)) in matrices.iter().enumerate() {
             let name = format!("blk.{layer}.{name}.weight");
@@ -74,7 +78,7 @@ fn layers(parts: &mut Parts, matrices: &[(&str, usize, usize)], vectors: &[(&str
     }
 }
 
-const ATTENTION: [(&str, usize, usize); 4] = [
+pub(super) const ATTENTION: [(&str, usize, usize); 4] = [
     ("attn_q", HIDDEN, HIDDEN),
     ("attn_k", GROUPS * DIM, HIDDEN),
     ("attn_v", GROUPS * DIM, HIDDEN),
@@ -85,13 +89,13 @@ const GATED: [(&str, usize, usize); 3] = [
     ("ffn_down", HIDDEN, MIDDLE),
     ("ffn_up", MIDDLE, HIDDEN),
 ];
-const NORMS: [(&str, usize, f32); 2] = [
+pub(super) const NORMS: [(&str, usize, f32); 2] = [
     ("attn_norm.weight", HIDDEN, 1.0),
     ("ffn_norm.weight", HIDDEN, 1.0),
 ];
 
 /// The table, the last norm and, if it is not the table, the head.
-fn ends(parts: &mut Parts, head: bool) {
+pub(super) fn ends(parts: &mut Parts, head: bool) {
     parts.matrix("token_embd.weight", (VOCAB, HIDDEN), GgmlDType::Q8_0);
     parts.vector("output_norm.weight", HIDDEN, 1.0);
     if head {
@@ -100,7 +104,7 @@ fn ends(parts: &mut Parts, head: bool) {
 }
 
 /// Norms and biases that not all architectures have.
-const HEAD_NORMS: [(&str, usize, f32); 2] = [
+pub(super) const HEAD_NORMS: [(&str, usize, f32); 2] = [
     ("attn_q_norm.weight", DIM, 1.0),
     ("attn_k_norm.weight", DIM, 1.0),
 ];

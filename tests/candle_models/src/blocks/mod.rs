@@ -5,6 +5,7 @@
 
 mod by_builder;
 mod by_content;
+mod experts;
 pub mod file;
 mod follow;
 
@@ -38,6 +39,11 @@ pub const CASES: &[Run] = &[
         "models/quantized_qwen3",
         "rotary tables in f16",
         by_content::qwen3_with_rotary_tables_in_f16,
+    ),
+    (
+        "models/quantized_qwen3_moe",
+        "experts",
+        experts::qwen3_with_experts,
     ),
     (
         "models/quantized_phi3",

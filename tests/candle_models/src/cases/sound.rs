@@ -90,7 +90,7 @@ cases! {
             m.decoder.final_linear(&ys)
         })
     }),
-    "models/encodec" => fixed(vec![codes(2, 12, 16)], |vb, _| {
+    "models/encodec" => fixed(vec![codes(2, 12, 16), noise("sound", &[1, 1, 64])], |vb, _| {
         let cfg = models::encodec::Config {
             hidden_size: 32, num_filters: 8, upsampling_ratios: vec![4, 2], codebook_size: 16, codebook_dim: Some(32),
             // Two codebooks: 20 bits for each of 100 frames a second.
@@ -98,7 +98,7 @@ cases! {
             ..Default::default()
         };
         let m = models::encodec::Model::new(&cfg, vb)?;
-        model(move |a| m.decode(a.x()))
+        model(move |a| Ok((m.decode(a.x())?, m.encode(&a.inputs[1])?)))
     }),
     "models/dac" => fixed(vec![codes(2, 6, 16)], |vb, _| {
         let cfg = models::dac::Config {
@@ -107,7 +107,9 @@ cases! {
         let m = models::dac::Model::new(&cfg, vb)?;
         model(move |a| m.decode_codes(a.x()))
     }),
-    "models/snac" => fixed(vec![codes(1, 4, 16), Input { name: "fine codes", ..codes(1, 8, 16) }], |vb, _| {
+    "models/snac" => fixed(vec![
+        codes(1, 4, 16), Input { name: "fine codes", ..codes(1, 8, 16) }, noise("sound", &[1, 1, 64]),
+    ], |vb, _| {
         let cfg: models::snac::Config = parsed(json!({
             "sampling_rate": 24000, "encoder_dim": 8, "encoder_rates": [2, 2], "decoder_dim": 32, "decoder_rates": [2, 2],
             "attn_window_size": null, "codebook_size": 16, "codebook_dim": 8, "vq_strides": [2, 1], "noise": false,
@@ -128,7 +130,10 @@ cases! {
         single("encoder.block.3", 32)?;
         single("decoder.model.0", 32)?;
         let m = models::snac::Model::new(&cfg, vb)?;
-        model(move |a| m.decode(&[&a.inputs[0].squeeze(1)?, &a.inputs[1].squeeze(1)?]))
+        model(move |a| {
+            let made = m.decode(&[&a.inputs[0].squeeze(1)?, &a.inputs[1].squeeze(1)?])?;
+            Ok((made, m.encode(&a.inputs[2])?))
+        })
     }),
     "models/mimi/seanet" => fixed(vec![noise("sound", &[1, 1, 64])], |vb, _| {
         let cfg = models::mimi::encodec::Config::v0_1(None);
@@ -145,11 +150,11 @@ cases! {
         let mut m = models::mimi::transformer::ProjectedTransformer::new(32, &[32], &cfg, vb)?;
         model(move |a| m.forward(a.x()))
     }),
-    "models/mimi/quantization" => fixed(vec![codes(3, 8, 16)], |vb, _| {
+    "models/mimi/quantization" => fixed(vec![codes(3, 8, 16), noise("rows", &[1, 32, 8])], |vb, _| {
         let m = models::mimi::quantization::SplitResidualVectorQuantizer::new(
             16, Some(32), Some(32), 3, 16, vb,
         )?;
-        model(move |a| m.decode(a.x()))
+        model(move |a| Ok((m.decode(a.x())?, m.encode(&a.inputs[1])?)))
     }),
     "models/mimi/conv" => fixed(vec![noise("rows", &[1, 16, 24])], |vb, _| {
         use models::mimi::conv::{ConvDownsample1d, ConvTrUpsample1d, Norm, PadMode, StreamableConv1d};
@@ -166,7 +171,7 @@ cases! {
         let coder = &mut cfg.transformer;
         (coder.d_model, coder.num_heads, coder.num_layers, coder.dim_feedforward) = (32, 2, layers, 64);
         let mut m = models::mimi::encodec::Encodec::new(cfg, vb)?;
-        model(move |a| Ok((m.decode(a.x())?, m.encode_pre_quantize(&a.inputs[1])?)))
+        model(move |a| Ok((m.decode(a.x())?, vec![m.encode_pre_quantize(&a.inputs[1])?, m.encode(&a.inputs[1])?])))
     }),
     "models/metavoice" => speaker(|vb, layers| {
         let mut m = models::metavoice::transformer::Model::new(&parsed(metavoice(layers))?, vb)?;

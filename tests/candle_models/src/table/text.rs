@@ -118,8 +118,18 @@ fn why_not(row: &Row) -> String {
     }
     let mut parts: Vec<String> = Vec::new();
     for part in said {
-        let cut: String = part.chars().take(LONGEST).collect();
+        let cut: String = placed(&part).chars().take(LONGEST).collect();
         parts.push(cut.replace('|', "\\|").replace('\n', " "));
     }
     parts.join("; ")
+}
+
+/// What is said, with lines of model code as they are among candle's sources and not where they were built.
+fn placed(said: &str) -> String {
+    let word = |word: &'_ str| match word.split_once("/ported/models/") {
+        Some((_, file)) => format!("models/{file}"),
+        None => word.to_string(),
+    };
+    let words: Vec<String> = said.split(' ').map(word).collect();
+    words.join(" ")
 }

@@ -53,3 +53,11 @@ fn what_the_table_says_matches_does() {
         failed.join("\n")
     );
 }
+
+/// Each file has a case, or a reason why it has none.
+#[test]
+fn no_file_is_left_out_without_a_reason() {
+    let page = std::fs::read_to_string(table::place()).expect("the table is read");
+    let none = page.lines().filter(|l| l.contains("no case yet"));
+    assert_eq!(none.collect::<Vec<_>>(), Vec::<&str>::new());
+}

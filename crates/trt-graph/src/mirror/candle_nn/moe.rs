@@ -40,6 +40,11 @@ pub fn experts(xs: &Tensor, ids: &Tensor, weights: &[Tensor]) -> Result<Tensor> 
     routed(xs, ids, weights, (weights.len(), n, k))
 }
 
+/// The same of one tensor that holds the matrices of all experts, `[experts, n, k]`.
+pub(in crate::mirror) fn stack(xs: &Tensor, ids: &Tensor, all: &Tensor) -> Result<Tensor> {
+    routed(xs, ids, std::slice::from_ref(all), all.dims3()?)
+}
+
 /// The rows of each of the tensors that one is joined of along its first axis.
 fn parts(w: &Tensor) -> Option<Vec<usize>> {
     let joined = matches!(w.op(), Op::Cat(0));
@@ -89,7 +94,6 @@ pub fn moe_gemm(
     _is_prefill: bool,
 ) -> Result<Tensor> {
     let (rows, k) = input.dims2()?;
-    let (count, n, _) = weights.dims3()?;
     let pairs = sorted_token_ids.dims1()?;
     let ids = experts_of_pairs(sorted_token_ids, experts_ids)?;
     let xs = match topk_weights {
@@ -101,7 +105,7 @@ pub fn moe_gemm(
     };
     let ys = match stacked(weights) {
         Some(each) => experts(&xs, &ids, &each)?,
-        None => routed(&xs, &ids, std::slice::from_ref(weights), (count, n, k))?,
+        None => stack(&xs, &ids, weights)?,
     };
     let Some(scales) = topk_weights else {
         return Ok(ys);

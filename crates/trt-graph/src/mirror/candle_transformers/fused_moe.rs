@@ -1,11 +1,11 @@
-//! Experts that values pick, as model files name them. Those of plain weights run; of those in blocks there is what
-//! files need to compile, and an error where one is run.
+//! Experts that values pick, as model files name them.
 
 use crate::mirror::candle_nn::{Activation, Linear, VarBuilder, linear_no_bias, moe, ops};
+use crate::mirror::device::Device;
 use crate::mirror::module::Module;
 use crate::mirror::quantized::QTensor;
 use crate::mirror::tensor::Tensor;
-use candle_core::{D, DType, Result, bail};
+use candle_core::{D, DType, Result};
 use std::sync::Arc;
 
 /// The sizes of experts.
@@ -68,6 +68,50 @@ impl FusedMoe {
     /// If shapes or dtypes do not fit.
     #[track_caller]
     pub fn forward(&self, xs: &Tensor, _is_prefill: bool) -> Result<Tensor> {
+        let router = Router {
+            gate: &self.gate,
+            each: self.each,
+            norm_topk_prob: self.norm_topk_prob,
+            act: self.act,
+        };
+        let product = |which: Which, xs: &Tensor, ids: &Tensor| {
+            let weights = match which {
+                Which::Gate => &self.gates,
+                Which::Up => &self.ups,
+                Which::Down => &self.downs,
+            };
+            moe::experts(xs, ids, weights)
+        };
+        router.forward(xs, product)
+    }
+}
+
+/// Which matrix of an expert.
+#[derive(Clone, Copy)]
+enum Which {
+    Gate,
+    Up,
+    Down,
+}
+
+/// What experts have in common, however their weights lie.
+struct Router<'a> {
+    gate: &'a Linear,
+    /// How many experts a token has.
+    each: usize,
+    norm_topk_prob: bool,
+    act: Activation,
+}
+
+impl Router<'_> {
+    /// `xs` (`[batch, seq, hidden]`) through the experts that its values pick; `product` multiplies rows by the
+    /// matrices of their experts.
+    #[track_caller]
+    fn forward(
+        &self,
+        xs: &Tensor,
+        product: impl Fn(Which, &Tensor, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let (batch, seq, hidden) = xs.dims3()?;
         let tokens = batch.saturating_mul(seq);
         let xs = xs.reshape((tokens, hidden))?;
@@ -83,9 +127,9 @@ impl FusedMoe {
         let pairs = tokens.saturating_mul(self.each);
         let wide = xs.unsqueeze(1)?.broadcast_as((tokens, self.each, hidden))?;
         let wide = wide.reshape((pairs, hidden))?;
-        let gate = moe::experts(&wide, &ids, &self.gates)?.apply(&self.act)?;
-        let inner = (gate * moe::experts(&wide, &ids, &self.ups)?)?;
-        let ys = moe::experts(&inner, &ids, &self.downs)?;
+        let gate = product(Which::Gate, &wide, &ids)?.apply(&self.act)?;
+        let inner = (gate * product(Which::Up, &wide, &ids)?)?;
+        let ys = product(Which::Down, &inner, &ids)?;
         let scaled = ys
             .to_dtype(DType::F32)?
             .broadcast_mul(&shares.reshape((pairs, 1))?)?;
@@ -97,7 +141,8 @@ impl FusedMoe {
     }
 }
 
-/// Experts whose weights are in blocks.
+/// Experts of a GGUF file, where one tensor holds a matrix of all of them. Such a tensor is no matrix whose rows are
+/// fetched: all of it is on the device, as values, which are several times as many bytes as its blocks.
 #[derive(Clone, Debug)]
 #[allow(
     missing_docs,
@@ -115,16 +160,29 @@ pub struct FusedMoeGGUF {
 }
 
 impl FusedMoeGGUF {
-    /// Not in this version.
+    /// `xs` (`[batch, seq, hidden]`) through the experts that its values pick, by their shares.
     ///
     /// # Errors
     ///
-    /// Always: experts that values pick are not in this version.
+    /// If shapes or dtypes do not fit, or a tensor cannot be used.
     #[track_caller]
-    pub fn forward(&self, _xs: &Tensor, _is_prefill: bool) -> Result<Tensor> {
-        bail!(
-            "experts of {:?} are picked by values, which is not in this version of candle-trt",
-            self.gate_experts
-        )
+    pub fn forward(&self, xs: &Tensor, _is_prefill: bool) -> Result<Tensor> {
+        let router = Router {
+            gate: &self.gate,
+            each: self.num_experts_per_tok,
+            norm_topk_prob: self.norm_topk_prob,
+            act: self.act,
+        };
+        let product = |which: Which, xs: &Tensor, ids: &Tensor| {
+            let weights = match which {
+                Which::Gate => &self.gate_experts,
+                Which::Up => &self.up_experts,
+                Which::Down => &self.down_experts,
+            };
+            moe::stack(xs, ids, &weights.dequantize(&Device::Cpu)?)
+        };
+        router
+            .forward(&xs.to_dtype(DType::F32)?, product)?
+            .to_dtype(xs.dtype())
     }
 }
