@@ -44,9 +44,9 @@ pub const LEFT: LeftLimits = LeftLimits {
 pub struct GroupLimits {
     /// Parts of a group: a launch takes few parameters.
     pub parts: usize,
-    /// Rows of the left operand of a product in it.
+    /// Rows of left operands that are few: products of different ones of these may stand side by side.
     pub rows: i64,
-    /// Points of a row kernel or move in it: larger ones fill a device alone.
+    /// Points of a row kernel or move in it, if no call decides them: larger ones fill a device alone.
     pub points: i64,
 }
 
@@ -83,39 +83,42 @@ pub fn computes_left(kernel: &Matmul) -> bool {
 }
 
 /// Whether two products can be a chain, as far as each of them and their right operands decide
-/// that: every thread has the same points of both. [`Kernel::check`] says the rest.
+/// that: every thread has the same points of both, or, where there are more than few rows, a back end launches them one
+/// after the other. [`Kernel::check`] says the rest.
 pub fn chains(one: &Matmul, other: &Matmul) -> bool {
-    let fits = |k: &Matmul| k.ranged && computes_left(k);
+    let few = |k: &Matmul| k.m.constant().is_some_and(|m| m <= GROUP.rows);
+    let fits = |k: &Matmul| k.ranged && (computes_left(k) || !few(k) && k.a.stored().is_some());
     fits(one) && fits(other) && one.right() == other.right()
 }
 
 /// What may be parts of one group: kernels of one kind, that do not depend on each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartKind {
     /// Ranged products of few rows.
     FewRows,
+    /// Ranged products of so many rows: more than few, or as many as a call has.
+    Rows(Dim),
     /// Row kernels and moves of few points.
     FewPoints,
+    /// Row kernels and moves of as many points as a call has.
+    Points,
 }
 
-/// As what a kernel may be part of a group, if it may be. Products whose rows are not
-/// [read in pieces](LeftLimits::read_in_pieces) are among them, though a back end may launch the parts of
-/// such a group one by one: that is what they would be by themselves.
+/// As what a kernel may be part of a group, if it may be. A back end may launch parts one by one: that is
+/// what they would be by themselves. Those of few rows that are [read in pieces](LeftLimits::read_in_pieces) share a
+/// launch on every one.
 pub fn part_kind(kernel: &Kernel) -> Option<PartKind> {
-    let few = |space: &[Dim]| {
-        let points = Dim::product(space).constant();
-        points
-            .is_some_and(|p| p <= GROUP.points)
-            .then_some(PartKind::FewPoints)
+    let points = |space: &[Dim]| match Dim::product(space).constant() {
+        Some(points) => (points <= GROUP.points).then_some(PartKind::FewPoints),
+        None => Some(PartKind::Points),
     };
     match kernel {
-        Kernel::Matmul(k) => {
-            let rows = k.m.constant();
-            let fits = k.ranged && rows.is_some_and(|m| (1..=GROUP.rows).contains(&m));
-            fits.then_some(PartKind::FewRows)
-        }
-        Kernel::Row(k) => few(&k.space),
-        Kernel::Move(k) => few(&k.space),
+        Kernel::Matmul(k) => k.ranged.then(|| match k.m.constant() {
+            Some(m) if (1..=GROUP.rows).contains(&m) => PartKind::FewRows,
+            _ => PartKind::Rows(k.m.clone()),
+        }),
+        Kernel::Row(k) => points(&k.space),
+        Kernel::Move(k) => points(&k.space),
         Kernel::Attention(_) | Kernel::Gather(_) | Kernel::Group(_) | Kernel::Routed(_) => None,
     }
 }

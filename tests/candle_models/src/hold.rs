@@ -140,7 +140,8 @@ pub fn guarded<T>(
     }
 }
 
-fn engine(
+/// An engine of a case with so many layers, on a device by its name.
+pub(crate) fn engine(
     case: &Case,
     way: &Way,
     made: &Made,

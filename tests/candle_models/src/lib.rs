@@ -14,6 +14,7 @@
 pub mod blocks;
 mod fault;
 mod hold;
+pub mod layer;
 mod oracle;
 mod ours;
 mod spec;

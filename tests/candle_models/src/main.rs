@@ -2,7 +2,8 @@
 //!
 //! `cargo run -p candle-models -- run [PART] [--device NAME] [--dtype bf16]` runs the cases whose file a text is part of, on the
 //! host or another device; `-- time [PART] [--device NAME] [--dtype bf16] [--folder DIR]` times large models, whose random
-//! weights it writes below a folder for that long; `-- table [--check]` runs all and writes `MODELS.md`, or says whether it is what would be written.
+//! weights it writes below a folder for that long; `-- layer FILE WAY` says what a layer
+//! launches; `-- table [--check]` runs all and writes `MODELS.md`, or says whether it is what would be written.
 
 use candle_core::DType;
 use candle_models::{Target, table, time};
@@ -49,6 +50,16 @@ fn main() -> std::io::Result<ExitCode> {
                 });
             }
             std::fs::write(table::place(), text)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some("layer") => {
+            let [_, file, way] = args.as_slice() else {
+                return Ok(usage());
+            };
+            match candle_models::layer::text(file, way) {
+                Ok(text) => print!("{text}"),
+                Err(fault) => println!("{fault}"),
+            }
             Ok(ExitCode::SUCCESS)
         }
         _ => Ok(usage()),
@@ -99,6 +110,7 @@ impl Asked {
 fn usage() -> ExitCode {
     println!("run [PART] [--device NAME] [--dtype f32|bf16|f16]");
     println!("time [PART] [--device NAME] [--dtype f32|bf16|f16] [--folder DIR]");
+    println!("layer FILE WAY");
     println!("table [--check]");
     ExitCode::FAILURE
 }

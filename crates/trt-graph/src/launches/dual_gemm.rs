@@ -1,4 +1,4 @@
-//! Dual GEMM, or gate and up: products of few rows that follow each other point by point.
+//! Dual GEMM, or gate and up: products that follow each other point by point.
 //!
 //! Where the epilogue of a product loads, at its own points, what another of the same shape and
 //! left operand has stored there, no point waits for any other. So both share a launch, as a chain,

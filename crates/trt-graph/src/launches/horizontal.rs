@@ -1,8 +1,8 @@
-//! Horizontal fusion: small launches that do not depend on each other share one, side by side.
+//! Horizontal fusion: launches that do not depend on each other share one, side by side.
 //!
-//! Neighbours of one level become a group: products of few rows with each other (queries, keys and
-//! values of a layer), and row kernels and moves with each other (rope, appends). Large ones fill a
-//! device alone, so a group would gain nothing.
+//! Neighbours of one level become a group: products of one left operand's rows with each other (queries, keys and
+//! values of a layer), and row kernels and moves with each other (rope, appends). Row kernels that are large in
+//! every call fill a device alone, so a group would gain nothing.
 
 use super::joined::join;
 use super::leveled::Leveled;

@@ -2,8 +2,8 @@
 //!
 //! Nodes are visited from the outputs back. A scalar op or reduction joins the kernel that uses
 //! it if all its uses are in that one kernel; otherwise its result is stored. A product joins
-//! the kernel of what follows it as its *anchor*: the rest becomes its epilogue. Casts and what
-//! kernels generate are cheap enough to be computed in every kernel that uses them.
+//! the kernel of what follows it as its *anchor*: the rest becomes its epilogue. Casts, numbers that sizes
+//! decide and what kernels generate are cheap enough to be computed in every kernel that uses them.
 
 use crate::graph::{Graph, NodeId, Op};
 use std::collections::BTreeMap;
@@ -86,7 +86,7 @@ impl Groups {
         if stored || !(scalar || reduce || product) {
             return self.open(graph, id);
         }
-        if *op == Op::Cast && cheap(graph, node.inputs[0]) {
+        if *op == Op::Cast && cheap(graph, node.inputs[0]) || one_number(graph, id, NUMBERS) {
             return Role::Anywhere;
         }
         match self.only_kernel(graph, users, id) {
@@ -154,6 +154,11 @@ impl Groups {
         root == id
     }
 
+    /// Whether a root's kernel folds over its last axis, where the result has one point.
+    pub fn is_folded(&self, root: NodeId) -> bool {
+        self.reduces.contains_key(&root)
+    }
+
     /// The index space of a root's kernel.
     pub fn space(&self, graph: &Graph, root: NodeId) -> Vec<Dim> {
         self.reduces
@@ -167,9 +172,26 @@ impl Groups {
             return false;
         };
         let over = &graph.node(graph.node(id).inputs[0]).shape;
-        axis + 1 == over.len()
-            && self.space(graph, root) == *over
-            && !self.anchors.contains_key(&root)
+        if axis + 1 != over.len() || self.anchors.contains_key(&root) {
+            return false;
+        }
+        // What follows a fold point by point is done once a row.
+        let follows = !self.is_folded(root)
+            && graph.node(root).op.is_inlined()
+            && graph.node(root).shape == graph.node(id).shape
+            && !self
+                .inside(graph, root)
+                .any(|n| matches!(graph.node(n).op, Op::Reduce(..)));
+        if follows {
+            self.reduces.insert(root, over.clone());
+        }
+        self.space(graph, root) == *over
+    }
+
+    /// What is computed in a root's kernel beside it, as far as that is decided.
+    fn inside(&self, graph: &Graph, root: NodeId) -> impl Iterator<Item = NodeId> {
+        let ids = graph.ids().collect::<Vec<_>>().into_iter();
+        ids.filter(move |n| self.roles[n.index()] == Role::Inside(root))
     }
 
     fn admits_anchor(
@@ -182,10 +204,8 @@ impl Groups {
         let direct = users[id.index()]
             .iter()
             .all(|u| !graph.node(*u).op.is_view());
-        let reduces = graph.ids().any(|n| {
-            matches!(graph.node(n).op, Op::Reduce(..))
-                && (n == root || self.roles[n.index()] == Role::Inside(root))
-        });
+        let reduces = self.inside(graph, root).chain([root]);
+        let reduces = { reduces }.any(|n| matches!(graph.node(n).op, Op::Reduce(..)));
         direct
             && !reduces
             && !self.anchors.contains_key(&root)
@@ -211,6 +231,20 @@ impl Groups {
         );
         out
     }
+}
+
+/// Ops that a number may be made of to be computed wherever it is used.
+const NUMBERS: usize = 8;
+
+/// Whether a tensor is one number that sizes and constants decide (one over a count, say), by scalar ops of a depth.
+fn one_number(graph: &Graph, id: NodeId, depth: usize) -> bool {
+    let node = graph.node(id);
+    let one = node.shape.iter().all(|d| d.is(1));
+    let made = node.op.is_generated()
+        || (node.op.is_view() || node.op.is_inlined())
+            && depth > 0
+            && node.inputs.iter().all(|i| one_number(graph, *i, depth - 1));
+    one && made
 }
 
 /// Whether a value costs nothing to compute again: it is in memory, or generated.

@@ -142,7 +142,7 @@ impl Writer<'_> {
         let target = self.destination(id)?;
         let shape = self.graph.node(id).shape.clone();
         let mut space = self.groups.space(self.graph, id);
-        let reduced = matches!(self.graph.node(id).op, Op::Reduce(..));
+        let reduced = self.groups.is_folded(id);
         if space.is_empty() {
             space.push(Dim::from(1));
         }

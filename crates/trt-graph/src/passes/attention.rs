@@ -102,15 +102,31 @@ fn spelled(g: &Graph, node: &Node) -> Option<Spelled> {
     }
     let product = g.node(at);
     let (q, kt) = pair(product).filter(|_| product.op == Op::Matmul)?;
-    let k = keys(g, behind_casts(g, kt))?;
+    // Both sides may be scaled before they meet (whisper): that is a scale of their product.
+    let (q, of_q) = factored(g, q, behind_widening);
+    let (kt, of_k) = factored(g, kt, behind_casts);
+    let k = keys(g, kt)?;
+    op.scale = (f64::from(op.scale) * of_q * of_k) as f32;
     op.bias = bias.is_some();
     Some(Spelled {
         op,
-        q: behind_widening(g, q),
+        q,
         k,
         v: node.inputs[1],
         bias,
     })
+}
+
+/// An operand of the product of scores behind casts and factors, and the product of these factors.
+fn factored(g: &Graph, mut id: NodeId, behind: fn(&Graph, NodeId) -> NodeId) -> (NodeId, f64) {
+    let mut factor = 1.0;
+    loop {
+        id = behind(g, id);
+        match scaled(g, g.node(id)).filter(|(_, by)| by.is_normal()) {
+            Some((inner, by)) => (id, factor) = (inner, factor * by),
+            None => return (id, factor),
+        }
+    }
 }
 
 /// What `[.., d, t]` is the transpose of, if elements of a key are neighbours there.

@@ -154,7 +154,35 @@ fn a_gate_and_what_it_is_multiplied_with_are_one_launch() {
     for m in [1, 8] {
         assert_eq!(launches([m, m], mlp), ["chain of 2 computing"], "{m}");
     }
-    assert_eq!(launches([2, 9], mlp), ["row", "matmul", "matmul"]);
+    assert_eq!(launches([2, 9], mlp), ["row", "chain of 2 matmul"]);
+}
+
+#[test]
+fn products_of_the_same_rows_stand_side_by_side_however_many_there_are() {
+    for rows in [[2, 2], [9, 9], [2, 9]] {
+        let found = launches(rows, |x, vb| {
+            let heads = [(64, "q"), (16, "k"), (8, "v")];
+            heads
+                .map(|(n, name)| linear(x, vb, n, name))
+                .into_iter()
+                .collect()
+        });
+        assert_eq!(found, ["group of 3 matmul"], "{rows:?}");
+    }
+}
+
+#[test]
+fn what_follows_a_fold_is_done_in_its_kernel_and_a_count_wherever_it_is_used() {
+    let graph = trace_step(&[("n", 1, 9)], |call, _| {
+        let x = call.input("x", (8, call.int("n")?), DType::F32)?;
+        let mean = x.mean_keepdim(1)?;
+        Ok(vec![x.broadcast_sub(&mean)?.exp()?, mean])
+    })
+    .unwrap();
+    compare(&graph, &[7], 1e-5).unwrap();
+    let (program, _) = compile(graph).unwrap();
+    let found: Vec<&str> = program.launches.iter().map(|l| kind(&l.kernel)).collect();
+    assert_eq!(found, ["row", "row"], "{program}");
 }
 
 #[test]

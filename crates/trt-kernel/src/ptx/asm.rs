@@ -90,6 +90,8 @@ impl From<R> for Int {
 pub(super) struct Asm {
     body: String,
     shared: String,
+    /// The bytes of them, with what alignment may add.
+    shared_bytes: usize,
     counts: [u32; Class::ALL.len()],
     labels: u32,
     arrays: u32,
@@ -190,7 +192,19 @@ impl Asm {
         self.arrays += 1;
         let name = format!("s{}", self.arrays - 1);
         let _ = writeln!(self.shared, "\t.shared .align {align} .b8 {name}[{bytes}];");
+        self.shared_bytes += bytes.next_multiple_of(align.max(1));
         name
+    }
+
+    /// The static arrays as text, which [`Asm::finish`] declares, and a bound of their bytes.
+    pub fn arrays(&self) -> (&str, usize) {
+        (&self.shared, self.shared_bytes)
+    }
+
+    /// Leaves the declaration of static arrays to whoever puts the text together.
+    pub fn without_arrays(mut self) -> Asm {
+        self.shared.clear();
+        self
     }
 
     /// Declarations and instructions, to stand between braces. `name` gives each parameter that

@@ -82,7 +82,7 @@ pub fn emit_within(kernel: &Kernel, target: Target, room: usize) -> Result<Emitt
         Kernel::Attention(k) => attention::emit(k, target),
         Kernel::Gather(k) => gather::emit(k, target),
         Kernel::Move(k) => Ok(moves::emit(k, target)),
-        Kernel::Group(k) => group::emit(k, target),
+        Kernel::Group(k) => group::emit(k, target, room),
     };
     Ok(Emitted { limits, ..emitted? })
 }

@@ -21,6 +21,7 @@ mod picks;
 mod pull;
 mod routed;
 mod row;
+mod sized;
 mod special;
 mod subset;
 mod sums;

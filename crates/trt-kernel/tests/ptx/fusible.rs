@@ -164,6 +164,22 @@ fn a_group_of_parts_of_one_kind_has_text_for_every_target() {
             }));
         }
     }
+    // As many rows as a call has, of any operands.
+    let sized = |k: &Matmul| Matmul {
+        m: Dim::var(Var(0)),
+        ..k.clone()
+    };
+    let many: Vec<Kernel> = (others.iter().map(sized).step_by(5))
+        .map(Kernel::Matmul)
+        .collect();
+    let kind = Some(PartKind::Rows(Dim::var(Var(0))));
+    assert!(many.iter().all(|k| fusible::part_kind(k) == kind));
+    for parts in many.chunks(GROUP.parts).filter(|c| c.len() > 1) {
+        ready(&Kernel::Group(Group {
+            parts: parts.to_vec(),
+            order: Order::Side,
+        }));
+    }
     // These may be launched one by one.
     assert!(!others.is_empty());
     others

@@ -1,5 +1,6 @@
 //! Ported model files against candle's own.
 
+mod launches;
 mod refused;
 
 use candle_models::table;
