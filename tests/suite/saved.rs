@@ -2,10 +2,13 @@
 
 use crate::common::tiny;
 use crate::families::tokens;
-use candle_core::DType;
+use candle_core::{DType, Device, Tensor};
+use candle_trt::candle_nn::VarBuilder;
 use candle_trt::device::{Host, HostMode};
 use candle_trt::models::{DecoderConfig, Llama, LoadOptions};
-use candle_trt::{Compiler, Engine, Error, Profile, Request, SavedError, TileTarget, Weights};
+use candle_trt::{
+    Call, Compiler, Engine, Error, Profile, Request, SavedError, TileTarget, Weights,
+};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -137,6 +140,64 @@ fn other_weights_are_refused_with_both_fingerprints() {
         matches!(error, SavedError::OtherWeights { saved, found } if saved == ours && found == theirs)
     );
     assert!(text.contains(&format!("{ours:016x}")) && text.contains(&format!("{theirs:016x}")));
+}
+
+/// A file of a scale and a matrix, whose values are `seed` and what follows.
+fn scaled(path: &Path, seed: f32, matrix: f32) -> Weights {
+    let of = |v: f32| Tensor::full(v, (4, 4), &Device::Cpu).expect("a tensor");
+    let scale = Tensor::new(&[seed, 2.0], &Device::Cpu).expect("a tensor");
+    let tensors = [("scale", scale), ("matrix", of(matrix))].map(|(n, t)| (n.to_string(), t));
+    candle_core::safetensors::save(&tensors.into(), path).expect("it is written");
+    Weights::open(path).expect("it opens")
+}
+
+/// Model code that reads a weight's values decides with them, so what it became is for these values alone. Those of
+/// other weights are read in each call.
+#[test]
+fn values_that_model_code_read_bind_a_saved_engine_to_them() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name);
+    let compiler = |weights| {
+        let profile = Profile::single(&[("rows", 1, 4)]).expect("a profile");
+        let on = Compiler::new(weights).device(Host::unified());
+        on.profile(profile)
+    };
+    let load = |vb: VarBuilder<'static>| {
+        let scale = vb.get(2, "scale")?.to_vec1::<f32>()?;
+        let matrix = vb.get((4, 4), "matrix")?;
+        Ok(move |call: &Call<'_>| {
+            let x = call.input("x", (call.int("rows")?, 4), DType::F32)?;
+            let x = x.matmul(&matrix.t()?)?.affine(f64::from(scale[0]), 0.0)?;
+            Ok(vec![x])
+        })
+    };
+    let engine = compiler(scaled(&at("a"), 3.0, 0.5)).compile(load);
+    let engine = engine.expect("it compiles");
+    let read: Vec<&str> = engine
+        .report()
+        .read
+        .iter()
+        .map(|r| r.name.as_str())
+        .collect();
+    assert_eq!(read, ["scale"]);
+    engine.save(at("engine")).expect("it saves");
+    let run = |engine: &Engine| {
+        let x = Tensor::ones((2, 4), DType::F32, &Device::Cpu).expect("ones");
+        let out = engine.session().expect("a session").run(&[x]);
+        let out = out.expect("it runs").remove(0).flatten_all();
+        out.and_then(|t| t.to_vec1::<f32>()).expect("values")
+    };
+    assert_eq!(run(&engine), [6.0; 8]);
+    let same = compiler(scaled(&at("b"), 3.0, 0.25)).load(at("engine"));
+    let same = same.expect("no other weight was read");
+    assert_eq!(run(&same), [3.0; 8]);
+    assert_eq!(same.report().read, engine.report().read);
+    let other = compiler(scaled(&at("c"), 4.0, 0.5));
+    let error = refusal(other, &at("engine"));
+    assert!(
+        matches!(&error, SavedError::OtherValues { name } if name == "scale"),
+        "{error}"
+    );
 }
 
 #[test]

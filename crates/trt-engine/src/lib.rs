@@ -60,7 +60,9 @@ pub use compile::compiler::Compiler;
 pub use compile::limits::CompileLimits;
 pub use compile::tensors::FromTensors;
 pub use error::{Error, SavedError};
-pub use report::{ClassReport, CompileReport, DerivedReport, MemoryReport, Pressure, Shrink};
+pub use report::{
+    ClassReport, CompileReport, DerivedReport, MemoryReport, Pressure, Shrink, WeightRead,
+};
 pub use run::engine::Engine;
 pub use run::session::Session;
 pub use trt_alloc::{Allocation, Shared};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
-use trt_graph::{Class, Graph, Report};
+use trt_graph::{Class, Graph, Report, Split};
 
 /// What compiling did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,21 @@ pub struct CompileReport {
     pub classes: Vec<ClassReport>,
     /// Things to know, e.g. large weights that cannot stream.
     pub notes: Vec<String>,
+    /// Weights whose values model code read while it was traced: what was compiled holds for these values alone.
+    #[serde(default)]
+    pub read: Vec<WeightRead>,
+    /// Classes of the profile that became two, since the model's code differs within them.
+    #[serde(default)]
+    pub splits: Vec<Split>,
+}
+
+/// A weight whose values are part of what was compiled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightRead {
+    /// The name that its files have for it.
+    pub name: String,
+    /// A hash of its bytes.
+    pub hash: u64,
 }
 
 /// Weights that follow from others by what model code does to them in each call (folding batch norms, joining, turning,
@@ -212,6 +227,19 @@ impl fmt::Display for CompileReport {
         }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
+        }
+        for split in &self.splits {
+            writeln!(
+                f,
+                "split: {split}, where the model's code does something else"
+            )?;
+        }
+        for weight in &self.read {
+            writeln!(
+                f,
+                "model code read the values of {}: the programs hold for these alone",
+                weight.name
+            )?;
         }
         Ok(())
     }

@@ -95,5 +95,5 @@ pub use line::Line;
 pub use lower::{lower, unfused};
 pub use mirror::{candle, candle_nn, candle_transformers};
 pub use report::{FusionNote, KernelNote, PassNote, Report};
-pub use trace::{Call, Class, Profile, ProfileBuilder, Step, trace, trace_profile};
+pub use trace::{Call, Class, Profile, ProfileBuilder, Split, Step, Traced, trace, trace_profile};
 pub use verify::verify;

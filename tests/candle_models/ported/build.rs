@@ -1,6 +1,6 @@
 //! Writes the model files of candle-transformers that type-check, with other `use` lines.
 
-use candle_models_trial::{port, Outcome, LIST};
+use candle_models_trial::{changed, port, Outcome, LIST};
 use std::path::{Path, PathBuf};
 
 fn main() {
@@ -22,6 +22,14 @@ fn main() {
     let sources = port::sources(here).expect("candle-transformers is a dependency");
     let list = outcome.type_checks();
     let root = port::write(&sources, &out.join("ported"), &list).expect("the files are written");
-    let include = format!("#[path = {root:?}]\nmod files;\npub use files::*;\n");
+    let mut include = format!("#[path = {root:?}]\nmod files;\npub use files::*;\n");
+    // A trial is of files as their `use` lines make them.
+    if tried.is_none() {
+        let root = changed::write(&sources, &out.join("changed"), &list)
+            .expect("every change fits its text");
+        include += &format!(
+            "/// Files that other lines changed too.\n#[path = {root:?}]\npub mod changed;\n"
+        );
+    }
     std::fs::write(out.join("ported.rs"), include).expect("the root is written");
 }

@@ -25,12 +25,14 @@ use std::time::Instant;
 use trt_device::{Host, Residency};
 use trt_graph::candle_nn::VarBuilder;
 use trt_graph::passes::{derive, optimise};
-use trt_graph::{Profile, Report, Step};
+use trt_graph::{Profile, Report, Step, Traced};
 use trt_stream::{Request, Weights};
 
 impl Compiler {
     /// Traces and compiles a model. `load` builds it from a variable builder; it runs a few times
-    /// for each class of the profile, and reads no weight. Its counterpart in Torch-TensorRT is
+    /// for each class of the profile. It reads no weight but small ones whose values its code asks for
+    /// ([`CompileReport::read`]). Where its code differs within a class, the class is split
+    /// ([`CompileReport::splits`]). Its counterpart in Torch-TensorRT is
     /// `torch_tensorrt.compile`.
     ///
     /// # Errors
@@ -51,11 +53,18 @@ impl Compiler {
         let estimate = || compiling(&self.weights, &profile);
         let watch = Watch::start(self.limits.host_bytes, estimate)?;
         let dtype = self.dtype.unwrap_or_else(|| common_dtype(&self.weights));
-        let vb = VarBuilder::new(Arc::new(ModelWeights::new(self.weights.clone())), dtype);
+        let source = Arc::new(ModelWeights::new(self.weights.clone()));
+        let vb = VarBuilder::new(source.clone(), dtype);
         let mut report = CompileReport::default();
         let (mut lowered, mut recipes) = (Vec::new(), Recipes::default());
         let start = Instant::now();
-        let graphs = trt_graph::trace_profile(&mut load, &vb, &profile)?;
+        let Traced {
+            profile,
+            graphs,
+            splits,
+        } = trt_graph::trace_profile(&mut load, &vb, &profile)?;
+        report.splits = splits;
+        report.read = source.read();
         report.trace_seconds = start.elapsed().as_secs_f64();
         watch.check("tracing")?;
         for (class, graph) in profile.classes.iter().zip(graphs) {
@@ -94,7 +103,7 @@ impl Compiler {
 
     /// Loads what [`Engine::save`] saved, which takes a fraction of the time of compiling. The
     /// weights must be those that it was compiled for: names, shapes, dtypes and places in the
-    /// files are compared, contents are not. The device, budgets and everything else that is set
+    /// files are compared, contents only of what model code read ([`CompileReport::read`]). The device, budgets and everything else that is set
     /// here is as for [`compile`](Self::compile), but a profile or dtype is the file's, and one
     /// that was set here must agree with it.
     ///
@@ -114,6 +123,7 @@ impl Compiler {
         let estimate = || loading(opened.len as u64);
         let watch = Watch::start(self.limits.host_bytes, estimate)?;
         let saved = opened.read().map_err(refuse)?;
+        saved.holds_for(&self.weights).map_err(refuse)?;
         let dtype = saved.dtype().map_err(refuse)?;
         let profile = saved.profile();
         saved
@@ -122,6 +132,8 @@ impl Compiler {
         let mut report = CompileReport {
             loaded: true,
             notes: saved.notes,
+            read: saved.read,
+            splits: saved.splits,
             ..CompileReport::default()
         };
         saved

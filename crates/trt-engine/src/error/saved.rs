@@ -62,6 +62,14 @@ pub enum SavedError {
         /// That of the weights given.
         found: u64,
     },
+    /// It was compiled for other values of a weight.
+    #[error(
+        "saved by a model whose code read the values of weight '{name}', and these weights have others: compile again"
+    )]
+    OtherValues {
+        /// The weight, as its files call it.
+        name: String,
+    },
     /// It was compiled with other options than asked for.
     #[error("saved with {what} {saved}, but {asked} was asked for")]
     OtherOptions {

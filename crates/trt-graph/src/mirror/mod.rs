@@ -17,6 +17,7 @@ mod device;
 mod gather;
 mod grids;
 mod index;
+pub(crate) mod known;
 mod layout;
 mod math;
 mod module;
@@ -32,7 +33,7 @@ pub mod size;
 mod sort;
 pub mod streaming;
 mod tensor;
-pub(crate) mod values;
+mod values;
 
 pub use tensor::Tensor;
 

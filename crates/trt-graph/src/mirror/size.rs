@@ -15,6 +15,8 @@ pub const LARGEST: usize = 1 << 48;
 pub const CONSTANT: usize = 1 << 30;
 /// The most elements of all tensors that are computed to read elements while a model is traced.
 pub const COMPUTED: usize = 1 << 26;
+/// The most bytes of weights that elements which are read while a model is traced may depend on.
+pub const READ: usize = 1 << 20;
 /// The most parts that a tensor is cut into or made of by one call.
 pub const PARTS: usize = 1 << 16;
 

@@ -256,7 +256,7 @@ impl Generaliser<'_> {
 }
 
 /// The op without the integers and data that may differ between samples.
-fn shape_free(op: &Op) -> Op {
+pub(super) fn shape_free(op: &Op) -> Op {
     match op {
         Op::Narrow { axis, .. } => Op::Narrow {
             axis: *axis,

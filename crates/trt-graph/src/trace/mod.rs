@@ -13,6 +13,7 @@ mod fit;
 mod generalise;
 mod history;
 mod literal;
+mod parts;
 mod points;
 mod profile;
 mod reach;
@@ -23,12 +24,13 @@ mod states;
 mod tour;
 
 pub use builder::ProfileBuilder;
+pub use parts::Split;
 pub use profile::{Call, Class, Profile, Step};
 
 use crate::graph::Graph;
 use crate::ints::Positions;
 use crate::mirror::candle_nn::VarBuilder;
-use crate::mirror::values::Known;
+use crate::mirror::known::Known;
 use crate::{Error, verify};
 use constants::{CONSTANTS, affordable};
 use history::{History, Initials};
@@ -39,7 +41,7 @@ use tour::{Beyond, Tour};
 
 /// Traces a model for one class of calls and generalises it over the class's ranges.
 ///
-/// As [`trace_profile`], for a profile of this class alone.
+/// As [`trace_profile`], for a profile of this class alone, which is not split.
 ///
 /// # Errors
 ///
@@ -49,12 +51,21 @@ pub fn trace<S: Step>(
     vb: &VarBuilder<'_>,
     class: &Class,
 ) -> Result<Graph, Error> {
-    let profile = Profile {
-        classes: vec![class.clone()],
-    };
-    let graphs = trace_profile(load, vb, &profile)?;
+    let _known = Known::start(vb);
+    let graphs = graphs(load, vb, std::slice::from_ref(class))?;
     let graph = graphs.into_iter().next();
     graph.ok_or_else(|| Error::Profile("it has no classes".into()))
+}
+
+/// What tracing a profile gives.
+#[derive(Clone, Debug)]
+pub struct Traced {
+    /// The profile, with classes in parts where the model's code differs within one.
+    pub profile: Profile,
+    /// A graph for each of its classes.
+    pub graphs: Vec<Graph>,
+    /// The classes that were split, one after the other.
+    pub splits: Vec<Split>,
 }
 
 /// Traces a model for each class of a profile and generalises it over the class's ranges.
@@ -67,6 +78,9 @@ pub fn trace<S: Step>(
 /// graph or an error. What begins and ends between two sample points
 /// ([`Class::sample_points`]) is not seen.
 ///
+/// Where the model's code differs within a class, the class is split there and traced again, as by
+/// [`Profile::split`]; a profile has at most 8 classes then.
+///
 /// # Errors
 ///
 /// [`Error::Load`] and [`Error::Model`] with what the model's code returned; [`Error::Profile`],
@@ -76,9 +90,24 @@ pub fn trace_profile<S: Step>(
     load: &mut dyn FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
     vb: &VarBuilder<'_>,
     profile: &Profile,
+) -> Result<Traced, Error> {
+    let _known = Known::start(vb);
+    match graphs(load, vb, &profile.classes) {
+        Err(error) if parts::may_help(&error) => parts::traced(load, vb, profile, error),
+        graphs => Ok(Traced {
+            profile: profile.clone(),
+            graphs: graphs?,
+            splits: Vec::new(),
+        }),
+    }
+}
+
+/// The graphs of these classes.
+fn graphs<S: Step>(
+    load: &mut dyn FnMut(VarBuilder<'static>) -> candle_core::Result<S>,
+    vb: &VarBuilder<'_>,
+    classes: &[Class],
 ) -> Result<Vec<Graph>, Error> {
-    let _known = Known::start();
-    let classes = &profile.classes;
     classes.iter().try_for_each(Class::check)?;
     let mut tried: Option<(States, Error)> = None;
     for warm in states::WARM {

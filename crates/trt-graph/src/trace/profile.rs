@@ -1,6 +1,7 @@
 //! What varies between calls, and how a model is stepped.
 
 use super::builder::ProfileBuilder;
+use super::parts::Split;
 use crate::Error;
 use crate::ints::{IntVar, PAST, Positions, SEQ};
 use crate::mirror::Tensor;
@@ -80,27 +81,35 @@ impl Profile {
     /// [`Error::Profile`] if no class has such calls.
     pub fn split(self, name: &str, from: i64) -> Result<Profile, Error> {
         let before = self.classes.len();
-        let parts = |class: Class| {
-            let of = class.ints.iter().position(|i| i.name == name);
-            let range = of.map(|i| (i, class.ints[i].range));
-            let Some((i, range)) = range.filter(|(_, r)| r.min < from && from <= r.max) else {
-                return vec![class];
-            };
-            let part = |min: i64, max: i64| {
-                let mut part = class.clone();
-                part.ints[i].range = Interval { min, max };
-                part.name = format!("{} {name} {min}..={max}", class.name);
-                part
-            };
-            vec![part(range.min, from - 1), part(from, range.max)]
-        };
-        let classes: Vec<Class> = self.classes.into_iter().flat_map(parts).collect();
+        let classes = self.classes.into_iter().flat_map(|c| c.parts(name, from));
+        let classes: Vec<Class> = classes.collect();
         match classes.len() > before {
             true => Ok(Profile { classes }),
             false => Err(Error::Profile(format!(
                 "no class has calls with {name} below {from} and others"
             ))),
         }
+    }
+
+    /// The same calls once these classes were split, one after the other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Profile`] if one of them is not there, or has no calls on both sides.
+    pub fn apart(&self, splits: &[Split]) -> Result<Profile, Error> {
+        let mut classes = self.classes.clone();
+        for split in splits {
+            let before = classes.len();
+            let part = |class: Class| match class.name == split.class {
+                true => class.parts(&split.int, split.from),
+                false => vec![class],
+            };
+            classes = classes.into_iter().flat_map(part).collect();
+            if classes.len() == before {
+                return Err(Error::Profile(format!("it cannot be split: {split}")));
+            }
+        }
+        Ok(Profile { classes })
     }
 
     /// The class of single tokens.
@@ -169,6 +178,22 @@ fn class(name: &str, context: usize, past: (usize, usize), seq: (usize, usize)) 
 }
 
 impl Class {
+    /// The calls with an integer below `from` and the others, if there are both.
+    fn parts(self, name: &str, from: i64) -> Vec<Class> {
+        let of = self.ints.iter().position(|i| i.name == name);
+        let range = of.map(|i| (i, self.ints[i].range));
+        let Some((i, range)) = range.filter(|(_, r)| r.min < from && from <= r.max) else {
+            return vec![self];
+        };
+        let part = |min: i64, max: i64| {
+            let mut part = self.clone();
+            part.ints[i].range = Interval { min, max };
+            part.name = format!("{} {name} {min}..={max}", self.name);
+            part
+        };
+        vec![part(range.min, from - 1), part(from, range.max)]
+    }
+
     /// Whether its integers can be those of a program.
     pub(super) fn check(&self) -> Result<(), Error> {
         let refused = |what: String| Err(Error::Profile(what));

@@ -1,10 +1,10 @@
 //! Running programs one launch after another on plain memory.
 
-use crate::support::{Made, blocks, weight};
+use crate::support::{Made, as_stored};
 use trt_graph::program::{BufferId, BufferKind, Program, Source, Weight};
 use trt_graph::reference::{Array, decode, encode};
 use trt_kernel::host::{Span, run_on_slices};
-use trt_kernel::{Arg, Dim, Encoding, Env};
+use trt_kernel::{Arg, Dim, Env};
 
 /// How a weight of a program lies in memory.
 fn stored(read: &Weight, made: &Made) -> Vec<u8> {
@@ -12,11 +12,7 @@ fn stored(read: &Weight, made: &Made) -> Vec<u8> {
         assert_eq!(array.shape, read.shape);
         return encode(&array.data, dtype);
     }
-    let elements = read.shape.iter().product();
-    match read.encoding {
-        Encoding::Plain(dtype) => encode(&weight(&read.name).unwrap().data, dtype),
-        Encoding::Blocks(block) => blocks(&read.name, block, elements),
-    }
+    as_stored(&read.name, &read.shape, read.encoding)
 }
 
 /// The memory of a program in one call.

@@ -7,7 +7,7 @@ use trt_graph::candle::{Result, Tensor};
 use trt_graph::candle_nn::{RowOrder, Stored, VarBuilder, WeightSource};
 use trt_graph::passes::{self, Derived};
 use trt_graph::program::Program;
-use trt_graph::reference::Array;
+use trt_graph::reference::{Array, encode};
 use trt_graph::{Call, Error, Graph, Profile};
 use trt_kernel::{BlockType, DType, Encoding, Env};
 
@@ -58,6 +58,18 @@ impl WeightSource for Named {
     fn similar(&self, _: &str) -> Vec<String> {
         vec![]
     }
+    fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        let of = named(name)?;
+        Some(as_stored(name, &of.shape, of.encoding))
+    }
+}
+
+/// How such a weight lies in memory.
+pub fn as_stored(name: &str, shape: &[usize], encoding: Encoding) -> Vec<u8> {
+    match encoding {
+        Encoding::Plain(dtype) => encode(&weight(name).unwrap().data, dtype),
+        Encoding::Blocks(block) => blocks(name, block, shape.iter().product()),
+    }
 }
 
 /// A builder of weights that are named by their shape.
@@ -88,7 +100,7 @@ pub fn weight(name: &str) -> Option<Array> {
 }
 
 /// Blocks of [`BlockType::Q8_0`] with scales about 2^-7.
-pub fn blocks(name: &str, block: BlockType, values: usize) -> Vec<u8> {
+fn blocks(name: &str, block: BlockType, values: usize) -> Vec<u8> {
     let noise = noise(name, values / block.values() * block.bytes(), DType::F32);
     let mut bytes: Vec<u8> = noise.iter().map(|x| (x * 127.0) as i8 as u8).collect();
     for block in bytes.chunks_mut(block.bytes()) {

@@ -136,12 +136,12 @@ cases! {
         model(move |a| models::openclip::text_model::OpenClipTextTransformer::forward(&m, a.x()))
     }),
     "models/clip/text_model" => texts(vec![], |vb, layers| {
-        let cfg = models::clip::text_model::ClipTextConfig {
+        let cfg = changed::clip::text_model::ClipTextConfig {
             vocab_size: VOCAB, embed_dim: HIDDEN, intermediate_size: 128, max_position_embeddings: 24, pad_with: None,
             num_hidden_layers: layers, num_attention_heads: 4, projection_dim: HIDDEN,
-            activation: models::clip::text_model::Activation::QuickGelu,
+            activation: changed::clip::text_model::Activation::QuickGelu,
         };
-        let m = models::clip::text_model::ClipTextTransformer::new(vb, &cfg)?;
+        let m = changed::clip::text_model::ClipTextTransformer::new(vb, &cfg)?;
         model(move |a| m.forward(a.x()))
     }),
     "models/chinese_clip/text_model" => lacking(|name| name.contains("pooler"), texts(vec![], |vb, layers| {

@@ -3,7 +3,7 @@
 //!
 //! A case says the file that it is of, which is how it is left out where that file does not compile. Over candle all do.
 
-use super::{candle, candle_nn, models, when_compiled, with_tracing};
+use super::{candle, candle_nn, changed, models, when_compiled, with_tracing};
 use crate::spec::{BATCH, Input, SEQ, Size, Values, Varies, Way};
 use crate::values::noise as noise_of;
 use candle::{Device, Result, Tensor};

@@ -150,14 +150,14 @@ cases! {
         model(move |a| m.forward(a.x()))
     }),
     "models/clip/mod" => with(images(32, |vb, layers| {
-        let mut cfg = models::clip::ClipConfig::vit_base_patch32();
+        let mut cfg = changed::clip::ClipConfig::vit_base_patch32();
         let (text, vision) = (&mut cfg.text_config, &mut cfg.vision_config);
         (text.vocab_size, text.embed_dim, text.intermediate_size) = (VOCAB, HIDDEN, 128);
         (text.max_position_embeddings, text.projection_dim) = (24, 32);
         (text.num_hidden_layers, text.num_attention_heads) = (layers, 4);
         (vision.embed_dim, vision.intermediate_size, vision.image_size, vision.patch_size) = (HIDDEN, 128, 32, 8);
         (vision.projection_dim, vision.num_hidden_layers, vision.num_attention_heads) = (32, layers, 4);
-        let m = models::clip::ClipModel::new(vb, &cfg)?;
+        let m = changed::clip::ClipModel::new(vb, &cfg)?;
         model(move |a| Ok(vec![m.get_image_features(a.x())?, m.get_text_features(&a.inputs[1])?]))
     }), vec![of_length("ids", 7)]),
     "models/chinese_clip/vision_model" => images(32, |vb, layers| {

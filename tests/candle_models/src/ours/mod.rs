@@ -1,6 +1,12 @@
 //! The cases over candle-trt.
 
-pub use candle_models_ported::models;
+/// The files as their `use` lines make them, and those that need other lines (`candle_models_trial::changed`).
+pub mod models {
+    pub use candle_models_ported::changed::models::{deepseek2, mixtral, qwen2_moe, qwen3_moe};
+    pub use candle_models_ported::models::*;
+}
+/// The same where other files name the unchanged one, whose types are others.
+pub use candle_models_ported::changed::models as changed;
 pub use candle_models_ported::models::own_with_tracing as with_tracing;
 pub use candle_trt::{candle, candle_nn};
 

@@ -3,6 +3,7 @@
 use super::left_out::LEFT_OUT;
 use super::{MODELS, Row, Tried};
 use crate::Fault;
+use candle_models_trial::changed;
 use std::fmt::Write;
 
 /// A reason is cut here.
@@ -28,6 +29,8 @@ and the first what candle gives, within 2e-5 of the largest value of a result (2
   other and eight tokens after that, at positions that were not traced, or a prompt *at the start* only, or *tokens*; other models
   vary in one size or two within one engine: *batches* of 1 to 4, *lengths* of texts, *sizes* of images. What candle itself
   refuses, for a batch of three say, is no way of that file; the last column says what it answers.
+- Where code brings values to the CPU to decide by them, the case is of the file with some *lines changed*, as the porting guide
+  shows; candle runs its own.
 - **launches per layer**: what a second layer adds to a call's launches (of a decoder for a token / for a prompt), where the
   number of layers can be chosen; otherwise all launches, in brackets.
 ";
@@ -64,12 +67,14 @@ fn summary(rows: &[Row]) -> String {
     let ours = |r: &Row| fails(r, |f| !f.is_candles());
     let cases = count(&|r| !r.ways.is_empty());
     let every = count(&|r| held(r) > 0 && ours(r) == 0);
+    let changed = count(&|r| held(r) > 0 && ours(r) == 0 && changed::lines(&r.file).is_some());
     let some = count(&|r| held(r) > 0 && ours(r) > 0);
     let none = count(&|r| held(r) == 0 && ours(r) > 0);
     let silent = count(&|r| fails(r, Fault::is_silent) > 0);
     let checks = count(&|r| r.refused.is_empty());
     format!(
-        "{checks} of {} files type-check. {cases} have a case: {every} match in every way that candle itself runs, {some} in some, \
+        "{checks} of {} files type-check. {cases} have a case: {every} match in every way that candle itself runs ({changed} of them \
+         with lines changed), {some} in some, \
          {none} in none, and of {} candle runs none; {silent} differ without an error.\n",
         rows.len(),
         cases - every - some - none
@@ -111,6 +116,9 @@ fn why_not(row: &Row) -> String {
         .iter()
         .filter_map(|t| Some((t.way, t.held.as_ref().err()?)));
     let mut said: Vec<String> = row.refused.clone();
+    if let Some(lines) = changed::lines(&row.file).filter(|_| !row.ways.is_empty()) {
+        said.push(format!("{lines} lines changed"));
+    }
     said.extend(faults.map(|(way, fault)| format!("{way}: {fault}")));
     if row.refused.is_empty() && row.ways.is_empty() {
         let left = LEFT_OUT.iter().find(|(file, _)| *file == row.file);

@@ -3,6 +3,8 @@
 pub use candle_core as candle;
 pub use candle_nn;
 pub use candle_transformers::models;
+/// candle has its own files as they are.
+pub use candle_transformers::models as changed;
 pub use candle_transformers::models::with_tracing;
 
 /// What a model is loaded with.

@@ -5,6 +5,7 @@
 //! which the files are compiled that type-check: no build but a trial compiles a file that may fail.
 
 mod attempt;
+pub mod changed;
 mod outcome;
 pub mod port;
 

@@ -80,6 +80,16 @@ pub fn all(sources: &Path) -> Result<List> {
 ///
 /// If a file cannot be read or written.
 pub fn write(sources: &Path, out: &Path, list: &List) -> Result<PathBuf> {
+    write_as(sources, out, list, &|_, text| Ok(text))
+}
+
+/// As [`write`]; `changed` gives the text of a file from the one that its `use` lines make.
+pub(crate) fn write_as(
+    sources: &Path,
+    out: &Path,
+    list: &List,
+    changed: &dyn Fn(&str, String) -> Result<String>,
+) -> Result<PathBuf> {
     if out.exists() {
         std::fs::remove_dir_all(out)?;
     }
@@ -103,7 +113,7 @@ pub fn write(sources: &Path, out: &Path, list: &List) -> Result<PathBuf> {
     }
     for name in list {
         let text = std::fs::read_to_string(sources.join(name).with_extension("rs"))?;
-        let text = without_missing(&port(&text), name, list);
+        let text = changed(name, without_missing(&port(&text), name, list))?;
         std::fs::write(out.join(own_name(name)).with_extension("rs"), text)?;
     }
     let shared = "pub use candle_trt::candle_transformers::{fused_moe, quantized_nn, quantized_var_builder, utils};\n";

@@ -5,7 +5,7 @@ use crate::error::SavedError;
 /// The first bytes of a file; not text, and changed by transfers that mangle line ends.
 const MARK: [u8; 8] = *b"\x93trt\r\n\x1a\n";
 /// Counts changes of what follows the header, types of other crates included.
-const FORMAT: u32 = 6;
+const FORMAT: u32 = 7;
 /// Bytes that the library's version takes in the header.
 const VERSION: usize = 16;
 /// Mark, format, version, fingerprint, length, hash.
@@ -116,7 +116,7 @@ impl Header {
 }
 
 /// A hash that any change of a word changes: each step is a bijection of the words before.
-pub(super) fn hash(parts: &[&[u8]]) -> u64 {
+pub(in crate::compile) fn hash(parts: &[&[u8]]) -> u64 {
     let mix = |hash: u64, word: u64| {
         let mixed = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed ^ (mixed >> 32)

@@ -15,10 +15,11 @@ mod replace;
 
 use super::ready::Lowered;
 use crate::error::{Error, SavedError};
-use crate::report::ClassReport;
+use crate::report::{ClassReport, WeightRead};
 use crate::run::engine::Engine;
 use crate::run::program::Recipe;
 use candle_core::DType;
+pub(super) use header::hash;
 use header::{HEADER, Header};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -26,8 +27,8 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 use trt_graph::program::Program;
-use trt_graph::{Class, Profile};
-use trt_stream::FileError;
+use trt_graph::{Class, Profile, Split};
+use trt_stream::{FileError, Weights};
 
 /// The most bytes after a header: what a model needs beside its weights is far less.
 const MOST: u64 = 4 << 30;
@@ -39,6 +40,10 @@ pub(crate) struct Saved {
     pub notes: Vec<String>,
     /// How weights that the programs read are derived of others.
     pub recipes: Vec<Recipe>,
+    /// Weights whose values model code read.
+    pub read: Vec<WeightRead>,
+    /// How the profile that was asked for became that of the classes.
+    pub splits: Vec<Split>,
     pub classes: Vec<SavedClass>,
 }
 
@@ -69,6 +74,8 @@ impl Engine {
             dtype: core.dtype().as_str().into(),
             notes: self.report().notes.clone(),
             recipes: core.recipes().to_vec(),
+            read: self.report().read.clone(),
+            splits: self.report().splits.clone(),
             classes: classes
                 .map(|(p, report)| SavedClass {
                     class: p.class.clone(),
@@ -184,6 +191,19 @@ impl Saved {
         }
     }
 
+    /// Whether weights have the values that model code read.
+    ///
+    /// # Errors
+    /// [`SavedError::OtherValues`] if one of them has not.
+    pub fn holds_for(&self, weights: &Weights) -> Result<(), SavedError> {
+        match self.read.iter().find(|read| !read.is_of(weights)) {
+            None => Ok(()),
+            Some(read) => Err(SavedError::OtherValues {
+                name: read.name.clone(),
+            }),
+        }
+    }
+
     /// Whether this is what was asked for, as far as anything was.
     ///
     /// # Errors
@@ -201,7 +221,8 @@ impl Saved {
             });
         }
         let saved = self.profile();
-        match profile.filter(|p| **p != saved) {
+        let same = |asked: &Profile| asked.apart(&self.splits).is_ok_and(|p| p == saved);
+        match profile.filter(|p| !same(p)) {
             None => Ok(()),
             Some(asked) => Err(SavedError::OtherOptions {
                 what: "the profile",

@@ -19,6 +19,7 @@ mod pixels;
 pub mod rnn;
 pub mod rotary_emb;
 mod rotating;
+mod routed;
 pub mod sampling;
 pub mod sequential;
 pub mod var_builder;

@@ -9,6 +9,8 @@ use crate::mirror::tensor::Tensor;
 use candle_core::{Result, bail};
 use trt_kernel::Dim;
 
+pub use super::routed::routed;
+
 /// Each row of `xs` (`[m, k]`) times the matrix of its expert: row `i` times `weights[ids[i]]` transposed, where
 /// each weight is `[n, k]` as that of a linear layer. The result is `[m, n]`.
 ///
@@ -37,12 +39,12 @@ pub fn experts(xs: &Tensor, ids: &Tensor, weights: &[Tensor]) -> Result<Tensor> 
     if let Some(other) = weights.iter().find(|w| w.dims() != [n, k]) {
         bail!("experts: weights {first:?} and {other:?}");
     }
-    routed(xs, ids, weights, (weights.len(), n, k))
+    by_ids(xs, ids, weights, (weights.len(), n, k))
 }
 
 /// The same of one tensor that holds the matrices of all experts, `[experts, n, k]`.
 pub(in crate::mirror) fn stack(xs: &Tensor, ids: &Tensor, all: &Tensor) -> Result<Tensor> {
-    routed(xs, ids, std::slice::from_ref(all), all.dims3()?)
+    by_ids(xs, ids, std::slice::from_ref(all), all.dims3()?)
 }
 
 /// The rows of each of the tensors that one is joined of along its first axis.
@@ -51,7 +53,7 @@ fn parts(w: &Tensor) -> Option<Vec<usize>> {
     joined.then(|| w.operands().iter().map(|part| part.dims()[0]).collect())
 }
 
-fn routed(
+fn by_ids(
     xs: &Tensor,
     ids: &Tensor,
     weights: &[Tensor],

@@ -88,6 +88,14 @@ pub trait WeightSource: Send + Sync {
         self.find(name).is_some()
     }
 
+    /// The bytes of a tensor as they lie, by the name that the files have for it; none where only names and shapes are
+    /// known. Model code that reads values asks for them, and what is traced then holds for these values
+    /// alone: who gives them is to remember which.
+    fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        let _ = name;
+        None
+    }
+
     /// Why a tensor that is not found cannot be had, where that is another reason than that there
     /// is none.
     fn refusal(&self, name: &str) -> Option<String> {
