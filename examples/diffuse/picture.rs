@@ -1,4 +1,4 @@
-//! Heights as a picture: coloured by height, shaded by a sun in the north west.
+//! Pictures as PNG: heights, coloured by height and shaded by a sun in the north west, and colours as they are.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -56,13 +56,24 @@ pub fn write(heights: &[f32], side: usize, path: &Path) -> Result<()> {
             pixels.extend([r, g, b].map(|c| (c * shade).clamp(0.0, 255.0) as u8));
         }
     }
-    let mut encoder = png::Encoder::new(
-        BufWriter::new(File::create(path)?),
-        size as u32,
-        size as u32,
-    );
+    png(&pixels, [size, size], path)
+}
+
+/// Writes colours from -1 to 1, all of one channel after all of another, as a PNG.
+pub fn write_colours(values: &[f32], [width, height]: [usize; 2], path: &Path) -> Result<()> {
+    let count = width * height;
+    let level = |i: usize| ((values[i] + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
+    let pixels: Vec<u8> = (0..3 * count)
+        .map(|i| level(i % 3 * count + i / 3))
+        .collect();
+    png(&pixels, [width, height], path)
+}
+
+fn png(pixels: &[u8], [width, height]: [usize; 2], path: &Path) -> Result<()> {
+    let file = BufWriter::new(File::create(path)?);
+    let mut encoder = png::Encoder::new(file, width as u32, height as u32);
     encoder.set_color(png::ColorType::Rgb);
-    encoder.write_header()?.write_image_data(&pixels)?;
+    encoder.write_header()?.write_image_data(pixels)?;
     Ok(())
 }
 

@@ -88,6 +88,18 @@ pub fn obtain(wanted: Wanted) -> Result<PathBuf> {
     stored_as(&hub::fetch(model, revision)?, dtype)
 }
 
+/// The folder with these files of a Hugging Face repository, by their paths in it: fetched unless they are in the cache.
+///
+/// # Errors
+///
+/// What is missing, and why it cannot be had.
+pub fn files(repo: &str, revision: &str, files: &[&str]) -> Result<PathBuf> {
+    if !hub::is_repo_id(repo) {
+        bail!("{repo} is neither a folder nor a Hugging Face repository such as {DEFAULT_REPO}");
+    }
+    Ok(hub::fetch_files(repo, revision, files)?)
+}
+
 /// Makes a place of the cache unless it is there; says so if another process is at it.
 fn keep(
     place: &Path,

@@ -83,6 +83,15 @@ pub fn fetch(repo: &str, revision: &str) -> Result<PathBuf, HubError> {
     HubModel::new(&Settings::from_env()?, repo, revision)?.fetch()
 }
 
+/// Fetches files of a repository, by their paths in it, unless they are in the cache; the answer is the folder that they are in.
+///
+/// # Errors
+///
+/// What is missing and cannot be had, by name.
+pub fn fetch_files(repo: &str, revision: &str, files: &[&str]) -> Result<PathBuf, HubError> {
+    HubModel::new(&Settings::from_env()?, repo, revision)?.fetch_files(files)
+}
+
 /// One revision of a repository.
 struct HubModel<'a> {
     settings: &'a Settings,
@@ -151,19 +160,25 @@ impl<'a> HubModel<'a> {
     }
 
     fn fetch_file(&self, file: &str) -> Result<PathBuf, HubError> {
-        let source = Source::new(self);
         let place = plain_name(file).map_err(|source| HubError::Name {
             repo: self.repo.to_string(),
             source,
         })?;
-        let commit = match self.layout.commit(self.revision) {
-            Some(commit) => commit,
-            None => source.commit_of(file)?,
+        let parts = parts(file);
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        Ok(self.fetch_files(&parts)?.join(place))
+    }
+
+    fn fetch_files(&self, files: &[&str]) -> Result<PathBuf, HubError> {
+        let source = Source::new(self);
+        let commit = match (self.layout.commit(self.revision), files.first()) {
+            (Some(commit), _) => commit,
+            (None, first) => source.commit_of(first.unwrap_or(&CONFIG))?,
         };
-        for part in parts(file) {
-            self.need(&source, &commit, &part)?;
+        for file in files {
+            self.need(&source, &commit, file)?;
         }
-        Ok(self.layout.snapshot(&commit).join(place))
+        Ok(self.layout.snapshot(&commit))
     }
 
     fn need(&self, source: &Source, commit: &Commit, name: &str) -> Result<(), HubError> {

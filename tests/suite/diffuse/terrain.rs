@@ -4,18 +4,17 @@
 //! The weights come from the example, which leaves them in the cache folder. Without them the test says that it did not
 //! run, unless `TRT_REQUIRE_MODEL=1`.
 
+use super::noise;
 use candle_core::{DType, Device, Tensor};
 use candle_trt::device::{Host, HostMode};
 use candle_trt::{Call, Compiler, Engine, Profile, Request, Weights};
 use std::path::PathBuf;
 use unet::{SIDE, UNet};
 
-#[path = "../../examples/diffuse/noise.rs"]
-mod noise;
-#[path = "../../examples/diffuse/unet.rs"]
+#[path = "../../../examples/diffuse/unet.rs"]
 mod unet;
 
-const VALUES: &str = include_str!("../references/terrain.txt");
+const VALUES: &str = include_str!("../../references/terrain.txt");
 /// One of so many values is written down.
 const EVERY: usize = 61;
 
