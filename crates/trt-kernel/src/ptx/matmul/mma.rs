@@ -6,12 +6,14 @@
 //!
 //! With many rows it is bound by the tensor cores, and by what `mma.sync` can get of them (on
 //! Hopper about 0.6 of their peak); with few by the bytes of `b`, read once for every `rows`
-//! rows of `a`.
+//! rows of `a`. With few outputs it is bound by what a block waits for its stages, so blocks share them ([`Cut`]).
 
 use super::out::{self, Sums};
+use super::parts::{self, Part};
 use super::ring::{self, DEPTH, Filler, ROW, Ring, WarpSums};
 use super::unpack::Slab;
 use super::{MatmulFrame, aligned_rows, over, over_rows, right_dtype};
+use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
@@ -40,6 +42,36 @@ pub(super) const LARGE: MmaShape = MmaShape {
     cols: (128, 4),
     stages: 3,
 };
+
+/// How `k` is cut where so few blocks have outputs that one after another would wait for each stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Blocks that share outputs.
+    pub blocks: usize,
+    /// Blocks' worth of outputs at most.
+    pub tiles: usize,
+}
+
+/// The cuts of a product of rows of `k` elements, those of fewest outputs first: so many blocks as a large device runs at
+/// once, with three stages for each of them at least.
+pub(super) fn cuts(k: usize) -> impl Iterator<Item = Cut> {
+    let steps = k.div_ceil(DEPTH);
+    let cuts = [(8, 32), (4, 96)].into_iter();
+    cuts.map(|(blocks, tiles)| Cut { blocks, tiles })
+        .filter(move |cut| steps >= 3 * cut.blocks)
+}
+
+impl Cut {
+    /// The most rows of `a` for so many rows of `b`.
+    pub fn rows(&self, n: usize) -> usize {
+        self.tiles / n.div_ceil(SMALL.cols.0).max(1) * SMALL.rows.0
+    }
+
+    /// Bytes of working memory.
+    pub fn scratch(&self) -> usize {
+        self.tiles * self.blocks * parts::BYTES
+    }
+}
 
 /// Whether the operands can go to tensor cores.
 pub(super) fn fits(kernel: &Matmul, target: Target) -> bool {
@@ -89,7 +121,27 @@ impl MmaShape {
 pub(super) fn emit(kernel: &Matmul, target: Target, shape: MmaShape, slab: Option<Slab>) -> Block {
     let mut asm = Asm::default();
     let frame = MatmulFrame::begin_slab(&mut asm, kernel, target, slab);
-    body(&mut asm, &frame, shape);
+    body(&mut asm, &frame, shape, None);
+    block(kernel, asm, shape)
+}
+
+/// An entry in which some blocks share outputs: each takes a part of `k`, and the last of them adds the parts.
+/// Their sums lie in working memory, behind a weight that is written out.
+pub(super) fn emit_cut(kernel: &Matmul, target: Target, cut: Cut, slab: Option<Slab>) -> Block {
+    let mut asm = Asm::default();
+    let frame = MatmulFrame::begin_slab(&mut asm, kernel, target, slab);
+    let behind = slab.map_or(0, |slab| slab.size(kernel));
+    body(&mut asm, &frame, SMALL, Some((cut, behind)));
+    let block = block(kernel, asm, SMALL);
+    let [x, y, _] = block.grid;
+    Block {
+        name: format!("mma{}x{}k{}", SMALL.rows.0, SMALL.cols.0, cut.blocks),
+        grid: [x, y, Extent::Fixed(cut.blocks as u32)],
+        ..block
+    }
+}
+
+fn block(kernel: &Matmul, asm: Asm, shape: MmaShape) -> Block {
     Block {
         name: format!("mma{}x{}", shape.rows.0, shape.cols.0),
         asm,
@@ -107,34 +159,41 @@ pub(super) fn emit(kernel: &Matmul, target: Target, shape: MmaShape, slab: Optio
     }
 }
 
-fn body(asm: &mut Asm, frame: &MatmulFrame<'_>, shape: MmaShape) {
+fn body(asm: &mut Asm, frame: &MatmulFrame<'_>, shape: MmaShape, cut: Option<(Cut, usize)>) {
     let block = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
     let m0 = asm.op("mul.lo.s32", Class::B32, &[&block, &shape.rows.0]);
     let n0 = frame.block_row(asm, "y", shape.cols.0);
     let base = asm.op("mov.u32", Class::B32, &[&"dynamic"]);
 
     let ring = shape.ring();
-    let filler = Filler::begin(asm, frame, ring, [m0, n0], base);
+    let all = frame.kernel.k.constant_size().unwrap_or(0).div_ceil(DEPTH);
+    let part = cut.map(|(cut, behind)| Part::begin(asm, cut, all, behind));
+    let steps = part
+        .as_ref()
+        .map_or(Int::Imm(all as i64), |p| Int::Reg(p.steps));
+    let first = part.as_ref().map(|p| p.first);
+    let filler = Filler::begin(asm, frame, ring, [m0, n0], base, first);
     let warp = Warp::begin(asm, frame, shape, base);
-    let steps = frame.kernel.k.constant_size().unwrap_or(0).div_ceil(DEPTH);
+    let least = cut.map_or(all, |(cut, _)| all.div_ceil(cut.blocks));
     for stage in 0..shape.stages - 1 {
-        if stage < steps {
+        // The last part may be shorter: what it fetches beyond its own is not multiplied.
+        if stage < least {
             filler.fill(asm, frame);
         }
         asm.put("cp.async.commit_group");
     }
     let read = asm.op("mov.b32", Class::B32, &[&0]);
     let step = asm.op("mov.b32", Class::B32, &[&0]);
-    asm.count_rolled(step, Int::Imm(steps as i64), Int::Imm(1), |asm| {
+    let ahead = shape.stages as i64 - 1;
+    let filled = match steps {
+        Int::Imm(steps) => Int::Imm(steps - ahead),
+        Int::Reg(steps) => Int::Reg(asm.op("add.s32", Class::B32, &[&steps, &-ahead])),
+    };
+    asm.count_rolled(step, steps, Int::Imm(1), |asm| {
         asm.put(format_args!("cp.async.wait_group {}", shape.stages - 2));
         // Also says that all have read the stage that is filled next.
         asm.put("bar.sync 0");
-        let ahead = shape.stages as i64 - 1;
-        let more = asm.op(
-            "setp.lt.s32",
-            Class::Pred,
-            &[&step, &(steps as i64 - ahead)],
-        );
+        let more = asm.op("setp.lt.s32", Class::Pred, &[&step, &filled]);
         asm.when(more, true, |asm| filler.fill(asm, frame));
         asm.put("cp.async.commit_group");
         warp.multiply(asm, read);
@@ -157,7 +216,12 @@ fn body(asm: &mut Asm, frame: &MatmulFrame<'_>, shape: MmaShape) {
         cols: shape.cols.0,
         pitch: ring.pitch(),
     };
-    out::run(asm, frame, &sums, Int::Reg(m0), n0, shape.threads() as u32);
+    let threads = shape.threads() as u32;
+    let run = |asm: &mut Asm| out::run(asm, frame, &sums, Int::Reg(m0), n0, threads);
+    match &part {
+        None => run(asm),
+        Some(part) => part.finish(asm, frame, &sums, threads, run),
+    }
 }
 
 /// A warp's part of a block.

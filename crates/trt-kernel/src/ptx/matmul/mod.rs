@@ -22,6 +22,7 @@ mod few;
 mod frame;
 mod mma;
 mod out;
+mod parts;
 mod ring;
 mod routed;
 mod tile;
@@ -53,6 +54,7 @@ pub(super) fn emit(kernel: &Matmul, target: Target, room: usize) -> Result<Emitt
     let maps = ways::maps(kernel, &ways);
     let mut params: Vec<Param> = (0..maps.len()).map(|i| Param::Map(i as u8)).collect();
     params.extend(scope::params(kernel.args.len(), usize::from(kernel.ranged)));
+    params.extend(ways::counts(&ways).then_some(Param::Counters));
     let mut entries = Entries::default();
     for way in &ways {
         let mut steps = way.steps(kernel, target);

@@ -59,22 +59,30 @@ pub(super) struct Filler {
     items: Vec<(R, R, R)>,
     /// The first element along `k` of the thread's piece in the next stage.
     k: R,
+    /// Whether there are others for other parts of `k`: then stages may be asked for beyond its end.
+    part: bool,
     /// Shared address of the next stage.
     stage: R,
     base: R,
 }
 
 impl Filler {
+    /// Where stages begin at the first element along `k`, or at another.
     pub fn begin(
         asm: &mut Asm,
         frame: &MatmulFrame<'_>,
         ring: Ring,
         [m0, n0]: [R; 2],
         base: R,
+        first: Option<R>,
     ) -> Filler {
         let row = asm.op("shr.u32", Class::B32, &[&frame.tid, &3]);
         let piece = asm.op("and.b32", Class::B32, &[&frame.tid, &7]);
         let k = asm.op("shl.b32", Class::B32, &[&piece, &3]);
+        let k = match first {
+            Some(first) => asm.op("add.s32", Class::B32, &[&k, &first]),
+            None => k,
+        };
         // Rows are taken in steps of a multiple of 8, so the permutation is the same in each.
         let low = asm.op("and.b32", Class::B32, &[&row, &7]);
         let permuted = asm.op("xor.b32", Class::B32, &[&piece, &low]);
@@ -106,6 +114,7 @@ impl Filler {
             ring,
             items,
             k,
+            part: first.is_some(),
             stage: asm.op("mov.b32", Class::B32, &[&0]),
             base,
         }
@@ -114,8 +123,8 @@ impl Filler {
     /// Starts the copies of the next stage.
     pub fn fill(&self, asm: &mut Asm, frame: &MatmulFrame<'_>) {
         let k = frame.kernel.k.constant_size().unwrap_or(0);
-        let inside =
-            (!k.is_multiple_of(DEPTH)).then(|| asm.op("setp.lt.s32", Class::Pred, &[&self.k, &k]));
+        let beyond = self.part || !k.is_multiple_of(DEPTH);
+        let inside = beyond.then(|| asm.op("setp.lt.s32", Class::Pred, &[&self.k, &k]));
         let stage = asm.op("add.s32", Class::B32, &[&self.stage, &self.base]);
         for (from, bytes, to) in &self.items {
             let to = asm.op("add.s32", Class::B32, &[&stage, to]);

@@ -23,7 +23,7 @@ use crate::ptx::divide;
 use crate::ptx::emitted::{Mapped, Target};
 use crate::ptx::encoded::{Lies, RUN, Run};
 use crate::ptx::scope::Scope;
-use crate::{BlockType, DType, Dim, Encoding, Matmul, ROW_PANEL};
+use crate::{BlockType, DType, Encoding, Matmul, ROW_PANEL};
 
 const THREADS: usize = 256;
 /// Runs that a block takes, about.
@@ -74,10 +74,10 @@ impl Slab {
         Slab { rows, count }
     }
 
-    /// Bytes of working memory.
-    pub fn bytes(&self, kernel: &Matmul) -> Dim {
+    /// Bytes of working memory; a multiple of 16.
+    pub fn size(&self, kernel: &Matmul) -> usize {
         let row = 2 * kernel.k.constant_size().unwrap_or(0);
-        Dim::from(HEAD + self.rows * row)
+        HEAD + self.rows * row
     }
 
     /// A grid axis over the rows of a weight, for the `i`-th slab of them.

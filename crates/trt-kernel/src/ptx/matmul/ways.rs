@@ -23,6 +23,8 @@ pub(super) enum Variant {
     Few(SumOrder, usize),
     /// Tensor cores.
     Mma(mma::MmaShape),
+    /// Tensor cores, with `k` cut between blocks.
+    Cut(mma::Cut),
     /// Tensor cores by groups of warps.
     Wgmma(wgmma::WgmmaShape),
     /// The same, fed by the copy engine.
@@ -92,7 +94,21 @@ pub(in crate::ptx) fn maps(kernel: &Matmul, ways: &[Way]) -> Vec<TensorMap> {
 /// Bytes of working memory that a product's ways take.
 pub(in crate::ptx) fn scratch(kernel: &Matmul, ways: &[Way]) -> Dim {
     let slab = ways.iter().find_map(|w| w.unpacked.as_ref());
-    slab.map_or(Dim::from(0), |(_, slab)| slab.bytes(kernel))
+    let cuts = ways.iter().filter_map(|w| match w.variant {
+        Variant::Cut(cut) => Some(cut.scratch()),
+        Variant::Few(..)
+        | Variant::Mma(_)
+        | Variant::Wgmma(_)
+        | Variant::Tma(_)
+        | Variant::Tile => None,
+    });
+    let slab = slab.map_or(0, |(_, slab)| slab.size(kernel));
+    Dim::from(slab + cuts.max().unwrap_or(0))
+}
+
+/// Whether blocks of one of a product's ways count themselves.
+pub(in crate::ptx) fn counts(ways: &[Way]) -> bool {
+    ways.iter().any(|w| matches!(w.variant, Variant::Cut(_)))
 }
 
 impl Way {
@@ -123,6 +139,7 @@ impl Way {
             }
             (Variant::Few(order, m), Among::Alone) => few::emit(kernel, target, order, m),
             (Variant::Mma(shape), _) => mma::emit(kernel, target, shape, slab),
+            (Variant::Cut(cut), _) => mma::emit_cut(kernel, target, cut, slab),
             (Variant::Wgmma(shape), _) => wgmma::emit(kernel, target, shape, slab),
             (Variant::Tma(shape), _) => tma::emit(kernel, target, shape, slab),
             (Variant::Tile, _) => tile::emit(kernel, target),
@@ -133,7 +150,11 @@ impl Way {
     pub fn link(&self, kernel: &Matmul, target: Target) -> Option<Block> {
         match self.variant {
             Variant::Few(order, m) => Some(few::link(kernel, target, order, m)),
-            Variant::Mma(_) | Variant::Wgmma(_) | Variant::Tma(_) | Variant::Tile => None,
+            Variant::Mma(_)
+            | Variant::Cut(_)
+            | Variant::Wgmma(_)
+            | Variant::Tma(_)
+            | Variant::Tile => None,
         }
     }
 
@@ -142,7 +163,11 @@ impl Way {
     pub fn prefetch(&self, kernel: &Matmul, target: Target) -> Option<Asm> {
         match self.variant {
             Variant::Few(order, m) => few::prefetch(kernel, target, order, m),
-            Variant::Mma(_) | Variant::Wgmma(_) | Variant::Tma(_) | Variant::Tile => None,
+            Variant::Mma(_)
+            | Variant::Cut(_)
+            | Variant::Wgmma(_)
+            | Variant::Tma(_)
+            | Variant::Tile => None,
         }
     }
 
@@ -184,7 +209,7 @@ impl Variant {
     /// Whether it reads both operands as plain halves.
     fn on_tensor_cores(&self) -> bool {
         match self {
-            Variant::Mma(_) | Variant::Wgmma(_) | Variant::Tma(_) => true,
+            Variant::Mma(_) | Variant::Cut(_) | Variant::Wgmma(_) | Variant::Tma(_) => true,
             Variant::Few(..) | Variant::Tile => false,
         }
     }
@@ -199,7 +224,12 @@ fn choose(kernel: &Matmul, target: Target, among: Among) -> Vec<(Variant, Vec<Wh
     let unpacked = unpack::plain(kernel, super::ROOM);
     let kernel = unpacked.as_ref().map_or(kernel, |(plain, _)| plain);
     match mma::fits(kernel, target) {
-        true => list.extend(on_tensor_cores(kernel, target, among)),
+        true => {
+            if among == Among::Alone {
+                list.extend(cut(kernel));
+            }
+            list.extend(on_tensor_cores(kernel, target, among));
+        }
         false => list.push((Variant::Tile, u32::MAX)),
     }
     if let Some(m) = kernel.m.constant_size() {
@@ -221,6 +251,25 @@ fn choose(kernel: &Matmul, target: Target, among: Among) -> Vec<(Variant, Vec<Wh
         min = max.saturating_add(1);
     }
     out
+}
+
+/// The cuts of a product, each with the largest `m` it is for.
+fn cut(kernel: &Matmul) -> Vec<(Variant, u32)> {
+    let (Some(n), Some(k)) = (kernel.n.constant_size(), kernel.k.constant_size()) else {
+        return Vec::new();
+    };
+    if !kernel.batch.is(1) {
+        return Vec::new();
+    }
+    let cuts = mma::cuts(k).map(|cut| (Variant::Cut(cut), cut.rows(n) as u32));
+    let mut list: Vec<(Variant, u32)> = Vec::new();
+    // Each is for more rows than those before it.
+    for (variant, most) in cuts {
+        if most > list.last().map_or(0, |(_, most)| *most) {
+            list.push((variant, most));
+        }
+    }
+    list
 }
 
 /// The shapes of blocks on tensor cores, each with the largest `m` it is for: small ones where

@@ -93,7 +93,7 @@ fn body(asm: &mut Asm, frame: &MatmulFrame<'_>, shape: WgmmaShape) {
     let n0 = frame.block_row(asm, "y", shape.cols());
     let base = asm.op("mov.u32", Class::B32, &[&"dynamic"]);
     let ring = shape.ring();
-    let filler = Filler::begin(asm, frame, ring, [m0, n0], base);
+    let filler = Filler::begin(asm, frame, ring, [m0, n0], base, None);
 
     let steps = frame.kernel.k.constant_size().unwrap_or(0).div_ceil(DEPTH);
     let ahead = ring.stages - 2;

@@ -69,6 +69,15 @@ pub fn kernels() -> Vec<(String, Kernel)> {
             let kernel = normed_gate_up(m, n, k, d);
             all.push((format!("normed_gate_up_{m}x{n}x{k}_{d}"), kernel));
         }
+        // So few outputs that blocks share them; the last parts of k are shorter, or empty.
+        for (m, n, k) in [(100, 192, 1544), (70, 1024, 776)] {
+            let kernel = linear(Dim::from(m), n, k, d);
+            all.push((format!("linear_{m}x{n}x{k}_{d}"), kernel));
+        }
+        all.push((
+            format!("linear_seqx192x1544_{d}"),
+            linear(seq(), 192, 1544, d),
+        ));
         // Rows that no wide access can read, and a number of them that no pair divides.
         all.push((format!("odd_seq_{d}"), linear(seq(), 51, 33, d)));
     }
