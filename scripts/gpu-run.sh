@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs what scripts/pack-gpu.sh packed, beside this file:
-#   ./run.sh tests|sanitize|curves|ring|first|memory|maps|latency|all [RESULTS]
+#   ./run.sh tests|sanitize|curves|ring|first|memory|maps|latency|models|all [RESULTS]
 # Checkpoints are made once, in $TRT_MODELS or the folder `models` beside this file.
 set -uo pipefail
 cd "$(dirname "$0")"
@@ -207,6 +207,14 @@ latency() {
         tee "$results/budget_latency.txt" || echo "budget-latency: exit ${PIPESTATUS[0]}"
 }
 
+# The model files of candle-transformers: each beside the host in f32 and in bf16, and large ones by the clock.
+models() {
+    for dtype in f32 bf16; do
+        ./candle-models run --device cuda:0 --dtype "$dtype" 2>&1 | tee "$results/models-$dtype.txt"
+    done
+    ./candle-models time --device cuda:0 --dtype bf16 --folder "$models" 2>&1 | tee "$results/models-time.txt"
+}
+
 curves() {
     curve smollm2-135m smollm2-135m && curve llama-8b llama-8b
 }
@@ -221,6 +229,7 @@ first) first ;;
 memory) memory smollm2-135m && memory llama-8b ;;
 maps) maps smollm2-135m && maps llama-8b ;;
 latency) latency ;;
+models) models ;;
 all) tests && sanitize && curves && ring && first && latency ;;
 *) echo "unknown: $what" && exit 2 ;;
 esac

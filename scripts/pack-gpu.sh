@@ -10,7 +10,7 @@ mkdir -p "$out"
 
 # In the profile in which candle, which says what is right, is fast; all of the workspace, so that all is built once.
 programs=$(cargo build --profile bench --locked --workspace --message-format=json \
-    --bin candle-trt --example random_llama --example resource_management --example product_rates)
+    --bin candle-trt --bin candle-models --example random_llama --example resource_management --example product_rates)
 built=$(cargo test --profile bench --locked --workspace --no-run --message-format=json \
     --test gpu --test cuda --test cuda_kernels --test handles --bench budget_latency)
 unit_tests=$(cargo test --profile bench --locked -p trt-device --lib --no-run --message-format=json)
@@ -29,6 +29,7 @@ cp "$(executable test handles <<< "$built")" "$out/device-handle-tests"
 cp "$(executable lib trt_device <<< "$unit_tests")" "$out/device-unit-tests"
 cp "$(executable bench budget_latency <<< "$built")" "$out/budget-latency"
 cp "$(executable bin candle-trt <<< "$programs")" "$out/candle-trt"
+cp "$(executable bin candle-models <<< "$programs")" "$out/candle-models"
 for example in random_llama resource_management product_rates; do
     cp "$(executable example "$example" <<< "$programs")" "$out/$example"
 done
