@@ -8,7 +8,7 @@
 //! streamer cuts a weight where it likes. Inside of a unit values lie in the order in which a product of few rows sums them
 //! ([`Geometry`]): whoever multiplies reads one stream and unpacks in registers what it would have loaded.
 //!
-//! The invariant: unpacking is defined for any bytes, reads none but those of the unit, and what was packed comes back.
+//! `docs/packing.md` says what the bytes are. The invariant: unpacking is defined for any bytes, reads none but those of the unit, and what was packed comes back.
 //!
 //! ```
 //! use trt_pack::{Code, Counts, Geometry, Kind, Packer, Unpacker};
