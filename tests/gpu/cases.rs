@@ -26,8 +26,8 @@ const MOST_BYTES: usize = 160 << 20;
 /// What may be left of the rows of a weight that is cut: several tiles, and several blocks.
 const ROWS: [i64; 3] = [320, 1024, 4096];
 
-/// What is left of the inner size of a product that is cut.
-const INNER: i64 = 576;
+/// What is left of the inner size of a product that is cut: more where its blocks share it.
+const INNER: [i64; 2] = [576, 1536];
 
 /// What is left of the entries of a table that is cut.
 const ENTRIES: usize = 1000;
@@ -149,9 +149,10 @@ fn cut(kernel: &Kernel, target: Target) -> Kernel {
     match kernel {
         Kernel::Matmul(m) if m.ranged => {
             let all = all_entries(kernel, target);
-            let each = ROWS
+            let sizes = INNER
                 .iter()
-                .map(|rows| Kernel::Matmul(cut_product(m, *rows)));
+                .flat_map(|k| ROWS.iter().map(move |n| (*n, *k)));
+            let each = sizes.map(|(n, k)| Kernel::Matmul(cut_product(m, n, k)));
             let mut same = each.filter(|k| all_entries(k, target).is_superset(&all));
             same.next().unwrap_or_else(|| kernel.clone())
         }
@@ -161,7 +162,7 @@ fn cut(kernel: &Kernel, target: Target) -> Kernel {
         }),
         Kernel::Group(g) => {
             let part = |part: &Kernel| match part {
-                Kernel::Matmul(m) if m.ranged => Kernel::Matmul(cut_product(m, ROWS[0])),
+                Kernel::Matmul(m) if m.ranged => Kernel::Matmul(cut_product(m, ROWS[0], INNER[0])),
                 other => other.clone(),
             };
             let cut = Kernel::Group(Group {
@@ -181,7 +182,7 @@ fn cut(kernel: &Kernel, target: Target) -> Kernel {
     }
 }
 
-fn cut_product(product: &Matmul, rows: i64) -> Matmul {
+fn cut_product(product: &Matmul, rows: i64, inner: i64) -> Matmul {
     let mut m = product.clone();
     let least = |d: &Dim, most: i64| match d.constant() {
         Some(n) if n > most => Dim::from(most),
@@ -189,7 +190,7 @@ fn cut_product(product: &Matmul, rows: i64) -> Matmul {
     };
     m.n = least(&m.n, rows);
     let block = m.right().values() as i64;
-    m.k = least(&m.k, INNER / block * block);
+    m.k = least(&m.k, inner / block * block);
     // Rows lie close on both sides and in the result: strides from one to the next are sizes.
     restride(&mut m.b.view, &product.k, &m.k);
     match &mut m.a {

@@ -28,6 +28,18 @@ pub(super) fn run(graph: Graph) -> Graph {
                 ..inner
             });
         }
+        // Also where heads are joined with the batch again ahead of it.
+        if node.op == Op::Cast
+            && node.dtype.is_float()
+            && let joined = out.node(node.inputs[0]).clone()
+            && joined.op == Op::Reshape
+            && let attention = out.node(joined.inputs[0]).clone()
+            && matches!(attention.op, Op::Attention(_))
+        {
+            let dtype = node.dtype;
+            let attention = out.push(Node { dtype, ..attention });
+            return push(out, Op::Reshape, &[attention], &joined.shape, dtype);
+        }
         let Some(found) = spelled(out, &node) else {
             return out.push(node);
         };
@@ -112,7 +124,7 @@ fn spelled(g: &Graph, node: &Node) -> Option<Spelled> {
         op,
         q,
         k,
-        v: node.inputs[1],
+        v: behind_casts_exact(g, node.inputs[1]),
         bias,
     })
 }
@@ -138,7 +150,7 @@ fn keys(g: &Graph, kt: NodeId) -> Option<Keys> {
     let (mut perm, rank) = (perm.clone(), kt.shape.len());
     perm.swap(rank - 2, rank - 1);
     (perm[rank - 1] == rank - 1).then(|| Keys {
-        of: kt.inputs[0],
+        of: behind_casts_exact(g, kt.inputs[0]),
         perm,
     })
 }

@@ -105,7 +105,7 @@ impl Places<'_> {
 /// Base and rows of a range of tiles; nothing where no tile is in it.
 type Span = Option<(u64, u64)>;
 
-/// The ranges that tiles lie in. None where there would be more, or boxes of a tile would cross
+/// The ranges that tiles lie in, all of them nothing where a weight has no rows in a launch. None where there would be more, or boxes of a tile would cross
 /// the end of a row of the map.
 fn ranges(tiles: &TilesParam, pitch: u64) -> Option<[Span; MAP_RANGES as usize]> {
     let rows = u64::from(tiles.end.saturating_sub(tiles.first));
@@ -119,7 +119,10 @@ fn ranges(tiles: &TilesParam, pitch: u64) -> Option<[Span; MAP_RANGES as usize]>
         .map(|(at, i)| (*at, at + step.min(rows - i * step) * pitch))
         .collect();
     each.sort_unstable();
-    let lowest = each.first()?.0;
+    // A launch of several weights may be on rows of one of them.
+    let Some(&(lowest, _)) = each.first() else {
+        return Some([None; MAP_RANGES as usize]);
+    };
     let in_step = |at: u64| (at - lowest).is_multiple_of(BOX_BYTES);
     if !each.iter().all(|(at, _)| in_step(*at)) {
         return None;
@@ -194,6 +197,18 @@ mod tests {
         };
         let all = shown(&maps, &places)?.into_iter();
         Some(all.map(|b| b.map(|b| (b.address, b.rows))).collect())
+    }
+
+    #[test]
+    fn a_weight_without_rows_needs_no_map() {
+        let none = TilesParam {
+            first: 64,
+            end: 64,
+            step: 64,
+            reserved: 0,
+            address: [0; MAX_TILES],
+        };
+        assert_eq!(ranges(&none, PITCH), Some([None; MAP_RANGES as usize]));
     }
 
     #[test]

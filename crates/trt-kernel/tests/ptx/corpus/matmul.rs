@@ -75,8 +75,8 @@ pub fn kernels() -> Vec<(String, Kernel)> {
             all.push((format!("linear_{m}x{n}x{k}_{d}"), kernel));
         }
         all.push((
-            format!("linear_seqx192x1544_{d}"),
-            linear(seq(), 192, 1544, d),
+            format!("linear_seqx576x1544_{d}"),
+            linear(seq(), 576, 1544, d),
         ));
         // Rows that no wide access can read, and a number of them that no pair divides.
         all.push((format!("odd_seq_{d}"), linear(seq(), 51, 33, d)));
