@@ -108,10 +108,13 @@ fn each_token_gets_what_a_loop_over_the_experts_gives() {
     assert_eq!(program.ranged_uses().count(), 2 * EXPERTS);
 }
 
+/// What an expert does with rows, given all experts' layers.
+type Expert = dyn Fn(usize, &Tensor, &[Layers]) -> Result<Tensor>;
+
 /// A loop gives each expert its own rows only, so what looks at other rows would be something else here.
 #[test]
 fn experts_that_mix_rows_or_differ_otherwise_are_refused() {
-    let refused: [(&str, &dyn Fn(usize, &Tensor, &[Layers]) -> Result<Tensor>); 5] = [
+    let refused: [(&str, &Expert); 5] = [
         ("row by row", &|e, x, each| {
             each[e].forward(x)?.broadcast_sub(&x.mean_keepdim(0)?)
         }),
