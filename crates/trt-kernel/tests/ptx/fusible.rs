@@ -103,7 +103,9 @@ fn a_chain_of_products_that_may_be_one_has_text_for_every_target() {
                 continue;
             }
             chained += 1;
-            for parts in [[one.clone(), other.clone()], [one, &other].map(computing)] {
+            let stored = [one.clone(), other.clone()];
+            let computed = fusible::computes_left(one).then(|| [one, &other].map(computing));
+            for parts in [stored].into_iter().chain(computed) {
                 ready(&Kernel::Group(Group {
                     parts: parts.map(Kernel::Matmul).to_vec(),
                     order: Order::Chain,
