@@ -116,7 +116,7 @@ impl Rules {
             }
         };
         for token in &self.hidden {
-            hide(*token..token + 1);
+            hide(*token..token.saturating_add(1));
         }
         let time = |back: usize| {
             let token = written.len().checked_sub(back).map(|i| written[i]);
@@ -125,7 +125,7 @@ impl Rules {
         match (time(1), time(2)) {
             _ if written.is_empty() => {
                 for token in &self.hidden_first {
-                    hide(*token..token + 1);
+                    hide(*token..token.saturating_add(1));
                 }
                 hide(0..first);
                 hide(first + LATEST_FIRST + 1..count);

@@ -33,6 +33,13 @@ struct Kind {
     new_names: bool,
 }
 
+const TURBO: Kind = Kind {
+    linear: true,
+    prediction: "epsilon",
+    spacing: "trailing",
+    new_names: true,
+};
+
 /// Merges of a small vocabulary, which begins with letters and letters at ends of words.
 const MERGES: [&str; 4] = ["c a", "ca t</w>", "a t</w>", "o n</w>"];
 
@@ -155,7 +162,6 @@ fn folder(dir: &Path, kind: Kind) -> candle_core::Result<Oracle> {
     let (clip, mut tensors) = made(1, |vb| {
         candle_clip::ClipTextTransformer::new(vb.pp("text_model"), &clip_config())
     })?;
-    // Files have more than is needed.
     tensors.insert(
         "text_model.embeddings.position_ids".into(),
         Tensor::zeros(1, DType::I64, &CPU)?,
@@ -242,7 +248,6 @@ fn expected(
     let shares = shares();
     let noise = noise::normal(wanted.seed, 4 * SIDE * SIDE);
     let first = shares[times[0]];
-    // All of it is noise, of which Euler's method begins with as much as there was in training.
     let start = match kind.spacing {
         "leading" => 1.0,
         _ => (1.0 - first).sqrt(),
@@ -273,12 +278,6 @@ fn expected(
 
 #[test]
 fn a_prompt_becomes_the_picture_that_candle_makes_at_every_budget() {
-    let turbo = Kind {
-        linear: true,
-        prediction: "epsilon",
-        spacing: "trailing",
-        new_names: true,
-    };
     let first = Kind {
         linear: false,
         prediction: "epsilon",
@@ -286,13 +285,12 @@ fn a_prompt_becomes_the_picture_that_candle_makes_at_every_budget() {
         new_names: false,
     };
     let second = Kind {
-        linear: true,
         prediction: "v_prediction",
         spacing: "leading",
-        new_names: true,
+        ..TURBO
     };
     for (kind, steps, guidance, times) in [
-        (turbo, 1, 0.0, vec![999]),
+        (TURBO, 1, 0.0, vec![999]),
         (first, 4, 7.5, vec![751, 501, 251, 1]),
         (second, 2, 3.0, vec![501, 1]),
     ] {
@@ -357,14 +355,8 @@ fn ids(pieces: &[&str]) -> Vec<u32> {
 
 #[test]
 fn what_is_not_computed_is_refused_by_name() {
-    let kind = Kind {
-        linear: true,
-        prediction: "epsilon",
-        spacing: "trailing",
-        new_names: true,
-    };
     let dir = tempfile::tempdir().expect("a folder");
-    folder(dir.path(), kind).expect("models");
+    folder(dir.path(), TURBO).expect("models");
     let change = |name: &str, key: &str, value: Value| {
         let path = dir.path().join(name);
         let before = fs::read(&path).expect("a config");

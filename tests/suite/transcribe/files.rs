@@ -1,7 +1,6 @@
 //! The readers of files: what they take, what they refuse, and that no file ends a process.
 
 use super::ctranslate2::{self, read, weights};
-use super::rules::log_sum;
 use super::{mel, wav};
 use safetensors::Dtype;
 use std::f64::consts::PI;
@@ -339,11 +338,4 @@ fn a_tone_is_the_same_tone_at_another_rate() {
             assert!(left < 2e-3, "{rate}: {left:.1e}");
         }
     }
-}
-
-#[test]
-fn sums_of_exponentials_are_finite_or_of_nothing() {
-    assert_eq!(log_sum(&[]), f32::NEG_INFINITY);
-    assert_eq!(log_sum(&[f32::NEG_INFINITY; 3]), f32::NEG_INFINITY);
-    assert!((log_sum(&[1000.0, 1000.0]) - 1000.0 - 2f32.ln()).abs() < 1e-3);
 }

@@ -1,9 +1,11 @@
 //! The example `transcribe`: its network against candle's whisper (`oracle`), its text against faster-whisper's
-//! (`reference`), and its readers of files against files of every kind (`files`).
+//! (`reference`), its rules (`written`), and its readers of files
+//! against files of every kind (`files`).
 
 mod files;
 mod oracle;
 mod reference;
+mod written;
 
 #[path = "../../../examples/transcribe/ctranslate2.rs"]
 mod ctranslate2;
