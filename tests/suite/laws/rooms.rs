@@ -90,6 +90,14 @@ pub const HOUSES: &[House] = &[
         ],
     },
     House {
+        path: "crates/trt-pack",
+        order: &[
+            "lengths", "split", "bits", "geometry", "code", "words", "unit",
+        ],
+        // Pure.
+        never: &[],
+    },
+    House {
         path: "crates/trt-alloc",
         order: &["plan", "pool", "check", "strategy"],
         // Plans are pure.
