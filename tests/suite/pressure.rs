@@ -267,7 +267,7 @@ fn engines_on_automatic_never_exceed_what_is_free() {
         let floor = engines[0].minimum_device_budget();
         assert!(
             shares.iter().all(|s| floor + 10_000 < *s && *s < total),
-            "{shares:?}"
+            "{shares:?} from {floor} to {total}"
         );
         let sessions: Vec<_> = engines
             .iter()

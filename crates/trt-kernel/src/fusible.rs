@@ -83,11 +83,10 @@ pub fn computes_left(kernel: &Matmul) -> bool {
 }
 
 /// Whether two products can be a chain, as far as each of them and their right operands decide
-/// that: every thread has the same points of both, or, where there are more than few rows, a back end launches them one
-/// after the other. [`Kernel::check`] says the rest.
+/// that: every thread has the same points of both. [`Kernel::check`] says the rest. Those of more rows stay apart: what the first
+/// stores would lie beside the result of the second, where it is otherwise replaced by that.
 pub fn chains(one: &Matmul, other: &Matmul) -> bool {
-    let few = |k: &Matmul| k.m.constant().is_some_and(|m| m <= GROUP.rows);
-    let fits = |k: &Matmul| k.ranged && (computes_left(k) || !few(k) && k.a.stored().is_some());
+    let fits = |k: &Matmul| k.ranged && computes_left(k);
     fits(one) && fits(other) && one.right() == other.right()
 }
 

@@ -103,9 +103,7 @@ fn a_chain_of_products_that_may_be_one_has_text_for_every_target() {
                 continue;
             }
             chained += 1;
-            let stored = [one.clone(), other.clone()];
-            let computed = fusible::computes_left(one).then(|| [one, &other].map(computing));
-            for parts in [stored].into_iter().chain(computed) {
+            for parts in [[one.clone(), other.clone()], [one, &other].map(computing)] {
                 ready(&Kernel::Group(Group {
                     parts: parts.map(Kernel::Matmul).to_vec(),
                     order: Order::Chain,
