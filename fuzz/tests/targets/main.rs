@@ -8,6 +8,7 @@ mod gguf;
 mod gguf_weights;
 mod header;
 mod index;
+mod pack;
 mod program;
 mod saved;
 mod template;
