@@ -99,15 +99,7 @@ impl Packer {
     ///
     /// If the values are not whole rows.
     pub fn pack(&mut self, values: &[u16], out: &mut Vec<u8>) -> Result<(), UnitError> {
-        let columns = self.geometry.columns();
-        let rows = values.len() / columns;
-        if rows * columns != values.len() {
-            return Err(UnitError::Values {
-                found: values.len(),
-                rows,
-                columns,
-            });
-        }
+        let rows = whole_rows(&self.geometry, values.len())?;
         let unit = out.len();
         let blocks = self.geometry.blocks(rows);
         out.resize(unit + places(blocks), 0);
@@ -197,15 +189,7 @@ impl Unpacker {
     ///
     /// If a block does not lie inside of the unit, or the values are not whole rows.
     pub fn unpack(&self, unit: &[u8], values: &mut [u16]) -> Result<(), UnitError> {
-        let columns = self.geometry.columns();
-        let rows = values.len() / columns;
-        if rows * columns != values.len() {
-            return Err(UnitError::Values {
-                found: values.len(),
-                rows,
-                columns,
-            });
-        }
+        let rows = whole_rows(&self.geometry, values.len())?;
         for (number, place) in blocks(&self.geometry, unit, rows)?.into_iter().enumerate() {
             let block = self.geometry.block(rows, number);
             match place {
@@ -261,6 +245,20 @@ impl Unpacker {
                 }
             }
         });
+    }
+}
+
+/// The rows that so many values are.
+fn whole_rows(geometry: &Geometry, found: usize) -> Result<usize, UnitError> {
+    let columns = geometry.columns();
+    let rows = found / columns;
+    match rows * columns == found {
+        true => Ok(rows),
+        false => Err(UnitError::Values {
+            found,
+            rows,
+            columns,
+        }),
     }
 }
 
