@@ -7,10 +7,22 @@
 pub(crate) struct Writer {
     /// Longer than what was put, by what may be put before it is asked again.
     words: Vec<u32>,
+    at: At,
+}
+
+/// Where a [`Writer`] is: a value of its own, which stays in registers while a stream is put.
+#[derive(Clone, Copy, Default)]
+struct At {
     full: usize,
     /// What is not in a full word yet: the lowest `held` bits, fewer than 32.
     bits: u64,
     held: u32,
+}
+
+/// Puts bits of one stream.
+pub(crate) struct Put<'a> {
+    words: &'a mut [u32],
+    at: At,
 }
 
 impl Writer {
@@ -20,35 +32,54 @@ impl Writer {
         if self.words.len() < words {
             self.words.resize(words, 0);
         }
-        (self.full, self.bits, self.held) = (0, 0, 0);
+        self.at = At::default();
     }
 
-    /// Starts a stream; its first byte.
-    pub fn start(&mut self) -> usize {
-        let over = self.held % 8;
-        if over > 0 {
-            self.put(0, 8 - over);
-        }
-        4 * self.full + self.held as usize / 8
-    }
-
-    /// Appends the lowest `count` bits of a value that has no others; at most 32. Without a branch, which nothing could foresee.
+    /// Puts a stream; its first byte.
     #[inline(always)]
-    pub fn put(&mut self, value: u32, count: u32) {
-        self.bits = self.bits << count | u64::from(value);
-        let held = self.held + count;
-        // The next word if it is full; else it is written again.
-        self.words[self.full] = (self.bits >> (held & 31)) as u32;
-        self.full += (held >> 5) as usize;
-        self.held = held & 31;
+    pub fn stream(&mut self, all: impl FnOnce(&mut Put<'_>)) -> usize {
+        let mut put = Put {
+            words: &mut self.words,
+            at: self.at,
+        };
+        let over = put.at.held % 8;
+        if over > 0 {
+            put.put(0, 8 - over);
+        }
+        let start = 4 * put.at.full + put.at.held as usize / 8;
+        all(&mut put);
+        self.at = put.at;
+        start
     }
 
     /// Ends the last stream; all words.
     pub fn finish(&mut self) -> &[u32] {
-        if self.held > 0 {
-            self.put(0, 32 - self.held);
+        let mut put = Put {
+            words: &mut self.words,
+            at: self.at,
+        };
+        if put.at.held > 0 {
+            put.put(0, 32 - put.at.held);
         }
-        &self.words[..self.full]
+        self.at = put.at;
+        &self.words[..self.at.full]
+    }
+}
+
+impl Put<'_> {
+    /// Appends the lowest `count` bits of a value that has no others; at most 32. Without a branch, which nothing could foresee.
+    #[inline(always)]
+    pub fn put(&mut self, value: u32, count: u32) {
+        let At { full, bits, held } = self.at;
+        let bits = bits << count | u64::from(value);
+        let held = held + count;
+        // The next word if it is full; else it is written again.
+        self.words[full] = (bits >> (held & 31)) as u32;
+        self.at = At {
+            full: full + (held >> 5) as usize,
+            bits,
+            held: held & 31,
+        };
     }
 }
 
@@ -128,15 +159,17 @@ mod tests {
         writer.clear(40 * 200 * 20 + 40 * 8);
         let streams: Vec<(usize, Vec<(u32, u32)>)> = (0..40)
             .map(|_| {
-                let start = writer.start();
-                let put = (0..random.usize(0..200)).map(|_| {
+                let values = (0..random.usize(0..200)).map(|_| {
                     let count = random.u32(1..=20);
-                    let value = random.u32(..) >> (32 - count);
-                    writer.put(value, count);
-                    (value, count)
+                    (random.u32(..) >> (32 - count), count)
                 });
-                let put = put.collect();
-                (start, put)
+                let values: Vec<(u32, u32)> = values.collect();
+                let start = writer.stream(|put| {
+                    for (value, count) in &values {
+                        put.put(*value, *count);
+                    }
+                });
+                (start, values)
             })
             .collect();
         let bytes: Vec<u8> = writer

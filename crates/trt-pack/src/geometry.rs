@@ -159,6 +159,19 @@ impl Block {
         }
     }
 
+    /// Tells the steps of a stream in their order: the row, the number of the first piece there, and how much further the second is,
+    /// if the row has it.
+    #[inline(always)]
+    pub fn each_of(&self, stream: usize, mut told: impl FnMut(usize, usize, Option<usize>)) {
+        let (groups, lane) = (STREAMS / self.lanes, stream % self.lanes);
+        for row in (stream / self.lanes..self.rows.len()).step_by(groups) {
+            for number in (lane..self.width()).step_by(2 * self.lanes) {
+                let second = number + self.lanes < self.width();
+                told(row, number, second.then_some(self.lanes));
+            }
+        }
+    }
+
     /// A lane's piece of the first of two rounds that begin with piece `pair`, and of the second if it is there.
     #[inline(always)]
     fn step(&self, row: usize, pair: usize, lane: usize) -> (Piece, Option<Piece>) {

@@ -24,6 +24,16 @@ pub const PIECE: usize = 8;
 /// The plain bits of two values of bf16 in one word.
 const PLAIN: u32 = 0x807f_807f;
 
+/// A piece as two numbers, the first value lowest.
+#[inline(always)]
+pub(crate) fn fours(piece: &[u16; PIECE]) -> [u64; 2] {
+    let four = |i: usize| {
+        let value = |j: usize| u64::from(piece[i + j]) << (16 * j);
+        value(0) | value(1) | value(2) | value(3)
+    };
+    [four(0), four(4)]
+}
+
 impl Kind {
     /// Both kinds.
     pub const ALL: [Kind; 2] = [Kind::Bf16, Kind::F16];
@@ -54,18 +64,40 @@ impl Kind {
         }
     }
 
+    /// The symbols of four values: of the first two in the lower half, each pair as `first | second << 8`.
+    #[inline(always)]
+    pub const fn symbols(self, four: u64) -> [usize; 2] {
+        // One in the low byte of each 16 bits.
+        let apart = match self {
+            Kind::Bf16 => four >> 7 & 0x00ff_00ff_00ff_00ff,
+            Kind::F16 => four >> 7 & 0x00f8_00f8_00f8_00f8 | four & 0x0007_0007_0007_0007,
+        };
+        let pairs = apart | apart >> 8;
+        [(pairs & 0xffff) as usize, (pairs >> 32 & 0xffff) as usize]
+    }
+
     /// The plain bytes of a piece.
     #[inline(always)]
     pub fn plain(self, piece: &[u16; PIECE]) -> [u8; PIECE] {
-        match self {
+        let [low, high] = fours(piece);
+        let both = match self {
             Kind::Bf16 => {
-                let pair = |i: usize| u32::from(piece[i]) | u32::from(piece[i + 1]) << 16;
-                let word = |i: usize| (pair(i) & PLAIN) | (pair(i + 2) & PLAIN).rotate_right(8);
-                let both = u64::from(word(0)) | u64::from(word(4)) << 32;
-                both.to_le_bytes()
+                let word = |four: u64| {
+                    (four as u32 & PLAIN) | ((four >> 32) as u32 & PLAIN).rotate_right(8)
+                };
+                u64::from(word(low)) | u64::from(word(high)) << 32
             }
-            Kind::F16 => piece.map(|v| (v >> 8) as u8 & 0x80 | (v >> 3) as u8 & 0x7f),
-        }
+            Kind::F16 => {
+                let word = |four: u64| {
+                    let apart =
+                        four >> 8 & 0x0080_0080_0080_0080 | four >> 3 & 0x007f_007f_007f_007f;
+                    let pairs = (apart | apart >> 8) & 0x0000_ffff_0000_ffff;
+                    (pairs | pairs >> 16) & 0xffff_ffff
+                };
+                word(low) | word(high) << 32
+            }
+        };
+        both.to_le_bytes()
     }
 
     /// The bits of a piece's values that are plain.

@@ -69,12 +69,9 @@ pub struct Packer {
     geometry: Geometry,
     words: Words,
     streams: Writer,
-    /// The pieces of each stream of a block.
-    steps: [Vec<(Values, Option<Values>)>; STREAMS],
+    /// The values of a block, row after row.
+    rows: Vec<u16>,
 }
-
-/// The values of a piece.
-type Values = [u16; PIECE];
 
 /// Unpacks units of one weight.
 pub struct Unpacker {
@@ -89,7 +86,7 @@ impl Packer {
             geometry,
             words: Words::new(code),
             streams: Writer::default(),
-            steps: std::array::from_fn(|_| Vec::new()),
+            rows: Vec::new(),
         }
     }
 
@@ -129,33 +126,39 @@ impl Packer {
             |row: usize| &values[(block.rows.start + row) * columns + block.pieces.start * PIECE..];
         let plain = start + STARTS;
         // Rows are read one after another, since those of a block may be apart by what a cache has one place for.
-        self.steps.iter_mut().for_each(Vec::clear);
-        block.each_row(|stream, first, second| {
-            let mut gather = |piece: Piece| {
-                let values = row(piece.row)[piece.number * PIECE..].first_chunk::<PIECE>();
-                let values = values.copied().unwrap_or_default();
-                let plain = &mut out[plain + piece.plain..][..PIECE];
+        let width = block.width() * PIECE;
+        self.rows.clear();
+        (0..block.rows.len()).for_each(|r| self.rows.extend_from_slice(&row(r)[..width]));
+        let piece = |at: usize| {
+            let values = self.rows[at..].first_chunk::<PIECE>();
+            values.copied().unwrap_or_default()
+        };
+        block.each_row(|_, first, second| {
+            for piece_of in [Some(first), second].into_iter().flatten() {
+                let values = piece(piece_of.row * width + piece_of.number * PIECE);
+                let plain = &mut out[plain + piece_of.plain..][..PIECE];
                 plain.copy_from_slice(&self.words.kind.plain(&values));
-                values
-            };
-            let step = (gather(first), second.map(&mut gather));
-            self.steps[stream].push(step);
-        });
-        for (stream, steps) in self.steps.iter().enumerate() {
-            // Longer streams than 2^16 bytes do not pay, and are not kept.
-            let first = self.streams.start() as u16;
-            out[start + 2 * stream..][..2].copy_from_slice(&first.to_le_bytes());
-            for (first, second) in steps {
-                let mut escaped = self.words.put(first, &mut self.streams);
-                if let Some(second) = second {
-                    escaped |= self.words.put(second, &mut self.streams);
-                }
-                if escaped {
-                    for piece in [Some(first), second.as_ref()].into_iter().flatten() {
-                        self.words.put_escaped(piece, &mut self.streams);
-                    }
-                }
             }
+        });
+        for stream in 0..STREAMS {
+            let words = &self.words;
+            let first = self.streams.stream(|put| {
+                block.each_of(stream, |row, number, apart| {
+                    let at = row * width + number * PIECE;
+                    let first = piece(at);
+                    let mut escaped = words.put(&first, put);
+                    let second = apart.map(|apart| piece(at + apart * PIECE));
+                    if let Some(second) = &second {
+                        escaped |= words.put(second, put);
+                    }
+                    if escaped {
+                        words.put_escaped(&first, put);
+                        second.iter().for_each(|p| words.put_escaped(p, put));
+                    }
+                });
+            });
+            // Longer streams than 2^16 bytes do not pay, and are not kept.
+            out[start + 2 * stream..][..2].copy_from_slice(&(first as u16).to_le_bytes());
         }
         let words = self.streams.finish();
         let packed = out.len() + 4 * words.len();

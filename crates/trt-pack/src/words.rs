@@ -1,23 +1,24 @@
 //! A code as tables: what packing puts for a piece of values, and what unpacking finds in a stream.
 
-use crate::bits::{Reader, Writer};
+use crate::bits::{Put, Reader};
 use crate::code::{Arity, Code};
 use crate::lengths::LONGEST;
-use crate::split::{Kind, PIECE};
+use crate::split::{Kind, PIECE, fours};
 
 /// Says of a word that one of its symbols is not common.
-const ESCAPED: u32 = 1 << 31;
-
-/// Between two rows of the words for pairs: no power of two, so that common ones do not share lines of a cache.
-const PITCH: usize = 256 + 16;
+const ESCAPED: u32 = 1 << 7;
+/// Pairs of two bytes.
+const PAIRS: usize = 1 << 16;
+/// The bits of a word's length, below its own, and those of the sum of two.
+const LENGTHS: u32 = 31;
 
 /// The words for symbols.
 pub(crate) struct Words {
     pub kind: Kind,
     arity: Arity,
     common: [bool; 256],
-    /// For one symbol, or for two as `PITCH b + a`: the bits, which are above the lowest 8, and their number.
-    of: Vec<u32>,
+    /// For one symbol, or for two as `a | b << 8`: the bits, which are above the lowest 8, and their number.
+    of: Box<[u32; PAIRS]>,
 }
 
 /// The symbols of words.
@@ -60,18 +61,15 @@ impl Words {
             by_rank[at] = bits << 8 | length | escaped;
         });
         let symbols = || 0..=u8::MAX;
-        let of = match code.arity() {
-            Arity::One => symbols().map(|a| by_rank[rank(Some(a))]).collect(),
-            Arity::Two => {
-                let mut of = vec![0; 256 * PITCH];
-                for (b, row) in symbols().zip(of.chunks_exact_mut(PITCH)) {
-                    for (a, word) in symbols().zip(row) {
-                        *word = by_rank[rank(Some(b)) * (n + 1) + rank(Some(a))];
-                    }
-                }
-                of
-            }
+        let mut of = Box::new([0; PAIRS]);
+        let row = |b: u8| match code.arity() {
+            Arity::One => 0,
+            Arity::Two => rank(Some(b)) * (n + 1),
         };
+        let places = symbols().flat_map(|b| symbols().map(move |a| (a, b)));
+        for (word, (a, b)) in of.iter_mut().zip(places) {
+            *word = by_rank[row(b) + rank(Some(a))];
+        }
         Words {
             kind: code.kind(),
             arity: code.arity(),
@@ -82,36 +80,29 @@ impl Words {
 
     /// Puts the words of a piece; whether one is of a symbol that is not common.
     #[inline(always)]
-    pub fn put(&self, piece: &[u16; PIECE], streams: &mut Writer) -> bool {
-        let symbols = piece.map(|v| usize::from(self.kind.symbol(v)));
+    pub fn put(&self, piece: &[u16; PIECE], streams: &mut Put<'_>) -> bool {
         let mut all = 0;
         let mut two = |first: usize, second: usize| {
-            let (first, second) = (self.of[first], self.of[second]);
+            let (first, second) = (self.of[first % PAIRS], self.of[second % PAIRS]);
             all |= first | second;
-            let length = second & 0xff;
-            let bits = |word: u32| (word & !ESCAPED) >> 8;
-            streams.put(
-                bits(first) << length | bits(second),
-                (first & 0xff) + length,
-            );
+            let bits = first >> 8 << (second & LENGTHS) | second >> 8;
+            streams.put(bits, (first + second) & LENGTHS);
         };
-        match self.arity {
-            Arity::One => {
-                for s in symbols.as_chunks::<2>().0 {
-                    two(s[0], s[1]);
+        for four in fours(piece) {
+            let [first, second] = self.kind.symbols(four);
+            match self.arity {
+                Arity::One => {
+                    two(first & 0xff, first >> 8);
+                    two(second & 0xff, second >> 8);
                 }
-            }
-            Arity::Two => {
-                for s in symbols.as_chunks::<4>().0 {
-                    two(s[0] + s[1] * PITCH, s[2] + s[3] * PITCH);
-                }
+                Arity::Two => two(first, second),
             }
         }
         all & ESCAPED != 0
     }
 
     /// Puts the symbols of a piece that are not common.
-    pub fn put_escaped(&self, piece: &[u16; PIECE], streams: &mut Writer) {
+    pub fn put_escaped(&self, piece: &[u16; PIECE], streams: &mut Put<'_>) {
         for symbol in piece.map(|v| self.kind.symbol(v)) {
             if !self.common[usize::from(symbol)] {
                 streams.put(u32::from(symbol), 8);
@@ -156,23 +147,24 @@ impl Symbols {
         // Two words are at most 24 bits of the 32 that are there.
         let mut two = || {
             let mut ahead = reader.ahead(words);
-            [(); 2].map(|()| {
-                let entry = self.of[ahead.peek(LONGEST) as usize % (1 << LONGEST)];
-                let length = entry >> LENGTH & 15;
-                ahead.skip(length);
-                reader.skip(length);
-                entry
-            })
+            let first = self.of[ahead.peek(LONGEST) as usize % (1 << LONGEST)];
+            ahead.skip(first >> LENGTH & 15);
+            let second = self.of[ahead.peek(LONGEST) as usize % (1 << LONGEST)];
+            reader.skip((first >> LENGTH & 15) + (second >> LENGTH & 15));
+            (first, second)
         };
         let entries: [u32; PIECE / 2] = match self.arity {
             Arity::Two => {
-                let [[a, b], [c, d]] = [two(), two()];
+                let ((a, b), (c, d)) = (two(), two());
                 [a, b, c, d]
             }
-            Arity::One => [(); 4].map(|()| {
-                let [a, b] = two();
-                a & 0xffff | b << 16
-            }),
+            Arity::One => {
+                let mut joined = || {
+                    let (a, b) = two();
+                    a & 0xffff | b << 16
+                };
+                [joined(), joined(), joined(), joined()]
+            }
         };
         let mut piece = plain;
         for (two, entry) in piece.as_chunks_mut::<2>().0.iter_mut().zip(entries) {
