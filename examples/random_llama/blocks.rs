@@ -206,7 +206,7 @@ fn header(s: &Sizes, tensors: &[Tensor]) -> Vec<u8> {
 fn number_of(encoding: Encoding) -> u32 {
     match encoding {
         Encoding::Plain(candle_trt::kernel::DType::F32) => 0,
-        Encoding::Plain(_) => 1,
+        Encoding::Plain(_) | Encoding::Packed(_) | Encoding::Code => 1,
         Encoding::Blocks(block) => match block {
             BlockType::Q4_0 => 2,
             BlockType::Q4_1 => 3,
@@ -278,7 +278,7 @@ fn random(bytes: &mut [u8], encoding: Encoding, mut seed: u64) {
                 .chunks_exact_mut(4)
                 .for_each(|b| b.copy_from_slice(&one));
         }
-        Encoding::Plain(_) => {
+        Encoding::Plain(_) | Encoding::Packed(_) | Encoding::Code => {
             let small = half::f16::from_f32(0.02).to_le_bytes();
             return bytes
                 .chunks_exact_mut(2)

@@ -39,6 +39,7 @@ fn right(n: usize, k: usize, encoding: Encoding) -> (Vec<u8>, Vec<f32>) {
             let bytes = values.iter().flat_map(|v| v.to_le_bytes());
             (bytes.collect(), values)
         }
+        Encoding::Packed(_) | Encoding::Code => unreachable!("packed rows are made of plain ones"),
         Encoding::Blocks(block) => {
             let bytes = crate::made::blocks(&all.collect::<Vec<f32>>());
             let mut values = vec![0.0; n * k];
@@ -102,6 +103,7 @@ fn products_of_few_rows_sum_in_the_order_that_k_and_the_encoding_say() {
                 let (a, b) = (&left[at / n * k..], &rows[at % n * k..]);
                 let wanted = match encoding {
                     Encoding::Plain(_) => order.sum(|i| (a[i], b[i])),
+                    Encoding::Packed(_) | Encoding::Code => unreachable!("none is asked for"),
                     Encoding::Blocks(_) => {
                         let row = encoding.row_bytes(k).expect("whole rows");
                         order.sum_of_blocks(|i| a[i], &bytes[at % n * row..][..row])

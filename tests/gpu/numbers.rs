@@ -45,6 +45,7 @@ pub fn fill_encoded(encoding: Encoding, n: usize, seed: u64, below: usize) -> Ve
     match encoding {
         Encoding::Plain(dtype) => fill(dtype, n, seed, below),
         Encoding::Blocks(block) => blocks(block, n, seed),
+        Encoding::Packed(_) | Encoding::Code => unreachable!("packed rows are made of plain ones"),
     }
 }
 

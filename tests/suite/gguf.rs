@@ -86,6 +86,7 @@ fn write_out(gguf: &Path, sizes: &Sizes, folder: &Path) {
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .collect(),
+            Encoding::Packed(_) | Encoding::Code => unreachable!("no tensor of a file is packed"),
             Encoding::Blocks(block) => {
                 let mut values = vec![0.0; bytes.len() / block.bytes() * block.values()];
                 let places = values.chunks_mut(block.values());

@@ -111,6 +111,9 @@ fn values(info: &TensorInfo, bytes: &[u8]) -> Result<Tensor> {
             shape,
             &Device::Cpu,
         )?),
+        encoding @ (Encoding::Packed(_) | Encoding::Code) => {
+            bail!("tensor '{}' is {encoding}", info.name)
+        }
     }
 }
 

@@ -5,6 +5,9 @@
 //! memory can place them: this crate does not.
 
 pub(crate) mod check;
+mod packed;
+
+pub use packed::{PackedForm, PackedParams};
 
 use crate::graph::{InputDecl, Literal};
 use crate::ints::{Floor, IntVar, Integers};

@@ -37,7 +37,7 @@ pub struct Access<'a> {
 pub enum Toucher {
     /// A body, or a copy.
     Body,
-    /// A template, of an operand that is [plain](Encoding::Plain).
+    /// A template, of an operand that is [plain](Encoding::Plain), or of what unpacks another.
     Operand,
     /// A product, of its right operand, which may have any encoding. `ranged` says whether a
     /// launch may be given it as tiles.
@@ -90,6 +90,8 @@ enum Touched<'a> {
     Operand(&'a Operand, Toucher),
     Result(&'a Operand),
     Table(Arg),
+    /// What unpacks another argument, all of it.
+    Code(Arg),
 }
 
 impl Access<'_> {
@@ -182,7 +184,7 @@ impl<'a> Walk<'a> {
             }
             Touched::Operand(operand, _) => (None, [Some(of(operand, false)), None]),
             Touched::Result(operand) => (None, [Some(of(operand, true)), None]),
-            Touched::Table(table) => (None, [Some((table, None, false)), None]),
+            Touched::Table(arg) | Touched::Code(arg) => (None, [Some((arg, None, false)), None]),
         };
         let loads_and_stores = body.into_iter().flat_map(Body::accesses);
         let all = loads_and_stores.map(|(arg, view, writes)| (arg, Some(view), writes));
@@ -195,7 +197,7 @@ impl<'a> Walk<'a> {
         match self.touched {
             Touched::Body(_) | Touched::Move(_) => Toucher::Body,
             Touched::Operand(_, by) => by,
-            Touched::Result(_) => Toucher::Operand,
+            Touched::Result(_) | Touched::Code(_) => Toucher::Operand,
             Touched::Table(_) => Toucher::Table,
         }
     }
@@ -288,11 +290,13 @@ impl Kernel {
     pub(crate) fn walks(&self) -> Vec<Walk<'_>> {
         match self {
             Kernel::Row(k) => vec![Walk::new(Sizes::Given(&k.space), Touched::Body(&k.body))],
-            Kernel::Matmul(k) => of_product(k).into(),
+            Kernel::Matmul(k) => of_product(k),
             Kernel::Routed(k) => {
                 let ids = Touched::Operand(&k.ids, Toucher::Operand);
                 let ids = Walk::over(&[Size::Dim(&k.product.m)], ids);
-                [&of_product(&k.product)[..], &[ids]].concat()
+                let mut walks = of_product(&k.product);
+                walks.push(ids);
+                walks
             }
             Kernel::Attention(k) => of_attention(k),
             Kernel::Gather(k) => {
@@ -311,18 +315,25 @@ impl Kernel {
     }
 }
 
-fn of_product(k: &Matmul) -> [Walk<'_>; 3] {
+fn of_product(k: &Matmul) -> Vec<Walk<'_>> {
     let [batch, m, n, depth] = [&k.batch, &k.m, &k.n, &k.k].map(Size::Dim);
     let left = match &k.a {
         Left::Stored(a) => Touched::Operand(a, Toucher::Operand),
         Left::Computed { body, .. } => Touched::Body(body),
     };
     let right = Touched::Operand(&k.b, Toucher::Right { ranged: k.ranged });
-    [
+    let mut walks = vec![
         Walk::over(&[batch, m, depth], left),
         Walk::over(&[batch, n, depth], right),
         Walk::over(&[batch, m, n], Touched::Body(&k.epilogue)),
-    ]
+    ];
+    let whole = k.n.constant_size().zip(k.k.constant_size());
+    if let Some((code, (n, k))) = k.code().zip(whole) {
+        let words = trt_pack::argument_bytes(n.div_ceil(trt_pack::unit_rows(k)));
+        let words = words.unwrap_or(usize::MAX) / Encoding::Code.bytes();
+        walks.push(Walk::over(&[Size::Number(words)], Touched::Code(code)));
+    }
+    walks
 }
 
 fn of_attention(k: &Attention) -> Vec<Walk<'_>> {

@@ -104,10 +104,19 @@ impl Kind {
         )
     }
 
-    /// Rows of all arguments but one are read value by value.
+    /// Rows of all arguments but one are read value by value; beside one that is packed there is what unpacks it.
     fn plain(self, args: &[Encoding], but: Arg) -> Result<(), KernelError> {
+        let codes = args.iter().filter(|e| **e == Encoding::Code).count();
+        let packed = args.get(but.0 as usize).and_then(|e| e.as_packed());
+        self.ensure(
+            codes == usize::from(packed.is_some()),
+            format!("{codes} arguments that unpack a{}", but.0),
+        )?;
         let mut others = args.iter().enumerate();
-        match others.find(|(i, e)| *i != but.0 as usize && e.as_plain().is_none()) {
+        let other = |(i, e): &(usize, &Encoding)| {
+            *i != but.0 as usize && e.as_plain().is_none() && **e != Encoding::Code
+        };
+        match others.find(other) {
             Some((i, e)) => Err(self.wrong(format!("a{i} is {e}, which only a{} may be", but.0))),
             None => Ok(()),
         }
@@ -115,9 +124,13 @@ impl Kind {
 
     /// Rows that are not plain are so many bytes long.
     fn whole(self, encoding: Encoding, columns: Option<usize>) -> Result<(), KernelError> {
-        let bytes = columns.and_then(|columns| encoding.row_bytes(columns));
+        let fits = columns.is_some_and(|columns| match encoding {
+            Encoding::Plain(_) | Encoding::Blocks(_) => encoding.row_bytes(columns).is_some(),
+            Encoding::Packed(packed) => packed.geometry(columns).is_some(),
+            Encoding::Code => false,
+        });
         self.ensure(
-            encoding.as_plain().is_some() || bytes.is_some(),
+            encoding.as_plain().is_some() || fits,
             format!(
                 "rows of {columns:?} values in {encoding}, which has {} together",
                 encoding.values()
@@ -144,6 +157,10 @@ impl Kind {
             k.right().as_plain().is_some() || k.ranged,
             format!("rows of {} that are not a weight's", k.right()),
         )?;
+        self.ensure(
+            k.right().as_packed().is_none() || k.n.constant_size().is_some(),
+            format!("{} rows of {}", k.n, k.right()),
+        )?;
         if k.ranged {
             let s = &k.b.view.strides;
             self.ensure(
@@ -154,8 +171,15 @@ impl Kind {
                 ),
             )?;
             // A launch on some rows has the weight's argument start there.
-            let moved = k.bodies().any(|b| b.touches(k.b.arg));
-            self.ensure(!moved, format!("a{} is also used otherwise", k.b.arg.0))?;
+            for arg in [Some(k.b.arg), k.code()].into_iter().flatten() {
+                let moved = k.bodies().any(|b| b.touches(arg));
+                let left = k.a.stored().is_some_and(|a| a.arg == arg);
+                let twice = arg != k.b.arg && left;
+                self.ensure(
+                    !moved && !twice,
+                    format!("a{} is also used otherwise", arg.0),
+                )?;
+            }
         }
         self.body(&k.epilogue, &dtypes, 3, Owner::Template)
     }
@@ -164,6 +188,10 @@ impl Kind {
         let product = &k.product;
         self.operand(&k.ids, product.args.len(), 1)?;
         self.matmul(product)?;
+        self.ensure(
+            product.right().as_packed().is_none(),
+            format!("experts of {}", product.right()),
+        )?;
         let ids = product.args[k.ids.arg.0 as usize];
         let stored = product.a.stored().is_some() && k.ids.arg != product.b.arg;
         let what = format!("ids of {ids} in a{}", k.ids.arg.0);
@@ -234,6 +262,10 @@ impl Kind {
             format!("no table argument a{}", k.table.0),
         )?;
         self.plain(&k.args, k.table)?;
+        self.ensure(
+            k.table().as_packed().is_none(),
+            format!("a table of {}", k.table()),
+        )?;
         self.whole(k.table(), Some(k.cols))?;
         self.ensure(
             k.table().as_plain().is_some() || !k.body.touches(k.table),

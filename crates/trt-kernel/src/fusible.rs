@@ -10,8 +10,8 @@
 //! attention is [`runs_before`].
 
 use crate::{
-    Arg, Attention, Body, BodyBuilder, Dim, Encoding, Inst, Kernel, Matmul, Operand, Row, SumOrder,
-    View,
+    Arg, Attention, Body, BodyBuilder, Dim, Encoding, Inst, Kernel, Matmul, Operand, PackedType,
+    Row, SumOrder, View,
 };
 
 /// The most tiles of a weight that one launch may cover.
@@ -80,6 +80,15 @@ pub const HEADS: HeadLimits = HeadLimits {
 /// whether it could if that were computed.
 pub fn computes_left(kernel: &Matmul) -> bool {
     LEFT.hold(kernel)
+}
+
+/// Whether a product can read its right operand packed: a weight's whole rows of 16-bit values.
+pub fn reads_packed(kernel: &Matmul) -> bool {
+    let forms = PackedType::ALL.into_iter();
+    let mut forms = forms.filter(|p| kernel.right() == Encoding::Plain(p.dtype()));
+    let (n, k) = (kernel.n.constant_size(), kernel.k.constant_size());
+    let cut = |p: PackedType| k.and_then(|k| p.geometry(k)).is_some();
+    kernel.ranged && n.is_some() && forms.any(cut)
 }
 
 /// Whether two products can be a chain, as far as each of them and their right operands decide
@@ -190,9 +199,12 @@ impl LeftLimits {
         let (left, Some(order)) = (kernel.left_dtype(), order) else {
             return false;
         };
-        let Encoding::Plain(right) = kernel.right() else {
+        let right = match kernel.right() {
+            Encoding::Plain(right) => right,
+            // Where it is unpacked, its values meet those that the plain rows would.
+            Encoding::Packed(packed) => packed.dtype(),
             // Its values are read one by one, and so are those that they meet.
-            return left.is_float();
+            Encoding::Blocks(_) | Encoding::Code => return left.is_float(),
         };
         let columns = order.within.values();
         let read = self.piece.min(columns * left.size()) / left.size();

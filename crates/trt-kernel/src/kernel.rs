@@ -99,7 +99,7 @@ pub struct Matmul {
     pub n: Dim,
     /// The contracted size.
     pub k: Dim,
-    /// Encodings of the arguments: all but that of `b` are plain.
+    /// Encodings of the arguments: all but that of `b` are plain, and that of what unpacks it, which there is exactly if `b` is packed.
     pub args: Vec<Encoding>,
     /// Left operand.
     pub a: Left,
@@ -268,6 +268,12 @@ impl Matmul {
     /// How `b` is written down.
     pub fn right(&self) -> Encoding {
         self.args[self.b.arg.0 as usize]
+    }
+
+    /// The argument that unpacks `b`, if that is packed.
+    pub fn code(&self) -> Option<Arg> {
+        let at = self.args.iter().position(|e| *e == Encoding::Code)?;
+        Some(Arg(at as u16))
     }
 
     /// The bodies that it runs: of the left operand, if that has one, and the epilogue.

@@ -66,7 +66,7 @@ pub use body::{Arg, Body, BodyBuilder, BodyError, Inst, Reg, Ty, View};
 pub use check::KernelError;
 pub use dim::{Dim, Env, Interval, Var};
 pub use dtype::DType;
-pub use encoding::{BlockType, EncodeError, Encoding};
+pub use encoding::{BlockType, EncodeError, Encoding, PackedType};
 pub use kernel::{
     Attention, Causal, Gather, Group, Kernel, Left, Matmul, Move, Operand, Order, Routed, Row,
 };

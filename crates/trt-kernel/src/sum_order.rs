@@ -76,6 +76,9 @@ impl SumOrder {
     pub fn new(k: usize, encoding: Encoding) -> Option<SumOrder> {
         let dtype = match encoding {
             Encoding::Plain(dtype) => dtype,
+            // A form of the same weight gives the same bits.
+            Encoding::Packed(packed) => packed.dtype(),
+            Encoding::Code => return None,
             Encoding::Blocks(block) => return SumOrder::of_blocks(k, block),
         };
         let values = PIECE / dtype.size();

@@ -1,5 +1,7 @@
 //! Matrix products on the host, and the row-range law.
 
+#[path = "matmul/packed.rs"]
+mod packed;
 mod reference;
 
 use proptest::prelude::*;

@@ -29,6 +29,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod argument;
 mod bits;
 mod code;
 mod geometry;
@@ -37,8 +38,9 @@ mod split;
 mod unit;
 mod words;
 
+pub use argument::{TABLE_BYTES, argument, argument_bytes, place, unit_rows};
 pub use code::{Arity, Code, CodeError, Counts};
 pub use geometry::{Geometry, GeometryError, STREAMS};
 pub use lengths::LONGEST;
 pub use split::{Kind, PIECE};
-pub use unit::{Packer, UnitError, Unpacker, check};
+pub use unit::{ALIGNMENT, Packer, UnitError, Unpacker, check};

@@ -10,14 +10,14 @@
 //! they only said to be none of the common ones.
 
 use crate::bits::{Reader, Writer};
-use crate::code::Code;
+use crate::code::{Arity, Code};
 use crate::geometry::{Block, Geometry, Piece, STREAMS};
-use crate::split::PIECE;
+use crate::split::{Kind, PIECE};
 use crate::words::{Symbols, Words};
 use thiserror::Error;
 
-/// What blocks begin at multiples of.
-const ALIGNMENT: usize = 16;
+/// What blocks and units begin at multiples of.
+pub const ALIGNMENT: usize = 16;
 /// Bytes of the streams' starts.
 const STARTS: usize = 2 * STREAMS;
 /// Says that a block is stored.
@@ -183,6 +183,16 @@ impl Unpacker {
             geometry,
             symbols: Symbols::new(code),
         }
+    }
+
+    /// For rows that are cut so, by the table that an [`argument`](crate::argument()) begins with; none if there is no whole one.
+    pub fn of_argument(
+        geometry: Geometry,
+        (kind, arity): (Kind, Arity),
+        argument: &[u8],
+    ) -> Option<Unpacker> {
+        let symbols = Symbols::of_bytes(kind, arity, argument)?;
+        Some(Unpacker { geometry, symbols })
     }
 
     /// Writes the values of a unit, which are so many whole rows. Bytes that are no unit give values of some kind or an

@@ -134,6 +134,21 @@ impl Symbols {
         }
     }
 
+    /// From the bytes of a table.
+    pub fn of_bytes(kind: Kind, arity: Arity, bytes: &[u8]) -> Option<Symbols> {
+        let mut of = Box::new([0; 1 << LONGEST]);
+        let bytes = bytes.get(..4 * of.len())?;
+        for (entry, bytes) in of.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *entry = u32::from_le_bytes(*bytes);
+        }
+        Some(Symbols { kind, arity, of })
+    }
+
+    /// All entries.
+    pub fn table(&self) -> &[u32] {
+        &self.of[..]
+    }
+
     /// A piece with these plain bits, whose symbols are next in a stream of these words, and a bit for each of its values whose symbol is not
     /// among the words.
     #[inline(always)]

@@ -62,6 +62,7 @@ fn decoded(weights: &Weights, id: TensorId) -> Vec<f32> {
             .chunks_exact(4)
             .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
             .collect(),
+        Encoding::Packed(_) | Encoding::Code => unreachable!("no tensor of a file is packed"),
         Encoding::Plain(_) => bytes
             .chunks_exact(2)
             .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())

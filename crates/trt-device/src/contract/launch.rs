@@ -68,6 +68,16 @@ pub enum LaunchError {
         /// Elements that there are to pick of.
         size: i64,
     },
+    /// A unit of packed rows that is not where it should be, or is none.
+    #[error("argument a{arg}, unit {unit} of its packed rows: {why}")]
+    Packed {
+        /// The argument.
+        arg: u16,
+        /// The unit, counted from the weight's first.
+        unit: usize,
+        /// What is wrong.
+        why: String,
+    },
     /// There is no memory for what a launch holds meanwhile.
     #[error("no {bytes} bytes of working memory")]
     Memory {

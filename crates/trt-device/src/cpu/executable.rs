@@ -70,6 +70,7 @@ impl From<HostError> for LaunchError {
             HostError::Rows { start, end, n, why } => LaunchError::Rows { start, end, n, why },
             HostError::Id { id, row, entries } => LaunchError::Id { id, row, entries },
             HostError::Index { index, size } => LaunchError::Index { index, size },
+            HostError::Packed { arg, unit, why } => LaunchError::Packed { arg, unit, why },
             HostError::Memory { bytes } => LaunchError::Memory { bytes },
             HostError::Panicked { message } => LaunchError::Panicked { message },
         }

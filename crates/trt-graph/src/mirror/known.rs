@@ -106,6 +106,8 @@ fn decoded(bytes: &[u8], encoding: Encoding, dims: &[usize]) -> Option<Array> {
     }
     let data = match encoding {
         Encoding::Plain(dtype) => decode(bytes, dtype),
+        // Model code is given what the files have, which is never packed.
+        Encoding::Packed(_) | Encoding::Code => return None,
         Encoding::Blocks(block) => {
             let mut values = vec![0.0; elements];
             let places = values.chunks_mut(block.values());

@@ -69,6 +69,7 @@ pub fn as_stored(name: &str, shape: &[usize], encoding: Encoding) -> Vec<u8> {
     match encoding {
         Encoding::Plain(dtype) => encode(&weight(name).unwrap().data, dtype),
         Encoding::Blocks(block) => blocks(name, block, shape.iter().product()),
+        Encoding::Packed(_) | Encoding::Code => unreachable!("no weight is given so"),
     }
 }
 
@@ -85,6 +86,7 @@ pub fn weight(name: &str) -> Option<Array> {
     let n = shape.iter().product();
     let data = match encoding {
         Encoding::Plain(dtype) => noise(name, n, dtype),
+        Encoding::Packed(_) | Encoding::Code => unreachable!("no weight is given so"),
         Encoding::Blocks(block) => {
             let mut values = vec![0.0; n];
             let bytes = blocks(name, block, n);

@@ -2,18 +2,20 @@
 //!
 //! A weight's meaning is its values; an encoding says how many bytes they take and where a row
 //! starts. [`Encoding::Plain`] is an element after another, which every kernel reads and writes.
-//! Any other is read only where a kernel says so: as the right operand of a product and as the
+//! Any other is read only where a kernel says so: as the right operand of a product and, in blocks, as the
 //! table of a gather. The invariant: rows are encoded independently of each other, so any run of
 //! rows is encoded as it lies in the whole, and whoever places, moves or bounds an argument asks
-//! here for bytes instead of multiplying by an element's size.
+//! here for bytes instead of multiplying by an element's size. Packed rows lie in units of some rows, and so a run of them is whole units.
 
 mod block;
 mod decode;
 mod encode;
+mod packed;
 
 pub use block::BlockType;
 pub(crate) use decode::{IQ4_VALUES, MXFP4_DOUBLED, exponent_of_half, scale_and_min};
 pub use encode::EncodeError;
+pub use packed::PackedType;
 
 use crate::DType;
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,10 @@ pub enum Encoding {
     Plain(DType),
     /// Blocks of neighbouring values of a row.
     Blocks(BlockType),
+    /// Units of rows in as few bytes as they take, which [`Encoding::Code`] unpacks.
+    Packed(PackedType),
+    /// What unpacks an argument of packed rows: see [`trt_pack::argument()`].
+    Code,
 }
 
 impl Encoding {
@@ -35,11 +41,13 @@ impl Encoding {
         dtypes.into_iter().map(Encoding::Plain).collect()
     }
 
-    /// The dtype of the values: of blocks it is f32.
+    /// The dtype of the values: of blocks it is f32, of what unpacks others u32.
     pub const fn dtype(self) -> DType {
         match self {
             Encoding::Plain(dtype) => dtype,
             Encoding::Blocks(_) => DType::F32,
+            Encoding::Packed(packed) => packed.dtype(),
+            Encoding::Code => DType::U32,
         }
     }
 
@@ -47,23 +55,34 @@ impl Encoding {
     pub const fn as_plain(self) -> Option<DType> {
         match self {
             Encoding::Plain(dtype) => Some(dtype),
-            Encoding::Blocks(_) => None,
+            Encoding::Blocks(_) | Encoding::Packed(_) | Encoding::Code => None,
+        }
+    }
+
+    /// How units are packed, if rows lie in units.
+    pub const fn as_packed(self) -> Option<PackedType> {
+        match self {
+            Encoding::Packed(packed) => Some(packed),
+            Encoding::Plain(_) | Encoding::Blocks(_) | Encoding::Code => None,
         }
     }
 
     /// Values that are written down together: rows are whole multiples of this.
     pub const fn values(self) -> usize {
         match self {
-            Encoding::Plain(_) => 1,
+            Encoding::Plain(_) | Encoding::Code => 1,
             Encoding::Blocks(block) => block.values(),
+            Encoding::Packed(_) => PackedType::PIECE,
         }
     }
 
-    /// Bytes of that many values.
+    /// Bytes of that many values; of packed ones the least that they take.
     pub const fn bytes(self) -> usize {
         match self {
             Encoding::Plain(dtype) => dtype.size(),
             Encoding::Blocks(block) => block.bytes(),
+            Encoding::Packed(_) => PackedType::PIECE,
+            Encoding::Code => DType::U32.size(),
         }
     }
 
@@ -72,12 +91,16 @@ impl Encoding {
         match self {
             Encoding::Plain(dtype) => dtype.size(),
             Encoding::Blocks(block) => block.alignment(),
+            Encoding::Packed(_) | Encoding::Code => trt_pack::ALIGNMENT,
         }
     }
 
-    /// Bytes of a row of `columns` values; none if no whole number of blocks holds them, or if a
-    /// `usize` does not hold the bytes.
+    /// Bytes of a row of `columns` values; none if no whole number of blocks holds them, if a
+    /// `usize` does not hold the bytes, or if they are packed, since then each row takes as many as it takes.
     pub const fn row_bytes(self, columns: usize) -> Option<usize> {
+        if let Encoding::Packed(_) = self {
+            return None;
+        }
         match columns.is_multiple_of(self.values()) {
             true => (columns / self.values()).checked_mul(self.bytes()),
             false => None,
@@ -89,6 +112,8 @@ impl Encoding {
         match self {
             Encoding::Plain(dtype) => dtype.name(),
             Encoding::Blocks(block) => block.name(),
+            Encoding::Packed(packed) => packed.name(),
+            Encoding::Code => "code",
         }
     }
 }
@@ -118,6 +143,12 @@ impl FromStr for Encoding {
         if let Some(block) = BlockType::ALL.into_iter().find(|b| b.name() == s) {
             return Ok(Encoding::Blocks(block));
         }
+        if let Some(packed) = PackedType::ALL.into_iter().find(|p| p.name() == s) {
+            return Ok(Encoding::Packed(packed));
+        }
+        if s == Encoding::Code.name() {
+            return Ok(Encoding::Code);
+        }
         s.parse().map(Encoding::Plain)
     }
 }
@@ -133,6 +164,7 @@ mod tests {
         assert_eq!(q8.row_bytes(40), None);
         assert_eq!(Encoding::Plain(DType::BF16).row_bytes(5), Some(10));
         assert_eq!(Encoding::Plain(DType::F32).row_bytes(usize::MAX), None);
+        assert_eq!(Encoding::Packed(PackedType::Bf16Pairs).row_bytes(64), None);
     }
 
     #[test]
@@ -140,7 +172,9 @@ mod tests {
         let plain = DType::ALL.map(Encoding::Plain);
         let all = plain
             .into_iter()
-            .chain(BlockType::ALL.map(Encoding::Blocks));
+            .chain(BlockType::ALL.map(Encoding::Blocks))
+            .chain(PackedType::ALL.map(Encoding::Packed))
+            .chain([Encoding::Code]);
         for encoding in all {
             assert_eq!(encoding.name().parse(), Ok(encoding));
         }

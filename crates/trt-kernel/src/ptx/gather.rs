@@ -96,7 +96,7 @@ pub(super) fn cut(kernel: &Gather) -> GatherCut {
     let accesses = space::accesses(&kernel.body, &dtypes).chain(rows);
     let lanes = access::lanes(&Dim::from(kernel.cols), accesses);
     let each = match kernel.table() {
-        Encoding::Plain(_) => lanes.max(COLUMNS),
+        Encoding::Plain(_) | Encoding::Packed(_) | Encoding::Code => lanes.max(COLUMNS),
         Encoding::Blocks(_) => RUN,
     };
     let threads = (kernel.cols.div_ceil(each).next_multiple_of(32)).clamp(32, BLOCK);

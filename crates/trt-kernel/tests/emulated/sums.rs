@@ -106,6 +106,7 @@ fn a_launch_sums_in_the_order_that_it_says() {
                         Encoding::Plain(_) => {
                             order.sum(|i| (x(i), value(&args[1], column * k + i)))
                         }
+                        Encoding::Packed(_) | Encoding::Code => unreachable!("none is asked for"),
                         Encoding::Blocks(_) => {
                             let bytes = right.row_bytes(k).expect("whole rows");
                             order.sum_of_blocks(x, &args[1].bytes[column * bytes..][..bytes])

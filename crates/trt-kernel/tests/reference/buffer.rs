@@ -78,6 +78,7 @@ impl Buffer {
                 }
                 buffer
             }
+            Encoding::Packed(_) | Encoding::Code => panic!("packed rows are made of plain ones"),
         }
     }
 
@@ -85,6 +86,7 @@ impl Buffer {
     pub fn plain(&self) -> Buffer {
         match self.encoding {
             Encoding::Plain(_) => self.clone(),
+            Encoding::Packed(_) | Encoding::Code => panic!("packed rows are made of plain ones"),
             Encoding::Blocks(block) => {
                 let mut values = vec![0f32; self.len()];
                 let blocks = self.bytes.chunks_exact(block.bytes());
@@ -108,6 +110,7 @@ impl Buffer {
     pub fn get(&self, i: i64) -> f64 {
         let dtype = match self.encoding {
             Encoding::Plain(dtype) => dtype,
+            Encoding::Packed(_) | Encoding::Code => panic!("packed rows have no single values"),
             Encoding::Blocks(block) => {
                 let (values, bytes) = (block.values(), block.bytes());
                 let mut decoded = vec![0f32; values];

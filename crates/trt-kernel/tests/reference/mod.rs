@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 mod buffer;
+pub mod packed;
 
 pub use buffer::Buffer;
 

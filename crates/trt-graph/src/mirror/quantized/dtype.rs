@@ -37,7 +37,9 @@ impl GgmlDType {
             Encoding::Plain(DType::F32) => GgmlDType::F32,
             Encoding::Plain(DType::F16) => GgmlDType::F16,
             Encoding::Plain(DType::BF16) => GgmlDType::BF16,
-            Encoding::Plain(other) => bail!("a tensor of {other} is none of a quantised model"),
+            Encoding::Plain(_) | Encoding::Packed(_) | Encoding::Code => {
+                bail!("a tensor of {encoding} is none of a quantised model")
+            }
             Encoding::Blocks(block) => match block {
                 BlockType::Q4_0 => GgmlDType::Q4_0,
                 BlockType::Q4_1 => GgmlDType::Q4_1,

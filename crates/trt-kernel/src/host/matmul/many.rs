@@ -58,7 +58,9 @@ impl MatmulCall<'_> {
                 let (k, sub) = (self.k, blocks::sub_block(block));
                 Form::Codes(block, Layout { k, sub })
             }
-            Encoding::Plain(_) | Encoding::Blocks(_) => Form::Values,
+            Encoding::Plain(_) | Encoding::Blocks(_) | Encoding::Packed(_) | Encoding::Code => {
+                Form::Values
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 mod coded;
 mod few;
 mod many;
+mod packed;
 
 use super::HostError;
 use super::call_view::{CallView, Index, MAX_AXES, SAME_AXES, places};
@@ -18,7 +19,7 @@ use super::simd::{self, Job, Simd};
 use super::span::{Args, Run};
 use super::team::Team;
 use super::tile::PANEL;
-use crate::{Arg, Env, Matmul, Routed};
+use crate::{Arg, Encoding, Env, Matmul, Routed};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -142,9 +143,9 @@ fn multiply(
     if launch.batch * launch.m * launch.n.len() == 0 {
         return Ok(());
     }
-    match launch.m <= FEW {
-        true => launch.few(team),
-        false => launch.many(team),
+    match kernel.right() {
+        Encoding::Packed(packed) => launch.packed(packed, team),
+        Encoding::Plain(_) | Encoding::Blocks(_) | Encoding::Code => launch.by_rows(team),
     }
 }
 
@@ -169,6 +170,14 @@ fn check_rows(kernel: &Matmul, range: Range<usize>, n: usize) -> Result<Range<us
 }
 
 impl MatmulCall<'_> {
+    /// The outputs of weight rows that lie one after another.
+    fn by_rows(&self, team: &Team) -> Result<(), HostError> {
+        match self.m <= FEW {
+            true => self.few(team),
+            false => self.many(team),
+        }
+    }
+
     /// The place of a row of this launch in the index space of the product.
     fn place(&self, batch: usize, row: usize) -> [i64; 2] {
         match &self.chosen {

@@ -119,7 +119,7 @@ impl<'a> MatmulFrame<'a> {
         let bytes = match kernel.right() {
             Encoding::Plain(dtype) => &kernel.k * &Dim::from(dtype.size()),
             // Checked with the kernel: rows are whole blocks.
-            encoding @ Encoding::Blocks(_) => {
+            encoding @ (Encoding::Blocks(_) | Encoding::Packed(_) | Encoding::Code) => {
                 let bytes = kernel.k.constant_size().and_then(|k| encoding.row_bytes(k));
                 Dim::from(bytes.unwrap_or(0))
             }

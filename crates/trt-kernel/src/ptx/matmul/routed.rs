@@ -156,7 +156,7 @@ impl RoutedJob<'_> {
                 let run = Run::of_row(asm, block, (row, k), RUN, Lies::Anywhere);
                 run.values(asm)
             }
-            Encoding::Plain(_) => {
+            Encoding::Plain(_) | Encoding::Packed(_) | Encoding::Code => {
                 let dtype = right_dtype(product);
                 let size = dtype.size();
                 let stride = self.frame.scope.size(asm, &product.b.view.strides[2]);

@@ -156,7 +156,9 @@ impl Side {
         let items = (0..EACH)
             .map(|i| {
                 let (row, k) = match encoding {
-                    Encoding::Plain(_) => place(asm, frame.tid, i, along_k),
+                    Encoding::Plain(_) | Encoding::Packed(_) | Encoding::Code => {
+                        place(asm, frame.tid, i, along_k)
+                    }
                     Encoding::Blocks(_) => quad(asm, frame.tid, i),
                 };
                 let block = if is_a { 0 } else { DEPTH };
@@ -170,7 +172,9 @@ impl Side {
                 let row = asm.op("min.s32", Class::B32, &[&row, &last]);
                 let from = match (is_a, encoding) {
                     (true, _) => frame.a_at(asm, Int::Reg(row), Int::Reg(k)),
-                    (false, Encoding::Plain(_)) => frame.b_at(asm, row, Int::Reg(k)),
+                    (false, Encoding::Plain(_) | Encoding::Packed(_) | Encoding::Code) => {
+                        frame.b_at(asm, row, Int::Reg(k))
+                    }
                     (false, Encoding::Blocks(_)) => frame.b_row(asm, row),
                 };
                 // The address is walked along; it must not be the register of the argument.
@@ -200,6 +204,7 @@ impl Side {
     fn fetch(&self, asm: &mut Asm, at: R, end: Int) {
         let dtype = match self.encoding {
             Encoding::Plain(dtype) => dtype,
+            Encoding::Packed(_) | Encoding::Code => self.encoding.dtype(),
             Encoding::Blocks(block) => return self.fetch_quad(asm, block, at, end),
         };
         for item in &self.items {

@@ -53,6 +53,8 @@ impl Weights {
         for (block, out) in blocks.zip(out.chunks_exact_mut(values)) {
             match encoding {
                 Encoding::Blocks(kind) => kind.decode(block, out),
+                // No tensor of a file is packed: that is a form beside it.
+                Encoding::Packed(_) | Encoding::Code => {}
                 Encoding::Plain(dtype) => out[0] = plain(dtype, block),
             }
         }
