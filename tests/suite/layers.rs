@@ -10,7 +10,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trt-graph", &["trt-kernel"]),
     ("trt-device", &["trt-kernel"]),
     ("trt-alloc", &["trt-device"]),
-    ("trt-stream", &["trt-alloc", "trt-device", "trt-kernel"]),
+    (
+        "trt-stream",
+        &["trt-alloc", "trt-device", "trt-kernel", "trt-pack"],
+    ),
     (
         "trt-engine",
         &[

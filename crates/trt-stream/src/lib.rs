@@ -122,8 +122,9 @@ mod run;
 
 pub use files::{
     Array, Copies, Derivation, Derive, FileError, FileId, KeepError, Kind, Made, Metadata,
-    NameError, RowOrder, Store, StoreError, TensorId, TensorInfo, Value, View, WeightFile, Weights,
-    WeightsError, WithDerived, keep, open_regular, plain_name, read_regular,
+    NameError, PackOptions, PackedRows, Packing, RowOrder, Store, StoreError, TensorId, TensorInfo,
+    Value, View, WeightFile, Weights, WeightsError, WithDerived, keep, open_regular, plain_name,
+    read_regular,
 };
 pub use plan::{
     Account, Applied, Arrive, BelowFloors, BudgetError, Case, Costs, Cycle, Demand, Gain, Granted,

@@ -2,6 +2,7 @@
 
 use super::index::Weights;
 use super::tensor::{FileId, TensorId, TensorInfo, WeightFile};
+use std::sync::Arc;
 
 impl Weights {
     /// These weights with tensors of one more file beside them, which are found by id only and are no part of the
@@ -30,6 +31,8 @@ impl Weights {
     ) -> Weights {
         let mut all = self.clone();
         all.beside = None;
+        let packing = self.packing.as_ref();
+        all.packing = packing.map(|p| Arc::new(p.without(instead_of)));
         let id = FileId(all.files.len() as u32);
         all.files.push(file);
         for (tensor, place) in tensors.into_iter().zip(instead_of) {

@@ -11,11 +11,13 @@ use super::fnv::Fnv;
 use super::gguf::{Metadata, Model, Names};
 use super::header::{Entry, Other, Stored};
 use super::near;
+use super::packed::Packing;
 use super::shards::ShardIndex;
 use super::tensor::{FileId, TensorId, TensorInfo, WeightFile};
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use trt_kernel::Encoding;
 
 /// The weights of a model, mapped and not read. A clone shares the mappings.
@@ -34,6 +36,8 @@ pub struct Weights {
     pub(super) names: Option<Names>,
     /// The fingerprint of the weights that some of these were made of.
     pub(super) beside: Option<u64>,
+    /// What of these weights also lies packed.
+    pub(super) packing: Option<Arc<Packing>>,
 }
 
 /// How a tensor is stored that kernels cannot read, and where.
@@ -69,6 +73,7 @@ impl Weights {
             metadata: None,
             names: None,
             beside: None,
+            packing: None,
         };
         // Reserved at once: growing would hold twice as much at times.
         let entries = || opened.iter().flat_map(|f| &f.tensors);
@@ -286,32 +291,33 @@ impl Weights {
 
     /// All weights in file order.
     pub fn iter(&self) -> impl Iterator<Item = (TensorId, &TensorInfo)> + '_ {
-        self.ids().zip(&self.tensors)
+        self.ids().map(|id| (id, self.info(id)))
     }
 
     /// The ids of all weights in file order.
     pub fn ids(&self) -> impl Iterator<Item = TensorId> + '_ {
-        (0..self.tensors.len() as u32).map(TensorId)
+        let all = (0..self.tensors.len() as u32).map(TensorId);
+        all.filter(|id| self.packing.as_ref().is_none_or(|p| !p.is_code(*id)))
     }
 
     /// The names of all weights in file order.
     pub fn names(&self) -> impl Iterator<Item = &str> + '_ {
-        self.tensors.iter().map(|t| t.name.as_str())
+        self.iter().map(|(_, t)| t.name.as_str())
     }
 
     /// How many weights there are.
     pub fn len(&self) -> usize {
-        self.tensors.len()
+        self.ids().count()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.tensors.is_empty()
+        self.ids().next().is_none()
     }
 
     /// Bytes of all weights.
     pub fn total_bytes(&self) -> u64 {
-        self.tensors.iter().map(|t| t.bytes() as u64).sum()
+        self.iter().map(|(_, t)| t.bytes() as u64).sum()
     }
 
     /// What a GGUF file says of the model; nothing for weights in other files.
@@ -340,10 +346,13 @@ impl Weights {
             return fingerprint;
         }
         let mut hash = Fnv::new();
-        for file in &self.files {
-            hash.number(file.map.len());
+        let packed = self.packing.as_ref().map(|p| p.files);
+        for (number, file) in self.files.iter().enumerate() {
+            if !packed.is_some_and(|files| files.contains(&FileId(number as u32))) {
+                hash.number(file.map.len());
+            }
         }
-        for t in &self.tensors {
+        for (_, t) in self.iter() {
             hash.text(&t.name);
             hash.text(t.encoding.name());
             hash.number(t.shape.len());

@@ -15,6 +15,7 @@ mod index;
 mod name;
 mod near;
 mod open;
+mod packed;
 mod regular;
 mod shards;
 mod shown;
@@ -27,7 +28,10 @@ pub use error::WeightsError;
 pub use gguf::{Array, Kind, Metadata, RowOrder, Value, View};
 pub use index::Weights;
 pub use name::{NameError, plain_name};
+pub use packed::{PackedRows, Packing};
 pub use regular::{FileError, open_regular, read_regular};
 pub(crate) use shown::Shown;
-pub use store::{Derivation, Derive, KeepError, Made, Store, StoreError, WithDerived, keep};
+pub use store::{
+    Derivation, Derive, KeepError, Made, PackOptions, Store, StoreError, WithDerived, keep,
+};
 pub use tensor::{FileId, TensorId, TensorInfo, WeightFile};

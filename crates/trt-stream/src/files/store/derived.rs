@@ -5,7 +5,7 @@
 //! made, so a side file is what the job makes if it has the same names, of the same files, by this version.
 
 use super::make::{Job, Wanted};
-use super::{Store, StoreError, identity};
+use super::{Store, StoreError, identity, name};
 use crate::files::fnv::Fnv;
 use crate::files::index::Found;
 use crate::files::{Weights, WeightsError};
@@ -84,9 +84,7 @@ impl Weights {
             rows: &rows,
             progress: &|_, _| {},
         };
-        let first = self.files().first().map(|f| f.path.as_path());
-        let stem = first.and_then(|p| p.file_stem()).unwrap_or_default();
-        let side = store.hold(&job, &stem.to_string_lossy())?;
+        let side = store.hold(&job, &name(self, &job.made, &job.source))?;
         let path = side.file.path.clone();
         let (mut weights, ids) = self.beside(side.file, side.header.infos());
         let mut added = HashMap::new();

@@ -3,6 +3,7 @@
 //! No tensor is in memory whole: a thread holds one run, and what was written is the page cache's.
 
 use super::StoreError;
+use super::hold::Making;
 use super::side::{self, ALIGN, Entry, Header};
 use std::fs::File;
 use std::ops::Range;
@@ -46,11 +47,10 @@ struct Sheet {
     row_bytes: usize,
 }
 
-impl Job<'_> {
-    /// Whether a side file is what this makes.
-    pub fn makes(&self, header: &Header) -> bool {
+impl Making for Job<'_> {
+    fn makes(&self, header: &Header) -> bool {
         let same = |(w, e): (&Wanted, &Entry)| {
-            w.name == e.name && w.encoding == e.encoding && w.shape == e.shape
+            w.name == e.name && w.encoding == e.encoding && w.shape == e.shape && e.code.is_none()
         };
         let (wanted, found) = (&self.tensors, &header.tensors);
         header.made == self.made
@@ -59,57 +59,52 @@ impl Job<'_> {
             && wanted.iter().zip(found).all(same)
     }
 
-    /// Writes the file.
-    pub fn write(&self, path: &Path, file: &File) -> Result<(), StoreError> {
+    fn write(&self, path: &Path, file: &File) -> Result<(), StoreError> {
         let mut sheets = self.laid_out()?;
-        let end = sheets.last().map_or(0, |s| s.entry.range().end);
-        let io = |action| move |error| StoreError::io(action, path, error);
-        file.set_len(end as u64).map_err(io("size"))?;
         let total = sheets.iter().map(|s| s.entry.bytes as u64).sum();
-        let mut done = 0;
+        let (mut done, mut end) = (0, ALIGN);
         for (number, sheet) in sheets.iter_mut().enumerate() {
             sheet.entry.checksum = self.tensor(number, sheet, |bytes, at| {
-                file.write_all_at(bytes, at as u64).map_err(io("write"))
+                file.write_all_at(bytes, at as u64)
+                    .map_err(|error| StoreError::io("write", path, error))
             })?;
             done += sheet.entry.bytes as u64;
+            end = sheet.entry.range().end;
             (self.progress)(done, total);
         }
-        let header = self.header(sheets.into_iter().map(|s| s.entry).collect());
-        let bytes = side::write(&header).map_err(|e| StoreError::io("write", path, e.into()))?;
-        file.write_all_at(&bytes, 0).map_err(io("write"))
-    }
-
-    fn header(&self, tensors: Vec<Entry>) -> Header {
-        Header {
+        let header = Header {
             made: self.made.clone(),
             source: self.source.clone(),
-            tensors,
-        }
+            tensors: sheets.into_iter().map(|s| s.entry).collect(),
+        };
+        finish(&header, end, path, file)
     }
+}
 
+/// Writes the header of a file whose tensors end there, and then what says where it is: so a file that has no end has no beginning.
+pub(super) fn finish(
+    header: &Header,
+    end: usize,
+    path: &Path,
+    file: &File,
+) -> Result<(), StoreError> {
+    let write = |error| StoreError::io("write", path, error);
+    let (prefix, json) = side::write(header, end).map_err(|e| write(e.into()))?;
+    file.write_all_at(&json, end as u64).map_err(write)?;
+    file.write_all_at(&prefix, 0).map_err(write)
+}
+
+impl Job<'_> {
     /// Where each tensor will be.
     fn laid_out(&self) -> Result<Vec<Sheet>, StoreError> {
         let sheets: Result<Vec<Sheet>, StoreError> = self.tensors.iter().map(sheet).collect();
         let mut sheets = sheets?;
-        let mut start = self.room(&sheets)?;
+        let mut start = ALIGN;
         for sheet in &mut sheets {
             sheet.entry.start = start;
             start = sheet.entry.range().end.next_multiple_of(ALIGN);
         }
         Ok(sheets)
-    }
-
-    /// Bytes for a header of these tensors, whatever numbers it will have.
-    fn room(&self, sheets: &[Sheet]) -> Result<usize, StoreError> {
-        let longest = sheets.iter().map(|s| Entry {
-            start: usize::MAX,
-            checksum: u32::MAX,
-            ..s.entry.clone()
-        });
-        let header = self.header(longest.collect());
-        let bytes = side::write(&header);
-        let bytes = bytes.map_err(|e| StoreError::io("write", Path::new(&self.made), e.into()))?;
-        Ok(bytes.len().next_multiple_of(ALIGN))
     }
 
     /// Makes a tensor and gives its checksum. `put` writes bytes at a place of the file.
@@ -184,6 +179,7 @@ fn sheet(wanted: &Wanted) -> Result<Sheet, StoreError> {
             start: 0,
             bytes,
             checksum: 0,
+            code: None,
         },
     })
 }

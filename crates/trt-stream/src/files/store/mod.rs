@@ -5,33 +5,29 @@
 //! each tensor. The invariant: what is given was made whole, of these very files, and is as it was written; a side file that is
 //! not is made again.
 
+mod cut;
 mod derived;
+mod hold;
 mod kept;
 mod make;
+mod pack;
 mod quantise;
 mod side;
+mod units;
 mod values;
+mod whole;
 
 pub use derived::{Derivation, Derive, WithDerived};
 pub use kept::{KeepError, Made, keep};
+pub use pack::PackOptions;
 
 use super::WeightsError;
 use super::fnv::Fnv;
 use super::index::Weights;
-use super::open::map;
-use super::tensor::WeightFile;
-use make::Job;
-use side::Header;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::UNIX_EPOCH;
-use trt_device::{memory_file, seal_size};
 use trt_kernel::Encoding;
-
-/// What errors call a file that has no name.
-const NAMELESS: &str = "weights-in-memory";
 
 /// Where weights that are made of others are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,93 +112,6 @@ impl StoreError {
     }
 }
 
-/// A side file that is there.
-struct Side {
-    file: WeightFile,
-    header: Header,
-}
-
-impl Store {
-    /// What a job makes, made now unless it is kept already. `stem` begins its name.
-    fn hold(&self, job: &Job<'_>, stem: &str) -> Result<Side, StoreError> {
-        match self {
-            Store::Memory => {
-                let (path, file) = (Path::new(NAMELESS), memory_file("candle-trt-made")?);
-                job.write(path, &file)?;
-                seal_size(&file)?;
-                opened(path, file, job)
-            }
-            Store::Folder(folder) => {
-                let slug = job.made.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-                let place = folder.join(format!("{stem}.{slug}.{}.side", job.source));
-                match whole(&place, job) {
-                    Ok(side) => return Ok(side),
-                    Err(StoreError::Io { error, .. })
-                        if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(why) => {
-                        tracing::warn!(file = %place.display(), %why, "made again");
-                        std::fs::remove_file(&place)
-                            .map_err(|e| StoreError::io("remove", &place, e))?;
-                    }
-                }
-                let there = |place: &Path| whole(place, job).is_ok();
-                let waits = || tracing::info!(file = %place.display(), "another process makes it");
-                keep(&place, there, waits, |work| {
-                    let path = work.join("side");
-                    let file = File::create_new(&path);
-                    let file = file.map_err(|e| StoreError::io("make", &path, e))?;
-                    job.write(&place, &file)?;
-                    Ok::<_, StoreError>(Made::File(path))
-                })?;
-                whole(&place, job)
-            }
-        }
-    }
-}
-
-/// The side file at a place, if it is what the job makes.
-fn whole(place: &Path, job: &Job<'_>) -> Result<Side, StoreError> {
-    let file = super::open_regular(place).map_err(|e| match e {
-        super::FileError::Io(error) => StoreError::io("open", place, error),
-        other => StoreError::Damaged {
-            path: place.to_path_buf(),
-            what: other.to_string(),
-        },
-    })?;
-    opened(place, file, job)
-}
-
-fn opened(path: &Path, file: File, job: &Job<'_>) -> Result<Side, StoreError> {
-    let damaged = |what: String| StoreError::Damaged {
-        path: path.to_path_buf(),
-        what,
-    };
-    let len = file
-        .metadata()
-        .map_err(|e| StoreError::io("find", path, e))?;
-    // An empty file has no mapping.
-    if len.len() == 0 {
-        return Err(damaged("it is empty".into()));
-    }
-    let [map, passing] = map(path, &file)?;
-    let header = side::read(&map).map_err(damaged)?;
-    if !job.makes(&header) {
-        return Err(damaged(format!("it is {} of other weights", header.made)));
-    }
-    if let Some(tensor) = side::damaged(&header, &map) {
-        return Err(damaged(format!("tensor '{tensor}' has other bytes")));
-    }
-    Ok(Side {
-        file: WeightFile {
-            path: path.to_path_buf(),
-            file: Arc::new(file),
-            map,
-            passing,
-        },
-        header,
-    })
-}
-
 /// What tells the files of weights from any others, as far as can be told without reading them: what they hold, how long
 /// they are and when they were changed.
 fn identity(weights: &Weights) -> Result<String, StoreError> {
@@ -217,4 +126,12 @@ fn identity(weights: &Weights) -> Result<String, StoreError> {
         hash.number(since.map_or(0, |d| d.as_nanos() as usize));
     }
     Ok(format!("{:016x}", hash.value()))
+}
+
+/// The name of a side file: after the first of the files that it is made of, what is done with them, and which they are.
+fn name(weights: &Weights, made: &str, which: &str) -> String {
+    let first = weights.files().first().map(|f| f.path.as_path());
+    let stem = first.and_then(Path::file_stem).unwrap_or_default();
+    let slug = made.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    format!("{}.{slug}.{which}.side", stem.to_string_lossy())
 }

@@ -1,7 +1,7 @@
 //! Plain weights as blocks: made once, row by row.
 
 use super::make::{Job, Wanted};
-use super::{Store, StoreError, identity};
+use super::{Store, StoreError, identity, name};
 use crate::files::{TensorId, TensorInfo, Weights};
 use std::ops::Range;
 use trt_kernel::{BlockType, Encoding};
@@ -44,9 +44,7 @@ impl Weights {
             rows: &rows,
             progress,
         };
-        let first = self.files().first().map(|f| f.path.as_path());
-        let stem = first.and_then(|p| p.file_stem()).unwrap_or_default();
-        let side = store.hold(&job, &stem.to_string_lossy())?;
+        let side = store.hold(&job, &name(self, &job.made, &job.source))?;
         let ids: Vec<TensorId> = chosen.iter().map(|c| c.0).collect();
         Ok(self.replaced(side.file, side.header.infos(), &ids))
     }
