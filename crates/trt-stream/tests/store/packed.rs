@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use trt_kernel::{DType, SumOrder};
-use trt_pack::{Geometry, Table, Unpacker};
+use trt_pack::{Geometry, Unpacker};
 use trt_stream::{Copies, PackOptions, PackedRows, Store, TensorId, Weights};
 
 /// Sums of uniform numbers, which are as good as normal ones, of a seed.
@@ -105,8 +105,8 @@ fn unpacked(weights: &Weights, rows: &PackedRows) -> Vec<u8> {
     let geometry = Geometry::new(rows.columns, lanes).unwrap();
     let code = weights.bytes(rows.code).unwrap();
     let word = |at: usize| u32::from_le_bytes(code[at..at + 4].try_into().unwrap());
-    let table = Table::from_bytes(code.first_chunk().unwrap());
-    let unpacker = Unpacker::of_table(geometry, rows.kind, rows.arity, &table);
+    let kinds = (rows.kind, rows.arity);
+    let unpacker = Unpacker::of_argument(geometry, kinds, code).unwrap();
     let mut out = Vec::new();
     let units = rows.rows.div_ceil(rows.unit_rows);
     assert_eq!(rows.offsets.len(), units + 1);

@@ -29,7 +29,9 @@ impl Cut {
             Encoding::Plain(DType::BF16) => Kind::Bf16,
             Encoding::Plain(DType::F16) => Kind::F16,
             Encoding::Plain(DType::F32 | DType::U8 | DType::U32 | DType::I64)
-            | Encoding::Blocks(_) => return None,
+            | Encoding::Blocks(_)
+            | Encoding::Packed(_)
+            | Encoding::Code => return None,
         };
         let (experts, of_each, columns) = match *shape {
             [rows, columns] => (1, rows, columns),

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use trt_kernel::DType;
-use trt_pack::{Code, Table};
+use trt_pack::Code;
 
 /// What is done. The number rises when packing means other bytes, or other tensors.
 const MADE: &str = "packed 1";
@@ -182,9 +182,6 @@ impl Job<'_> {
 
 /// What kernels read beside packed rows: the code as a table, then where each unit begins and the last ends, in 16 bytes.
 fn argument(code: &Code, offsets: &[usize]) -> Vec<u8> {
-    let mut bytes = Table::of(code).to_bytes();
-    let places = offsets.iter().map(|at| (at / STEP) as u32);
-    bytes.extend(places.flat_map(u32::to_le_bytes));
-    bytes.resize(bytes.len().next_multiple_of(STEP), 0);
-    bytes
+    let places: Vec<u32> = offsets.iter().map(|at| (at / STEP) as u32).collect();
+    trt_pack::argument(code, &places)
 }
