@@ -18,6 +18,7 @@ pub const COSTS: Costs = Costs {
     link: 1e6,
     memory: 1e9,
     settled: 0.001,
+    packed: 0.0,
     streaming: 0.0015,
     contention: 0.1,
 };

@@ -21,6 +21,9 @@
 //! - A *tile* ([`Tile`]) is some rows of a weight, of one expert, in a form. What is `stored` of it
 //!   crosses the link, what is `held` fills the budget, and it [arrives](Arrive) by being copied, read
 //!   in place, or unpacked. Where nothing is packed, stored and held are the same bytes.
+//! - Rows whose second form packs the plain source and is read as it is stored may be read from
+//!   either. They are packed while anything streams; then they *turn* plain, all weights of a launch
+//!   together ([`Turning`]), as far as the budget has room.
 //! - A *lane* ([`Lane`]) is who multiplies a tile: a device.
 //!
 //! Three rooms: `files` knows no plan; `plan` is data and functions of it, and knows neither files
@@ -53,6 +56,7 @@
 //! let case = Case {
 //!     tiling: layout.tiling(),
 //!     uses: &uses,
+//!     together: &[],
 //!     pinned: 0,
 //!     split: &split,
 //!     cycle: &cycle,
@@ -71,7 +75,9 @@
 //! # use trt_alloc::Pool;
 //! # use trt_device::{Device, Host, Work};
 //! # use trt_kernel::Role;
-//! # use trt_stream::{Config, Error, ProgramId, Streamer, TileTarget, Weight, WeightId, Weights};
+//! # use trt_stream::{
+//! #     Config, Error, ProgramId, Streamer, TileTarget, Turning, Weight, WeightId, Weights,
+//! # };
 //! # let dir = tempfile::tempdir()?;
 //! # let path = dir.path().join("model.safetensors");
 //! # let header = r#"{"w":{"dtype":"F32","shape":[512,64],"data_offsets":[0,131072]}}"#;
@@ -91,6 +97,7 @@
 //!     weights: vec![Weight::tensor(info, Role::Rows.into())],
 //!     compute,
 //!     programs: vec![vec![WeightId(0).into()]],
+//!     turning: Turning::default(),
 //!     tile_target: TileTarget::Bytes(16 << 10),
 //!     request: "min".parse()?,
 //!     free: 0,
@@ -128,9 +135,10 @@ pub use files::{
 };
 pub use plan::{
     Account, Applied, Arrive, BelowFloors, BudgetError, Case, Costs, Cycle, Demand, Gain, Granted,
-    Lane, Layout, Limits, MIN_SLOTS, ParseRequestError, Part, Percent, Prediction, Rates, Request,
-    Runs, STAGES, Shares, Sheet, SheetError, Slot, SlotBytes, Split, Step, Tile, TileId,
-    TileTarget, Tiling, Timed, Units, Use, UseIndex, Violation, WeightId, Why, share, simulate,
+    Group, Lane, Layout, Limits, MIN_SLOTS, ParseRequestError, Part, Percent, Prediction, Rates,
+    Request, Runs, STAGES, Shares, Sheet, SheetError, Slot, SlotBytes, Split, Step, Tile, TileForm,
+    TileId, TileTarget, Tiling, Timed, Turning, Units, Use, UseIndex, Violation, WeightId, Why,
+    share, simulate,
 };
 pub use run::{
     Config, Error, Form, Matrix, Packed, Pass, ProgramId, Streamer, Traffic, Unpack, Uses, Weight,

@@ -5,6 +5,8 @@ use trt_stream::{BudgetError, Limits, Percent, Request, Why};
 
 const LIMITS: Limits = Limits {
     total: 1000,
+    still: 0,
+    plain: 0,
     pinned: 100,
     staging: 0,
     slots: 2,

@@ -6,12 +6,16 @@
 mod bench;
 #[path = "support/copying.rs"]
 mod copying;
+#[path = "support/halved.rs"]
+mod halved;
 #[path = "support/forms.rs"]
 mod made;
 mod support;
 #[path = "support/tied.rs"]
 #[allow(dead_code, reason = "devices that sum in order are tested elsewhere")]
 mod tied;
+#[path = "forms/turning.rs"]
+mod turning;
 
 use bench::{Bench, HEAD, MADE, both, budget, program};
 use std::sync::Arc;
@@ -64,6 +68,7 @@ fn what_is_planned_is_proven_and_is_what_crosses_the_link() {
             let case = Case {
                 tiling: layout.tiling(),
                 uses: &uses,
+                together: &[],
                 pinned: layout.limits().pinned,
                 split: &layout.split(applied.applied),
                 cycle: streamer.cycle(ProgramId(0)).unwrap(),

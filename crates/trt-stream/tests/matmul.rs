@@ -11,7 +11,9 @@ use trt_device::{Device, Host, HostMode, Work};
 use trt_kernel::{
     Arg, BodyBuilder, DType, Dim, Encoding, Env, Inst, Kernel, Matmul, Operand, View,
 };
-use trt_stream::{Config, Error, ProgramId, Request, Streamer, TileTarget, WeightId, Weights};
+use trt_stream::{
+    Config, Error, ProgramId, Request, Streamer, TileTarget, Turning, WeightId, Weights,
+};
 
 /// `out[m, n] = Σ_k a[m, k] * w[n, k]`.
 fn product(m: usize, n: usize, k: usize) -> Kernel {
@@ -56,6 +58,7 @@ fn results(path: &Path, mode: HostMode, m: usize) -> Vec<Vec<u8>> {
         files: weights,
         compute,
         programs: vec![uses.to_vec()],
+        turning: Turning::default(),
         tile_target: TileTarget::Bytes(64 << 8),
         request: Request::Minimum,
         free: 0,

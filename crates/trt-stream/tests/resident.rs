@@ -8,7 +8,9 @@ use std::sync::Arc;
 use support::{rows_of, write_f32};
 use trt_alloc::Pool;
 use trt_device::{Device, Host, Work};
-use trt_stream::{Config, Error, ProgramId, Request, Streamer, TileTarget, WeightId, Weights};
+use trt_stream::{
+    Config, Error, ProgramId, Request, Streamer, TileTarget, Turning, WeightId, Weights,
+};
 
 /// Bytes of a file's mapping that this process holds.
 fn resident(path: &Path) -> u64 {
@@ -55,6 +57,7 @@ fn mapped_pages_stay_within_the_budget() {
         files: weights.clone(),
         compute,
         programs: vec![weights.ids().map(|id| WeightId(id.0).into()).collect()],
+        turning: Turning::default(),
         tile_target: TileTarget::Automatic,
         request: Request::Minimum,
         free: 0,

@@ -1,172 +1,14 @@
 //! Schedules against the simulator, on random programs and budgets.
 
+#[path = "support/programs.rs"]
+mod programs;
+#[path = "schedule/turning.rs"]
+mod turning;
+
+use programs::{Program, budgets, programs, proven};
 use proptest::prelude::*;
 use std::sync::Arc;
-use trt_kernel::ROW_PANEL;
-use trt_stream::{
-    Account, Arrive, Case, Cycle, Lane, Layout, Sheet, Split, Step, TileId, TileTarget, Tiling,
-    Units, Use, Violation, WeightId, simulate,
-};
-
-/// Weights of random sizes and forms, used in a random order, some twice and some by expert.
-#[derive(Clone, Debug)]
-struct Program {
-    sheets: Vec<Sheet>,
-    uses: Vec<Use>,
-    pinned: u64,
-    target: u64,
-}
-
-/// How a weight is packed: panels of a unit, and of each unit how much of 100 is stored.
-type Packing = (usize, Vec<usize>);
-
-fn sheet() -> impl Strategy<Value = Sheet> {
-    let packing = (1usize..4, prop::collection::vec(0usize..=100, 1..40));
-    let sizes = (prop::sample::select(vec![1, 1, 1, 2, 4]), 1usize..2000);
-    let form = (prop::bool::weighted(0.3), prop::bool::ANY, packing);
-    (sizes, 1usize..40, form).prop_map(
-        |((experts, rows), row_bytes, (packed, unpacks, packing))| {
-            let rows = rows.div_ceil(experts);
-            let plain = Sheet {
-                experts,
-                ..Sheet::plain(WeightId(0), rows, row_bytes)
-            };
-            match packed {
-                false => plain,
-                true => Sheet {
-                    units: Some(Arc::new(units(&plain, &packing))),
-                    arrive: match unpacks {
-                        true => Arrive::Unpack,
-                        false => Arrive::Upload,
-                    },
-                    ..plain
-                },
-            }
-        },
-    )
-}
-
-fn units(sheet: &Sheet, (panels, stored): &Packing) -> Units {
-    let rows = panels * ROW_PANEL;
-    let mut offsets = vec![0];
-    for unit in 0..sheet.experts * sheet.rows.div_ceil(rows) {
-        let bytes = rows * sheet.row_bytes * stored[unit % stored.len()] / 100;
-        offsets.push(offsets[unit] + bytes);
-    }
-    Units::new(rows, offsets).unwrap()
-}
-
-fn programs() -> impl Strategy<Value = Program> {
-    (
-        prop::collection::vec(sheet(), 1..12),
-        0u64..5000,
-        500u64..20_000,
-    )
-        .prop_flat_map(|(mut sheets, pinned, target)| {
-            let count = sheets.len();
-            for (i, sheet) in sheets.iter_mut().enumerate() {
-                sheet.weight = WeightId(i as u32);
-            }
-            let every = Just((0..count as u32).collect::<Vec<_>>()).prop_shuffle();
-            let extra = prop::collection::vec((0..count as u32, prop::option::of(0u32..4)), 0..5);
-            (every, extra).prop_map(move |(every, extra)| {
-                let extra = extra.into_iter().map(|(weight, expert)| {
-                    let experts = sheets[weight as usize].experts as u32;
-                    match expert {
-                        None => Use::from(WeightId(weight)),
-                        Some(expert) => Use::expert(WeightId(weight), expert % experts),
-                    }
-                });
-                Program {
-                    uses: every
-                        .into_iter()
-                        .map(|w| WeightId(w).into())
-                        .chain(extra)
-                        .collect(),
-                    sheets: sheets.clone(),
-                    pinned,
-                    target,
-                }
-            })
-        })
-}
-
-impl Program {
-    fn layout(&self) -> Layout {
-        let tiling = Tiling::cut(&self.sheets, TileTarget::Bytes(self.target)).unwrap();
-        Layout::new(tiling, std::slice::from_ref(&self.uses), self.pinned)
-    }
-
-    /// The same where kernels read in place what is not unpacked.
-    fn in_place(&self) -> Program {
-        let sheet = |sheet: &Sheet| match sheet.arrive {
-            Arrive::Upload => Sheet {
-                arrive: Arrive::Populate,
-                ..sheet.clone()
-            },
-            Arrive::Populate | Arrive::Unpack => sheet.clone(),
-        };
-        Program {
-            sheets: self.sheets.iter().map(sheet).collect(),
-            ..self.clone()
-        }
-    }
-
-    /// Bytes that one use after another reads, as its file stores them: told by the sheets alone.
-    fn stored(&self, layout: &Layout, resident: &[TileId]) -> u64 {
-        let tiling = layout.tiling();
-        let tiles = self.uses.iter().flat_map(|u| tiling.of(*u));
-        let streamed = tiles.filter(|t| !resident.contains(t));
-        let bytes = |t: TileId| {
-            let tile = tiling.tile(t);
-            let sheet = &self.sheets[tile.weight.0 as usize];
-            match &sheet.units {
-                None => tile.rows.len() * sheet.row_bytes,
-                Some(units) => {
-                    let offsets = units.around(tile.rows.clone(), sheet.rows);
-                    offsets.last().unwrap() - offsets.first().unwrap()
-                }
-            }
-        };
-        streamed.map(|t| bytes(t) as u64).sum()
-    }
-
-    /// Streamed bytes in the third cycle of a proven schedule.
-    fn streamed(&self, layout: &Layout, budget: u64) -> u64 {
-        let split = layout.split(budget);
-        let cycle = layout.cycle(&split, &self.uses);
-        let account = proven(layout, self, &split, &cycle, budget, 3);
-        let account = account.unwrap_or_else(|v| panic!("budget {budget}: {v}\n{cycle}"));
-        assert_eq!(account.streamed, self.stored(layout, &split.resident));
-        account.streamed
-    }
-}
-
-fn proven(
-    layout: &Layout,
-    program: &Program,
-    split: &Split,
-    cycle: &Cycle,
-    budget: u64,
-    cycles: usize,
-) -> Result<Account, Violation> {
-    let case = Case {
-        tiling: layout.tiling(),
-        uses: &program.uses,
-        pinned: program.pinned,
-        split,
-        cycle,
-        budget,
-    };
-    simulate(&case, cycles)
-}
-
-/// Budgets from the floor to the total.
-fn budgets(layout: &Layout, count: u64) -> impl Iterator<Item = u64> + use<> {
-    let limits = layout.limits();
-    let (floor, total) = (limits.floor(), limits.total);
-    (0..=count).map(move |i| floor + (total - floor) * i / count)
-}
+use trt_stream::{Arrive, Cycle, Lane, Layout, Sheet, Split, Step, TileForm, Units, Use, WeightId};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
@@ -197,8 +39,21 @@ proptest! {
     fn a_larger_budget_keeps_what_a_smaller_one_holds(program in programs()) {
         let layout = program.layout();
         let splits: Vec<Split> = budgets(&layout, 31).map(|b| layout.split(b)).collect();
+        let tiling = layout.tiling();
+        let of = |split: &Split, form| {
+            let tiles = split.resident.iter().copied();
+            tiles.filter(|t| tiling.tile(*t).form == form).collect::<Vec<_>>()
+        };
         for pair in splits.windows(2) {
-            prop_assert!(pair[1].resident.starts_with(&pair[0].resident));
+            for form in TileForm::ALL {
+                // Packed tiles go from the end as weights turn plain.
+                let (less, more) = match (form, pair[1].turned.is_empty()) {
+                    (TileForm::Packed, false) if pair[0].slots == 0 => (&pair[1], &pair[0]),
+                    (TileForm::Packed, false) => continue,
+                    (_, _) => (&pair[0], &pair[1]),
+                };
+                prop_assert!(of(more, form).starts_with(&of(less, form)));
+            }
         }
     }
 
@@ -227,6 +82,7 @@ fn uniform(weights: u32, rows: usize, arrive: Arrive) -> (Layout, Program) {
     let program = Program {
         sheets: (0..weights).map(sheet).collect(),
         uses: (0..weights).map(|w| WeightId(w).into()).collect(),
+        together: Vec::new(),
         pinned: 0,
         target: 640,
     };

@@ -1,5 +1,8 @@
 //! Predicted times on layouts and rates of known numbers.
 
+#[path = "timing/turning.rs"]
+mod turning;
+
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +25,7 @@ const COSTS: Costs = Costs {
     link: 1e8,
     memory: 1e10,
     settled: 0.002,
+    packed: 0.0,
     streaming: 0.003,
     contention: 0.0,
 };
@@ -257,18 +261,21 @@ fn rates_that_are_too_low_do_not_slow_predictions() {
 fn costs() -> impl Strategy<Value = Costs> {
     let rate = || (6.0f64..12.0).prop_map(|e| 10f64.powf(e));
     let seconds = || (-5.0f64..0.0).prop_map(|e| 10f64.powf(e));
-    (rate(), rate(), seconds(), 1.0f64..3.0, 0.0f64..1.0).prop_map(
-        |(link, memory, settled, slower, contention)| Costs {
+    let packed = prop_oneof![Just(0.0), 0.5f64..3.0];
+    let slower = (1.0f64..3.0, packed);
+    (rate(), rate(), seconds(), slower, 0.0f64..1.0).prop_map(
+        |(link, memory, settled, (slower, packed), contention)| Costs {
             link,
             memory,
             settled,
+            packed: settled * packed,
             streaming: settled * slower,
             contention,
         },
     )
 }
 
-/// A weight that is unpacked, of whose unit `i` this part of 100 is stored.
+/// A weight of whose unit `i` this part of 100 is stored.
 fn packed(plain: Sheet, part: impl Fn(usize) -> usize) -> Sheet {
     let mut offsets = vec![0];
     for unit in 0..plain.rows.div_ceil(ROW_PANEL) {
@@ -298,9 +305,9 @@ fn the_link_brings_what_is_stored_and_kernels_read_what_is_held() {
     near(half.seconds * 2.0, plain.seconds, 0.02);
 }
 
-/// Weights of different sizes, some packed, some used twice.
+/// Weights of different sizes, some packed, some that turn plain, some used twice.
 fn programs() -> impl Strategy<Value = (Layout, Vec<Use>)> {
-    let part = prop::option::of(0usize..=100);
+    let part = prop::option::of((0usize..=100, any::<bool>()));
     let sheets = prop::collection::vec((1usize..2000, 1usize..60, part), 1..10);
     let again = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
     (sheets, again, 500u64..30_000, 0u64..9000).prop_map(|(sheets, again, target, pinned)| {
@@ -311,7 +318,14 @@ fn programs() -> impl Strategy<Value = (Layout, Vec<Use>)> {
                 let plain = Sheet::plain(WeightId(i as u32), rows, row_bytes);
                 match part {
                     None => plain,
-                    Some(part) => packed(plain, |unit| (part + unit * 17) % 101),
+                    Some((part, turns)) => Sheet {
+                        arrive: match turns {
+                            true => Arrive::Upload,
+                            false => Arrive::Unpack,
+                        },
+                        turns,
+                        ..packed(plain, |unit| (part + unit * 17) % 101)
+                    },
                 }
             })
             .collect();
@@ -345,9 +359,14 @@ proptest! {
         let limits = layout.limits();
         let budget = limits.floor() + (limits.total - limits.floor()) * at / 100;
         let p = layout.predict(&uses, budget, &costs);
-        let computing = if p.link_bytes == 0 { costs.settled } else { costs.streaming };
-        let computing = computing + p.contention_seconds;
-        let least = p.link_seconds.max(computing);
+        // What reads packed tiles is at least as slow as what reads plain ones.
+        let packed = costs.packed.max(costs.settled);
+        let (fast, slow) = match p.link_bytes {
+            0 => (costs.settled, packed),
+            _ => (costs.streaming.max(packed), costs.streaming.max(packed)),
+        };
+        let least = p.link_seconds.max(fast + p.contention_seconds);
+        let computing = slow + p.contention_seconds;
         prop_assert!(p.seconds >= least * 0.999_999 - 1e-9, "{p:?}");
         prop_assert!(p.seconds <= (p.link_seconds + computing) * 1.000_001, "{p:?}");
     }

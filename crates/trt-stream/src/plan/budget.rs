@@ -202,8 +202,17 @@ impl From<Request> for String {
 /// What bounds a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Bytes of all weights that the budget counts.
+    /// Bytes of all weights that the budget counts, each in the form that takes most: the largest
+    /// useful budget.
     pub total: u64,
+    /// The budget from which on nothing streams; 0 stands for the total. It is less where weights are
+    /// packed and turn plain with more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub still: u64,
+    /// The bytes that shares are of: all weights, plain where they have such a form; 0 stands for the
+    /// total.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub plain: u64,
     /// Bytes of weights that are always on the device.
     pub pinned: u64,
     /// Bytes of the places where what is packed waits to be unpacked, which are always there too; 0
@@ -224,7 +233,23 @@ impl Limits {
     /// The smallest budget: pinned weights, staging and the smallest ring, or everything if that is less.
     pub fn floor(&self) -> u64 {
         let ring = u64::from(self.slots) * self.slot_bytes;
-        self.total.min(self.pinned + self.staging + ring)
+        self.still().min(self.pinned + self.staging + ring)
+    }
+
+    /// The budget from which on nothing streams.
+    pub fn still(&self) -> u64 {
+        match self.still {
+            0 => self.total,
+            bytes => bytes,
+        }
+    }
+
+    /// The bytes that shares are of.
+    pub fn whole(&self) -> u64 {
+        match self.plain {
+            0 => self.total,
+            bytes => bytes,
+        }
     }
 
     /// The staging for messages.
@@ -304,7 +329,7 @@ impl Request {
             Request::Percent(p) if p.millionths == 0 => return Ok(minimum),
             Request::Full => (limits.total, Why::AsAsked),
             Request::Bytes(b) => (b, Why::AsAsked),
-            Request::Percent(p) => (p.of(limits.total), Why::AsAsked),
+            Request::Percent(p) => (p.of(limits.whole()), Why::AsAsked),
             Request::Automatic => (free.min(limits.total), Why::Automatic { free }),
         };
         if asked < limits.floor() {
@@ -342,6 +367,10 @@ pub struct Applied {
     pub staging: u64,
     /// Bytes of streamable weights that stay on the device.
     pub resident: u64,
+    /// Of these, the bytes of weights that stay packed though they have a plain form too; 0 where no
+    /// weight has two.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub packed: u64,
     /// Bytes of the ring that the rest streams through.
     pub ring: u64,
     /// Bytes that each pass over the first program streams, as they cross the link.

@@ -81,7 +81,7 @@ impl Layout {
         let streamed = |tile: &TileId| !resident.contains(tile);
         let fetches: Vec<TileId> = uses
             .iter()
-            .flat_map(|&u| self.tiling().of(u))
+            .flat_map(|&u| split.tiles(self.tiling(), u))
             .filter(streamed)
             .collect();
         let mut cycle = Cycle {
@@ -94,7 +94,7 @@ impl Layout {
         let mut arrived = 0;
         for (index, &what) in uses.iter().enumerate() {
             let first = cycle.steps.len();
-            for run in self.runs(what, streamed, split.slots) {
+            for run in self.runs(what, streamed, split) {
                 let next = arrived + run.streamed;
                 cycle.steps.push(Step::Launch {
                     lane: Lane::FIRST,
@@ -112,17 +112,17 @@ impl Layout {
     }
 
     /// Cuts the tiles of a use into launches.
-    fn runs(&self, what: Use, streamed: impl Fn(&TileId) -> bool, slots: u32) -> Vec<Run> {
+    fn runs(&self, what: Use, streamed: impl Fn(&TileId) -> bool, split: &Split) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
-        let first = self.tiling().of(what).next();
+        let first = split.tiles(self.tiling(), what).next();
         let base = match what.part {
             Part::All => 0,
             Part::Expert(_) => first.map_or(0, |t| self.tiling().tile(t).rows.start),
         };
-        for id in self.tiling().of(what) {
+        for id in split.tiles(self.tiling(), what) {
             let tile = self.tiling().tile(id);
             let arrives = u32::from(streamed(&id));
-            let most = Most::of(tile.arrive.runs(), slots);
+            let most = Most::of(tile.arrive.runs(), split.slots);
             match runs.last_mut() {
                 Some(run)
                     if run.streamed + arrives <= most.streamed

@@ -12,6 +12,7 @@ mod share;
 mod simulate;
 mod tile;
 mod timing;
+mod turning;
 mod weight;
 
 pub use budget::{Applied, BudgetError, Granted, Limits, ParseRequestError, Percent, Request, Why};
@@ -20,6 +21,7 @@ pub use lane::Lane;
 pub use schedule::{Layout, MIN_SLOTS, STAGES, Split};
 pub use share::{BelowFloors, Demand, Gain, Shares, share};
 pub use simulate::{Account, Case, Violation, simulate};
-pub use tile::{SlotBytes, Tile, TileId, TileTarget, Tiling};
+pub use tile::{SlotBytes, Tile, TileForm, TileId, TileTarget, Tiling};
 pub use timing::{Costs, Prediction, Rates, Timed};
+pub use turning::{Group, Turning};
 pub use weight::{Arrive, Part, Sheet, SheetError, Units, Use, WeightId};

@@ -7,9 +7,10 @@
 //! of van der Corput's sequence (0, 1/2, 1/4, 3/4, 1/8, …): every prefix is spread evenly, so the copies that remain are
 //! spread evenly over the computing that hides them.
 
-use super::{TileId, Tiling, Use};
+use super::turning::Group;
+use super::{TileId, Tiling, Use, WeightId};
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// How often a cycle uses each tile, and the tiles in the order of first use. Programs with equal
 /// lists of uses count once.
@@ -29,23 +30,91 @@ fn used(tiling: &Tiling, lists: &[Vec<Use>]) -> (Vec<u32>, Vec<TileId>) {
     (uses, executed)
 }
 
-/// All tiles in the order in which they become resident, given the programs' use lists, each with
-/// how often a cycle uses it.
-pub(super) fn nested(tiling: &Tiling, lists: &[Vec<Use>]) -> Vec<(TileId, u32)> {
+/// What becomes resident before anything else does: a tile, or the packed tiles of a group.
+#[derive(Default)]
+struct Batch {
+    tiles: Vec<TileId>,
+    bytes: u64,
+    /// The most uses of a tile in it.
+    uses: u32,
+    group: Option<usize>,
+}
+
+/// The order in which tiles become resident.
+pub(super) struct Order {
+    /// All tiles but plain ones of weights that have two forms, each with how often a cycle uses it.
+    pub tiles: Vec<(TileId, u32)>,
+    /// The groups, by number, in the order of their packed tiles.
+    pub groups: Vec<usize>,
+}
+
+/// All tiles in the order in which they become resident, given the programs' use lists.
+pub(super) fn nested(tiling: &Tiling, lists: &[Vec<Use>], groups: &[Group]) -> Order {
     let (uses, mut executed) = used(tiling, lists);
-    executed.extend(tiling.ids().filter(|t| uses[t.0 as usize] == 0));
-    let total = tiling.total();
-    let mut start = 0;
-    let mut keyed: Vec<(Reverse<u32>, u128, TileId)> = Vec::with_capacity(executed.len());
-    for tile in executed {
-        let end = start + tiling.tile(tile).held_bytes();
-        let point = first_point(start, end, total);
-        keyed.push((Reverse(uses[tile.0 as usize]), point, tile));
-        start = end;
+    let streaming = tiling.weights().flat_map(|w| tiling.of(w.into()));
+    executed.extend(streaming.filter(|t| uses[t.0 as usize] == 0));
+    let batches = batches(tiling, &executed, &uses, groups);
+    let sizes = batches.iter().map(|b| b.bytes);
+    let mut keyed: Vec<_> = batches
+        .iter()
+        .zip(points(sizes))
+        .map(|(batch, point)| (Reverse(batch.uses), point, batch.tiles.first(), batch))
+        .collect();
+    keyed.sort_unstable_by_key(|(uses, point, first, _)| (*uses, *point, *first));
+    let mut order = Order {
+        tiles: Vec::with_capacity(executed.len()),
+        groups: Vec::with_capacity(groups.len()),
+    };
+    for (_, _, _, batch) in keyed {
+        let sizes = batch.tiles.iter().map(|t| tiling.tile(*t).held_bytes());
+        let mut within: Vec<_> = points(sizes).into_iter().zip(&batch.tiles).collect();
+        within.sort_unstable();
+        let with_uses = within.into_iter().map(|(_, t)| (*t, uses[t.0 as usize]));
+        order.tiles.extend(with_uses);
+        order.groups.extend(batch.group);
     }
-    keyed.sort_unstable();
-    let uses = keyed.into_iter().map(|(Reverse(n), _, tile)| (tile, n));
-    uses.collect()
+    order
+}
+
+/// The tiles in batches, in the order of the first tile of each.
+fn batches(tiling: &Tiling, executed: &[TileId], uses: &[u32], groups: &[Group]) -> Vec<Batch> {
+    let members = groups.iter().enumerate();
+    let group_of: BTreeMap<WeightId, usize> = members
+        .flat_map(|(i, group)| group.weights.iter().map(move |w| (*w, i)))
+        .collect();
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut batch_of: BTreeMap<usize, usize> = BTreeMap::new();
+    for &id in executed {
+        let tile = tiling.tile(id);
+        let group = group_of.get(&tile.weight).copied();
+        let next = batches.len();
+        let at = group.map_or(next, |group| *batch_of.entry(group).or_insert(next));
+        if at == next {
+            batches.push(Batch {
+                group,
+                ..Batch::default()
+            });
+        }
+        let batch = &mut batches[at];
+        batch.tiles.push(id);
+        batch.bytes += tile.held_bytes();
+        batch.uses = batch.uses.max(uses[id.0 as usize]);
+    }
+    batches
+}
+
+/// Of parts of these sizes that lie one after another, the first point of van der Corput's sequence in
+/// each.
+fn points(sizes: impl Iterator<Item = u64> + Clone) -> Vec<u128> {
+    let total = sizes.clone().sum();
+    let mut start = 0;
+    let point = |size: u64| {
+        let end = start + size;
+        let point = first_point(start, end, total);
+        start = end;
+        point
+    };
+    sizes.map(point).collect()
 }
 
 /// The index of the first point of van der Corput's sequence in `[start, end) / total`.
@@ -82,7 +151,7 @@ mod tests {
             .collect();
         let tiling = Tiling::cut(&sheets, TileTarget::Automatic).unwrap();
         let list: Vec<Use> = sheets.iter().map(|s| s.weight.into()).collect();
-        let order = nested(&tiling, &[list]);
+        let order = nested(&tiling, &[list], &[]).tiles;
         for half in [25, 50] {
             let first = order[..half].iter().filter(|(t, _)| t.0 < 50).count();
             assert!(first.abs_diff(half / 2) <= 2, "{first} of {half}");
@@ -94,7 +163,7 @@ mod tests {
         let sheets = [0, 1, 2].map(|w| Sheet::plain(WeightId(w), 1, 8));
         let tiling = Tiling::cut(&sheets, TileTarget::Automatic).unwrap();
         let list = [2, 0, 1, 0].map(|w| WeightId(w).into()).to_vec();
-        let order = nested(&tiling, &[list]);
+        let order = nested(&tiling, &[list], &[]).tiles;
         assert_eq!(order, [(0, 2), (2, 1), (1, 1)].map(|(t, n)| (TileId(t), n)));
     }
 }

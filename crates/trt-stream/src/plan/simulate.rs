@@ -2,12 +2,15 @@
 //!
 //! It shares no code with the scheduler and believes none of its numbers. Over several cycles,
 //! with the wrap-around, it proves that every launch finds its rows on the device, that every
-//! row of every use is launched exactly once and in order, on the device that has it, that a slot is
+//! row of every use is launched exactly once and in order, on the device that has it, that weights
+//! which are read together are all packed or all plain, that a slot is
 //! filled only after its release, that what is unpacked has a place to wait for it, and that bytes
 //! on the device never exceed the budget.
 
-use super::{Arrive, Cycle, Lane, Part, STAGES, Split, Step, Tile, TileId, Tiling, Use};
-use std::collections::HashSet;
+use super::{
+    Arrive, Cycle, Lane, Part, STAGES, Split, Step, Tile, TileForm, TileId, Tiling, Use, WeightId,
+};
+use std::collections::{BTreeMap, HashSet};
 
 /// What a simulation counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub struct Case<'a> {
     pub tiling: &'a Tiling,
     /// What the program uses, in order.
     pub uses: &'a [Use],
+    /// Weights that are read in one launch, for each such launch of any program.
+    pub together: &'a [Vec<WeightId>],
     /// Bytes that are always on the device.
     pub pinned: u64,
     /// What the budget is said to buy.
@@ -58,8 +63,36 @@ pub struct Case<'a> {
     pub budget: u64,
 }
 
+/// The form in which each weight of two was met.
+#[derive(Default)]
+struct Forms(BTreeMap<WeightId, TileForm>);
+
+impl Forms {
+    /// A tile is on the device: all others of its weight must be in the same form.
+    fn meet(&mut self, tile: &Tile) -> Result<(), String> {
+        let known = *self.0.entry(tile.weight).or_insert(tile.form);
+        match known == tile.form {
+            true => Ok(()),
+            false => Err(format!("{tile:?} where the weight's others are {known:?}")),
+        }
+    }
+
+    /// Weights that are read together must not have been met in both of two forms.
+    fn mixed(&self, together: &[Vec<WeightId>]) -> Result<(), String> {
+        for launch in together {
+            let found = launch.iter().filter_map(|w| self.0.get(w));
+            let found: HashSet<&TileForm> = found.filter(|f| **f != TileForm::Only).collect();
+            if found.len() > 1 {
+                return Err(format!("{launch:?} are read together, in two forms"));
+            }
+        }
+        Ok(())
+    }
+}
+
 struct Machine<'a> {
     tiling: &'a Tiling,
+    forms: Forms,
     resident: HashSet<TileId>,
     slots: Vec<SlotState>,
     split: &'a Split,
@@ -78,6 +111,7 @@ pub fn simulate(case: &Case<'_>, cycles: usize) -> Result<Account, Violation> {
     let Case {
         tiling,
         uses,
+        together,
         pinned,
         split,
         cycle,
@@ -95,11 +129,14 @@ pub fn simulate(case: &Case<'_>, cycles: usize) -> Result<Account, Violation> {
             split.resident_bytes
         )));
     }
+    let mut forms = Forms::default();
     for &tile in &resident {
         staged(tiling.tile(tile), split).map_err(at(0, 0))?;
+        forms.meet(tiling.tile(tile)).map_err(at(0, 0))?;
     }
     let mut machine = Machine {
         tiling,
+        forms,
         resident,
         slots: vec![SlotState::Free; split.slots as usize],
         split,
@@ -115,7 +152,7 @@ pub fn simulate(case: &Case<'_>, cycles: usize) -> Result<Account, Violation> {
     for turn in 0..cycles {
         machine.streamed = 0;
         machine.launches = 0;
-        let mut expected = rows_in_order(tiling, uses);
+        let mut expected = rows_in_order(tiling, uses, &split.turned);
         for (number, step) in cycle.steps.iter().enumerate() {
             machine
                 .step(step, moved, &mut expected)
@@ -125,6 +162,8 @@ pub fn simulate(case: &Case<'_>, cycles: usize) -> Result<Account, Violation> {
             let what = format!("use {index} was never launched from row {}", rows.start);
             return Err(at(turn, cycle.steps.len())(what));
         }
+        let mixed = machine.forms.mixed(together);
+        mixed.map_err(at(turn, cycle.steps.len()))?;
         moved += cycle.rotation();
     }
     Ok(Account {
@@ -138,10 +177,12 @@ type Expected<'a> =
     std::iter::Peekable<Box<dyn Iterator<Item = (usize, std::ops::Range<usize>)> + 'a>>;
 
 /// Every use with the rows of each of its tiles, counted from the first that it reads, in order.
-fn rows_in_order<'a>(tiling: &'a Tiling, uses: &'a [Use]) -> Expected<'a> {
+fn rows_in_order<'a>(tiling: &'a Tiling, uses: &'a [Use], turned: &'a [WeightId]) -> Expected<'a> {
     let all = uses.iter().enumerate().flat_map(move |(index, &what)| {
+        let plain = turned.contains(&what.weight);
         let read = move |tile: &&Tile| {
             tile.weight == what.weight
+                && plain == (tile.form == TileForm::Plain)
                 && match what.part {
                     Part::All => true,
                     Part::Expert(expert) => tile.expert == expert,
@@ -209,6 +250,13 @@ impl Machine<'_> {
                         return Err(format!("{step} where {next:?} is due"));
                     }
                     let tile = self.tiling.tile(tile);
+                    self.forms.meet(tile)?;
+                    let plain = self.split.turned.contains(&tile.weight);
+                    if plain != (tile.form == TileForm::Plain) {
+                        return Err(format!(
+                            "{step} on {tile:?}, which is not the form in force"
+                        ));
+                    }
                     if tile.rows.len() != next.1.len() {
                         return Err(format!("{step} on other rows than {next:?}"));
                     }

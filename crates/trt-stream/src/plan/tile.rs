@@ -3,7 +3,8 @@
 //! A weight used as a ranged matmul operand `[n, k]` is cut at multiples of
 //! [`ROW_PANEL`] rows, so by the row-range law any mixture of places gives the same bits. What is
 //! packed is cut between its units, and no tile has rows of two experts. Tiles of a weight are
-//! numbered in row order and cover it exactly.
+//! numbered in row order and cover it exactly. A weight that may be read in two forms has tiles of
+//! the same rows in each: those that are packed stream or stay, those that are plain only stay.
 
 use super::weight::{Arrive, Part, Sheet, SheetError, Use, WeightId};
 use std::collections::BTreeMap;
@@ -39,7 +40,23 @@ impl TileTarget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TileId(pub u32);
 
-/// Some rows of a weight, in the form that they are read from.
+/// Which of a weight's forms a tile is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TileForm {
+    /// The only one that its rows are read from.
+    Only,
+    /// The packed one of two.
+    Packed,
+    /// The plain one of two, which never streams.
+    Plain,
+}
+
+impl TileForm {
+    /// All of them.
+    pub const ALL: [TileForm; 3] = [TileForm::Only, TileForm::Packed, TileForm::Plain];
+}
+
+/// Some rows of a weight, in a form that they are read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tile {
     /// The weight.
@@ -54,9 +71,19 @@ pub struct Tile {
     pub held: usize,
     /// How it comes there.
     pub arrive: Arrive,
+    /// The form that it is in.
+    pub form: TileForm,
+    /// The bytes by which computing on it is measured: in both of two forms those of the plain one,
+    /// else what is held.
+    pub measure: usize,
 }
 
 impl Tile {
+    /// What its bytes are of.
+    pub fn source(&self) -> (WeightId, TileForm) {
+        (self.weight, self.form)
+    }
+
     /// Bytes that cross the link.
     pub fn stored_bytes(&self) -> u64 {
         self.stored.len() as u64
@@ -97,7 +124,10 @@ struct Cut {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tiling {
     tiles: Vec<Tile>,
+    /// Of each weight its only tiles, or its packed ones.
     by_weight: BTreeMap<WeightId, Cut>,
+    /// The plain tiles of weights that have two forms, which come after all others.
+    plain: BTreeMap<WeightId, Cut>,
 }
 
 impl Tiling {
@@ -118,13 +148,22 @@ impl Tiling {
         }
         let target = target.resolve(total);
         let mut tiling = Tiling::default();
-        for sheet in distinct.into_values() {
-            tiling.add(sheet, target)?;
+        for sheet in distinct.values() {
+            let form = match sheet.turns {
+                true => TileForm::Packed,
+                false => TileForm::Only,
+            };
+            let cut = tiling.add(sheet, target, form)?;
+            tiling.by_weight.insert(sheet.weight, cut);
+        }
+        for sheet in distinct.values().filter(|sheet| sheet.turns) {
+            let cut = tiling.add(sheet, target, TileForm::Plain)?;
+            tiling.plain.insert(sheet.weight, cut);
         }
         Ok(tiling)
     }
 
-    fn add(&mut self, sheet: &Sheet, target: u64) -> Result<(), SheetError> {
+    fn add(&mut self, sheet: &Sheet, target: u64, form: TileForm) -> Result<Cut, SheetError> {
         let number = |n: usize| u32::try_from(n).map_err(|_| sheet.too_large());
         let experts = number(sheet.experts)?;
         let first = number(self.tiles.len())?;
@@ -135,21 +174,12 @@ impl Tiling {
             let base = expert as usize * sheet.rows;
             for start in (0..sheet.rows).step_by(step) {
                 let end = start.saturating_add(step).min(sheet.rows);
-                let rows = base + start..base + end;
-                let stored = sheet.stored(rows.clone());
-                self.tiles.push(Tile {
-                    weight: sheet.weight,
-                    expert,
-                    held: sheet.held(&rows, &stored),
-                    rows,
-                    stored,
-                    arrive: sheet.arrive,
-                });
+                let tile = sheet.tile(base + start..base + end, expert, form);
+                self.tiles.push(tile);
             }
         }
         let tiles = first..self.tiles.len() as u32;
-        self.by_weight.insert(sheet.weight, Cut { tiles, experts });
-        Ok(())
+        Ok(Cut { tiles, experts })
     }
 
     /// How many tiles there are.
@@ -175,22 +205,26 @@ impl Tiling {
         &self.tiles[id.0 as usize]
     }
 
-    /// The tiles of a use in row order; none for a weight that was not cut, or an expert that it
-    /// does not have.
+    /// The tiles of a use in row order, in the form that streams; none for a weight that was not cut,
+    /// or an expert that it does not have.
     pub fn of(&self, what: Use) -> impl Iterator<Item = TileId> + use<> {
-        let Use { weight, part } = what;
-        let cut = self.by_weight.get(&weight);
-        let range = cut.map_or(0..0, |cut| match part {
-            Part::All => cut.tiles.clone(),
-            Part::Expert(expert) if expert < cut.experts => {
-                // All experts have as many rows, and so as many tiles.
-                let each = cut.tiles.len() as u32 / cut.experts;
-                let first = cut.tiles.start + expert * each;
-                first..first + each
-            }
-            Part::Expert(_) => 0..0,
-        });
-        range.map(TileId)
+        Cut::part(self.by_weight.get(&what.weight), what.part)
+    }
+
+    /// The plain tiles of a use in row order, as many as the others; none for a weight that has but
+    /// one form.
+    pub fn plain_of(&self, what: Use) -> impl Iterator<Item = TileId> + use<> {
+        Cut::part(self.plain.get(&what.weight), what.part)
+    }
+
+    /// Whether a weight has a plain form beside the one that streams.
+    pub fn turns(&self, weight: WeightId) -> bool {
+        self.plain.contains_key(&weight)
+    }
+
+    /// The weights that have a plain form beside the one that streams.
+    pub fn turning(&self) -> impl Iterator<Item = WeightId> + '_ {
+        self.plain.keys().copied()
     }
 
     /// The weights that were cut.
@@ -203,20 +237,25 @@ impl Tiling {
         self.by_weight.contains_key(&weight)
     }
 
-    /// Bytes of all tiles on the device.
-    pub fn total(&self) -> u64 {
-        self.tiles.iter().map(Tile::held_bytes).sum()
+    /// Tiles that may stream: all but the plain ones of weights that have two forms.
+    fn streaming(&self) -> impl Iterator<Item = &Tile> {
+        self.tiles.iter().filter(|t| t.form != TileForm::Plain)
     }
 
-    /// Bytes of the largest tile on the device.
+    /// Bytes of all tiles on the device, in the form that streams.
+    pub fn total(&self) -> u64 {
+        self.streaming().map(Tile::held_bytes).sum()
+    }
+
+    /// Bytes of the largest of these tiles on the device.
     pub fn largest(&self) -> u64 {
-        self.tiles.iter().map(Tile::held_bytes).max().unwrap_or(0)
+        self.streaming().map(Tile::held_bytes).max().unwrap_or(0)
     }
 
     /// What a slot of the ring needs.
     pub fn slot(&self) -> SlotBytes {
         let mut slot = SlotBytes::default();
-        for tile in &self.tiles {
+        for tile in self.streaming() {
             let part = match tile.arrive {
                 Arrive::Populate => &mut slot.pages,
                 Arrive::Upload | Arrive::Unpack => &mut slot.own,
@@ -228,8 +267,53 @@ impl Tiling {
 
     /// Bytes that the largest tile which is unpacked takes before it is, and at least 1; 0 if none is.
     pub fn stage(&self) -> u64 {
-        let unpacked = self.tiles.iter().filter(|t| t.arrive == Arrive::Unpack);
+        let unpacked = self.streaming().filter(|t| t.arrive == Arrive::Unpack);
         unpacked.map(|t| t.stored_bytes().max(1)).max().unwrap_or(0)
+    }
+}
+
+impl Cut {
+    /// The tiles of a part of a weight that was cut.
+    fn part(cut: Option<&Cut>, part: Part) -> impl Iterator<Item = TileId> + use<> {
+        let range = cut.map_or(0..0, |cut| match part {
+            Part::All => cut.tiles.clone(),
+            Part::Expert(expert) if expert < cut.experts => {
+                // All experts have as many rows, and so as many tiles.
+                let each = cut.tiles.len() as u32 / cut.experts;
+                let first = cut.tiles.start + expert * each;
+                first..first + each
+            }
+            Part::Expert(_) => 0..0,
+        });
+        range.map(TileId)
+    }
+}
+
+impl Sheet {
+    /// These rows in a form; of a checked sheet.
+    fn tile(&self, rows: Range<usize>, expert: u32, form: TileForm) -> Tile {
+        let plain = rows.start * self.row_bytes..rows.end * self.row_bytes;
+        let stored = match form {
+            TileForm::Only | TileForm::Packed => self.stored(rows.clone()),
+            TileForm::Plain => plain.clone(),
+        };
+        let held = match form {
+            TileForm::Only | TileForm::Packed => self.held(&rows, &stored),
+            TileForm::Plain => plain.len(),
+        };
+        Tile {
+            weight: self.weight,
+            expert,
+            rows,
+            stored,
+            held,
+            arrive: self.arrive,
+            form,
+            measure: match form {
+                TileForm::Only => held,
+                TileForm::Packed | TileForm::Plain => plain.len(),
+            },
+        }
     }
 }
 
@@ -248,137 +332,4 @@ fn rows_per_tile(sheet: &Sheet, target: u64) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::Units;
-    use std::sync::Arc;
-
-    fn sheet(weight: u32, rows: usize, row_bytes: usize) -> Sheet {
-        Sheet::plain(WeightId(weight), rows, row_bytes)
-    }
-
-    fn cut(sheets: &[Sheet], target: u64) -> Tiling {
-        Tiling::cut(sheets, TileTarget::Bytes(target)).unwrap()
-    }
-
-    #[test]
-    fn tiles_cover_a_weight_and_cut_at_panels() {
-        let tiling = cut(&[sheet(3, 1000, 100)], 30_000);
-        let mut next = 0;
-        for id in tiling.of(WeightId(3).into()) {
-            let tile = tiling.tile(id);
-            assert_eq!(tile.rows.start, next);
-            assert_eq!(tile.stored, tile.rows.start * 100..tile.rows.end * 100);
-            assert_eq!(tile.held, tile.stored.len());
-            assert!(tile.rows.end.is_multiple_of(ROW_PANEL) || tile.rows.end == 1000);
-            assert!(tile.held_bytes() <= 30_000 + (ROW_PANEL * 100) as u64);
-            next = tile.rows.end;
-        }
-        assert_eq!(next, 1000);
-        assert_eq!(tiling.len(), 4);
-        assert_eq!(tiling.total(), 100_000);
-    }
-
-    #[test]
-    fn no_tile_is_smaller_than_a_panel_unless_the_weight_is() {
-        let tiling = cut(&[sheet(0, 10, 8), sheet(1, 256, 8)], 1);
-        let rows: Vec<_> = tiling
-            .ids()
-            .map(|id| tiling.tile(id).rows.clone())
-            .collect();
-        assert_eq!(rows, [0..10, 0..64, 64..128, 128..192, 192..256]);
-    }
-
-    #[test]
-    fn no_tile_has_rows_of_two_experts() {
-        let experts = Sheet {
-            experts: 3,
-            ..sheet(1, 100, 8)
-        };
-        let tiling = cut(&[sheet(0, 64, 8), experts], 1);
-        let rows = |part| {
-            let weight = WeightId(1);
-            let tiles = tiling.of(Use { weight, part });
-            tiles
-                .map(|t| tiling.tile(t).rows.clone())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(rows(Part::Expert(0)), [0..64, 64..100]);
-        assert_eq!(rows(Part::Expert(2)), [200..264, 264..300]);
-        assert_eq!(rows(Part::Expert(3)), []);
-        assert_eq!(rows(Part::All).len(), 6);
-    }
-
-    #[test]
-    fn packed_tiles_are_runs_of_units_and_differ_in_what_is_stored() {
-        let units = Units::new(128, vec![0, 70, 75, 200]).unwrap();
-        let packed = |arrive| Sheet {
-            units: Some(Arc::new(units.clone())),
-            arrive,
-            ..sheet(0, 300, 10)
-        };
-        let bytes = |arrive| {
-            let tiling = cut(&[packed(arrive)], 1);
-            let tiles = tiling.ids().map(|t| tiling.tile(t).clone());
-            let bytes: Vec<_> = tiles.map(|t| (t.stored, t.held)).collect();
-            (bytes, tiling.slot(), tiling.stage())
-        };
-        let (unpacked, slot, stage) = bytes(Arrive::Unpack);
-        assert_eq!(unpacked, [(0..70, 1280), (70..75, 1280), (75..200, 440)]);
-        assert_eq!((slot.pages, slot.own, stage), (0, 1280, 125));
-        let (as_it_is, slot, stage) = bytes(Arrive::Populate);
-        assert_eq!(as_it_is, [(0..70, 70), (70..75, 5), (75..200, 125)]);
-        assert_eq!((slot.pages, slot.own, stage), (125, 0, 0));
-    }
-
-    #[test]
-    fn sizes_that_cannot_be_counted_are_refused() {
-        let refused = |sheets: &[Sheet]| Tiling::cut(sheets, TileTarget::Automatic).unwrap_err();
-        let huge = [
-            sheet(0, usize::MAX, 2),
-            Sheet {
-                experts: usize::MAX,
-                ..sheet(0, 2, 1)
-            },
-            // More tiles than there are numbers.
-            sheet(0, usize::MAX, 1),
-            Sheet {
-                experts: 1 << 33,
-                ..sheet(0, 1, 1)
-            },
-        ];
-        for sheet in huge {
-            assert!(matches!(refused(&[sheet]), SheetError::TooLarge { .. }));
-        }
-        let half = |weight| sheet(weight, 1, (1 << 55) + 1);
-        assert!(matches!(
-            refused(&[half(0), half(1)]),
-            SheetError::TooLarge { .. }
-        ));
-        let units = Units::new(64, vec![0, 1, 2]).unwrap();
-        let short = Sheet {
-            units: Some(Arc::new(units)),
-            ..sheet(0, 129, 1)
-        };
-        assert!(matches!(
-            refused(&[short]),
-            SheetError::Count {
-                found: 3,
-                needed: 4,
-                ..
-            }
-        ));
-        let nowhere = Sheet {
-            arrive: Arrive::Unpack,
-            ..sheet(0, 129, 1)
-        };
-        assert!(matches!(refused(&[nowhere]), SheetError::NoUnits { .. }));
-    }
-
-    #[test]
-    fn the_automatic_target_follows_the_total() {
-        assert_eq!(TileTarget::Automatic.resolve(1 << 20), 512 << 10);
-        assert_eq!(TileTarget::Automatic.resolve(256 << 20), 2 << 20);
-        assert_eq!(TileTarget::Automatic.resolve(16 << 30), 16 << 20);
-    }
-}
+mod tests;

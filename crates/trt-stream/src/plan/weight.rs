@@ -101,6 +101,12 @@ pub enum SheetError {
         /// One for each unit, and one more.
         needed: usize,
     },
+    /// A form beside the plain one that kernels do not read as it is stored.
+    #[error("weight {}: what rows are read from beside the plain form must be held in its units", weight.0)]
+    NotHeld {
+        /// The weight.
+        weight: WeightId,
+    },
     /// A form to be unpacked of which nobody knows where its units are.
     #[error("weight {}: what is unpacked must be in units", weight.0)]
     NoUnits {
@@ -166,7 +172,7 @@ impl Units {
     }
 }
 
-/// A weight to be cut, in the form that its rows are read from.
+/// A weight to be cut, in the form that its rows are read from while anything streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sheet {
     /// The weight.
@@ -181,6 +187,9 @@ pub struct Sheet {
     pub units: Option<Arc<Units>>,
     /// How its tiles arrive. What is packed and not unpacked is held as it is stored.
     pub arrive: Arrive,
+    /// Whether its rows may be read plain too, with the same values: `row_bytes` each, one after
+    /// another, which arrive in the same way.
+    pub turns: bool,
 }
 
 impl Sheet {
@@ -193,6 +202,7 @@ impl Sheet {
             row_bytes,
             units: None,
             arrive: Arrive::Upload,
+            turns: false,
         }
     }
 
@@ -222,6 +232,10 @@ impl Sheet {
             }
             None if self.arrive == Arrive::Unpack => return Err(SheetError::NoUnits { weight }),
             None => {}
+        }
+        let held_as_stored = self.units.is_some() && self.arrive != Arrive::Unpack;
+        if self.turns && !held_as_stored {
+            return Err(SheetError::NotHeld { weight });
         }
         Ok(bytes as u64)
     }

@@ -4,7 +4,8 @@ use super::Error;
 use super::weight::{Weight, as_it_lies};
 use crate::files::Weights;
 use crate::plan::{
-    Arrive, Demand, Layout, Limits, Part, Request, Sheet, TileTarget, Tiling, Use, WeightId,
+    Arrive, Demand, Layout, Limits, Part, Request, Sheet, TileTarget, Tiling, Turning, Use,
+    WeightId,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Config {
     pub compute: Stream,
     /// For each program, what it reads by rows, in the order in which a pass uses it.
     pub programs: Vec<Vec<Use>>,
+    /// Which weights share a launch, and whether those of two forms turn plain.
+    pub turning: Turning,
     /// How large tiles should be.
     pub tile_target: TileTarget,
     /// The first budget.
@@ -46,6 +49,8 @@ pub struct Uses<'a> {
     pub weights: &'a [Weight],
     /// As in [`Config::programs`].
     pub programs: &'a [Vec<Use>],
+    /// As in [`Config::turning`].
+    pub turning: &'a Turning,
     /// How weights become usable on the device.
     pub residency: Residency,
     /// How large tiles should be.
@@ -71,7 +76,7 @@ impl Uses<'_> {
         for weight in whole {
             pinned = pinned.saturating_add(weight.source_bytes()? as u64);
         }
-        Ok(Layout::new(tiling, lists, pinned))
+        Ok(Layout::turning(tiling, lists, pinned, self.turning))
     }
 }
 
@@ -94,6 +99,7 @@ impl Config {
         Uses {
             weights: &self.weights,
             programs: &self.programs,
+            turning: &self.turning,
             residency: self.pool.device().info().residency,
             tile_target: self.tile_target,
         }
@@ -106,12 +112,16 @@ impl Config {
         for weight in &self.weights {
             weight.check(&self.files)?;
         }
+        let known = |id: WeightId| {
+            let count = self.weights.len();
+            let weight = self.weights.get(id.0 as usize);
+            weight.ok_or(Error::UnknownWeight { id, count })
+        };
+        for weight in self.turning.together.iter().flatten() {
+            known(*weight)?;
+        }
         for Use { weight, part } in self.programs.iter().flatten() {
-            let info = self.weights.get(weight.0 as usize);
-            let info = info.ok_or(Error::UnknownWeight {
-                id: *weight,
-                count: self.weights.len(),
-            })?;
+            let info = known(*weight)?;
             let name = || info.name.to_string();
             if info.roles.has(Role::Whole) {
                 return Err(Error::TwoRoles { name: name() });

@@ -2,14 +2,14 @@
 //!
 //! The invariant: what this holds is what the pool is charged for. Where kernels read the
 //! mapping in place, a reservation stands for the pages that are kept. Tiles that are copied or
-//! unpacked have memory of their own: residents lie in one [`Stack`] and every slot is its own
+//! unpacked have memory of their own: residents lie in [`Stacks`] and every slot is its own
 //! pool memory. A tile is one or the other by its [`Arrive`], so both may lie side by side. Pinned
 //! weights are pool memory either way: they are small, and in the mapping they would share pages
 //! with what comes and goes.
 
 use super::Error;
 use super::sources::Sources;
-use super::stack::Stack;
+use super::stack::{Stacks, Way};
 use super::staging::Staging;
 use crate::plan::{Arrive, Layout, Slot, SlotBytes, Split, TileId, Tiling, WeightId};
 use std::collections::{BTreeMap, HashSet};
@@ -69,7 +69,7 @@ pub(super) struct Places {
     slot: SlotBytes,
     staging: Option<Staging>,
     pages: Option<Pages>,
-    stack: Option<Stack>,
+    stacks: Stacks,
 }
 
 /// What a change of the split leaves behind.
@@ -104,10 +104,6 @@ impl Places {
             true => Some(Pages(pool.reserve(0, Purpose::Weights)?, device.claim(0)?)),
             false => None,
         };
-        let stack = match any(|a| a != Arrive::Populate) {
-            true => Some(Stack::new(pool, layout)?),
-            false => None,
-        };
         let mut pinned = BTreeMap::new();
         for (id, weight) in sources.with(Role::Whole) {
             let bytes = weight.source_bytes()? as u64;
@@ -120,18 +116,17 @@ impl Places {
             slot: tiling.slot(),
             staging: Staging::new(pool, layout)?,
             pages,
-            stack,
+            stacks: Stacks::new(pool, layout)?,
         })
     }
 
     /// Bytes that it holds now, whatever split they are of.
     pub fn held(&self) -> u64 {
         let pages = self.pages.as_ref().map_or(0, |p| p.0.bytes());
-        let stack = self.stack.as_ref().map_or(0, Stack::bytes);
         let staging = self.staging.as_ref().map_or(0, Staging::bytes);
         let leases = self.pinned.values();
         let leases = leases.chain(self.ring.iter().filter_map(|s| s.lease.as_ref()));
-        pages + stack + staging + leases.map(Lease::bytes).sum::<u64>()
+        pages + self.stacks.bytes() + staging + leases.map(Lease::bytes).sum::<u64>()
     }
 
     /// A pinned weight.
@@ -174,8 +169,7 @@ impl Places {
 
     /// Where a resident tile is read that has memory of its own.
     pub fn resident_memory(&self, tiling: &Tiling, id: TileId) -> Result<Slice, Error> {
-        let stack = self.stack.as_ref().ok_or(Error::Starved)?;
-        stack.place(id, tiling.tile(id).held)
+        self.stacks.place(tiling, id)
     }
 
     /// Where a tile of so many bytes is read in a slot, if it has memory of its own.
@@ -207,7 +201,7 @@ impl Places {
 
     /// Whether tiles have memory of their own, which work may still use when it is to go.
     pub fn has_memory(&self) -> bool {
-        self.stack.is_some()
+        !self.stacks.is_empty()
     }
 
     /// What would have to go for this split.
@@ -225,23 +219,26 @@ impl Places {
     /// of it may be missing; any split can be applied from there.
     pub fn apply(&mut self, pool: &Pool, tiling: &Tiling, split: &Split) -> Result<(), Error> {
         let evicted = self.difference(split).evicted;
-        self.ring.truncate(split.slots as usize);
+        let kept = split.resident.iter().map(|t| tiling.tile(*t));
+        let kept = kept.filter(|t| t.arrive == Arrive::Populate);
+        let kept: u64 = kept.map(|t| t.held_bytes()).sum();
+        let pages = kept + u64::from(split.slots) * self.slot.pages;
         // What gives memory back comes first, so that the sum is at no time above both splits.
-        let shrinks = !evicted.is_empty();
-        if shrinks {
-            self.hold_stack(tiling, split)?;
-        }
-        if let Some(pages) = &mut self.pages {
-            let kept = split.resident.iter().map(|t| tiling.tile(*t));
-            let kept = kept.filter(|t| t.arrive == Arrive::Populate);
-            let kept: u64 = kept.map(|t| t.held_bytes()).sum();
-            pages.hold(kept + u64::from(split.slots) * self.slot.pages)?;
-        }
-        if !shrinks {
-            self.hold_stack(tiling, split)?;
-        }
+        self.ring.truncate(split.slots as usize);
         for tile in evicted {
             self.resident.remove(&tile);
+        }
+        for way in [Way::Down, Way::Up] {
+            self.stacks.hold(tiling, split, way)?;
+            let Some(held) = &mut self.pages else {
+                continue;
+            };
+            let now = held.0.bytes();
+            match way {
+                Way::Down if pages < now => held.hold(pages)?,
+                Way::Up if pages > now => held.hold(pages)?,
+                Way::Down | Way::Up => {}
+            }
         }
         for &tile in &split.resident {
             self.resident.entry(tile).or_insert(Load::Pending);
@@ -259,12 +256,5 @@ impl Places {
             });
         }
         Ok(())
-    }
-
-    fn hold_stack(&mut self, tiling: &Tiling, split: &Split) -> Result<(), Error> {
-        match &mut self.stack {
-            Some(stack) => stack.hold(tiling, split),
-            None => Ok(()),
-        }
     }
 }

@@ -3,7 +3,7 @@
 use super::weight::{Weight, as_it_lies};
 use super::{Error, Packed, Unpack};
 use crate::files::{WeightFile, Weights};
-use crate::plan::{Arrive, Tile, WeightId};
+use crate::plan::{Arrive, Tile, TileForm, WeightId};
 use std::ops::Range;
 use std::sync::Arc;
 use trt_device::{Device, Memory, Paging, Slice};
@@ -77,33 +77,32 @@ impl Sources {
         Ok(file.whole().slice(start..start + weight.source_bytes()?)?)
     }
 
-    /// Bytes of the form that rows are read from, where resident tiles are read in place and copies
-    /// come from.
-    pub fn kept(&self, weight: WeightId, span: &Range<usize>) -> Result<Slice, Error> {
-        self.part(&self.files, weight, span)
+    /// Bytes of a form of a weight, where resident tiles are read in place and copies come from.
+    pub fn kept(&self, from: (WeightId, TileForm), span: &Range<usize>) -> Result<Slice, Error> {
+        self.part(&self.files, from, span)
     }
 
     /// The same, where streamed tiles are read in place.
-    pub fn passing(&self, weight: WeightId, span: &Range<usize>) -> Result<Slice, Error> {
-        self.part(&self.passing, weight, span)
+    pub fn passing(&self, from: (WeightId, TileForm), span: &Range<usize>) -> Result<Slice, Error> {
+        self.part(&self.passing, from, span)
     }
 
     fn part(
         &self,
         files: &[Memory],
-        weight: WeightId,
+        (weight, form): (WeightId, TileForm),
         span: &Range<usize>,
     ) -> Result<Slice, Error> {
-        let form = self.in_role(weight, Role::Rows)?.form(Role::Rows);
+        let form = self.in_role(weight, Role::Rows)?.form_of(form);
         let file = &files[form.file.0 as usize];
         let span = form.start + span.start..form.start + span.end;
         Ok(file.whole().slice(span)?)
     }
 
-    /// What unpacks the tiles of a weight, if they are.
-    pub fn unpacker(&self, weight: WeightId) -> Result<Option<Arc<dyn Unpack>>, Error> {
-        let weight = self.in_role(weight, Role::Rows)?;
-        Ok(weight.form(Role::Rows).unpack.clone())
+    /// What unpacks a tile, if it is unpacked.
+    pub fn unpacker(&self, tile: &Tile) -> Result<Option<Arc<dyn Unpack>>, Error> {
+        let weight = self.in_role(tile.weight, Role::Rows)?;
+        Ok(weight.form_of(tile.form).unpack.clone())
     }
 
     /// A tile that lies in staging memory, and is to be unpacked to where it is held.

@@ -7,7 +7,7 @@
 use super::Error;
 use super::unpack::Unpack;
 use crate::files::{FileId, TensorInfo, Weights};
-use crate::plan::{Arrive, Sheet, Units, WeightId};
+use crate::plan::{Arrive, Sheet, TileForm, Units, WeightId};
 use std::sync::Arc;
 use trt_device::Residency;
 use trt_kernel::{Encoding, Role, Roles};
@@ -50,7 +50,9 @@ pub struct Weight {
     pub roles: Roles,
     /// The form in which it was given: what tables and whole weights are read from.
     pub source: Form,
-    /// The form that rows are read from, if not the source.
+    /// The form that rows are read from, if not the source. Where it packs the source's plain values
+    /// and is held as it is stored, rows are read from either, as the budget has room
+    /// ([`Weight::turns`]).
     pub second: Option<Form>,
 }
 
@@ -63,6 +65,11 @@ pub(super) fn as_it_lies(residency: Residency) -> Arrive {
 }
 
 impl Form {
+    /// Whether kernels read its units themselves, so that they are held as they are stored.
+    fn held_as_stored(&self) -> bool {
+        self.units.is_some() && self.unpack.is_none()
+    }
+
     /// Bytes that it takes in its file, if they can be counted.
     fn stored(&self, matrix: &Matrix) -> Option<usize> {
         match &self.units {
@@ -97,7 +104,7 @@ impl Weight {
         }
     }
 
-    /// The form that is read in a role.
+    /// The form that is read in a role, in that of rows while not all weights are on the device.
     pub fn form(&self, role: Role) -> &Form {
         match role {
             Role::Rows => self.second.as_ref().unwrap_or(&self.source),
@@ -119,10 +126,16 @@ impl Weight {
         bytes.ok_or_else(|| self.uncountable(&self.source))
     }
 
-    /// What the planner cuts: the form that rows are read from.
+    /// What the planner cuts: the form that rows are read from while anything streams, and whether they
+    /// are read plain too.
     pub(super) fn sheet(&self, weight: WeightId, as_it_lies: Arrive) -> Result<Sheet, Error> {
         let form = self.form(Role::Rows);
-        let row_bytes = form.encoding.row_bytes(self.matrix.columns);
+        // Rows of what is packed have no bytes of their own: they are measured as the source's.
+        let row_bytes = |form: &Form| form.encoding.row_bytes(self.matrix.columns);
+        let row_bytes = row_bytes(form).or_else(|| match form.held_as_stored() {
+            true => row_bytes(&self.source),
+            false => None,
+        });
         Ok(Sheet {
             weight,
             experts: self.matrix.experts,
@@ -133,7 +146,27 @@ impl Weight {
                 Some(_) => Arrive::Unpack,
                 None => as_it_lies,
             },
+            turns: self.turns(),
         })
+    }
+
+    /// Whether rows may be read from both of its forms, with the same values: from one that is held
+    /// packed, and from the source, which is plain.
+    pub fn turns(&self) -> bool {
+        let packed = self.second.as_ref().filter(|form| form.held_as_stored());
+        let same = |packed: &Form| {
+            let blocks = matches!(packed.encoding, Encoding::Blocks(_));
+            !blocks && self.source.encoding.as_plain() == Some(packed.encoding.dtype())
+        };
+        packed.is_some_and(same) && self.source.units.is_none() && self.source.unpack.is_none()
+    }
+
+    /// The form that a tile of it is in.
+    pub(super) fn form_of(&self, tile: TileForm) -> &Form {
+        match tile {
+            TileForm::Only | TileForm::Packed => self.form(Role::Rows),
+            TileForm::Plain => &self.source,
+        }
     }
 
     /// Checks that its forms lie inside of their files, and that its roles can be read from them.

@@ -11,8 +11,8 @@ use trt_alloc::Pool;
 use trt_device::{Device, Host, HostMode, Memory, Stream};
 use trt_kernel::{Role, Roles};
 use trt_stream::{
-    Config, Pass, ProgramId, Request, Streamer, TensorId, TileTarget, Use, Weight, WeightId,
-    Weights,
+    Config, Pass, ProgramId, Request, Streamer, TensorId, TileTarget, Turning, Use, Weight,
+    WeightId, Weights,
 };
 
 pub const TENSORS: [(&str, &[usize]); 6] = [
@@ -86,6 +86,7 @@ impl Bench {
                 .collect(),
             compute: self.compute,
             programs: programs.iter().map(|p| self.uses_of(p)).collect(),
+            turning: Turning::default(),
             tile_target: TileTarget::Bytes(12 << 10),
             request,
             free: 0,

@@ -8,7 +8,7 @@ use trt_alloc::Pool;
 use trt_device::{Device, Host, HostMode, Memory, Stream};
 use trt_kernel::{Role, Roles};
 use trt_stream::{
-    Config, Part, ProgramId, Request, Streamer, TileTarget, Use, Weight, WeightId, Weights,
+    Config, Part, ProgramId, Request, Streamer, TileTarget, Turning, Use, Weight, WeightId, Weights,
 };
 
 pub const HEAD: WeightId = WeightId(1);
@@ -69,6 +69,7 @@ impl Bench {
             weights: self.weights.clone(),
             compute: self.compute,
             programs,
+            turning: Turning::default(),
             tile_target: TileTarget::Bytes(8 << 10),
             request: Request::Minimum,
             free: 0,

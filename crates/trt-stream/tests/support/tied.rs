@@ -10,7 +10,7 @@ use trt_kernel::{
     Arg, BodyBuilder, DType, Dim, Encoding, Env, Gather, Inst, Kernel, Matmul, Operand, Role,
     SumOrder, View,
 };
-use trt_stream::{Config, Error, ProgramId, Request, Streamer, TileTarget, WeightId};
+use trt_stream::{Config, Error, ProgramId, Request, Streamer, TileTarget, Turning, WeightId};
 
 const WIDTH: usize = 96;
 const ENTRIES: usize = 700;
@@ -191,6 +191,7 @@ pub fn a_table_in_two_forms_is_right_at_every_budget(device: Arc<dyn Device>, su
         weights,
         compute,
         programs: vec![vec![WeightId(0).into(), WeightId(1).into()]],
+        turning: Turning::default(),
         tile_target: TileTarget::Bytes(8 << 10),
         request: Request::Minimum,
         free: 0,

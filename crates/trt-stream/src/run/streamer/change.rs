@@ -188,6 +188,7 @@ impl Streamer {
             pinned: limits.pinned,
             staging: limits.staging,
             resident: self.split.resident_bytes,
+            packed: self.split.packed_bytes,
             ring: self.split.ring_bytes(),
             streamed: self.streamed(0),
             why,

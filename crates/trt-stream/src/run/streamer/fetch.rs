@@ -11,7 +11,7 @@ impl Streamer {
     pub(super) fn fetch(&mut self, tile: TileId, slot: Slot) -> Result<u64, Error> {
         let what = self.layout.tiling().tile(tile);
         let place = match what.arrive {
-            Arrive::Populate => Place::Pages(self.sources.passing(what.weight, &what.stored)?),
+            Arrive::Populate => Place::Pages(self.sources.passing(what.source(), &what.stored)?),
             Arrive::Upload | Arrive::Unpack => {
                 Place::Own(self.places.slot_memory(slot, what.held)?)
             }
@@ -36,7 +36,7 @@ impl Streamer {
     pub(super) fn load(&mut self, tile: TileId) -> Result<u64, Error> {
         let what = self.layout.tiling().tile(tile);
         let place = match what.arrive {
-            Arrive::Populate => Place::Pages(self.sources.kept(what.weight, &what.stored)?),
+            Arrive::Populate => Place::Pages(self.sources.kept(what.source(), &what.stored)?),
             Arrive::Upload | Arrive::Unpack => {
                 Place::Own(self.places.resident_memory(self.layout.tiling(), tile)?)
             }
@@ -58,8 +58,8 @@ impl Streamer {
                 return Ok(what.stored_bytes());
             }
         };
-        let src = self.sources.kept(what.weight, &what.stored)?;
-        match self.sources.unpacker(what.weight)? {
+        let src = self.sources.kept(what.source(), &what.stored)?;
+        match self.sources.unpacker(what)? {
             None => {
                 let work = Work::Upload { dst: held, src };
                 self.device.submit(copy, work)?;
@@ -82,7 +82,7 @@ impl Streamer {
             return Ok(());
         }
         let tile = self.layout.tiling().tile(tile);
-        self.submit_discard(self.sources.passing(tile.weight, &tile.stored)?)
+        self.submit_discard(self.sources.passing(tile.source(), &tile.stored)?)
     }
 
     /// Lets the pages of a tile go that is neither resident nor in the ring any more, if it was read
@@ -97,7 +97,7 @@ impl Streamer {
         if self.places.load_of(tile).is_some() {
             return Ok(());
         }
-        self.submit_discard(self.sources.kept(what.weight, &what.stored)?)
+        self.submit_discard(self.sources.kept(what.source(), &what.stored)?)
     }
 
     pub(super) fn submit_discard(&self, pages: Slice) -> Result<(), Error> {

@@ -13,7 +13,7 @@ mod pass;
 use super::config::distinct;
 use super::places::{Load, Places};
 use super::sources::Sources;
-use super::{Config, Error, ProgramId, Traffic};
+use super::{Config, Error, Form, ProgramId, Traffic};
 use crate::files::Weights;
 use crate::plan::{Applied, Arrive, Cycle, Layout, Request, Split, Use, WeightId};
 use pass::Cursor;
@@ -83,6 +83,8 @@ impl Streamer {
             split: Split {
                 resident: Vec::new(),
                 resident_bytes: 0,
+                packed_bytes: 0,
+                turned: Vec::new(),
                 staging: 0,
                 slots: 0,
                 slot_bytes: 0,
@@ -158,6 +160,17 @@ impl Streamer {
     /// If it is no table.
     pub fn mapped(&self, id: WeightId) -> Result<Slice, Error> {
         self.sources.whole(self.sources.in_role(id, Role::Table)?)
+    }
+
+    /// The form that rows of a weight are read from: the same for all weights that share a launch, until
+    /// [`Streamer::changes`] counts another change. What is read plain at one budget may be read packed at
+    /// another.
+    ///
+    /// # Errors
+    /// If it is not streamed.
+    pub fn form(&self, id: WeightId) -> Result<&Form, Error> {
+        let weight = self.sources.in_role(id, Role::Rows)?;
+        Ok(weight.form_of(self.split.form(self.layout.tiling(), id)))
     }
 
     fn copy_after_compute(&self) -> Result<(), Error> {
@@ -247,7 +260,8 @@ impl Streamer {
             return Ok(generation);
         }
         let tiling = self.layout.tiling();
-        let mut tiles = self.cycles[list].uses.iter().flat_map(|u| tiling.of(*u));
+        let uses = self.cycles[list].uses.iter();
+        let mut tiles = uses.flat_map(|u| self.split.tiles(tiling, *u));
         // In the mapping nothing stays by itself, tables neither.
         let settled = |t| match tiling.tile(t).arrive {
             Arrive::Populate => false,

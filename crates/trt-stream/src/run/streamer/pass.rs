@@ -7,7 +7,7 @@
 use super::Streamer;
 use crate::plan::{Arrive, Cycle, Lane, Slot, Step, TileId, Use, WeightId};
 use crate::run::places::Load;
-use crate::run::{Error, ProgramId, Traffic};
+use crate::run::{Error, Form, ProgramId, Traffic};
 use std::collections::VecDeque;
 use std::ops::Range;
 use trt_device::{Event, Slice, Tiles, Work};
@@ -87,6 +87,14 @@ impl<'a> Pass<'a> {
     /// If it is no table.
     pub fn mapped(&self, id: WeightId) -> Result<Slice, Error> {
         self.streamer.mapped(id)
+    }
+
+    /// The form that rows of a weight are read from in this pass.
+    ///
+    /// # Errors
+    /// If it is not streamed.
+    pub fn form(&self, id: WeightId) -> Result<&Form, Error> {
+        self.streamer.form(id)
     }
 
     /// What [`Pass::next_use`] is about, if any is left.
@@ -223,8 +231,8 @@ impl<'a> Pass<'a> {
         let last = tiling.tile(TileId(tiles.end - 1));
         let span = first.stored.start..last.stored.end;
         let all = match stay {
-            true => sources.kept(first.weight, &span)?,
-            false => sources.passing(first.weight, &span)?,
+            true => sources.kept(first.source(), &span)?,
+            false => sources.passing(first.source(), &span)?,
         };
         Ok((last.rows.end - first.rows.start, vec![all]))
     }
@@ -314,7 +322,7 @@ fn pending(streamer: &Streamer, list: usize) -> VecDeque<(u32, TileId)> {
     let mut seen = std::collections::HashSet::new();
     let mut pending = VecDeque::new();
     for &what in &streamer.cycles[list].uses {
-        for tile in streamer.layout.tiling().of(what) {
+        for tile in streamer.split.tiles(streamer.layout.tiling(), what) {
             match streamer.places.load_of(tile) {
                 None => fetches += 1,
                 Some(Load::Pending) if seen.insert(tile) => pending.push_back((fetches, tile)),
