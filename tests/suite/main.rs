@@ -29,6 +29,7 @@ mod limits;
 mod mapped;
 mod masks;
 mod neighbours;
+mod packed;
 mod poison;
 mod predict;
 mod pressure;

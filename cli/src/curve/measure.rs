@@ -38,6 +38,12 @@ pub struct CurveReport {
     pub anonymous_added_peak_bytes: u64,
     pub starts: Starts,
     pub same_bits: bool,
+    /// The same with packed weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packed: Option<Box<CurveReport>>,
+    /// What the last token gave, as bits.
+    #[serde(skip)]
+    pub logits: Vec<u32>,
 }
 
 /// One budget.
@@ -67,7 +73,7 @@ pub struct Point {
     pub anonymous_peak_bytes: Option<u64>,
 }
 
-/// A prompt at the full budget.
+/// A prompt at the budget that was asked for.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct PromptTime {
@@ -194,7 +200,7 @@ impl Bench {
             point.floor = link.max(self.weights_per_token as f64 / rates.memory);
             budgets.push(point);
         }
-        let prefill = self.prefill(&args.prefill)?;
+        let prefill = self.prefill(args)?;
         let switches = match args.switch.as_slice() {
             &[a, b] => self.switches(a, b, args)?,
             _ => Vec::new(),
@@ -221,6 +227,8 @@ impl Bench {
             anonymous_added_peak_bytes: anonymous.saturating_sub(self.bare_anonymous),
             starts,
             same_bits,
+            packed: None,
+            logits: first_bits.unwrap_or_default(),
         })
     }
 
@@ -280,11 +288,11 @@ impl Bench {
         Ok((point, logits.iter().map(|v| v.to_bits()).collect()))
     }
 
-    fn prefill(&self, lengths: &[usize]) -> Result<Vec<PromptTime>> {
-        self.engine.set_device_budget(Request::Full)?;
+    fn prefill(&self, args: &CurveArgs) -> Result<Vec<PromptTime>> {
+        self.engine.set_device_budget(args.prefill_budget)?;
         let mut session = self.engine.session()?;
         let mut all = Vec::new();
-        for &tokens in lengths {
+        for &tokens in &args.prefill {
             let ids = prompt(tokens);
             let mut seconds = Vec::new();
             for round in 0..5 {

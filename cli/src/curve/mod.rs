@@ -12,8 +12,8 @@ mod starts;
 mod table;
 mod tensor_maps;
 
-use crate::model;
-use anyhow::{Context, Result, bail};
+use crate::{get, model};
+use anyhow::{Context, Result, bail, ensure};
 use candle_trt::{Request, Weights};
 use clap::Args;
 use plot::Style;
@@ -43,9 +43,15 @@ pub struct CurveArgs {
     /// Tokens timed at each budget.
     #[arg(long, default_value_t = 15, allow_hyphen_values = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
     tokens: u32,
-    /// Prompt lengths to time at the full budget.
+    /// Prompt lengths to time.
     #[arg(long, value_delimiter = ',', default_value = "512,2048")]
     prefill: Vec<usize>,
+    /// The budget at which prompts are timed.
+    #[arg(long, default_value = "full", allow_hyphen_values = true)]
+    prefill_budget: Request,
+    /// Measure a second time with packed weights, and draw both curves. The packed copy is made once, beside the model or in the cache.
+    #[arg(long, conflicts_with_all = ["memory", "tensor_maps"])]
+    pack: bool,
     /// Two budgets to change between while decoding.
     #[arg(long, value_delimiter = ',', num_args = 0..=2, default_value = "50%,10%")]
     switch: Vec<Request>,
@@ -90,16 +96,31 @@ pub fn run(args: &CurveArgs, start: Instant) -> Result<()> {
     if args.tensor_maps {
         return tensor_maps::print(&opened_device, weights, &config, args);
     }
-    let opened = start.elapsed().as_secs_f64();
-    let first = args.first_token.unwrap_or(Request::Minimum);
-    let mut bench =
-        measure::Bench::new(opened_device.device.clone(), weights, &config, args, first)?;
-    if args.first_token.is_some() {
+    if let Some(budget) = args.first_token {
+        let weights = match args.pack {
+            true => get::packed(&weights)?,
+            false => weights,
+        };
+        let opened = start.elapsed().as_secs_f64();
+        let mut bench =
+            measure::Bench::new(opened_device.device.clone(), weights, &config, args, budget)?;
         let first = bench.first_token(args.context, start, opened)?;
         println!("{}", serde_json::to_string_pretty(&first)?);
         return Ok(());
     }
-    let report = bench.run(args)?;
+    let measure = |weights: Arc<Weights>| {
+        let device = opened_device.device.clone();
+        measure::Bench::new(device, weights, &config, args, Request::Minimum)?.run(args)
+    };
+    let mut report = measure(weights.clone())?;
+    if args.pack {
+        let packed = measure(get::packed(&weights)?)?;
+        ensure!(
+            packed.logits == report.logits,
+            "outputs differ between plain and packed weights"
+        );
+        report.packed = Some(Box::new(packed));
+    }
     print!("{}", table::text(&report));
     if let Some(t) = opened_device.transfers() {
         println!(
@@ -135,23 +156,31 @@ fn chart(report: &measure::CurveReport) -> plot::Chart {
         let at = points.iter().map(|p| (p.applied_bytes as f64, time(p)));
         at.collect::<Vec<_>>()
     };
+    let mut packed: Vec<&measure::Point> = report.packed.iter().flat_map(|r| &r.budgets).collect();
+    packed.sort_by_key(|p| p.applied_bytes);
+    let packed = packed.iter().map(|p| (p.applied_bytes as f64, p.median));
+    let packed: Vec<(f64, f64)> = packed.collect();
     let line = |name: &str, style, points| plot::Line {
         name: name.into(),
         style,
         points,
     };
+    let mut lines = vec![
+        line("floor of the link", Style::Dashed("#c33"), link.collect()),
+        line(
+            "floor of memory",
+            Style::Dashed("#393"),
+            vec![(0.0, memory), (total, memory)],
+        ),
+        line("predicted", Style::Plain("#e80"), of(|p| p.predicted)),
+        line("measured", Style::Marked("#136"), of(|p| p.median)),
+    ];
+    if !packed.is_empty() {
+        lines.push(line("packed", Style::Marked("#717"), packed));
+    }
     plot::Chart {
         title: format!("{}: ms per token against the budget", report.device),
         most_bytes: total,
-        lines: vec![
-            line("floor of the link", Style::Dashed("#c33"), link.collect()),
-            line(
-                "floor of memory",
-                Style::Dashed("#393"),
-                vec![(0.0, memory), (total, memory)],
-            ),
-            line("predicted", Style::Plain("#e80"), of(|p| p.predicted)),
-            line("measured", Style::Marked("#136"), of(|p| p.median)),
-        ],
+        lines,
     }
 }

@@ -93,6 +93,13 @@ pub fn text(report: &CurveReport) -> String {
         );
     }
     footer(&mut out, report);
+    if let Some(packed) = &report.packed {
+        let _ = writeln!(
+            out,
+            "\nwith packed weights, whose outputs are the same bits:\n"
+        );
+        out.push_str(&text(packed));
+    }
     out
 }
 

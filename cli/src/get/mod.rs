@@ -13,13 +13,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use candle_trt::Weights;
 
 use candle_trt::kernel::BlockType;
-use candle_trt::stream::{KeepError, Made, Store};
+use candle_trt::stream::{KeepError, Made, PackOptions, Store};
 use indicatif::ProgressBar;
 
 use crate::precision::Precision;
@@ -143,6 +143,27 @@ pub fn quantised(weights: &Weights, block: BlockType) -> Result<Weights> {
     };
     let store = Store::Folder(cache_dir()?.join("quantised"));
     let all = weights.quantised(block, &store, &progress)?;
+    if let Some(bar) = bar.get() {
+        bar.finish_and_clear();
+    }
+    Ok(all)
+}
+
+/// The weights with a packed form beside them, made once and kept in the cache.
+///
+/// # Errors
+///
+/// What keeps the cache from being written.
+pub fn packed(weights: &Arc<Weights>) -> Result<Arc<Weights>> {
+    let bar = OnceLock::new();
+    let progress = |done: u64, total: u64| {
+        let bar: &ProgressBar = bar.get_or_init(|| progress::bytes(total, "packing"));
+        bar.set_position(done);
+    };
+    let all = weights.pack(&PackOptions {
+        store: Store::Folder(cache_dir()?.join("packed")),
+        progress: &progress,
+    })?;
     if let Some(bar) = bar.get() {
         bar.finish_and_clear();
     }

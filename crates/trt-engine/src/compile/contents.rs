@@ -4,27 +4,28 @@
 use super::ready::{Found, HasProgram};
 use crate::error::Error;
 use crate::run::program::{Compiled, streamed};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use trt_alloc::{Lease, Pool, Purpose};
 use trt_device::{Stream, Work};
-use trt_graph::program::BufferKind;
-use trt_kernel::{Role, Roles};
-use trt_stream::{TensorId, Use, Weight, WeightId, Weights};
+use trt_graph::program::{BufferKind, Launch};
+use trt_kernel::{PackedType, Role, Roles};
+use trt_stream::{Form, PackedRows, TensorId, Turning, Units, Use, Weight, WeightId, Weights};
 
 /// The weights of all programs, as a streamer is told of them: one for each tensor that any of them
-/// uses, in the order of the files, with the roles of all its uses. Each is read in the one form in
-/// which its files have it.
+/// uses, in the order of the files, with the roles of all its uses. Those that programs can read packed have a second form.
 pub(crate) struct Contract {
     pub weights: Vec<Weight>,
     /// For each program, the weight that each of its parameters is.
     pub numbers: Vec<Vec<WeightId>>,
     /// For each program, what it reads by rows, in launch order.
     pub uses: Vec<Vec<Use>>,
+    /// Which weights share a launch.
+    pub turning: Turning,
 }
 
 impl Contract {
-    pub fn of(programs: &[Found], files: &Weights) -> Contract {
+    pub fn of(programs: &[Found], packed: &BTreeSet<TensorId>, files: &Weights) -> Contract {
         let mut roles: BTreeMap<TensorId, Roles> = BTreeMap::new();
         for found in programs {
             for (parameter, id) in found.program().weights.iter().zip(found.tensors()) {
@@ -32,16 +33,32 @@ impl Contract {
                 *known = known.and(parameter.roles);
             }
         }
-        let known = roles.into_iter();
-        let known =
-            known.filter_map(|(id, roles)| Some((id, Weight::tensor(files.get(id)?, roles))));
+        for code in programs.iter().flat_map(Found::codes) {
+            roles.entry(code).or_default().add(Role::Whole);
+        }
+        let known = roles.into_iter().filter_map(|(id, roles)| {
+            let mut weight = Weight::tensor(files.get(id)?, roles);
+            let form = files.packed(id).filter(|_| packed.contains(&id));
+            weight.second = form.and_then(packed_form);
+            Some((id, weight))
+        });
         let (ids, weights): (Vec<TensorId>, Vec<Weight>) = known.unzip();
         let number = |id: &TensorId| ids.binary_search(id).map(|at| WeightId(at as u32));
         // Every tensor of a program is of these files, so it has a number.
-        let numbers = |p: &Found| p.tensors().iter().flat_map(number).collect();
+        let numbers = |p: &Found| p.all_tensors().iter().flat_map(number).collect();
         let numbers: Vec<Vec<WeightId>> = programs.iter().map(numbers).collect();
         let each = programs.iter().zip(&numbers);
+        let together = each.clone().flat_map(|(p, numbers)| {
+            let launches = p.program().launches.iter().map(Launch::ranged_weights);
+            let shared = launches.filter(|weights| weights.len() > 1);
+            shared.map(|weights| weights.iter().map(|w| numbers[w.0 as usize]).collect())
+        });
+        let turning = Turning {
+            together: together.collect(),
+            ..Turning::default()
+        };
         Contract {
+            turning,
             uses: each
                 .map(|(p, numbers)| streamed(p.program(), numbers))
                 .collect(),
@@ -59,6 +76,18 @@ impl Contract {
         let tables = self.weights.iter().filter(only);
         tables.map(|w| Ok(w.source_bytes()? as u64)).sum()
     }
+}
+
+/// The form in which rows lie packed; none if they cannot be cut into tiles as they lie.
+fn packed_form(rows: &PackedRows) -> Option<Form> {
+    let units = Units::new(rows.unit_rows, rows.offsets.to_vec()).ok()?;
+    Some(Form {
+        encoding: PackedType::of(rows.kind, rows.arity).into(),
+        file: rows.file,
+        start: rows.start,
+        units: Some(Arc::new(units)),
+        unpack: None,
+    })
 }
 
 /// Bytes of all constants, equal ones once.

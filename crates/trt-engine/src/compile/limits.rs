@@ -14,7 +14,7 @@ use crate::run::states;
 use std::fmt;
 use trt_device::{AnonPeak, Residency};
 use trt_graph::{Class, Profile};
-use trt_stream::{Request, TileTarget, Turning, Weights};
+use trt_stream::{Request, TileTarget, Weights};
 
 /// The most memory that compiling and loading may take; see
 /// [`Compiler::limits`](crate::Compiler::limits). Torch-TensorRT bounds the host's memory with
@@ -180,7 +180,7 @@ impl DeviceNeeds {
         let uses = trt_stream::Uses {
             weights: &contract.weights,
             programs: &contract.uses,
-            turning: &Turning::default(),
+            turning: &contract.turning,
             residency,
             tile_target,
         };

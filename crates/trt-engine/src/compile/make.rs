@@ -15,7 +15,7 @@ use std::sync::Arc;
 use trt_alloc::{Allocation, Pool, Purpose};
 use trt_device::{Device, OwnedStream};
 use trt_graph::Profile;
-use trt_stream::{Config, Request, Streamer, TileTarget, Turning, Weights};
+use trt_stream::{Config, Request, Streamer, TileTarget, Weights};
 
 /// What a compiler hands over.
 pub(super) struct Prepared {
@@ -78,7 +78,7 @@ pub(super) fn make(prepared: Prepared, watch: Watch) -> Result<Engine, Error> {
         weights: contract.weights,
         compute: compute.id(),
         programs: contract.uses,
-        turning: Turning::default(),
+        turning: contract.turning,
         tile_target,
         request,
         free: 0,

@@ -10,6 +10,7 @@ mod derived;
 pub(crate) mod limits;
 mod make;
 mod metadata;
+mod packed;
 mod ready;
 pub(crate) mod saved;
 mod source;

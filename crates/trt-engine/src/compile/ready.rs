@@ -4,13 +4,14 @@
 //! alike, after both were verified. Between the two steps is what needs no device to be known, such
 //! as whether the device's limit can be kept.
 
+use super::packed::PackedProgram;
 use crate::error::Error;
 use crate::report::ClassReport;
 use crate::run::arena::{ArenaShape, is_written};
-use crate::run::program::{ArgUse, Compiled};
+use crate::run::program::{ArgUse, Compiled, LaunchForms, LoadedLaunch};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use trt_device::Device;
+use trt_device::{Device, Executable};
 use trt_graph::Class;
 use trt_graph::program::{Program, Source as ArgSource};
 use trt_kernel::{Arg, Dim, Encoding, Role, Var};
@@ -34,6 +35,8 @@ pub(crate) struct Found {
     tensors: Vec<TensorId>,
     /// Parameters that are the values of tensors in blocks.
     values: Vec<usize>,
+    /// The program that reads packed rows, if it has any.
+    packed: Option<PackedProgram>,
 }
 
 /// A program that is made ready, or is ready.
@@ -55,7 +58,7 @@ impl HasProgram for Compiled {
 
 /// Bytes of the kernels' code on the device, at most; what programs share counts once.
 pub(crate) fn code_bytes(programs: &[Compiled]) -> u64 {
-    let executables = programs.iter().flat_map(|p| &p.executables);
+    let executables = programs.iter().flat_map(Compiled::executables);
     let pieces: HashMap<usize, u64> = executables.flat_map(|e| e.code()).collect();
     pieces.values().sum()
 }
@@ -85,6 +88,7 @@ pub(crate) fn find(lowered: Lowered, weights: &Weights) -> Result<Found, Error> 
         lowered,
         tensors,
         values,
+        packed: None,
     })
 }
 
@@ -122,6 +126,22 @@ impl Found {
         &self.tensors
     }
 
+    /// The same of the program that reads packed rows, which has more, if there is one.
+    pub fn all_tensors(&self) -> &[TensorId] {
+        self.packed.as_ref().map_or(&self.tensors, |p| &p.tensors)
+    }
+
+    /// The tensors that unpack others.
+    pub fn codes(&self) -> impl Iterator<Item = TensorId> + '_ {
+        let packed = self.packed.iter();
+        packed.flat_map(|p| p.params.iter().map(|a| p.tensors[a.code.0 as usize]))
+    }
+
+    /// Has it read packed rows.
+    pub(super) fn set_packed(&mut self, packed: PackedProgram) {
+        self.packed = Some(packed);
+    }
+
     /// Bytes that the arena of the largest call cannot be smaller than, whatever working memory the
     /// kernels turn out to need.
     pub fn least_arena(&self) -> u64 {
@@ -141,44 +161,77 @@ pub(crate) fn ready(
     device: &dyn Device,
     report: &mut ClassReport,
 ) -> Result<Compiled, Error> {
-    let Found { lowered, .. } = found;
+    let Found {
+        lowered, packed, ..
+    } = found;
     let Lowered {
         class,
         program,
         offsets,
     } = lowered;
     // In turn: a GPU's driver assembles one kernel at a time whoever asks.
-    let loads = program.launches.iter().map(|l| device.load(&l.kernel));
-    let executables = loads.collect::<Result<Vec<_>, _>>()?;
+    let launches = (0..program.launches.len()).map(|i| {
+        let differs = |p: &&PackedProgram| p.program.launches[i] != program.launches[i];
+        let packed = packed.as_ref().filter(differs);
+        Ok(LaunchForms {
+            plain: prepared(&program, i, device)?,
+            packed: packed
+                .map(|p| prepared(&p.program, i, device))
+                .transpose()?,
+        })
+    });
+    let launches = launches.collect::<Result<Vec<_>, Error>>()?;
     let ranges = program.ranges();
     let most = |bytes: &Dim| u64::try_from(bytes.bounds(&ranges).max).unwrap_or(0);
-    let scratch = executables.iter().map(|e| e.scratch());
-    let scratch: Vec<(Dim, u64)> = scratch.map(|s| (s.clone(), most(&s))).collect();
+    let scratch = launches.iter().map(|forms| larger(forms, &most));
+    let scratch: Vec<(Dim, u64)> = scratch.collect();
     let shape = ArenaShape::new(&program, &scratch, &class.name);
     let arena = Arc::new(shape.largest(offsets.as_deref())?);
     report.arena_bytes = arena.bytes;
     report.largest_live_bytes = arena.largest_live;
     let labels = program.launches.iter().map(|l| &l.label);
-    let by_host = executables.iter().zip(labels);
-    report.by_host = by_host
-        .filter_map(|(e, label)| Some((label.clone(), e.by_host()?.to_string())))
-        .collect();
-    let mut shape_vars: Vec<Var> = executables.iter().flat_map(|e| e.grid_vars()).collect();
+    let by_host = launches.iter().zip(labels).flat_map(|(forms, label)| {
+        let each = forms.executables();
+        each.filter_map(move |e| Some((label.clone(), e.by_host()?.to_string())))
+    });
+    report.by_host = by_host.collect();
+    let executables = launches.iter().flat_map(LaunchForms::executables);
+    let mut shape_vars: Vec<Var> = executables.flat_map(|e| e.grid_vars()).collect();
     shape_vars.sort();
     shape_vars.dedup();
-    let uses = (0..program.launches.len())
-        .map(|i| launch_uses(&program, i))
-        .collect::<Result<_, _>>()?;
     Ok(Compiled {
         class,
         program,
-        executables,
+        launches,
         shape_vars,
         shape,
         arena,
         weights,
-        uses,
     })
+}
+
+/// A launch of a program, loaded.
+fn prepared(program: &Program, launch: usize, device: &dyn Device) -> Result<LoadedLaunch, Error> {
+    Ok(LoadedLaunch {
+        executable: device.load(&program.launches[launch].kernel)?,
+        args: launch_uses(program, launch)?,
+    })
+}
+
+/// Working memory that serves each form of a launch: in a call, and in the largest.
+fn larger(forms: &LaunchForms, most: &dyn Fn(&Dim) -> u64) -> (Dim, u64) {
+    let sized = |e: &Executable| (e.scratch(), most(&e.scratch()));
+    let plain = sized(&forms.plain.executable);
+    let Some(packed) = forms.packed.as_ref().map(|p| sized(&p.executable)) else {
+        return plain;
+    };
+    match (plain.1, packed.1) {
+        (_, 0) => plain,
+        (0, _) => packed,
+        // Which is larger may depend on the call.
+        (a, b) if plain.0 != packed.0 => (Dim::from(a.max(b) as usize), a.max(b)),
+        _ => plain,
+    }
 }
 
 /// How each argument of a launch is found.

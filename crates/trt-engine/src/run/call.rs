@@ -8,13 +8,13 @@ use super::arena::ArenaLayout;
 use super::change::{Key, Run};
 use super::engine::Core;
 use super::pressure::Failed;
-use super::program::{ArgUse, Compiled};
+use super::program::{ArgUse, Compiled, LoadedLaunch};
 use crate::error::Error;
 use std::cell::Cell;
 use trt_alloc::{Arena, Hold};
 use trt_device::{Graph, Slice, Tiles, Work};
 use trt_graph::program::BufferKind;
-use trt_kernel::{Env, Role};
+use trt_kernel::{Encoding, Env, Role};
 use trt_stream::{Pass, ProgramId};
 
 /// What a call is of, the same in every attempt to make it.
@@ -180,7 +180,7 @@ fn launch_all(bound: &Bound<'_>, run: &mut Run) -> Result<(), Error> {
     let p = bound.call.program();
     let generation = run.settled(bound.call.id())?;
     // What the host computes for a device cannot be recorded.
-    let by_host = p.executables.iter().any(|e| e.by_host().is_some());
+    let by_host = p.executables().any(|e| e.by_host().is_some());
     let records = run.recorded().enabled() && run.membership().hold() == Hold::Member && !by_host;
     let Some(generation) = generation.filter(|_| records) else {
         return each_launch(bound, run, false, &mut |work| bound.launch(work));
@@ -247,8 +247,8 @@ fn each_launch(
 
 /// One launch of a call, with what it is made of.
 struct Maker<'a> {
-    p: &'a Compiled,
-    launch: usize,
+    /// In the form in which its weights are.
+    loaded: &'a LoadedLaunch,
     env: Env,
     /// Its arguments but for the streamed weights.
     args: Vec<Option<Slice>>,
@@ -258,8 +258,13 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn new<'a>(bound: &Bound<'a>, launch: usize, pass: &Pass<'_>) -> Result<Maker<'a>, Error> {
         let p = bound.call.program();
-        let mut args: Vec<Option<Slice>> = Vec::with_capacity(p.uses[launch].len());
-        for used in &p.uses[launch] {
+        let forms = &p.launches[launch];
+        let loaded = match &forms.packed {
+            Some(packed) if reads_packed(packed, p, pass)? => packed,
+            Some(_) | None => &forms.plain,
+        };
+        let mut args: Vec<Option<Slice>> = Vec::with_capacity(loaded.args.len());
+        for used in &loaded.args {
             args.push(match used {
                 ArgUse::Buffer(b) => Some(bound.buffer(b.0 as usize)?),
                 ArgUse::Weight(_, Role::Rows) => None,
@@ -269,8 +274,7 @@ impl Maker<'_> {
         }
         let scratch = bound.part(bound.layout.scratch[launch])?;
         Ok(Maker {
-            p,
-            launch,
+            loaded,
             env: bound.call.env,
             args,
             scratch,
@@ -288,13 +292,25 @@ impl Maker<'_> {
         let any = tiles.iter().find_map(|t| t.places.first());
         let bound = self.args.iter().map(|a| a.as_ref().or(any).cloned());
         Work::Launch {
-            executable: self.p.executables[self.launch].clone(),
+            executable: self.loaded.executable.clone(),
             env: self.env,
             args: bound.flatten().collect(),
             tiles,
             scratch: self.scratch.clone(),
         }
     }
+}
+
+/// Whether rows that a launch reads are packed now: then all of its weights that have two forms are.
+fn reads_packed(launch: &LoadedLaunch, p: &Compiled, pass: &Pass<'_>) -> Result<bool, Error> {
+    for used in &launch.args {
+        if let ArgUse::Weight(w, Role::Rows) = used
+            && let Encoding::Packed(_) = pass.form(p.weights[w.0 as usize])?.encoding
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Hands the works of one launch to `take`, in the order in which weights arrive. Where all of them

@@ -22,17 +22,40 @@ pub(crate) enum ArgUse {
 pub(crate) struct Compiled {
     pub class: trt_graph::Class,
     pub program: Program,
-    pub executables: Vec<Executable>,
+    /// Each launch of the program.
+    pub launches: Vec<LaunchForms>,
     /// The runtime integers that decide how its launches are made.
     pub shape_vars: Vec<Var>,
     /// What lives when in the arena of a call.
     pub shape: ArenaShape,
     /// The arena of the largest call.
     pub arena: Arc<ArenaLayout>,
-    /// The weight that each parameter of the program is.
+    /// The weight that each parameter of the program is, and each further one of launches that read packed rows.
     pub weights: Vec<WeightId>,
-    /// For each launch, its arguments.
-    pub uses: Vec<Vec<ArgUse>>,
+}
+
+/// A launch that is loaded.
+#[derive(Debug)]
+pub(crate) struct LoadedLaunch {
+    pub executable: Executable,
+    pub args: Vec<ArgUse>,
+}
+
+/// A launch in the forms in which its weights may be.
+#[derive(Debug)]
+pub(crate) struct LaunchForms {
+    /// Its weights are as they were given.
+    pub plain: LoadedLaunch,
+    /// Those that have a packed form are packed; none if no weight of the launch has one.
+    pub packed: Option<LoadedLaunch>,
+}
+
+impl LaunchForms {
+    /// What is loaded for it.
+    pub fn executables(&self) -> impl Iterator<Item = &Executable> {
+        let both = [Some(&self.plain), self.packed.as_ref()];
+        both.into_iter().flatten().map(|p| &p.executable)
+    }
 }
 
 /// How a weight is derived of others: a program without inputs that gives it.
@@ -44,6 +67,11 @@ pub(crate) struct Recipe {
 }
 
 impl Compiled {
+    /// What is loaded for its launches.
+    pub fn executables(&self) -> impl Iterator<Item = &Executable> {
+        self.launches.iter().flat_map(LaunchForms::executables)
+    }
+
     /// What it reads by rows, in launch order.
     pub fn streamed(&self) -> Vec<Use> {
         streamed(&self.program, &self.weights)

@@ -130,6 +130,12 @@ impl From<BlockType> for Encoding {
     }
 }
 
+impl From<PackedType> for Encoding {
+    fn from(packed: PackedType) -> Encoding {
+        Encoding::Packed(packed)
+    }
+}
+
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -127,12 +127,11 @@ impl<'a> Args<'a> {
     /// All bytes of an argument that kernels only read, as those that are packed are.
     pub fn whole(&self, arg: Arg) -> &'a [u8] {
         let Raw { ptr, len, .. } = self.spans[arg.0 as usize];
-        // SAFETY: a span is readable, and kernels write none that is not plain. Nothing is made of the
-        // pointer of an empty one.
-        match len {
-            0 => &[],
-            len => unsafe { std::slice::from_raw_parts(ptr, len) },
+        if len == 0 {
+            return &[];
         }
+        // SAFETY: a span is readable, and kernels write none that is not plain.
+        unsafe { std::slice::from_raw_parts(ptr, len) }
     }
 
     /// How an argument is written down.

@@ -21,7 +21,7 @@ fn rows(n: usize, k: usize) -> Vec<u16> {
     let mut random = fastrand::Rng::with_seed((n * k) as u64);
     let mut next = |i: usize| match i % 97 {
         0 => random.u16(..),
-        _ => 0x3c00 + random.u16(..) % 0x400 | random.u16(..) & 0x8000,
+        _ => (0x3c00 + random.u16(..) % 0x400) | (random.u16(..) & 0x8000),
     };
     (0..n * k).map(&mut next).collect()
 }

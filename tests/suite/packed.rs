@@ -1,0 +1,132 @@
+//! Packed weights: the same bits as plain ones at every budget, in fewer bytes.
+
+use crate::common::random::{self, Random, Stored};
+use candle_trt::device::{Host, HostMode};
+use candle_trt::models::{Llama, LoadOptions};
+use candle_trt::stream::PackOptions;
+use candle_trt::{Compiler, Engine, Profile, Request, Store, TileTarget, Weights};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+const MODES: [HostMode; 2] = [HostMode::Unified, HostMode::Discrete];
+const CONTEXT: usize = 64;
+
+/// A checkpoint in bf16, 5 MB of it in matrices that are worth packing.
+fn model() -> &'static (tempfile::TempDir, Random) {
+    static MODEL: OnceLock<(tempfile::TempDir, Random)> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a folder");
+        let model = Random {
+            name: "packed",
+            json: random::llama(256, 1024, 3, (4, 2), 512, false),
+            stored: Stored::Bf16,
+            shards: 1,
+        };
+        model.write(dir.path()).expect("a checkpoint");
+        (dir, model)
+    })
+}
+
+fn weights() -> Arc<Weights> {
+    Arc::new(Weights::open(model().0.path()).expect("it opens"))
+}
+
+fn compile(
+    mode: HostMode,
+    weights: Arc<Weights>,
+    set: impl FnOnce(Compiler) -> Compiler,
+) -> Engine {
+    let config = model().1.config();
+    let options = LoadOptions {
+        max_positions: Some(CONTEXT),
+    };
+    let compiler = Compiler::new(weights)
+        .device(Host::new(mode))
+        .profile(Profile::decoder(CONTEXT, 32).expect("a profile"))
+        .weight_streaming(true)
+        .tile_target(TileTarget::Bytes(64 << 10));
+    let compiled = set(compiler).compile(|vb| Llama::load_with(vb, &config, &options));
+    compiled.expect("it compiles")
+}
+
+fn packed(store: Store) -> Arc<Weights> {
+    let packed = weights().pack(&PackOptions::new(store));
+    packed.expect("they are packed")
+}
+
+/// A prompt of 20 tokens and some single ones, in which `between` is done before each call.
+fn bits(engine: &Engine, mut between: impl FnMut(usize)) -> Vec<Vec<u32>> {
+    let mut session = engine.session().expect("a session");
+    let tokens: Vec<u32> = (0..32).map(|i| i * 37 % 500).collect();
+    let calls = std::iter::once(&tokens[..20]).chain(tokens[20..].chunks(1));
+    let mut run = |(i, call): (usize, &[u32])| {
+        between(i);
+        let logits = session.prefill(call).expect("tokens");
+        logits.iter().map(|v| v.to_bits()).collect()
+    };
+    calls.enumerate().map(&mut run).collect()
+}
+
+#[test]
+fn packed_weights_give_the_bits_of_plain_ones_at_every_budget() {
+    for mode in MODES {
+        let plain = compile(mode, weights(), |c| c);
+        let expected = bits(&plain, |_| {});
+        let engine = compile(mode, packed(Store::Memory), |c| c);
+        assert!(engine.total_device_budget() > plain.total_device_budget());
+        let shares = ["full", "95%", "80%", "72%", "60%", "25%", "min"];
+        let mut streamed = 0;
+        for share in shares {
+            let applied = engine.set_device_budget(share.parse().expect("a share"));
+            let applied = applied.expect("it is met");
+            assert!(bits(&engine, |_| {}) == expected, "{mode:?} at {share}");
+            let traffic = engine.last_traffic().bytes;
+            assert_eq!(traffic, applied.streamed, "{mode:?} at {share}");
+            assert!(traffic >= streamed, "{mode:?} at {share}: {traffic}");
+            streamed = traffic;
+        }
+    }
+}
+
+#[test]
+fn a_budget_of_72_percent_streams_nothing() {
+    let engine = compile(HostMode::Discrete, packed(Store::Memory), |c| c);
+    let applied = engine.set_device_budget("72%".parse().expect("a share"));
+    let applied = applied.expect("it is met");
+    assert_eq!((applied.streamed, applied.ring), (0, 0), "{applied:?}");
+    assert!(applied.packed > 0, "{applied:?}");
+}
+
+#[test]
+fn budgets_change_between_two_tokens() {
+    for mode in MODES {
+        let expected = bits(&compile(mode, weights(), |c| c), |_| {});
+        let engine = compile(mode, packed(Store::Memory), |c| c);
+        let shares = ["full", "25%", "85%", "min", "70%", "full", "90%", "50%"];
+        let found = bits(&engine, |call| {
+            let share = shares[call % shares.len()].parse().expect("a share");
+            engine.set_device_budget(share).expect("it is met");
+        });
+        assert!(found == expected, "{mode:?}");
+    }
+}
+
+#[test]
+fn a_saved_engine_of_plain_weights_is_loaded_with_packed_ones() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("engine");
+    let plain = compile(HostMode::Discrete, weights(), |c| c);
+    let expected = bits(&plain, |_| {});
+    plain.save(&file).expect("it is saved");
+    let load = |weights: Arc<Weights>, file: &Path| {
+        let compiler = Compiler::new(weights).device(Host::new(HostMode::Discrete));
+        compiler.budget(Request::Minimum).load(file)
+    };
+    let store = Store::Folder(dir.path().to_path_buf());
+    let engine = load(packed(store), &file).expect("it loads");
+    assert!(bits(&engine, |_| {}) == expected);
+    assert!(engine.device_budget().expect("a budget").streamed > 0);
+    engine.save(&file).expect("it is saved");
+    let engine = load(weights(), &file).expect("it loads");
+    assert!(bits(&engine, |_| {}) == expected);
+}
