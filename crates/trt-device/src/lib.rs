@@ -53,5 +53,5 @@ pub use cuda::{Cuda, CudaInfo, Transfers};
 pub use host::{Host, HostMode};
 pub use open::open;
 pub use system::{
-    AnonPeak, ControlGroups, ProcessMemory, memory_file, seal_size, trim_host_memory,
+    AnonPeak, ControlGroups, ProcessMemory, free_bytes, memory_file, seal_size, trim_host_memory,
 };

@@ -7,7 +7,7 @@ mod shared;
 
 pub use groups::ControlGroups;
 pub use process::{AnonPeak, ProcessMemory, trim_host_memory};
-pub use shared::{memory_file, seal_size};
+pub use shared::{free_bytes, memory_file, seal_size};
 
 pub(crate) use pages::{advise, fault_in, page_size};
 

@@ -35,6 +35,24 @@ pub fn seal_size(file: &File) -> Result<(), Error> {
     Ok(())
 }
 
+/// Bytes that the disk of a file has room for; nothing if it does not tell, as memory does not.
+///
+/// # Errors
+/// [`Error::Os`] if the system refuses to say.
+pub fn free_bytes(file: &File) -> Result<Option<u64>, Error> {
+    use std::os::fd::AsRawFd;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the descriptor is open for as long as the file is borrowed, and `stat` is a place for what the call writes.
+    let answer = unsafe { libc::fstatvfs(file.as_raw_fd(), stat.as_mut_ptr()) };
+    if answer != 0 {
+        return Err(Error::last_os("asking for the room of a disk"));
+    }
+    // SAFETY: the call succeeded, so it has written all of it.
+    let stat = unsafe { stat.assume_init() };
+    let bytes = |blocks| u64::from(blocks).saturating_mul(u64::from(stat.f_frsize));
+    Ok(Some(bytes(stat.f_bavail)).filter(|_| stat.f_blocks > 0))
+}
+
 #[cfg(target_os = "linux")]
 fn open(name: &str) -> std::io::Result<File> {
     use std::os::fd::FromRawFd;
@@ -72,6 +90,16 @@ fn open(name: &str) -> std::io::Result<File> {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn a_disk_tells_its_room_and_memory_does_not() {
+        let file = std::fs::File::open(std::env::temp_dir()).unwrap();
+        assert!(free_bytes(&file).unwrap().is_some());
+        if cfg!(target_os = "linux") {
+            let file = memory_file("test").unwrap();
+            assert_eq!(free_bytes(&file).unwrap(), None);
+        }
+    }
 
     #[test]
     fn a_sealed_file_keeps_its_size_and_its_bytes() {

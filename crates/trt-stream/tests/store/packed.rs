@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use trt_kernel::{DType, SumOrder};
 use trt_pack::{Geometry, Unpacker};
-use trt_stream::{Copies, PackOptions, PackedRows, Store, TensorId, Weights};
+use trt_stream::{Copies, PackOptions, PackedRows, Store, StoreError, TensorId, Weights};
 
 /// Sums of uniform numbers, which are as good as normal ones, of a seed.
 fn normal(seed: u64, count: usize) -> impl Iterator<Item = f32> {
@@ -264,4 +264,102 @@ fn weights_in_memory_are_packed_in_memory() {
     copies.add("norm", DType::F32, &[64], &[0; 256]).unwrap();
     let weights = Arc::new(copies.finish().unwrap());
     assert!(Arc::ptr_eq(&packed(&weights, &Store::Memory).0, &weights));
+}
+
+#[test]
+fn what_is_packed_lies_beside_the_model_or_where_that_cannot_be_in_the_other_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    let weights = opened(&model);
+    let other = dir.path().join("cache");
+    let store = Store::Beside(other.clone());
+    let (all, made) = packed(&weights, &store);
+    assert!(made > 0);
+    let path = all.packing().unwrap().path().unwrap().to_path_buf();
+    assert_eq!(path.parent(), Some(&*model));
+    assert!(!other.exists());
+    // The model itself is found as before.
+    assert_eq!(
+        Weights::open(&model).unwrap().fingerprint(),
+        weights.fingerprint()
+    );
+    // A folder in which nothing can be made: its lock cannot be.
+    std::fs::remove_file(&path).unwrap();
+    let name = path.file_name().unwrap().to_string_lossy();
+    let lock = model.join(format!(".{name}.lock"));
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    let (all, made) = packed(&weights, &store);
+    assert!(made > 0);
+    check(&weights, &all);
+    assert_eq!(all.packing().unwrap().path(), Some(&*other.join(&*name)));
+    assert_eq!(packed(&weights, &store).1, 0, "it was packed again");
+    // What has no folder is in the other one.
+    let mut copies = Copies::new().unwrap();
+    let half = bytes(3, DType::F16, 300 * 512);
+    copies.add("half", DType::F16, &[300, 512], &half).unwrap();
+    let weights = Arc::new(copies.finish().unwrap());
+    let (all, _) = packed(&weights, &store);
+    let path = all.packing().unwrap().path().unwrap().to_path_buf();
+    assert_eq!(path.parent(), Some(&*other));
+}
+
+#[test]
+fn a_disk_without_room_is_told_before_anything_is_written() {
+    const EACH: [usize; 2] = [1 << 20, 1 << 13];
+    const MATRICES: usize = 256;
+    let dir = tempfile::tempdir().unwrap();
+    // 4 TiB of zeros, which take no room as they are.
+    let (mut header, each) = (serde_json::Map::new(), 2 * EACH[0] * EACH[1]);
+    for number in 0..MATRICES {
+        let entry = serde_json::json!({
+            "dtype": "BF16", "shape": EACH, "data_offsets": [number * each, (number + 1) * each]
+        });
+        header.insert(format!("{number}"), entry);
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    std::fs::write(&path, &bytes).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let sparse = file.set_len((bytes.len() + MATRICES * each) as u64).is_ok();
+    let room = trt_device::free_bytes(&file).unwrap();
+    if !sparse || room.is_none_or(|room| room > 1 << 40) {
+        println!("did not run: this disk has no sparse files of 4 TiB, or room for all of them");
+        return;
+    }
+    let weights = Arc::new(Weights::open(&path).unwrap());
+    let made = dir.path().join("made");
+    let error = weights
+        .pack(&PackOptions::new(Store::Folder(made.clone())))
+        .unwrap_err();
+    let StoreError::NoRoom { needed, free, .. } = error else {
+        panic!("{error}");
+    };
+    assert!(free <= 1 << 40 && needed > 2 << 40, "{free} {needed}");
+    assert!(files(&made).is_empty());
+}
+
+#[test]
+fn processes_that_pack_at_once_have_the_same_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("made");
+    let store = Store::Folder(folder.clone());
+    checkpoint(dir.path());
+    // Locks are of open files, so threads with weights of their own are to each other what processes are.
+    let made: Vec<u64> = std::thread::scope(|scope| {
+        let one = || {
+            let weights = Weights::open(dir.path().join("model.safetensors"));
+            let weights = Arc::new(weights.unwrap());
+            let (all, made) = packed(&weights, &store);
+            check(&weights, &all);
+            made
+        };
+        let all: Vec<_> = (0..3).map(|_| scope.spawn(one)).collect();
+        all.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(made.iter().filter(|made| **made > 0).count(), 1, "{made:?}");
+    assert_eq!(files(&folder).len(), 1);
 }

@@ -84,7 +84,7 @@ impl Weights {
             rows: &rows,
             progress: &|_, _| {},
         };
-        let side = store.hold(&job, &name(self, &job.made, &job.source))?;
+        let side = store.hold(&job, self, &name(self, &job.made, &job.source))?;
         let path = side.file.path.clone();
         let (mut weights, ids) = self.beside(side.file, side.header.infos());
         let mut added = HashMap::new();

@@ -34,6 +34,8 @@ use trt_kernel::Encoding;
 pub enum Store {
     /// In this folder, for as long as nobody removes them: any number of processes make them once.
     Folder(PathBuf),
+    /// Beside the first of the files that they are made of; where nothing can be made there, in this folder.
+    Beside(PathBuf),
     /// In memory that has no name, for as long as they are used. They take as much of it as they have bytes.
     Memory,
 }
@@ -51,6 +53,16 @@ pub enum StoreError {
         path: PathBuf,
         /// What the system said. It is part of the message, so it is no source of it.
         error: io::Error,
+    },
+    /// The disk has less room than they take, as far as can be told before they are made.
+    #[error("{} needs about {needed} bytes, and {free} are free there", path.display())]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that it will have.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
     },
     /// Nothing can be made where it is to be kept.
     #[error(transparent)]

@@ -44,7 +44,7 @@ impl Weights {
             rows: &rows,
             progress,
         };
-        let side = store.hold(&job, &name(self, &job.made, &job.source))?;
+        let side = store.hold(&job, self, &name(self, &job.made, &job.source))?;
         let ids: Vec<TensorId> = chosen.iter().map(|c| c.0).collect();
         Ok(self.replaced(side.file, side.header.infos(), &ids))
     }

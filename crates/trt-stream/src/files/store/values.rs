@@ -39,7 +39,7 @@ impl Weights {
             rows: &rows,
             progress: &|_, _| {},
         };
-        let side = Store::Memory.hold(&job, &job.made)?;
+        let side = Store::Memory.hold(&job, self, MADE)?;
         Ok(self.beside(side.file, side.header.infos()))
     }
 

@@ -94,7 +94,7 @@ impl Weights {
             progress: options.progress,
         };
         let which = format!("{:016x}", self.fingerprint());
-        let side = options.store.hold(&job, &name(self, MADE, &which))?;
+        let side = options.store.hold(&job, self, &name(self, MADE, &which))?;
         let in_memory = options.store == Store::Memory;
         Ok(Arc::new(job.packed(side, in_memory)?))
     }

@@ -5,8 +5,8 @@
 
 use super::Candidate;
 use crate::files::Weights;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use trt_pack::{Code, Counts};
 
 /// Bytes that are looked at in one place.
@@ -20,6 +20,15 @@ pub(super) const PAYS: f64 = 0.95;
 pub(super) struct Chosen {
     pub of: Candidate,
     pub code: Code,
+    /// About the share of its bytes that it takes packed.
+    share: f64,
+}
+
+impl Chosen {
+    /// About the bytes that it takes packed.
+    pub fn packed_bytes(&self) -> u64 {
+        (self.share * self.of.cut.bytes() as f64) as u64
+    }
 }
 
 /// Those of the candidates that it pays to pack, in their order, each with its code.
@@ -33,12 +42,13 @@ pub(super) fn choose(weights: &Weights, candidates: &[Candidate]) -> Vec<Chosen>
             let Some(candidate) = candidates.get(number) else {
                 return;
             };
-            let Some(code) = code(weights, candidate) else {
+            let Some((code, share)) = code(weights, candidate) else {
                 continue;
             };
             let of = candidate.clone();
-            let mut found = found.lock().unwrap_or_else(|e| e.into_inner());
-            found.push((number, Chosen { of, code }));
+            let chosen = Chosen { of, code, share };
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.push((number, chosen));
         }
     };
     std::thread::scope(|scope| {
@@ -47,12 +57,13 @@ pub(super) fn choose(weights: &Weights, candidates: &[Candidate]) -> Vec<Chosen>
         }
         work();
     });
-    let mut found = found.into_inner().unwrap_or_else(|e| e.into_inner());
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.sort_by_key(|(number, _)| *number);
     found.into_iter().map(|(_, chosen)| chosen).collect()
 }
 
-fn code(weights: &Weights, candidate: &Candidate) -> Option<Code> {
+/// A weight's code and the share of its bytes that it takes packed, if that pays.
+fn code(weights: &Weights, candidate: &Candidate) -> Option<(Code, f64)> {
     let bytes = weights.bytes(candidate.id)?;
     let stretches = bytes.len().div_ceil(STRETCH);
     let every = stretches.div_ceil(PLACES).max(1);
@@ -64,5 +75,5 @@ fn code(weights: &Weights, candidate: &Candidate) -> Option<Code> {
     }
     let code = Code::best(&counts)?;
     let share = (8.0 + code.bits(&counts)) / 16.0;
-    (share < PAYS).then_some(code)
+    (share < PAYS).then_some((code, share))
 }

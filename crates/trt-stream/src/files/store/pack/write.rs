@@ -10,10 +10,12 @@ use crate::files::store::make::finish;
 use crate::files::store::side::{ALIGN, Entry, Header};
 use crate::files::store::units::{Places, table_bytes};
 use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use trt_device::free_bytes;
 use trt_pack::Packer;
 
 /// A unit: its weight's number, and its own in that.
@@ -67,9 +69,12 @@ pub(super) fn write(job: &Job<'_>, path: &Path, file: &File) -> Result<(), Store
         turns: &turns,
         total: chosen.iter().map(|c| c.of.cut.bytes() as u64).sum(),
     };
+    let needed = chosen.iter().map(Chosen::packed_bytes).sum();
+    let room = Room { path, file, needed };
+    room.check()?;
     all.pack(|bytes, at| {
         file.write_all_at(bytes, at as u64)
-            .map_err(|error| StoreError::io("write", path, error))
+            .map_err(|error| room.failed(error))
     })?;
     let put = turns
         .put
@@ -85,7 +90,7 @@ pub(super) fn write(job: &Job<'_>, path: &Path, file: &File) -> Result<(), Store
         let table = places.to_bytes();
         let at = (start + places.end()) as u64;
         file.write_all_at(&table, at)
-            .map_err(|error| StoreError::io("write", path, error))?;
+            .map_err(|error| room.failed(error))?;
         tensors.push(Entry {
             name: info.name.clone(),
             encoding: info.encoding,
@@ -102,6 +107,40 @@ pub(super) fn write(job: &Job<'_>, path: &Path, file: &File) -> Result<(), Store
         tensors,
     };
     finish(&header, put.end, path, file)
+}
+
+/// A file that is to have so many bytes.
+struct Room<'a> {
+    path: &'a Path,
+    file: &'a File,
+    needed: u64,
+}
+
+impl Room<'_> {
+    /// Before hours of work are thrown away.
+    fn check(&self) -> Result<(), StoreError> {
+        match free_bytes(self.file)? {
+            Some(free) if free < self.needed => Err(self.none(free)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn none(&self, free: u64) -> StoreError {
+        StoreError::NoRoom {
+            path: self.path.to_path_buf(),
+            needed: self.needed,
+            free,
+        }
+    }
+
+    /// Why bytes could not be written: others may have taken the room meanwhile.
+    fn failed(&self, error: io::Error) -> StoreError {
+        let full = error.kind() == ErrorKind::StorageFull;
+        match free_bytes(self.file) {
+            Ok(Some(free)) if full => self.none(free),
+            Ok(_) | Err(_) => StoreError::io("write", self.path, error),
+        }
+    }
 }
 
 /// The units of all weights.
@@ -152,7 +191,7 @@ impl All<'_> {
             let Some(unit) = self.units.get(number) else {
                 return Ok(());
             };
-            let Chosen { of, code } = &self.chosen[unit.weight];
+            let Chosen { of, code, .. } = &self.chosen[unit.weight];
             let rows = of.cut.unit(unit.number);
             let bytes = self.job.weights.bytes(of.id).unwrap_or_default();
             let each = of.cut.row_bytes();
