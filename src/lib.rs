@@ -36,9 +36,9 @@
 pub use trt_engine::{
     Allocation, Applied, Class, ClassReport, CompileLimits, CompileReport, Compiler, Costs,
     DerivedReport, DeviceBudget, DeviceShares, Engine, EngineShare, Error, FromTensors,
-    MemoryReport, Percent, Prediction, Pressure, Priority, Profile, ProfileBuilder, Rates, Request,
-    ResourceAllocation, SavedError, Session, Shared, Shrink, TileTarget, Traffic, WeightRead,
-    WeightStreaming, Weights, trim_host_memory,
+    MemoryReport, PackedReport, Percent, Prediction, Pressure, Priority, Profile, ProfileBuilder,
+    Rates, Request, ResourceAllocation, SavedError, Session, Shared, Shrink, TileTarget, Traffic,
+    WeightRead, WeightStreaming, Weights, trim_host_memory,
 };
 pub use trt_graph::{Call, Step, candle, candle_nn, candle_transformers};
 pub use trt_models as models;

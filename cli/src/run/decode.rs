@@ -42,6 +42,7 @@ pub struct Facts {
     pub budget_floor: u64,
     pub total_weight_bytes: u64,
     pub resident_bytes: u64,
+    pub packed_bytes: u64,
     pub ring_bytes: u64,
     pub streamed_bytes_per_token: u64,
     pub activation_bytes: u64,
@@ -123,6 +124,7 @@ impl Decoder {
             budget_floor: self.applied.floor,
             total_weight_bytes: self.weight_bytes,
             resident_bytes: self.applied.pinned + self.applied.resident,
+            packed_bytes: self.applied.packed,
             ring_bytes: self.applied.ring,
             streamed_bytes_per_token: match &self.decoding {
                 Some(d) => (self.engine.traffic().bytes - d.streamed) / d.tokens,

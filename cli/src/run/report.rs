@@ -28,6 +28,8 @@ pub struct Report {
     pub budget_floor: u64,
     pub total_weight_bytes: u64,
     pub resident_bytes: u64,
+    /// Of these, the bytes of weights that are held packed.
+    pub packed_bytes: u64,
     pub ring_bytes: u64,
     pub streamed_bytes_per_token: u64,
     pub activation_bytes: u64,
@@ -64,6 +66,7 @@ impl Report {
             budget_floor: facts.budget_floor,
             total_weight_bytes: facts.total_weight_bytes,
             resident_bytes: facts.resident_bytes,
+            packed_bytes: facts.packed_bytes,
             ring_bytes: facts.ring_bytes,
             activation_bytes: facts.activation_bytes,
             state_bytes: facts.state_bytes,
@@ -102,9 +105,13 @@ impl fmt::Display for Report {
         line(
             "weights",
             format!(
-                "{} in all, {} resident, {} streamed per token",
+                "{} in all, {} resident{}, {} streamed per token",
                 BinaryBytes(self.total_weight_bytes),
                 BinaryBytes(self.resident_bytes),
+                match self.packed_bytes {
+                    0 => String::new(),
+                    bytes => format!(" ({} of it packed)", BinaryBytes(bytes)),
+                },
                 BinaryBytes(self.streamed_bytes_per_token)
             ),
         )?;

@@ -79,6 +79,7 @@ fn the_json_has_the_keys_that_programs_read() {
         "generated_tokens",
         "host_anon_peak_bytes",
         "host_rss_peak_bytes",
+        "packed_bytes",
         "prefill_tokens_per_second",
         "prompt_tokens",
         "resident_bytes",

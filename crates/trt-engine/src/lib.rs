@@ -61,7 +61,8 @@ pub use compile::limits::CompileLimits;
 pub use compile::tensors::FromTensors;
 pub use error::{Error, SavedError};
 pub use report::{
-    ClassReport, CompileReport, DerivedReport, MemoryReport, Pressure, Shrink, WeightRead,
+    ClassReport, CompileReport, DerivedReport, MemoryReport, PackedReport, Pressure, Shrink,
+    WeightRead,
 };
 pub use run::engine::Engine;
 pub use run::session::Session;

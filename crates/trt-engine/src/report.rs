@@ -28,6 +28,9 @@ pub struct CompileReport {
     /// Weights that were derived of the model's, if its code does that.
     #[serde(default)]
     pub derived: Option<DerivedReport>,
+    /// Weights that are read packed where the budget asks for it, if they have such a form.
+    #[serde(default)]
+    pub packed: Option<PackedReport>,
     /// One entry for each class of the profile.
     pub classes: Vec<ClassReport>,
     /// Things to know, e.g. large weights that cannot stream.
@@ -57,6 +60,19 @@ pub struct DerivedReport {
     pub weights: usize,
     /// Their bytes.
     pub bytes: u64,
+    /// Where they are kept; nothing if in memory.
+    pub file: Option<PathBuf>,
+}
+
+/// Weights that also lie packed without loss, and that every launch can read so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedReport {
+    /// How many.
+    pub weights: usize,
+    /// Their bytes as they were given.
+    pub plain_bytes: u64,
+    /// Their bytes packed.
+    pub packed_bytes: u64,
     /// Where they are kept; nothing if in memory.
     pub file: Option<PathBuf>,
 }
@@ -183,6 +199,25 @@ impl fmt::Display for DerivedReport {
     }
 }
 
+impl fmt::Display for PackedReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PackedReport {
+            weights,
+            plain_bytes,
+            packed_bytes,
+            file,
+        } = self;
+        write!(
+            f,
+            "{weights} weights of {plain_bytes} bytes packed in {packed_bytes}, kept in "
+        )?;
+        match file {
+            Some(path) => writeln!(f, "{}", path.display()),
+            None => writeln!(f, "memory"),
+        }
+    }
+}
+
 impl fmt::Display for CompileReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.loaded {
@@ -201,6 +236,9 @@ impl fmt::Display for CompileReport {
             "peak of {} bytes of device memory",
             self.device_peak_bytes
         )?;
+        if let Some(packed) = &self.packed {
+            packed.fmt(f)?;
+        }
         if let Some(derived) = &self.derived {
             derived.fmt(f)?;
         }

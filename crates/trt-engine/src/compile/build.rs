@@ -9,7 +9,7 @@ use super::contents::Contract;
 use super::derived::{self, Recipes, with_derived};
 use super::limits::{DeviceNeeds, Watch, compiling, loading};
 use super::make::{Prepared, make};
-use super::packed::packed;
+use super::packed::{packed, told};
 use super::ready::{
     Found, HasProgram, Lowered, agree, code_bytes, find, large_pinned, ready, with_values,
 };
@@ -208,7 +208,8 @@ impl Compiler {
                 "weights in blocks that are used in one piece take {values} bytes as their values"
             ));
         }
-        let packed = packed(&mut found, &files);
+        let packed = packed(&mut found, &files)?;
+        report.packed = told(&packed, &files);
         let mut contract = Contract::of(&found, &packed, &files);
         if self.limits.device_bytes.is_some() {
             let arena = found.iter().map(Found::least_arena).max();

@@ -5,7 +5,10 @@
 //! weights are may choose either form for it without asking programs.
 
 use super::ready::{Found, HasProgram};
+use crate::error::Error;
+use crate::report::PackedReport;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use trt_graph::program::{PackedForm, PackedParams, ParamId, Program};
 use trt_kernel::{PackedType, Role};
 use trt_stream::{TensorId, Weights};
@@ -21,7 +24,10 @@ pub(super) struct PackedProgram {
 }
 
 /// Gives every program that can read packed rows its packed form; the tensors that are read so.
-pub(super) fn packed(programs: &mut [Found], files: &Weights) -> BTreeSet<TensorId> {
+///
+/// # Errors
+/// If such a program breaks its invariants: a defect of this crate.
+pub(super) fn packed(programs: &mut [Found], files: &Weights) -> Result<BTreeSet<TensorId>, Error> {
     let mut readable = readable(programs, files);
     // What leaves may be in a launch with what stays.
     while let Some(mixed) = programs.iter().find_map(|p| mixed(p, &readable)) {
@@ -33,6 +39,7 @@ pub(super) fn packed(programs: &mut [Found], files: &Weights) -> BTreeSet<Tensor
             continue;
         }
         let (program, params) = found.program().packed(&forms);
+        program.verify()?;
         let mut tensors = found.tensors().to_vec();
         for added in &params {
             let of = tensors[added.of.0 as usize];
@@ -46,7 +53,22 @@ pub(super) fn packed(programs: &mut [Found], files: &Weights) -> BTreeSet<Tensor
             tensors,
         });
     }
-    readable.into_keys().collect()
+    Ok(readable.into_keys().collect())
+}
+
+/// What the report says of tensors that are read packed.
+pub(super) fn told(packed: &BTreeSet<TensorId>, files: &Weights) -> Option<PackedReport> {
+    let rows = || packed.iter().filter_map(|id| files.packed(*id));
+    let tensors = packed.iter().filter_map(|id| files.get(*id));
+    (!packed.is_empty()).then(|| PackedReport {
+        weights: packed.len(),
+        plain_bytes: tensors.map(|info| info.bytes() as u64).sum(),
+        packed_bytes: rows().map(|rows| rows.bytes() as u64).sum(),
+        file: files
+            .packing()
+            .and_then(|p| p.path())
+            .map(Path::to_path_buf),
+    })
 }
 
 /// The packed forms of tensors whose rows are only read by launches that can read them packed.

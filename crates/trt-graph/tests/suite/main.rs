@@ -18,6 +18,7 @@ mod layers;
 mod lines;
 mod mirror;
 mod moe;
+mod packed;
 mod parts;
 mod passes;
 mod picks;
