@@ -9,7 +9,7 @@ use std::sync::Arc;
 use trt_alloc::{Lease, Pool, Purpose};
 use trt_device::{Stream, Work};
 use trt_graph::program::{BufferKind, Launch};
-use trt_kernel::{PackedType, Role, Roles};
+use trt_kernel::{Role, Roles};
 use trt_stream::{Form, PackedRows, TensorId, Turning, Units, Use, Weight, WeightId, Weights};
 
 /// The weights of all programs, as a streamer is told of them: one for each tensor that any of them
@@ -82,7 +82,7 @@ impl Contract {
 fn packed_form(rows: &PackedRows) -> Option<Form> {
     let units = Units::new(rows.unit_rows, rows.offsets.to_vec()).ok()?;
     Some(Form {
-        encoding: PackedType::of(rows.kind, rows.arity).into(),
+        encoding: rows.encoding.into(),
         file: rows.file,
         start: rows.start,
         units: Some(Arc::new(units)),

@@ -10,7 +10,7 @@ use crate::report::PackedReport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use trt_graph::program::{PackedForm, PackedParams, ParamId, Program};
-use trt_kernel::{PackedType, Role};
+use trt_kernel::Role;
 use trt_stream::{TensorId, Weights};
 
 /// A program that reads packed rows wherever it can.
@@ -81,7 +81,7 @@ fn readable(programs: &[Found], files: &Weights) -> BTreeMap<TensorId, PackedFor
             let form = files.packed(id).and_then(|rows| {
                 let code = files.get(rows.code)?;
                 Some(PackedForm {
-                    packed: PackedType::of(rows.kind, rows.arity),
+                    packed: rows.encoding,
                     code: code.name.as_str().into(),
                     code_bytes: code.bytes(),
                 })

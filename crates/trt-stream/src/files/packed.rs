@@ -9,15 +9,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use trt_pack::{Arity, Kind};
+use trt_kernel::PackedType;
 
 /// The rows of a weight, packed.
 #[derive(Clone, Debug)]
 pub struct PackedRows {
-    /// What its values are.
-    pub kind: Kind,
-    /// Symbols of a word of its code.
-    pub arity: Arity,
+    /// How units are written.
+    pub encoding: PackedType,
     /// Rows: of experts those of one after those of the other. No unit has rows of two.
     pub rows: usize,
     /// Values of a row.

@@ -15,7 +15,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use trt_kernel::DType;
+use trt_kernel::{DType, PackedType};
 use trt_pack::Code;
 
 /// What is done. The number rises when packing means other bytes, or other tensors.
@@ -156,8 +156,7 @@ impl Job<'_> {
         let rows = found.into_iter().zip(&ids);
         let rows = rows.map(|((of, start, offsets, arity), code)| {
             let packed = PackedRows {
-                kind: of.cut.kind,
-                arity,
+                encoding: PackedType::of(of.cut.kind, arity),
                 rows: of.cut.rows,
                 columns: of.cut.geometry.columns(),
                 file: files[0],

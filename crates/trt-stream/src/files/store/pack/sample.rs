@@ -10,9 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use trt_pack::{Code, Counts};
 
 /// Bytes that are looked at in one place.
-const STRETCH: usize = 16 << 10;
+const STRETCH: usize = 32 << 10;
 /// Places that are looked at, spread over a weight.
-const PLACES: usize = 64;
+const PLACES: usize = 32;
 /// Packed rows take less than this share of their bytes, or stay as they are.
 pub(super) const PAYS: f64 = 0.95;
 
