@@ -107,6 +107,24 @@ impl Encoding {
         }
     }
 
+    /// Bytes that so many rows take at least, if they can be counted: all of them, unless rows are packed.
+    pub fn least_bytes(self, rows: usize, columns: usize) -> Option<usize> {
+        match self {
+            Encoding::Packed(_) => rows.checked_mul(columns),
+            Encoding::Plain(_) | Encoding::Blocks(_) | Encoding::Code => {
+                rows.checked_mul(self.row_bytes(columns)?)
+            }
+        }
+    }
+
+    /// Rows that those of a range are a multiple of, and those before it: see [`crate::ROW_PANEL`]. Packed rows are cut between units.
+    pub const fn row_step(self, columns: usize) -> usize {
+        match self {
+            Encoding::Packed(_) => trt_pack::unit_rows(columns),
+            Encoding::Plain(_) | Encoding::Blocks(_) | Encoding::Code => crate::ROW_PANEL,
+        }
+    }
+
     /// The name that printed graphs and kernels use: that of the dtype or of the block.
     pub const fn name(self) -> &'static str {
         match self {

@@ -360,15 +360,16 @@ impl Weight {
             return Ok(NO_ROWS);
         }
         let (n, rows) = (self.rows.size(env), &tiles.rows);
-        row_range_law(tiles, n).map_err(|why| failed(refused(rows, n, why)))?;
+        let columns = self.columns.size(env);
+        row_range_law(tiles, n, (self.encoding, columns))
+            .map_err(|why| failed(refused(rows, n, why)))?;
         let mut param = NO_ROWS;
         param.first = count(rows.start, rows, n).map_err(&failed)?;
         param.end = count(rows.end, rows, n).map_err(&failed)?;
         param.step = count(tiles.step, rows, n).map_err(&failed)?;
-        let row_bytes = self.encoding.row_bytes(self.columns.size(env));
-        let row_bytes = row_bytes.unwrap_or(usize::MAX);
         for ((rows, place), address) in tiles.each().zip(&mut param.address) {
-            let needed = rows.len().saturating_mul(row_bytes);
+            let needed = self.encoding.least_bytes(rows.len(), columns);
+            let needed = needed.unwrap_or(usize::MAX);
             if place.len() < needed {
                 return Err(Error::Length {
                     work: "launch on a tile",
