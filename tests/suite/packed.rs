@@ -1,10 +1,12 @@
 //! Packed weights: the same bits as plain ones at every budget, in fewer bytes.
 
 use crate::common::random::{self, Random, Stored};
-use candle_trt::device::{Host, HostMode};
+use candle_trt::device::{Device, Host, HostMode};
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::stream::PackOptions;
-use candle_trt::{Compiler, Engine, Profile, Request, Store, TileTarget, Weights};
+use candle_trt::{
+    Compiler, DeviceBudget, Engine, Priority, Profile, Request, Store, TileTarget, Weights,
+};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -36,12 +38,20 @@ fn compile(
     weights: Arc<Weights>,
     set: impl FnOnce(Compiler) -> Compiler,
 ) -> Engine {
+    compile_on(Arc::new(Host::new(mode)), weights, set)
+}
+
+fn compile_on(
+    device: Arc<dyn Device>,
+    weights: Arc<Weights>,
+    set: impl FnOnce(Compiler) -> Compiler,
+) -> Engine {
     let config = model().1.config();
     let options = LoadOptions {
         max_positions: Some(CONTEXT),
     };
     let compiler = Compiler::new(weights)
-        .device(Host::new(mode))
+        .shared_device(device)
         .profile(Profile::decoder(CONTEXT, 32).expect("a profile"))
         .weight_streaming(true)
         .tile_target(TileTarget::Bytes(64 << 10));
@@ -89,12 +99,70 @@ fn packed_weights_give_the_bits_of_plain_ones_at_every_budget() {
 }
 
 #[test]
-fn a_budget_of_72_percent_streams_nothing() {
+fn a_budget_of_72_percent_streams_nothing_and_one_of_25_the_rest_of_the_packed_bytes() {
     let engine = compile(HostMode::Discrete, packed(Store::Memory), |c| c);
-    let applied = engine.set_device_budget("72%".parse().expect("a share"));
-    let applied = applied.expect("it is met");
+    let set = |share: &str| {
+        let applied = engine.set_device_budget(share.parse().expect("a share"));
+        applied.expect("it is met")
+    };
+    let applied = set("72%");
     assert_eq!((applied.streamed, applied.ring), (0, 0), "{applied:?}");
     assert!(applied.packed > 0, "{applied:?}");
+    let report = engine.report().packed.clone().expect("weights are packed");
+    assert!(
+        report.packed_bytes * 100 < report.plain_bytes * 72,
+        "{report}"
+    );
+    let applied = set("25%");
+    let most = report.packed_bytes + applied.pinned + applied.ring - applied.applied;
+    // A tile may not fit into what is left.
+    assert!(
+        applied.streamed <= most + (128 << 10),
+        "{applied:?}, {most}"
+    );
+}
+
+#[test]
+fn a_device_without_memory_for_plain_rows_has_them_packed_and_streams_what_does_not_fit() {
+    let plain = compile(HostMode::Discrete, weights(), |c| c);
+    let expected = bits(&plain, |_| {});
+    let total = plain.total_device_budget();
+    for share in [90, 75, 50] {
+        let room = total * share / 100 + (4 << 20);
+        let device: Arc<dyn Device> = Arc::new(Host::new(HostMode::Discrete).with_memory(room));
+        let engine = compile_on(device.clone(), packed(Store::Memory), |c| c);
+        assert!(bits(&engine, |_| {}) == expected, "{share}");
+        let free = device.free_memory().expect("it tells");
+        let other = device.allocate((free - 1000) as usize).expect("it is free");
+        // The next session's states have no room but that of weights.
+        assert!(bits(&engine, |_| {}) == expected, "{share}");
+        assert!(engine.memory().pressure.shrinks > 0, "{share}");
+        drop(other);
+        engine.regrow().expect("memory is back");
+        assert!(bits(&engine, |_| {}) == expected, "{share}");
+    }
+}
+
+#[test]
+fn engines_with_packed_and_with_plain_weights_share_a_budget_to_the_byte() {
+    let device: Arc<dyn Device> = Arc::new(Host::discrete());
+    let least = |c: Compiler| c.budget(Request::Minimum);
+    let engines = [packed(Store::Memory), weights()]
+        .map(|weights| compile_on(device.clone(), weights, least));
+    let budget = DeviceBudget::new(device.clone(), Request::Minimum);
+    for engine in &engines {
+        budget.join(engine, Priority::NORMAL).expect("room");
+    }
+    let expected = bits(&engines[1], |_| {});
+    let floor: u64 = engines.iter().map(Engine::minimum_device_budget).sum();
+    let total: u64 = engines.iter().map(Engine::total_device_budget).sum();
+    for bytes in (0..=10).map(|i| floor + (total - floor) * i / 10) {
+        let plan = budget.set(Request::Bytes(bytes)).expect("above the floors");
+        assert_eq!((plan.spent, plan.remainder), (bytes, 0));
+        for engine in &engines {
+            assert!(bits(engine, |_| {}) == expected, "{bytes}");
+        }
+    }
 }
 
 #[test]
