@@ -173,8 +173,9 @@ impl Kind {
             // A launch on some rows has the weight's argument start there.
             for arg in [Some(k.b.arg), k.code()].into_iter().flatten() {
                 let moved = k.bodies().any(|b| b.touches(arg));
-                let left = k.a.stored().is_some_and(|a| a.arg == arg);
-                let twice = arg != k.b.arg && left;
+                // Plain rows may meet themselves.
+                let other = arg != k.b.arg || k.right().as_packed().is_some();
+                let twice = other && k.a.stored().is_some_and(|a| a.arg == arg);
                 self.ensure(
                     !moved && !twice,
                     format!("a{} is also used otherwise", arg.0),

@@ -88,16 +88,12 @@ fn run(
     args: &mut [Buffer],
 ) -> Result<(), emulator::EmuError> {
     let each = weights(kernel, &Env::default()).into_iter().zip(rows);
-    let tiles = each.map(|((weight, _, row), rows)| {
-        let bytes = &args[weight.0 as usize].bytes[rows.start * row..rows.end * row];
+    let tiles = each.map(|(weight, rows)| {
+        let bytes = weight.bytes(args, rows.clone());
         Tiles {
-            weight,
+            weight: weight.arg,
             step: rows.len().max(1),
-            bytes: if rows.is_empty() {
-                vec![]
-            } else {
-                vec![bytes.to_vec()]
-            },
+            bytes: if rows.is_empty() { vec![] } else { vec![bytes] },
             rows,
         }
     });

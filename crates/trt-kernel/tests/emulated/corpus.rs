@@ -123,7 +123,12 @@ fn rounded(kernel: &Kernel, env: &Env) -> f64 {
 /// Runs one form of a kernel in a call and compares it with the host.
 fn compare(name: &str, kernel: &Kernel, form: &Emitted, env: &Env, seed: u64) {
     let (encodings, lens) = (kernel.args(), extents(kernel, env));
-    let random = |(i, (e, n)): (usize, (&Encoding, &usize))| repeated(*e, *n, i as u64 + 1);
+    let random = |(i, (e, n)): (usize, (&Encoding, &usize))| match e {
+        // Of their values; then they are packed.
+        Encoding::Packed(packed) => repeated(packed.dtype().into(), *n, i as u64 + 1),
+        Encoding::Code => repeated(DType::U32.into(), *n, i as u64 + 1),
+        Encoding::Plain(_) | Encoding::Blocks(_) => repeated(*e, *n, i as u64 + 1),
+    };
     let mut given: Vec<Buffer> = encodings
         .iter()
         .zip(&lens)
@@ -133,6 +138,7 @@ fn compare(name: &str, kernel: &Kernel, form: &Emitted, env: &Env, seed: u64) {
     for (one, other) in shared_lefts(kernel) {
         given[other] = given[one].clone();
     }
+    reference::packed::pack(kernel, &mut given);
     poison(kernel, &mut given);
     let mut exact = given.clone();
     reference::host(kernel, env, None, &mut exact).unwrap_or_else(|e| panic!("{name}: {e}"));

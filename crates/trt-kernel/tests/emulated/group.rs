@@ -172,11 +172,11 @@ fn parts_that_write_one_argument_are_found() {
     let e = ptx::emit(&kernel, Target::Sm80).unwrap();
     let tiles = weights(&kernel, &Env::default())
         .into_iter()
-        .map(|(weight, n, _)| Tiles {
-            weight,
-            rows: 0..n,
-            step: n,
-            bytes: vec![args[weight.0 as usize].bytes.clone()],
+        .map(|weight| Tiles {
+            weight: weight.arg,
+            rows: 0..weight.rows,
+            step: weight.rows,
+            bytes: vec![weight.bytes(&args, 0..weight.rows)],
         });
     let call = Call {
         tiles: tiles.collect(),

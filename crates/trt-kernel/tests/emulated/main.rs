@@ -65,21 +65,55 @@ fn body(e: &Emitted) -> String {
         .join("\n")
 }
 
-/// The rows and bytes of a row of each ranged weight.
-fn weights(kernel: &Kernel, env: &Env) -> Vec<(Arg, usize, usize)> {
-    let encodings = kernel.args();
-    let sizes = kernel.parts().iter().filter_map(|part| match part {
-        Kernel::Matmul(k) | Kernel::Routed(Routed { product: k, .. }) if k.ranged => {
-            Some((k.n.size(env), k.k.size(env)))
-        }
-        _ => None,
+/// A ranged weight of a kernel.
+struct RangedWeight {
+    arg: Arg,
+    /// How many there are.
+    rows: usize,
+    lie: Lie,
+}
+
+/// Where rows lie.
+enum Lie {
+    /// So many bytes apart.
+    Apart(usize),
+    /// In units of so many rows, whose places are in an argument.
+    Units(usize, Arg),
+}
+
+impl RangedWeight {
+    /// The bytes of some rows.
+    fn bytes(&self, args: &[Buffer], rows: Range<usize>) -> Vec<u8> {
+        let range = match self.lie {
+            Lie::Apart(bytes) => rows.start * bytes..rows.end * bytes,
+            Lie::Units(each, code) => {
+                assert!(rows.start.is_multiple_of(each), "rows from a unit on");
+                let units = rows.start / each..rows.end.div_ceil(each);
+                reference::packed::units_of(&args[code.0 as usize].bytes, units)
+            }
+        };
+        args[self.arg.0 as usize].bytes[range].to_vec()
+    }
+}
+
+/// The ranged weights.
+fn weights(kernel: &Kernel, env: &Env) -> Vec<RangedWeight> {
+    let each = kernel.numbered_parts().filter_map(|(first, part)| {
+        let (Kernel::Matmul(k) | Kernel::Routed(Routed { product: k, .. })) = part else {
+            return None;
+        };
+        let depth = k.k.size(env);
+        let lie = match k.code() {
+            Some(code) => Lie::Units(trt_pack::unit_rows(depth), Arg(first + code.0)),
+            None => Lie::Apart(k.right().row_bytes(depth)?),
+        };
+        k.ranged.then_some(RangedWeight {
+            arg: Arg(first + k.b.arg.0),
+            rows: k.n.size(env),
+            lie,
+        })
     });
-    let each = kernel.streamed().into_iter().zip(sizes);
-    each.map(|(arg, (n, k))| {
-        let row = encodings[arg.0 as usize].row_bytes(k);
-        (arg, n, row.expect("whole rows"))
-    })
-    .collect()
+    each.collect()
 }
 
 /// Launches a kernel, its ranged weights on some rows that lie in tiles of so many; all rows in
@@ -93,15 +127,13 @@ fn launch(
     args: &mut [Buffer],
 ) -> Done {
     let each = weights(kernel, env).into_iter().enumerate();
-    let tiles = each.map(|(i, (weight, n, row))| {
+    let tiles = each.map(|(i, weight)| {
+        let n = weight.rows;
         let (rows, step) = rows.get(i).cloned().unwrap_or((0..n, n.max(1)));
-        let tile = |start: usize| {
-            let end = (start + step).min(rows.end);
-            args[weight.0 as usize].bytes[start * row..end * row].to_vec()
-        };
+        let tile = |start: usize| weight.bytes(args, start..(start + step).min(rows.end));
         let bytes = rows.clone().step_by(step).map(tile).collect();
         Tiles {
-            weight,
+            weight: weight.arg,
             rows,
             step,
             bytes,

@@ -63,16 +63,13 @@ fn alike(parts: &[Kernel], order: Order, m: usize, step: usize) {
     let (env, given) = (Env::new(&[m as i64]), args(parts, m));
     let tiles = |kernel: &Kernel, args: &[Buffer]| -> Vec<Tiles> {
         let each = weights(kernel, &env).into_iter();
-        each.map(|(weight, n, row)| Tiles {
-            weight,
-            rows: 0..n,
+        each.map(|weight| Tiles {
+            weight: weight.arg,
+            rows: 0..weight.rows,
             step,
-            bytes: (0..n)
+            bytes: (0..weight.rows)
                 .step_by(step)
-                .map(|at| {
-                    let end = (at + step).min(n);
-                    args[weight.0 as usize].bytes[at * row..end * row].to_vec()
-                })
+                .map(|at| weight.bytes(args, at..(at + step).min(weight.rows)))
                 .collect(),
         })
         .collect()

@@ -92,11 +92,11 @@ fn alike(parts: &[([usize; 3], BlockType)], computed: bool, order: Order) {
         }
         let mut together = given.clone();
         let tiles = weights(&group, &Env::default()).into_iter();
-        let tiles = tiles.map(|(weight, n, _)| Tiles {
-            weight,
-            rows: 0..n,
-            step: n,
-            bytes: vec![together[weight.0 as usize].bytes.clone()],
+        let tiles = tiles.map(|weight| Tiles {
+            weight: weight.arg,
+            rows: 0..weight.rows,
+            step: weight.rows,
+            bytes: vec![weight.bytes(&together, 0..weight.rows)],
         });
         let call = Call {
             tiles: tiles.collect(),

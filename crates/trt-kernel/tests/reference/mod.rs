@@ -204,6 +204,13 @@ pub fn run(kernel: &Kernel, env: &Env, args: &mut [Buffer]) {
             }
         }
         Kernel::Matmul(k) => {
+            if let Some((product, rows)) = packed::plain(k, args) {
+                let b = k.b.arg.0 as usize;
+                let units = std::mem::replace(&mut args[b], rows);
+                run(&Kernel::Matmul(product), env, args);
+                args[b] = units;
+                return;
+            }
             if let Some((row, product)) = k.split() {
                 let elements = row.space.iter().map(|d| d.size(env)).product();
                 let mut all = args.to_vec();

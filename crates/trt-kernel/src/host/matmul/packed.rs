@@ -10,7 +10,7 @@ use crate::host::span::{Args, Raw};
 use crate::host::team::Team;
 use crate::{Encoding, PackedType};
 use std::ops::Range;
-use trt_pack::{Unpacker, place, unit_rows};
+use trt_pack::{Unpacker, argument_bytes, place, unit_rows};
 
 /// The units of a launch.
 struct Units<'a> {
@@ -50,17 +50,21 @@ impl MatmulCall<'_> {
         let code = self.kernel.code();
         let code = code.expect("a kernel that was checked has what unpacks its weight");
         let argument = args.whole(code);
-        let kinds = (packed.kind(), packed.arity());
-        let unpacker = packed
-            .geometry(self.k)
-            .and_then(|geometry| Unpacker::of_argument(geometry, kinds, argument));
-        let damaged = || HostError::Packed {
+        let wanted = argument_bytes(all.div_ceil(rows)).unwrap_or(usize::MAX);
+        let short = || HostError::OutOfBounds {
             arg: code.0,
-            unit: 0,
-            why: format!("{} bytes hold no table", argument.len()),
+            dtype: Encoding::Code.dtype(),
+            first: 0,
+            last: (wanted / Encoding::Code.bytes()) as i64 - 1,
+            bytes: argument.len(),
         };
+        let there = (argument.len() >= wanted).then_some(());
+        let unpacker = there.and_then(|()| {
+            let kinds = (packed.kind(), packed.arity());
+            Unpacker::of_argument(packed.geometry(self.k)?, kinds, argument)
+        });
         Ok(Units {
-            unpacker: unpacker.ok_or_else(damaged)?,
+            unpacker: unpacker.ok_or_else(short)?,
             bytes: args.whole(b),
             argument,
             rows,
