@@ -32,7 +32,11 @@ mod numbers;
 #[path = "../suite/common/on_candle.rs"]
 #[allow(dead_code, unused_imports, reason = "the other suite uses more of it")]
 mod on_candle;
+mod packed;
 mod pressure;
+#[path = "../suite/common/random.rs"]
+#[allow(dead_code, reason = "the other suite uses more of it")]
+mod random;
 #[path = "../suite/common/small.rs"]
 #[allow(dead_code, reason = "the other suite uses more of it")]
 mod small;
