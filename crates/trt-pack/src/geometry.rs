@@ -103,6 +103,11 @@ impl Geometry {
         self.block_rows
     }
 
+    /// Pieces of a row in a stretch but its last.
+    pub fn stretch(&self) -> usize {
+        self.stretch
+    }
+
     /// Stretches of a row.
     pub fn stretches(&self) -> usize {
         (self.columns / PIECE).div_ceil(self.stretch)

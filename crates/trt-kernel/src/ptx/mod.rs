@@ -29,6 +29,7 @@ mod limits;
 mod math;
 mod matmul;
 mod moves;
+mod packed;
 mod pick;
 mod pull;
 mod reduce;
@@ -73,13 +74,6 @@ pub fn emit(kernel: &Kernel, target: Target) -> Result<Emitted, PtxError> {
 /// As [`emit`].
 pub fn emit_within(kernel: &Kernel, target: Target, room: usize) -> Result<Emitted, PtxError> {
     kernel.check()?;
-    let packed = |part: &Kernel| matches!(part, Kernel::Matmul(k) if k.code().is_some());
-    if kernel.parts().iter().any(packed) {
-        return Err(PtxError::Unsupported {
-            kernel: kernel.kind(),
-            what: "packed rows".into(),
-        });
-    }
     // First, since templates compute with sizes that are too large in no call.
     let limits = limits::of(kernel)?;
     let emitted = match kernel {

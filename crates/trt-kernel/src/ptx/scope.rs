@@ -215,6 +215,17 @@ impl Tiles {
     /// The global address of a row of the weight, `row_bytes` bytes each. `row` (u32) is in the
     /// range of the launch.
     pub fn row(&self, asm: &mut Asm, row: R, row_bytes: &Int) -> R {
+        let (within, base) = self.tile(asm, row);
+        let within = asm.op("cvt.u64.u32", Class::B64, &[&within]);
+        let row_bytes = match row_bytes {
+            Int::Imm(c) => asm.op("mov.b64", Class::B64, &[c]),
+            Int::Reg(r) => asm.op("cvt.u64.u32", Class::B64, &[r]),
+        };
+        asm.op("mad.lo.s64", Class::B64, &[&within, &row_bytes, &base])
+    }
+
+    /// Which row of its tile a row of the weight is, and the global address of the tile.
+    pub fn tile(&self, asm: &mut Asm, row: R) -> (R, R) {
         let from = asm.op("sub.u32", Class::B32, &[&row, &self.first]);
         let tile = asm.op("div.u32", Class::B32, &[&from, &self.step]);
         let skipped = asm.op("mul.lo.u32", Class::B32, &[&tile, &self.step]);
@@ -223,13 +234,7 @@ impl Tiles {
         let slot = asm.op("mad.wide.u32", Class::B64, &[&tile, &8, &table]);
         let at = format!("[{slot}+16]");
         let base = asm.op("ld.param.u64", Class::B64, &[&at]);
-        let base = asm.op("cvta.to.global.u64", Class::B64, &[&base]);
-        let within = asm.op("cvt.u64.u32", Class::B64, &[&within]);
-        let row_bytes = match row_bytes {
-            Int::Imm(c) => asm.op("mov.b64", Class::B64, &[c]),
-            Int::Reg(r) => asm.op("cvt.u64.u32", Class::B64, &[r]),
-        };
-        asm.op("mad.lo.s64", Class::B64, &[&within, &row_bytes, &base])
+        (within, asm.op("cvta.to.global.u64", Class::B64, &[&base]))
     }
 }
 

@@ -17,6 +17,7 @@ mod matmul;
 mod matrices;
 mod mistakes;
 mod moves;
+mod packed;
 mod picks;
 mod pull;
 mod routed;

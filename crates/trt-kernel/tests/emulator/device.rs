@@ -9,7 +9,7 @@ use crate::reference::Buffer;
 use trt_kernel::fusible::MAX_TILES;
 use trt_kernel::launch::{COUNTERS, EntryLaunch, Param};
 use trt_kernel::ptx::{Emitted, MAP_BYTES, Mapped, Target, TensorMap};
-use trt_kernel::{Arg, ROW_PANEL};
+use trt_kernel::{Arg, Encoding, ROW_PANEL};
 
 /// Where the first region starts, and what lies between two at least.
 const FIRST: u64 = 0x7f00_0000_0000;
@@ -58,7 +58,12 @@ impl Device {
                     let over = call.shared.iter().any(|s| is(&s.1));
                     let written = over || call.written.iter().any(is);
                     let access = if written { Access::Write } else { Access::Read };
-                    d.place(&format!("a{i}"), buffer.bytes.clone(), access)
+                    let at = d.place(&format!("a{i}"), buffer.bytes.clone(), access);
+                    // No launch writes what belongs to a weight.
+                    let last = d.global.regions.last_mut();
+                    last.into_iter()
+                        .for_each(|r| r.early = buffer.encoding == Encoding::Code);
+                    at
                 }
             };
             let skew = call.skew.filter(|s| s.0.0 as usize == i).map_or(0, |s| s.1);

@@ -7,6 +7,7 @@
 //! blocks a thread makes four neighbouring values of a row, which are exact.
 
 use super::out::{self, Sums};
+use super::unpack::Slab;
 use super::{MatmulFrame, in_memory, over, over_rows};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
@@ -25,9 +26,9 @@ const _: () = assert!(EACH == QUAD);
 /// Floats from one `k` to the next in shared memory; 16-byte aligned, and off the bank cycle.
 const PITCH: usize = SIDE + 4;
 
-pub(super) fn emit(kernel: &Matmul, target: Target) -> Block {
+pub(super) fn emit(kernel: &Matmul, target: Target, slab: Option<Slab>) -> Block {
     let mut asm = Asm::default();
-    let frame = MatmulFrame::begin(&mut asm, kernel, target);
+    let frame = MatmulFrame::begin_slab(&mut asm, kernel, target, slab);
     body(&mut asm, &frame);
     Block {
         name: "tile".into(),

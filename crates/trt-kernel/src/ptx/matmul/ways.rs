@@ -14,7 +14,7 @@ use crate::launch::{Extent, When};
 use crate::ptx::asm::Asm;
 use crate::ptx::block::Block;
 use crate::ptx::emitted::{Target, TensorMap};
-use crate::{Dim, Matmul, SumOrder};
+use crate::{Dim, Encoding, Matmul, SumOrder};
 
 /// One way to compute the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub(in crate::ptx) fn all(kernel: &Matmul, target: Target, room: usize, among: A
     let ways = chosen.map(|(variant, when)| Way {
         variant,
         when,
-        unpacked: unpacked.clone().filter(|_| variant.on_tensor_cores()),
+        unpacked: unpacked.clone().filter(|_| !variant.reads(kernel.right())),
         among,
     });
     ways.collect()
@@ -135,14 +135,14 @@ impl Way {
         };
         match (self.variant, self.among) {
             (Variant::Few(order, m), Among::Parts { elements, .. }) => {
-                few::part(kernel, target, (order, m), elements)
+                few::part(kernel, target, (order, m), slab, elements)
             }
-            (Variant::Few(order, m), Among::Alone) => few::emit(kernel, target, order, m),
+            (Variant::Few(order, m), Among::Alone) => few::emit(kernel, target, (order, m), slab),
             (Variant::Mma(shape), _) => mma::emit(kernel, target, shape, slab),
             (Variant::Cut(cut), _) => mma::emit_cut(kernel, target, cut, slab),
             (Variant::Wgmma(shape), _) => wgmma::emit(kernel, target, shape, slab),
             (Variant::Tma(shape), _) => tma::emit(kernel, target, shape, slab),
-            (Variant::Tile, _) => tile::emit(kernel, target),
+            (Variant::Tile, _) => tile::emit(kernel, target, slab),
         }
     }
 
@@ -206,11 +206,15 @@ impl Way {
 }
 
 impl Variant {
-    /// Whether it reads both operands as plain halves.
-    fn on_tensor_cores(&self) -> bool {
-        match self {
-            Variant::Mma(_) | Variant::Cut(_) | Variant::Wgmma(_) | Variant::Tma(_) => true,
-            Variant::Few(..) | Variant::Tile => false,
+    /// Whether it reads a right operand as it is, rather than written out.
+    fn reads(&self, right: Encoding) -> bool {
+        match right {
+            Encoding::Plain(_) | Encoding::Code => true,
+            Encoding::Packed(_) => false,
+            Encoding::Blocks(_) => match self {
+                Variant::Mma(_) | Variant::Cut(_) | Variant::Wgmma(_) | Variant::Tma(_) => false,
+                Variant::Few(..) | Variant::Tile => true,
+            },
         }
     }
 }

@@ -23,6 +23,7 @@ mod pieces;
 pub(in crate::ptx) use left::STAGED;
 
 use super::out::{self, Ahead, Sums};
+use super::unpack::Slab;
 use super::{MatmulFrame, over, over_rows};
 use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};
@@ -40,23 +41,43 @@ pub(super) fn order(kernel: &Matmul) -> Option<SumOrder> {
 }
 
 /// An entry for up to `m` rows of `a`.
-pub(super) fn emit(kernel: &Matmul, target: Target, order: SumOrder, m: usize) -> Block {
-    assemble(kernel, target, (order, m), 0, false)
+pub(super) fn emit(
+    kernel: &Matmul,
+    target: Target,
+    of: (SumOrder, usize),
+    slab: Option<Slab>,
+) -> Block {
+    assemble(kernel, target, of, slab, Shares::default())
 }
 
 /// The same as a part of a launch with so many weights.
 pub(super) fn part(
     kernel: &Matmul,
     target: Target,
-    (order, m): (SumOrder, usize),
+    of: (SumOrder, usize),
+    slab: Option<Slab>,
     among: usize,
 ) -> Block {
-    assemble(kernel, target, (order, m), among, false)
+    let chain = false;
+    assemble(kernel, target, of, slab, Shares { among, chain })
 }
 
 /// The same as a part of a chain.
 pub(super) fn link(kernel: &Matmul, target: Target, order: SumOrder, m: usize) -> Block {
-    assemble(kernel, target, (order, m), 0, true)
+    let shares = Shares {
+        among: 0,
+        chain: true,
+    };
+    assemble(kernel, target, (order, m), None, shares)
+}
+
+/// What a product shares its launch with.
+#[derive(Clone, Copy, Default)]
+struct Shares {
+    /// Elements of the weights of a launch of several.
+    among: usize,
+    /// Whether it is a part of a chain.
+    chain: bool,
 }
 
 /// Brings the first pieces of `b` of a block to the second-level cache, before the wait for the
@@ -77,8 +98,8 @@ fn assemble(
     kernel: &Matmul,
     target: Target,
     (order, m): (SumOrder, usize),
-    among: usize,
-    chain: bool,
+    slab: Option<Slab>,
+    Shares { among, chain }: Shares,
 ) -> Block {
     if let Encoding::Blocks(block) = kernel.right() {
         let plan = blocks::RingPlan::new(kernel, (block, order, m), target, among);
@@ -87,9 +108,9 @@ fn assemble(
     let cut = Cut::new(kernel, order, m);
     let mut asm = Asm::default();
     // Pieces of a streamed weight are on their way before the launch ahead has ended.
-    let frame = match kernel.ranged {
+    let frame = match kernel.ranged && slab.is_none() {
         true => MatmulFrame::begin_early(&mut asm, kernel, target),
-        false => MatmulFrame::begin(&mut asm, kernel, target),
+        false => MatmulFrame::begin_slab(&mut asm, kernel, target, slab),
     };
     body(&mut asm, &frame, cut, chain);
     let shared = left::bytes(kernel) as u32;

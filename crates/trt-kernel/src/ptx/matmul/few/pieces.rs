@@ -74,7 +74,7 @@ impl PieceReader {
             b_row,
             a_at,
             prologue,
-            constant: frame.kernel.ranged,
+            constant: frame.kernel.ranged && frame.unpacked.is_none(),
         }
     }
 

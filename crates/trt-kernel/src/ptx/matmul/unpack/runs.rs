@@ -1,119 +1,25 @@
-//! Rows of a weight in blocks, written out for tensor cores: a launch ahead of the product.
-//!
-//! Each value is what [`crate::BlockType::decode`] says, rounded to nearest even to the dtype of the left operand, and lies in
-//! working memory as a plain weight's would. The product that follows is the plain one: so its outputs have the
-//! bits of a product by the weight dequantised and rounded, and what a range of rows gives depends on
-//! nothing but them.
-//!
-//! Working memory is bounded: where a weight is larger, [`Slab`]s of its rows are written out and multiplied
-//! one after another in the same place. All of them have the same texts but for the number of the slab, which is in
-//! that of the launch that writes it out; it leaves the first row of the slab for the products to find.
+//! Runs of blocks, written out.
 //!
 //! A warp takes 32 runs of 32 values that lie one after another, a run each lane, and hands them over through shared
 //! memory, so that lanes store neighbouring pieces of 16 bytes. Bound by memory: what blocks take is read and two bytes
 //! a value are written (of 7e9 values of 4.5 bits 18 GB, 4.1 ms at 4.4 TB/s), beside about 9 instructions for a
 //! value (2.2 ms of a H200's schedulers).
 
-use super::MatmulFrame;
+use super::{HEAD, MatmulFrame, PIECE, Slab};
 use crate::launch::Extent;
 use crate::ptx::access;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::divide;
-use crate::ptx::emitted::{Mapped, Target};
+use crate::ptx::emitted::Target;
 use crate::ptx::encoded::{Lies, RUN, Run};
-use crate::ptx::scope::Scope;
-use crate::{BlockType, DType, Encoding, Matmul, ROW_PANEL};
+use crate::{BlockType, Encoding, Matmul, ROW_PANEL};
 
 const THREADS: usize = 256;
 /// Runs that a block takes, about.
 const RUNS: usize = 2 * THREADS;
-/// Bytes of a piece that a lane stores.
-const PIECE: usize = 16;
 /// Bytes of a run that is written out.
 const RUN_BYTES: usize = 2 * RUN;
-/// Bytes before the rows: the first of them, as a number.
-const HEAD: usize = 256;
-/// Rows that blocks of products are whole in.
-const ROWS: usize = 256;
-
-/// Rows of a weight that are in working memory together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slab {
-    /// How many, but for the last ones of a launch.
-    pub rows: usize,
-    /// How many slabs hold the whole weight.
-    pub count: usize,
-}
-
-/// The product by the weight written out into so many bytes or 256 rows, if it is one that tensor cores can take.
-pub(super) fn plain(kernel: &Matmul, room: usize) -> Option<(Matmul, Slab)> {
-    let Encoding::Blocks(_) = kernel.right() else {
-        return None;
-    };
-    let (n, k) = (kernel.n.constant_size()?, kernel.k.constant_size()?);
-    let left = kernel.left_dtype();
-    let arg = kernel.b.arg.0 as usize;
-    // The left operand cannot be the weight, whose values are f32.
-    let fits = kernel.ranged && matches!(left, DType::BF16 | DType::F16) && n > 0 && k > 0;
-    if !fits {
-        return None;
-    }
-    let mut plain = kernel.clone();
-    *plain.args.get_mut(arg)? = Encoding::Plain(left);
-    Some((plain, Slab::of(n, k, room)))
-}
-
-impl Slab {
-    fn of(n: usize, k: usize, room: usize) -> Slab {
-        const { assert!(ROWS.is_multiple_of(ROW_PANEL)) };
-        let most = (room / (2 * k) / ROWS * ROWS).max(ROWS);
-        let count = n.div_ceil(most);
-        let rows = n.div_ceil(count).next_multiple_of(ROWS);
-        let count = n.div_ceil(rows);
-        Slab { rows, count }
-    }
-
-    /// Bytes of working memory; a multiple of 16.
-    pub fn size(&self, kernel: &Matmul) -> usize {
-        let row = 2 * kernel.k.constant_size().unwrap_or(0);
-        HEAD + self.rows * row
-    }
-
-    /// A grid axis over the rows of a weight, for the `i`-th slab of them.
-    pub fn extent(&self, i: usize, whole: &Extent) -> Extent {
-        match whole {
-            Extent::Rows { weight, per } => Extent::Slab {
-                weight: *weight,
-                from: (i * self.rows) as u32,
-                rows: self.rows as u32,
-                per: *per,
-            },
-            other => other.clone(),
-        }
-    }
-
-    /// What a tensor map shows of it.
-    pub fn mapped(&self) -> Mapped {
-        Mapped::Scratch {
-            offset: HEAD,
-            rows: self.rows,
-        }
-    }
-
-    /// The address of the first row, and which of the weight it is, in a launch whose range begins with `first`.
-    pub fn find(&self, asm: &mut Asm, scope: &Scope, first: R) -> (R, R) {
-        let base = asm.op("add.s64", Class::B64, &[&scope.scratch, &HEAD]);
-        let first = match self.count {
-            1 => first,
-            _ => {
-                let at = format!("[{}]", scope.scratch);
-                asm.op("ld.global.b32", Class::B32, &[&at])
-            }
-        };
-        (base, first)
-    }
-}
 
 /// The entry that writes out the `i`-th slab of the rows of a launch.
 pub(super) fn emit(kernel: &Matmul, target: Target, slab: Slab, i: usize) -> Option<Block> {
@@ -202,15 +108,7 @@ impl Unpack<'_> {
             self.store(asm, [start, count, lane], base, out);
             asm.put("bar.warp.sync 0xffffffff");
         });
-        if self.slab.count > 1 {
-            frame.scope.wait(asm);
-            let number = asm.op("or.b32", Class::B32, &[&place, &frame.tid]);
-            let says = asm.op("setp.eq.u32", Class::Pred, &[&number, &0]);
-            asm.put(format_args!(
-                "@{says} st.global.b32 [{}], {first}",
-                frame.scope.scratch
-            ));
-        }
+        self.slab.say(asm, &frame.scope, [place, frame.tid], first);
     }
 
     /// Makes a run and puts it into shared memory, its pieces permuted by the lane so that those of several lanes
