@@ -18,7 +18,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 pub use get::wheel::{Member, Wheel, wheel};
-pub use get::{Wanted, files, gguf::check as check_gguf, obtain};
+pub use get::{Wanted, files, gguf::check as check_gguf, obtain, packed};
 pub use precision::Precision;
 
 /// Run language models in less device memory than their weights take.

@@ -9,6 +9,7 @@
 mod bert;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -70,6 +71,9 @@ struct Args {
     /// Bytes of weights on the device: 16MiB, 25%, auto, full or min.
     #[arg(long, default_value = "25%")]
     budget: Request,
+    /// Pack the weights: two thirds of the bytes of bf16, the same bits. The packed copy is made once.
+    #[arg(long)]
+    pack: bool,
     /// Sentences of a call.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     batch: u16,
@@ -157,7 +161,12 @@ fn compile(
         ("batch", 1, i64::from(args.batch)),
         ("length", 1, longest as i64),
     ])?;
-    let engine = Compiler::new(Weights::open(folder)?)
+    let weights = Arc::new(Weights::open(folder)?);
+    let weights = match args.pack {
+        true => candle_trt_cli::packed(&weights)?,
+        false => weights,
+    };
+    let engine = Compiler::new(weights)
         .shared_device(device::open(&args.device)?)
         .profile(profile)
         .budget(args.budget)

@@ -149,11 +149,12 @@ pub fn quantised(weights: &Weights, block: BlockType) -> Result<Weights> {
     Ok(all)
 }
 
-/// The weights with a packed form beside them, made once and kept in the cache.
+/// The weights with a packed form beside them, made once: in a file beside the model, or in the cache where that cannot be written. Says what it
+/// saves.
 ///
 /// # Errors
 ///
-/// What keeps the cache from being written.
+/// What keeps it from being made: no room on the disk, no folder that can be written.
 pub fn packed(weights: &Arc<Weights>) -> Result<Arc<Weights>> {
     let bar = OnceLock::new();
     let progress = |done: u64, total: u64| {
@@ -161,13 +162,32 @@ pub fn packed(weights: &Arc<Weights>) -> Result<Arc<Weights>> {
         bar.set_position(done);
     };
     let all = weights.pack(&PackOptions {
-        store: Store::Folder(cache_dir()?.join("packed")),
+        store: Store::Beside(cache_dir()?.join("packed")),
         progress: &progress,
     })?;
     if let Some(bar) = bar.get() {
         bar.finish_and_clear();
     }
+    eprintln!("{}", saved(&all));
     Ok(all)
+}
+
+/// What packing has saved, and where that lies.
+fn saved(weights: &Weights) -> String {
+    let Some(packing) = weights.packing().filter(|p| p.plain_bytes() > 0) else {
+        return "packed: nothing, since no weight is a matrix of bf16 or f16 that gets smaller"
+            .into();
+    };
+    let (before, after) = (packing.plain_bytes() as f64, packing.packed_bytes() as f64);
+    let place = packing.path().map(|p| p.display().to_string());
+    format!(
+        "packed: {:.1} of {:.1} MB of weights take {:.1} MB ({:.3}), in {}",
+        before / 1e6,
+        weights.total_bytes() as f64 / 1e6,
+        after / 1e6,
+        after / before,
+        place.as_deref().unwrap_or("memory"),
+    )
 }
 
 fn cache_dir() -> Result<PathBuf> {

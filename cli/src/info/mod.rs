@@ -30,6 +30,9 @@ pub struct InfoArgs {
     /// Tokens that a session is to hold, at most those of the model.
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(6..))]
     context: u32,
+    /// Tell what fits if the weights are packed as `run --pack` does. The packed copy is made unless it is there.
+    #[arg(long)]
+    pack: bool,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -90,6 +93,10 @@ pub fn run(args: &InfoArgs) -> Result<()> {
 
 fn look(args: &InfoArgs, folder: &Path) -> Result<Info> {
     let weights = std::sync::Arc::new(Weights::open(folder)?);
+    let weights = match args.pack {
+        true => get::packed(&weights)?,
+        false => weights,
+    };
     let json = model::config_json(folder, &weights)?;
     let config = model::config(folder, &weights);
     let context = config

@@ -29,6 +29,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "TYPE", default_value = "stored")]
     pub dtype: Storage,
 
+    /// Pack weights of bf16 and f16 into two thirds of their bytes, without the loss of a bit. The packed copy is made once, beside the
+    /// model or in the cache.
+    #[arg(long)]
+    pub pack: bool,
+
     /// The text to go on from. Without it and --file: what comes on standard input, and on a terminal a chat.
     #[arg(long, allow_hyphen_values = true)]
     pub prompt: Option<String>,

@@ -65,6 +65,10 @@ impl Model {
             Storage::Blocks(block) => get::quantised(&weights, block)?,
             Storage::Stored | Storage::Plain(_) => weights,
         });
+        let weights = match args.pack {
+            true => get::packed(&weights)?,
+            false => weights,
+        };
         Ok(Model {
             config: model::config(&path, &weights)?,
             tokenizer: match model::beside(&path, "tokenizer.json") {

@@ -11,6 +11,7 @@ mod index;
 mod pack;
 mod program;
 mod saved;
+mod side;
 mod template;
 mod tokenizer;
 mod tokenizer_config;

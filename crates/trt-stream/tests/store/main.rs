@@ -1,6 +1,7 @@
 //! Weights that are made of others: made once, kept whole, made again when they are not what was made.
 
 mod packed;
+mod trained;
 
 use half::bf16;
 use std::path::{Path, PathBuf};

@@ -117,7 +117,7 @@ fn kept(place: &Path, job: &dyn Making) -> Result<Side, StoreError> {
 }
 
 /// The side file at a place, if it is what the job makes.
-fn at(place: &Path, job: &dyn Making) -> Result<Side, StoreError> {
+pub(super) fn at(place: &Path, job: &dyn Making) -> Result<Side, StoreError> {
     let file = open_regular(place).map_err(|e| match e {
         FileError::Io(error) => StoreError::io("open", place, error),
         other => StoreError::Damaged {

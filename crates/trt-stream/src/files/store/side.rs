@@ -156,7 +156,7 @@ pub(super) fn read(file: &[u8]) -> Result<Header, String> {
     let mut end = PREFIX;
     for tensor in &header.tensors {
         match tensor.end(at) {
-            Some(last) if tensor.start >= end => end = last,
+            Some(last) if tensor.start >= end && tensor.start.is_multiple_of(ALIGN) => end = last,
             _ => {
                 let Entry {
                     name, start, bytes, ..
@@ -238,9 +238,11 @@ mod tests {
 
     #[test]
     fn headers_that_lie_are_refused() {
-        let lies: [fn(&mut Header); 5] = [
-            |h| h.tensors[0].start = 8,
-            |h| h.tensors[1].start = ALIGN + 64,
+        let lies: [fn(&mut Header); 7] = [
+            |h| h.tensors[0].start = 0,
+            |h| h.tensors[1].start = 2 * ALIGN + 16,
+            |h| h.tensors[1].code = Some(vec![0]),
+            |h| h.tensors[1].start = ALIGN,
             |h| h.tensors[1].bytes = usize::MAX,
             |h| h.tensors[0].shape = vec![3, 65],
             |h| h.tensors[0].shape = vec![usize::MAX, 64],

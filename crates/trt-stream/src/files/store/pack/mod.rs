@@ -8,7 +8,7 @@ use super::cut::Cut;
 use super::hold::{Making, Side};
 use super::side::{Entry, Header};
 use super::units::STEP;
-use super::{Store, StoreError, identity, name, whole};
+use super::{Store, StoreError, hold, identity, name, whole};
 use crate::files::packed::{PackedRows, Packing};
 use crate::files::{Copies, FileId, TensorId, Weights};
 use std::fmt;
@@ -77,26 +77,28 @@ impl Weights {
         if self.packing.is_some() {
             return Ok(self.clone());
         }
-        let candidate = |id: TensorId| {
-            let info = self.info(id);
-            let cut = Cut::of(info.encoding, &info.shape)?;
-            Some(Candidate { id, cut })
-        };
-        let mut candidates: Vec<Candidate> = self.ids().filter_map(candidate).collect();
-        if candidates.is_empty() {
+        let job = Job::new(self, options.progress)?;
+        if job.candidates.is_empty() {
             return Ok(self.clone());
         }
-        candidates.sort_by_cached_key(|c| order::key(&self.info(c.id).name));
-        let job = Job {
-            weights: self,
-            source: identity(self)?,
-            candidates,
-            progress: options.progress,
-        };
         let which = format!("{:016x}", self.fingerprint());
         let side = options.store.hold(&job, self, &name(self, MADE, &which))?;
         let in_memory = options.store == Store::Memory;
         Ok(Arc::new(job.packed(side, in_memory)?))
+    }
+
+    /// The same with a side file that was made before, wherever it lies. Nothing is made; weights that know packed rows already stay as they
+    /// are.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] for a file that is not what was packed of these weights; what the system says of it.
+    pub fn with_packed(self: &Arc<Self>, path: &Path) -> Result<Arc<Weights>, StoreError> {
+        if self.packing.is_some() {
+            return Ok(self.clone());
+        }
+        let job = Job::new(self, &|_, _| {})?;
+        let side = hold::at(path, &job)?;
+        Ok(Arc::new(job.packed(side, false)?))
     }
 }
 
@@ -107,6 +109,27 @@ impl Making for Job<'_> {
 
     fn write(&self, path: &Path, file: &File) -> Result<(), StoreError> {
         write::write(self, path, file)
+    }
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        weights: &'a Weights,
+        progress: &'a (dyn Fn(u64, u64) + Sync),
+    ) -> Result<Job<'a>, StoreError> {
+        let candidate = |id: TensorId| {
+            let info = weights.info(id);
+            let cut = Cut::of(info.encoding, &info.shape)?;
+            Some(Candidate { id, cut })
+        };
+        let mut candidates: Vec<Candidate> = weights.ids().filter_map(candidate).collect();
+        candidates.sort_by_cached_key(|c| order::key(&weights.info(c.id).name));
+        Ok(Job {
+            weights,
+            source: identity(weights)?,
+            candidates,
+            progress,
+        })
     }
 }
 

@@ -5,6 +5,8 @@
 
 use super::Candidate;
 use crate::files::Weights;
+use crate::files::store::StoreError;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use trt_pack::{Code, Counts};
@@ -32,48 +34,62 @@ impl Chosen {
 }
 
 /// Those of the candidates that it pays to pack, in their order, each with its code.
-pub(super) fn choose(weights: &Weights, candidates: &[Candidate]) -> Vec<Chosen> {
+pub(super) fn choose(
+    weights: &Weights,
+    candidates: &[Candidate],
+) -> Result<Vec<Chosen>, StoreError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
-    let work = || {
+    let work = || -> Result<(), StoreError> {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(candidate) = candidates.get(number) else {
-                return;
+                return Ok(());
             };
-            let Some((code, share)) = code(weights, candidate) else {
-                continue;
-            };
-            let of = candidate.clone();
-            let chosen = Chosen { of, code, share };
-            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.push((number, chosen));
+            if let Some((code, share)) = code(weights, candidate)? {
+                let of = candidate.clone();
+                let chosen = Chosen { of, code, share };
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.push((number, chosen));
+            }
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..threads.min(candidates.len()) {
-            scope.spawn(work);
-        }
-        work();
-    });
+        let others: Vec<_> = (1..threads.min(candidates.len()))
+            .map(|_| scope.spawn(work))
+            .collect();
+        let own = work();
+        let others = others
+            .into_iter()
+            .map(|t| t.join().unwrap_or(Err(StoreError::Panicked)));
+        others.fold(own, |all, one| all.and(one))
+    })?;
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.sort_by_key(|(number, _)| *number);
-    found.into_iter().map(|(_, chosen)| chosen).collect()
+    Ok(found.into_iter().map(|(_, chosen)| chosen).collect())
 }
 
 /// A weight's code and the share of its bytes that it takes packed, if that pays.
-fn code(weights: &Weights, candidate: &Candidate) -> Option<(Code, f64)> {
-    let bytes = weights.bytes(candidate.id)?;
-    let stretches = bytes.len().div_ceil(STRETCH);
+fn code(weights: &Weights, candidate: &Candidate) -> Result<Option<(Code, f64)>, StoreError> {
+    let info = weights.info(candidate.id);
+    let file = &weights.files()[info.file.0 as usize];
+    let stretches = info.bytes().div_ceil(STRETCH);
     let every = stretches.div_ceil(PLACES).max(1);
     let mut counts = Counts::new(candidate.cut.kind);
-    let mut values = Vec::with_capacity(STRETCH / 2);
-    for stretch in bytes.chunks(STRETCH).step_by(every) {
-        super::write::values(stretch, &mut values);
+    let (mut bytes, mut values) = (Vec::new(), Vec::with_capacity(STRETCH / 2));
+    for first in (0..info.bytes()).step_by(every * STRETCH) {
+        bytes.resize(STRETCH.min(info.bytes() - first), 0);
+        // Asked for and not touched through the mapping, which would read far ahead in each place.
+        file.file
+            .read_exact_at(&mut bytes, (info.range.start + first) as u64)
+            .map_err(|error| StoreError::io("read", &file.path, error))?;
+        super::write::values(&bytes, &mut values);
         counts.add(&values);
     }
-    let code = Code::best(&counts)?;
+    let Some(code) = Code::best(&counts) else {
+        return Ok(None);
+    };
     let share = (8.0 + code.bits(&counts)) / 16.0;
-    (share < PAYS).then_some((code, share))
+    Ok((share < PAYS).then_some((code, share)))
 }

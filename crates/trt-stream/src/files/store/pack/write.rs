@@ -47,7 +47,7 @@ struct Turns {
 
 /// Writes all of a side file.
 pub(super) fn write(job: &Job<'_>, path: &Path, file: &File) -> Result<(), StoreError> {
-    let chosen = choose(job.weights, &job.candidates);
+    let chosen = choose(job.weights, &job.candidates)?;
     let units = |weight: usize| {
         (0..chosen[weight].of.cut.units()).map(move |number| Unit { weight, number })
     };
