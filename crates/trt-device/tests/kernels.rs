@@ -1,5 +1,8 @@
 //! Launches on the host device: results, both modes, and what happens after an error.
 
+#[path = "kernels/packed.rs"]
+mod packed;
+
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
