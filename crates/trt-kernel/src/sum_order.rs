@@ -17,8 +17,9 @@
 
 pub(crate) mod blocks;
 
-use crate::{BlockType, Encoding};
+use crate::{BlockType, Encoding, PackedType};
 use std::fmt;
+use trt_pack::Geometry;
 
 /// In what order the products of one output are summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,6 +183,14 @@ impl fmt::Display for SumOrder {
             self.lanes,
             self.segments
         )
+    }
+}
+
+impl PackedType {
+    /// How rows of so many values are cut: as a product of few rows sums them; none where that cannot be.
+    pub fn geometry(self, columns: usize) -> Option<Geometry> {
+        let order = SumOrder::new(columns, self.dtype().into())?;
+        Geometry::new(columns, order.lanes).ok()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Rows that are packed without loss, as `trt_pack` packs them.
 
-use crate::{DType, SumOrder};
+use crate::DType;
 use serde::{Deserialize, Serialize};
-use trt_pack::{Arity, Geometry, Kind};
+use trt_pack::{Arity, Kind};
 
 /// How units of rows are packed: the dtype of their values, and how many of them a word of the code stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,11 +71,5 @@ impl PackedType {
             PackedType::F16Pairs => "f16-packed",
             PackedType::F16Singles => "f16-packed1",
         }
-    }
-
-    /// How rows of so many values are cut: as a product of few rows sums them; none where that cannot be.
-    pub fn geometry(self, columns: usize) -> Option<Geometry> {
-        let order = SumOrder::new(columns, self.dtype().into())?;
-        Geometry::new(columns, order.lanes).ok()
     }
 }
