@@ -97,10 +97,12 @@ fn run(
             rows,
         }
     });
+    let second = kernel.numbered_parts().map(|(first, _)| first).max();
+    let other = Arg(second.expect("parts") + 4);
     let call = Call {
         tiles: tiles.collect(),
         written: kernel.written(),
-        shared: vec![(Arg(9), Arg(3))],
+        shared: vec![(other, Arg(3))],
         seed: 1,
         ..Call::default()
     };
@@ -168,5 +170,36 @@ fn products_of_different_shape_or_left_operand_are_no_chain() {
     let one = |n, k, computed| product([1, n, k], DType::F32, left(computed, k, DType::F32));
     for other in [one(128, 64, true), one(64, 128, true), one(64, 64, false)] {
         assert!(chain([one(64, 64, true), other]).check().is_err());
+    }
+}
+
+#[test]
+fn a_chain_by_packed_rows_gives_the_bits_of_plain_ones() {
+    let form = PackedType::Bf16Pairs;
+    for (shape, computed) in [
+        ([1, 20, 4096], true),
+        ([4, 70, 1280], true),
+        ([2, 40, 2048], false),
+        ([1, 70, 576], true),
+    ] {
+        let (n, dtype) = (shape[1], DType::BF16);
+        let parts = [0, 1].map(|_| product(shape, dtype, left(computed, shape[2], dtype)));
+        let kernel = chain(parts);
+        let packed = reference::packed::packed_kernel(&kernel, form);
+        let given = args(shape, dtype);
+        let others = reference::packed::packed_args(&kernel, &given, form);
+        for target in [Target::Sm80, Target::Sm90a] {
+            let emit = |kernel: &Kernel| ptx::emit(kernel, target).expect("a kernel");
+            let (mut wanted, mut found) = (given.clone(), others.clone());
+            run(&kernel, &emit(&kernel), [0..n, 0..n], &mut wanted).unwrap();
+            let e = emit(&packed);
+            run(&packed, &e, [0..n, 0..n], &mut found).unwrap();
+            for (plain, packed) in [(3, 3), (ARGS + 3, ARGS + 4)] {
+                let same = wanted[plain].bytes == found[packed].bytes;
+                assert!(same, "{shape:?} {target} {plain}");
+            }
+            // Rows that lanes of a warp share are read as they lie.
+            assert_eq!(e.launches.len() == 1, shape[2] >= 1024, "{shape:?}");
+        }
     }
 }

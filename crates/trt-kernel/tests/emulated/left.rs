@@ -4,7 +4,7 @@ use super::*;
 
 /// What the left operand is, over arguments `x` (0) and `g` (1).
 #[derive(Clone, Copy, Debug)]
-enum What {
+pub enum What {
     /// Two folds, one after the other.
     LayerNorm,
     RmsNorm,
@@ -13,7 +13,7 @@ enum What {
 }
 
 /// `out = what(x, g) w^T + out`, over arguments `x`, `g`, `w`, `out`.
-fn product(what: What, [m, n, k]: [usize; 3], left: DType, weight: DType) -> Matmul {
+pub fn product(what: What, [m, n, k]: [usize; 3], left: DType, weight: DType) -> Matmul {
     let view = |strides: [usize; 3]| View {
         offset: Dim::from(0),
         strides: dims(&strides),
@@ -66,7 +66,7 @@ fn product(what: What, [m, n, k]: [usize; 3], left: DType, weight: DType) -> Mat
     }
 }
 
-fn args([m, n, k]: [usize; 3], left: DType, weight: DType) -> Vec<Buffer> {
+pub fn args([m, n, k]: [usize; 3], left: DType, weight: DType) -> Vec<Buffer> {
     vec![
         Buffer::random(left, m * k, 1),
         Buffer::random(DType::F32, k, 2),

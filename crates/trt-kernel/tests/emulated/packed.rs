@@ -269,3 +269,68 @@ fn damaged_units_are_read_only_inside() {
         }
     }
 }
+
+#[test]
+fn few_rows_meet_long_ones_and_ragged_ones_in_registers() {
+    // Segments of one stretch and of several, ends of one to three rounds, and rows of one stretch.
+    for k in [1024, 1280, 1792, 3840, 4096, 8192, 14336] {
+        for m in [1, 2, 5] {
+            let pair = Pair::new([m, 40, k], DType::BF16, PAIRS, 2000);
+            for target in [Target::Sm80, Target::Sm90a] {
+                let e = ptx::emit(&pair.packed, target).expect("a kernel");
+                // The longest rows have no room on every device.
+                let alone = e.launches.iter().all(|l| l.entry.starts_with("few"));
+                assert_eq!(
+                    alone,
+                    k < 14336 || target == Target::Sm90a,
+                    "{k} {m} {target}"
+                );
+                pair.same(target, ROOM, &[(0..40, 1)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn words_that_do_not_fit_and_values_that_are_stored_are_met_too() {
+    for form in FORMS {
+        // More bits a symbol than there is room for, and than there are.
+        for odd in [2, 3, 5, 1] {
+            for (m, k) in [(1, 1792), (3, 2048)] {
+                let pair = Pair::new([m, 40, k], DType::BF16, form, odd);
+                pair.same(Target::Sm90, ROOM, &[(0..40, 1)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_group_of_packed_weights_computes_its_left_operand() {
+    let (k, dtype) = (2048, DType::BF16);
+    for (m, form) in [(1, PackedType::Bf16Pairs), (2, PackedType::Bf16Singles)] {
+        let widths = [40, 8, 72];
+        let product = |n| super::left::product(super::left::What::RmsNorm, [m, n, k], dtype, dtype);
+        let kernel = Kernel::Group(Group {
+            parts: widths.map(|n| Kernel::Matmul(product(n))).to_vec(),
+            order: Order::Side,
+        });
+        let args = widths
+            .map(|n| super::left::args([m, n, k], dtype, dtype))
+            .concat();
+        let packed = reference::packed::packed_kernel(&kernel, form);
+        let others = reference::packed::packed_args(&kernel, &args, form);
+        for target in [Target::Sm80, Target::Sm90a] {
+            let run = |kernel: &Kernel, args: &[Buffer]| {
+                let e = ptx::emit(kernel, target).expect("a kernel");
+                assert_eq!(e.launches.len(), 1, "{target}");
+                let mut args = args.to_vec();
+                launch(kernel, &e, &Env::default(), &[], 3, &mut args);
+                let written = kernel.written().into_iter();
+                written
+                    .map(|a| args[a.0 as usize].bytes.clone())
+                    .collect::<Vec<_>>()
+            };
+            assert!(run(&packed, &others) == run(&kernel, &args), "{m} {target}");
+        }
+    }
+}

@@ -10,7 +10,8 @@
 //! | [`routed`] | rows that integers choose | bytes of `b` |
 //!
 //! A weight in blocks is read as it is by the first and the last of them; for the others a launch ahead writes its values
-//! out as halves ([`unpack`]).
+//! out as halves ([`unpack`]). A packed weight is read as it is by [`few`], where its rows are long; for all else its rows are written
+//! out ahead as they were.
 //!
 //! Which one runs depends on whole sizes, dtypes and views, and never on the range of a launch:
 //! a runtime `m` gives several entries, each launched under a condition on `m`. In all of them

@@ -75,7 +75,7 @@ pub(in crate::ptx) fn all(kernel: &Matmul, target: Target, room: usize, among: A
     let ways = chosen.map(|(variant, when)| Way {
         variant,
         when,
-        unpacked: unpacked.clone().filter(|_| !variant.reads(kernel.right())),
+        unpacked: unpacked.clone().filter(|_| !variant.reads(kernel, target)),
         among,
     });
     ways.collect()
@@ -207,10 +207,13 @@ impl Way {
 
 impl Variant {
     /// Whether it reads a right operand as it is, rather than written out.
-    fn reads(&self, right: Encoding) -> bool {
-        match right {
+    fn reads(&self, kernel: &Matmul, target: Target) -> bool {
+        match kernel.right() {
             Encoding::Plain(_) | Encoding::Code => true,
-            Encoding::Packed(_) => false,
+            Encoding::Packed(_) => match self {
+                Variant::Few(order, m) => few::reads_packed(kernel, target, *order, *m),
+                _ => false,
+            },
             Encoding::Blocks(_) => match self {
                 Variant::Mma(_) | Variant::Cut(_) | Variant::Wgmma(_) | Variant::Tma(_) => false,
                 Variant::Few(..) | Variant::Tile => true,

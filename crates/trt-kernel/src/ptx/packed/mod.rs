@@ -10,7 +10,7 @@ mod stream;
 mod table;
 
 pub(super) use place::{Blocks, Found};
-pub(super) use stream::{BEHIND, Stream, Words};
+pub(super) use stream::{BEHIND, Piece, Source, Stream, Words};
 pub(super) use table::table;
 
 use crate::{Arg, Matmul, PackedType};

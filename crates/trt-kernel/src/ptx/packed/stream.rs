@@ -26,16 +26,28 @@ pub(in crate::ptx) struct Words {
     last: R,
 }
 
+/// Where the words of a stream are.
+#[derive(Clone, Copy)]
+pub(in crate::ptx) enum Source {
+    /// In shared memory, at addresses there.
+    Shared,
+    /// In the block, whose global address this is, at bytes from there.
+    Global(R),
+}
+
 /// A stream, in registers that change.
+#[derive(Clone)]
 pub(in crate::ptx) struct Stream {
     packed: PackedType,
-    table: R,
+    source: Source,
+    /// Where the code's table is in shared memory, once it is.
+    table: Option<R>,
     high: R,
     low: R,
     next: R,
-    /// Bits of `high` that are done, below 32; only the lowest five bits are said to be right.
+    /// Bits of `high` that are done, below 32.
     at: R,
-    /// Where the word after `next` is.
+    /// Where the word after `next` is, and where the last word.
     place: R,
     last: R,
 }
@@ -97,32 +109,69 @@ impl Words {
 }
 
 impl Stream {
-    /// Begins with a byte among the words; `table` is where the code's is in shared memory.
-    pub fn begin(asm: &mut Asm, packed: PackedType, table: R, words: Words, byte: R) -> Stream {
-        let whole = asm.op("and.b32", Class::B32, &[&byte, &-4]);
-        let odd = asm.op("and.b32", Class::B32, &[&byte, &3]);
-        let place = asm.op("add.u32", Class::B32, &[&words.base, &whole]);
-        let place = asm.op("min.u32", Class::B32, &[&place, &words.last]);
-        let stream = Stream {
+    /// A stream of words in shared memory, not begun.
+    pub fn new(asm: &mut Asm, packed: PackedType) -> Stream {
+        Stream {
             packed,
-            table,
+            source: Source::Shared,
+            table: None,
             high: asm.reg(Class::B32),
             low: asm.reg(Class::B32),
             next: asm.reg(Class::B32),
-            at: asm.op("shl.b32", Class::B32, &[&odd, &3]),
-            place,
-            last: words.last,
-        };
-        for to in [stream.high, stream.low, stream.next] {
-            asm.put(format_args!("ld.shared.b32 {to}, [{place}]"));
-            stream.walk(asm);
+            at: asm.reg(Class::B32),
+            place: asm.reg(Class::B32),
+            last: asm.reg(Class::B32),
         }
-        stream
     }
 
-    fn walk(&self, asm: &mut Asm) {
-        asm.op_to("add.u32", self.place, &[&self.place, &WORD]);
+    /// The same, with the code's table in shared memory.
+    pub fn with(self, table: R) -> Stream {
+        let table = Some(table);
+        Stream { table, ..self }
+    }
+
+    /// The same registers, with words from elsewhere.
+    pub fn from(&self, source: Source) -> Stream {
+        Stream {
+            source,
+            ..self.clone()
+        }
+    }
+
+    /// From now on these are its words.
+    pub fn bind(&self, asm: &mut Asm, words: Words) {
+        self.bind_at(asm, words.base, words.last);
+    }
+
+    /// From now on its words begin and end with these.
+    pub fn bind_at(&self, asm: &mut Asm, first: R, last: R) {
+        asm.put(format_args!("mov.b32 {}, {first}", self.place));
+        asm.put(format_args!("mov.b32 {}, {last}", self.last));
+    }
+
+    /// Begins with a byte among the words.
+    pub fn begin(&self, asm: &mut Asm, byte: R) {
+        let whole = asm.op("and.b32", Class::B32, &[&byte, &-4]);
+        let odd = asm.op("and.b32", Class::B32, &[&byte, &3]);
+        asm.op_to("shl.b32", self.at, &[&odd, &3]);
+        asm.op_to("add.u32", self.place, &[&self.place, &whole]);
+        for to in [self.high, self.low, self.next] {
+            asm.op_to("min.u32", self.place, &[&self.place, &self.last]);
+            self.word(asm, to);
+            asm.op_to("add.u32", self.place, &[&self.place, &WORD]);
+        }
         asm.op_to("min.u32", self.place, &[&self.place, &self.last]);
+    }
+
+    fn word(&self, asm: &mut Asm, to: R) {
+        match self.source {
+            Source::Shared => asm.put(format_args!("ld.shared.b32 {to}, [{}]", self.place)),
+            Source::Global(block) => {
+                let at = asm.op("cvt.u64.u32", Class::B64, &[&self.place]);
+                let at = asm.op("add.s64", Class::B64, &[&at, &block]);
+                asm.put(format_args!("ld.global.nc.b32 {to}, [{at}]"));
+            }
+        }
     }
 
     /// The next 32 bits.
@@ -145,7 +194,10 @@ impl Stream {
         let over = asm.op("setp.ne.u32", Class::Pred, &[&over, &0]);
         asm.put(format_args!("@{over} mov.b32 {high}, {low}"));
         asm.put(format_args!("@{over} mov.b32 {low}, {next}"));
-        asm.put(format_args!("@{over} ld.shared.b32 {next}, [{place}]"));
+        match self.source {
+            Source::Shared => asm.put(format_args!("@{over} ld.shared.b32 {next}, [{place}]")),
+            Source::Global(_) => asm.when(over, true, |asm| self.word(asm, *next)),
+        }
         asm.put(format_args!("@{over} add.u32 {place}, {place}, {WORD}"));
         asm.op_to("min.u32", *place, &[place, &self.last]);
         asm.op_to("and.b32", *at, &[at, &31]);
@@ -153,10 +205,11 @@ impl Stream {
 
     /// The entries of the next two words.
     fn two(&self, asm: &mut Asm) -> [R; 2] {
+        let table = self.table.expect("a stream is read once it has a table");
         let ahead = self.ahead(asm);
         let look = |asm: &mut Asm, bits: R| {
             let index = asm.op("shr.u32", Class::B32, &[&bits, &(32 - LONGEST)]);
-            let at = asm.op("mad.lo.u32", Class::B32, &[&index, &WORD, &self.table]);
+            let at = asm.op("mad.lo.u32", Class::B32, &[&index, &WORD, &table]);
             let entry = asm.op("ld.shared.b32", Class::B32, &[&format_args!("[{at}]")]);
             let length = match self.packed.kind() {
                 Kind::Bf16 => entry,
@@ -175,8 +228,8 @@ impl Stream {
         [first, second]
     }
 
-    /// The next piece, of which these are the plain bytes. A value with an escape has no symbol yet.
-    pub fn piece(&self, asm: &mut Asm, plain: [R; 2]) -> Piece {
+    /// The next piece, of which these are the plain bytes, into four registers. A value with an escape has no symbol yet.
+    pub fn piece(&self, asm: &mut Asm, plain: [R; 2], pairs: &[R]) -> Piece {
         let entries: Vec<R> = match self.packed.arity() {
             Arity::Two => (0..2).flat_map(|_| self.two(asm)).collect(),
             Arity::One => (0..4)
@@ -186,26 +239,28 @@ impl Stream {
                 })
                 .collect(),
         };
-        let pairs = entries.iter().enumerate().map(|(i, entry)| {
+        for (i, (entry, to)) in entries.iter().zip(pairs).enumerate() {
             let plain = plain[i / 2];
-            match self.packed.kind() {
+            let (mask, bits) = match self.packed.kind() {
                 Kind::Bf16 => {
                     let turned = match i % 2 {
                         0 => plain,
                         _ => asm.op("shf.l.wrap.b32", Class::B32, &[&plain, &plain, &8]),
                     };
-                    select(asm, "0x807f807f", turned, *entry)
+                    ("0x807f807f", turned)
                 }
                 Kind::F16 => {
                     let apart = ["0x4140", "0x4342"][i % 2];
                     let apart = asm.op("prmt.b32", Class::B32, &[&plain, &0, &apart]);
                     let [sign, rest] = [8, 3].map(|n| asm.op("shl.b32", Class::B32, &[&apart, &n]));
-                    let both = select(asm, "0x80008000", sign, rest);
-                    select(asm, "0x83f883f8", both, *entry)
+                    let both = asm.reg(Class::B32);
+                    select(asm, both, "0x80008000", [sign, rest]);
+                    ("0x83f883f8", both)
                 }
-            }
-        });
-        let pairs = pairs.collect();
+            };
+            select(asm, *to, mask, [bits, *entry]);
+        }
+        let pairs = pairs.to_vec();
         Piece { pairs, entries }
     }
 
@@ -250,7 +305,7 @@ impl Stream {
     }
 }
 
-/// The bits of `one` where the mask has any, else those of `other`.
-fn select(asm: &mut Asm, mask: &str, one: R, other: R) -> R {
-    asm.op("lop3.b32", Class::B32, &[&mask, &one, &other, &"0xCA"])
+/// The bits of the first where the mask has any, else those of the other.
+fn select(asm: &mut Asm, to: R, mask: &str, [one, other]: [R; 2]) {
+    asm.op_to("lop3.b32", to, &[&mask, &one, &other, &"0xCA"]);
 }

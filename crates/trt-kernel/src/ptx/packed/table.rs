@@ -8,7 +8,7 @@ use trt_pack::{Kind, TABLE_BYTES};
 /// The bits of a value, and of its neighbour, in which an entry has a symbol or a mark.
 const OF_BF16: &str = "0xffffff80";
 
-/// Brings the table into shared memory with all threads; the barrier after that is the caller's. Its shared address (u32).
+/// Brings the table to a shared address (u32) with all threads; the barrier after that is the caller's.
 ///
 /// Entries of bf16 get their length at the lowest bits, below which a symbol has none: so an entry is a count to shift by as it is.
 pub(in crate::ptx) fn table(
@@ -16,10 +16,9 @@ pub(in crate::ptx) fn table(
     layout: &Layout,
     scope: &Scope,
     (tid, threads): (R, usize),
-) -> R {
+    base: R,
+) {
     const EACH: usize = 16;
-    let array = asm.shared(TABLE_BYTES, EACH);
-    let base = asm.op("mov.u32", Class::B32, &[&array]);
     let from = asm.op(
         "mad.wide.u32",
         Class::B64,
@@ -51,5 +50,4 @@ pub(in crate::ptx) fn table(
             asm.op_to("add.s32", to, &[&to, &step]);
         },
     );
-    base
 }

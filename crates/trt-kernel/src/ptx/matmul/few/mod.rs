@@ -18,6 +18,7 @@ mod blocks;
 mod cut;
 mod fold;
 mod left;
+mod packed;
 mod pieces;
 
 pub(in crate::ptx) use left::STAGED;
@@ -38,6 +39,11 @@ use pieces::PieceReader;
 pub(super) fn order(kernel: &Matmul) -> Option<SumOrder> {
     let order = || SumOrder::new(kernel.k.constant_size()?, kernel.right());
     fusible::LEFT.read_in_pieces(kernel).then(order).flatten()
+}
+
+/// Whether up to `m` rows of `a` meet packed rows as they are.
+pub(super) fn reads_packed(kernel: &Matmul, target: Target, order: SumOrder, m: usize) -> bool {
+    packed::StreamPlan::new(kernel, order, m, target).is_some()
 }
 
 /// An entry for up to `m` rows of `a`.
@@ -104,6 +110,9 @@ fn assemble(
     if let Encoding::Blocks(block) = kernel.right() {
         let plan = blocks::RingPlan::new(kernel, (block, order, m), target, among);
         return blocks::assemble(kernel, target, plan, chain);
+    }
+    if let (None, Some(plan)) = (slab, packed::StreamPlan::new(kernel, order, m, target)) {
+        return packed::assemble(kernel, target, plan, chain);
     }
     let cut = Cut::new(kernel, order, m);
     let mut asm = Asm::default();

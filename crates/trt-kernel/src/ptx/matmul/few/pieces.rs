@@ -315,7 +315,7 @@ struct Flying {
 }
 
 /// Loads words in pieces of up to 16 bytes; zeros where the guard does not hold.
-fn load(asm: &mut Asm, name: &str, regs: &[R], at: (R, i64), guard: Option<R>) {
+pub(super) fn load(asm: &mut Asm, name: &str, regs: &[R], at: (R, i64), guard: Option<R>) {
     let mut when = String::new();
     if let Some(p) = guard {
         when = format!("@{p} ");
@@ -334,7 +334,7 @@ fn load(asm: &mut Asm, name: &str, regs: &[R], at: (R, i64), guard: Option<R>) {
 }
 
 /// The floats in some words, in order.
-fn unpack(asm: &mut Asm, words: &[R], dtype: DType) -> Vec<R> {
+pub(super) fn unpack(asm: &mut Asm, words: &[R], dtype: DType) -> Vec<R> {
     let mut out = Vec::new();
     for w in words {
         match dtype {

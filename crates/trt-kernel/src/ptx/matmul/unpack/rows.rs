@@ -11,7 +11,7 @@ use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
 use crate::ptx::packed::{BEHIND, Blocks, Found, Layout, Stream, Words, table};
-use trt_pack::STREAMS;
+use trt_pack::{STREAMS, TABLE_BYTES};
 
 const WARPS: usize = 2;
 const THREADS: usize = 32 * WARPS;
@@ -88,7 +88,10 @@ impl Job<'_> {
         let skipped = number * self.slab.rows;
         let slab = asm.op("add.s32", Class::B32, &[&tiles.first, &skipped]);
         let place = asm.op("mov.u32", Class::B32, &[&"%ctaid.x"]);
-        let table = table(asm, &self.blocks.layout, scope, (self.tid, THREADS));
+        let array = asm.shared(TABLE_BYTES, PIECE);
+        let place_of_table = asm.op("mov.u32", Class::B32, &[&array]);
+        let threads = (self.tid, THREADS);
+        table(asm, &self.blocks.layout, scope, threads, place_of_table);
         asm.put("bar.sync 0");
         // Until the launch ahead has ended its product may read what this one replaces.
         scope.wait(asm);
@@ -105,7 +108,7 @@ impl Job<'_> {
         let own = Own {
             lane,
             words: asm.op("mad.lo.s32", Class::B32, &[&warp, &ROOM, &base]),
-            table,
+            table: place_of_table,
             first,
             end: asm.op("min.s32", Class::B32, &[&end, &most]),
             out: asm.op("add.s64", Class::B64, &[&scope.scratch, &HEAD]),
@@ -173,7 +176,9 @@ impl Job<'_> {
         let words = Words::copy(asm, self.target, to, (found.words, ROOM - BEHIND));
         let byte = found.stream(asm, own.lane);
         Words::wait(asm, self.target);
-        let stream = Stream::begin(asm, layout.packed, own.table, words, byte);
+        let stream = Stream::new(asm, layout.packed).with(own.table);
+        stream.bind(asm, words);
+        stream.begin(asm, byte);
 
         let lane = asm.op("and.b32", Class::B32, &[&own.lane, &(lanes - 1)]);
         let row = asm.op("shr.u32", Class::B32, &[&own.lane, &lanes.trailing_zeros()]);
@@ -226,7 +231,8 @@ impl Job<'_> {
         };
         let ((first, loads), (second, more)) = (load(plain), load(apart));
         asm.put(loads);
-        let one = stream.piece(asm, first);
+        let pairs = [asm.regs(Class::B32, 4), asm.regs(Class::B32, 4)];
+        let one = stream.piece(asm, first, &pairs[0]);
         let end = asm.label();
         let done = asm.label();
         let columns = 2 * geometry.columns();
@@ -250,7 +256,7 @@ impl Job<'_> {
         asm.put(format_args!("bra {done}"));
         asm.place(&end);
         asm.put(more);
-        let other = stream.piece(asm, second);
+        let other = stream.piece(asm, second, &pairs[1]);
         stream.escapes(asm, &[&one, &other]);
         store(asm, &one.pairs, 0);
         store(asm, &other.pairs, 1);

@@ -31,7 +31,7 @@ use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;
 use crate::ptx::emitted::Target;
-pub(super) use plan::RingPlan;
+pub(super) use plan::{RingPlan, room};
 use ring::Ring;
 use work::Work;
 

@@ -277,7 +277,7 @@ impl RingPlan {
 }
 
 /// Bytes of shared memory that every device of a target has for a block, less some for barriers.
-fn room(target: Target) -> usize {
+pub(in crate::ptx::matmul::few) fn room(target: Target) -> usize {
     match target {
         Target::Sm75 => 62 << 10,
         // Of the devices from `sm_80` and from `sm_90` on, some have no more than 99 KiB.
