@@ -3,6 +3,7 @@
 
 mod by_host;
 mod kernels;
+mod packed;
 mod recorded;
 mod refused;
 
