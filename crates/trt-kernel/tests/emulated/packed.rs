@@ -33,7 +33,7 @@ fn values(kind: Kind, count: usize, odd: u32) -> Vec<u16> {
             (Kind::Bf16, _) => sign | (124 - small) << 7 | low & 0x7f,
             // As if made of bf16, or not.
             (Kind::F16, _) => {
-                sign | (13 - small) << 10 | low & if odd % 2 == 0 { 0x3ff } else { 0x3f8 }
+                sign | (13 - small) << 10 | low & if odd.is_multiple_of(2) { 0x3ff } else { 0x3f8 }
             }
         };
         value as u16
