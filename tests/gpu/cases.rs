@@ -6,7 +6,7 @@
 //! kernel of the corpus is launched, and cutting does not change which entries a kernel has.
 
 use crate::numbers::fill_encoded;
-use crate::{corpus, extent};
+use crate::{corpus, extent, units};
 use candle_trt::kernel::launch::EntryLaunch;
 use candle_trt::kernel::ptx::{self, Target};
 use candle_trt::kernel::{
@@ -237,6 +237,7 @@ pub fn arguments(case: &Case, seed: u64) -> Vec<Vec<u8>> {
     for (one, other) in shared_lefts(&case.kernel) {
         args[other] = args[one].clone();
     }
+    units::pack(&case.kernel, &mut args);
     args
 }
 

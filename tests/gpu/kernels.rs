@@ -1,10 +1,10 @@
 //! Every kernel of the corpus on the GPU against the host's back end, on random input.
 
 use crate::cases::{self, Case, Size, arguments};
-use crate::{cuda, numbers};
+use crate::{cuda, numbers, units};
 use candle_trt::device::{Cuda, Device, Error, Executable, Host, Slice, Stream, Tiles, Work};
 use candle_trt::kernel::ptx::Target;
-use candle_trt::kernel::{Arg, Kernel};
+use candle_trt::kernel::{Arg, Kernel, Matmul};
 use std::ops::Range;
 
 /// The kinds of kernels in the corpus, each a test of its own.
@@ -33,6 +33,8 @@ pub struct OnDevice<'a> {
     case: &'a Case,
     executable: Executable,
     pub args: Vec<Slice>,
+    /// What unpacks its weight, if one product's is packed.
+    code: Vec<u8>,
     scratch: Option<Slice>,
 }
 
@@ -55,7 +57,12 @@ impl<'a> OnDevice<'a> {
             0 => None,
             bytes => Some(place(&vec![0xFF; bytes])?),
         };
+        let code = match &case.kernel {
+            Kernel::Matmul(m) => m.code().map(|code| args[code.0 as usize].clone()),
+            _ => None,
+        };
         Ok(OnDevice {
+            code: code.unwrap_or_default(),
             device,
             stream,
             case,
@@ -116,11 +123,17 @@ impl<'a> OnDevice<'a> {
             unreachable!("only products are cut")
         };
         let weight = &self.args[m.b.arg.0 as usize];
-        let row = m.right().row_bytes(m.k.size(&self.case.env));
-        let row = row.expect("whole blocks");
+        let k = m.k.size(&self.case.env);
+        let bytes = |rows: Range<usize>| match m.code() {
+            Some(_) => units::rows_of(&self.code, k, rows),
+            None => {
+                let row = m.right().row_bytes(k).expect("whole blocks");
+                rows.start * row..rows.end * row
+            }
+        };
         let place = |start: usize| {
             let end = (start + step).min(rows.end);
-            let src = weight.slice(start * row..end * row)?;
+            let src = weight.slice(bytes(start..end))?;
             let dst = self.device.allocate(src.len())?.whole();
             let own = dst.clone();
             self.device.submit(self.stream, Work::Copy { dst, src })?;
@@ -221,18 +234,20 @@ fn every_routed_product_computes_what_the_host_computes() {
     follows_the_host("routed");
 }
 
-/// Cuts of `n` rows that keep to the law: tiles of one height, and launches of several.
-pub fn cuts(n: usize) -> Vec<Rows> {
-    let half = (n / 2).next_multiple_of(64).min(n);
+/// Cuts of a weight's rows that keep to the law: tiles of one height, and launches of several.
+pub fn cuts(case: &Case, product: &Matmul) -> Vec<Rows> {
+    let [n, k] = [&product.n, &product.k].map(|d| d.size(&case.env));
+    let step = product.right().row_step(k);
+    let half = (n / 2).next_multiple_of(step).min(n);
     let whole = |step: usize| Rows::Cut(vec![(0..n, step)]);
     let mut all = vec![whole(n.max(1))];
-    if n > 64 && n.div_ceil(64) <= 64 {
-        all.push(whole(64));
+    if n > step && n.div_ceil(step) <= 64 {
+        all.push(whole(step));
     }
     if half < n {
         all.push(Rows::Cut(vec![
             (half..n, n - half),
-            (0..half, 128.max(half / 3 / 64 * 64)),
+            (0..half, (2 * step).max(half / 3 / step * step)),
         ]));
     }
     all
@@ -253,7 +268,7 @@ fn a_product_has_the_same_bits_however_its_weight_is_cut() {
         let args = arguments(&case, 7);
         let loaded = OnDevice::new(&*gpu, stream, &case, &args).expect("it loads");
         let want = loaded.run(&args, &Rows::All).expect("it runs");
-        for rows in cuts(m.n.size(&case.env)) {
+        for rows in cuts(&case, m) {
             let got = loaded.run(&args, &rows).expect("it runs in parts");
             assert!(want == got, "{} cut as {rows:?}", case.name);
             runs += 1;

@@ -50,6 +50,8 @@ mod tied;
 #[path = "../suite/common/tiny.rs"]
 #[allow(dead_code, reason = "the other suite uses more of it")]
 mod tiny;
+#[path = "../../crates/trt-kernel/tests/reference/units.rs"]
+mod units;
 mod unpacked;
 
 use candle_trt::device::{self, Device};

@@ -45,7 +45,7 @@ fn products_fed_by_maps_have_the_bits_of_those_fed_by_threads() {
         let with = OnDevice::new(&*mapped, on_mapped, case, &args).expect("it loads");
         let want = without.run(&args, &Rows::All).expect("it runs");
         let cut = match &case.kernel {
-            Kernel::Matmul(m) if m.ranged => cuts(m.n.size(&case.env)),
+            Kernel::Matmul(m) if m.ranged => cuts(case, m),
             _ => Vec::new(),
         };
         for rows in cut.into_iter().chain([Rows::All]) {

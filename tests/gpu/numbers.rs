@@ -45,7 +45,9 @@ pub fn fill_encoded(encoding: Encoding, n: usize, seed: u64, below: usize) -> Ve
     match encoding {
         Encoding::Plain(dtype) => fill(dtype, n, seed, below),
         Encoding::Blocks(block) => blocks(block, n, seed),
-        Encoding::Packed(_) | Encoding::Code => unreachable!("packed rows are made of plain ones"),
+        // What `units::pack` packs, and puts in its place.
+        Encoding::Packed(packed) => fill(packed.dtype(), n, seed, below),
+        Encoding::Code => Vec::new(),
     }
 }
 

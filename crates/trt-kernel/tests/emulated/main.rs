@@ -33,7 +33,7 @@ mod unpacked;
 mod wide;
 
 use emulator::{Call, Done, Tiles};
-use reference::Buffer;
+use reference::{Buffer, units};
 use std::ops::Range;
 use trt_kernel::ptx::{self, Emitted, Target};
 use trt_kernel::*;
@@ -78,8 +78,8 @@ struct RangedWeight {
 enum Lie {
     /// So many bytes apart.
     Apart(usize),
-    /// In units of so many rows, whose places are in an argument.
-    Units(usize, Arg),
+    /// Packed, of so many values each; where units are is in an argument.
+    Packed(usize, Arg),
 }
 
 impl RangedWeight {
@@ -87,11 +87,7 @@ impl RangedWeight {
     fn bytes(&self, args: &[Buffer], rows: Range<usize>) -> Vec<u8> {
         let range = match self.lie {
             Lie::Apart(bytes) => rows.start * bytes..rows.end * bytes,
-            Lie::Units(each, code) => {
-                assert!(rows.start.is_multiple_of(each), "rows from a unit on");
-                let units = rows.start / each..rows.end.div_ceil(each);
-                reference::packed::units_of(&args[code.0 as usize].bytes, units)
-            }
+            Lie::Packed(k, code) => units::rows_of(&args[code.0 as usize].bytes, k, rows),
         };
         args[self.arg.0 as usize].bytes[range].to_vec()
     }
@@ -105,7 +101,7 @@ fn weights(kernel: &Kernel, env: &Env) -> Vec<RangedWeight> {
         };
         let depth = k.k.size(env);
         let lie = match k.code() {
-            Some(code) => Lie::Units(trt_pack::unit_rows(depth), Arg(first + code.0)),
+            Some(code) => Lie::Packed(depth, Arg(first + code.0)),
             None => Lie::Apart(k.right().row_bytes(depth)?),
         };
         k.ranged.then_some(RangedWeight {

@@ -1,6 +1,7 @@
 //! Products by packed rows give the bits of products by the same rows as they are.
 
-use crate::reference::packed::{packed_args, packed_kernel, packed_rows, units_of};
+use crate::reference::packed::packed_args;
+use crate::reference::units::{packed_kernel, packed_rows, units_of};
 use crate::reference::{Buffer, compare, host};
 use crate::{dims, linear, linear_args};
 use trt_kernel::host::{HostError, Prepared, Span, Team};

@@ -7,6 +7,8 @@ mod fusible;
 mod hostile;
 mod resources;
 mod texts;
+#[path = "../reference/units.rs"]
+mod units;
 
 /// Compares with a golden file; `UPDATE_GOLDEN=1` writes it.
 fn golden(name: &str, text: &str) {

@@ -3,6 +3,7 @@
 
 mod buffer;
 pub mod packed;
+pub mod units;
 
 pub use buffer::Buffer;
 

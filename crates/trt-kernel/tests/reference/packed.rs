@@ -1,78 +1,16 @@
-//! Packed rows, made of plain ones, and plain ones of them.
+//! Arguments that are packed, made of plain ones, and plain ones of them.
 
 use super::Buffer;
+use super::units::{self, packed_kernel};
 use trt_kernel::*;
-use trt_pack::{Code, Counts, Kind, Packer, Unpacker, argument, place, unit_rows};
+use trt_pack::{Unpacker, unit_rows};
 
-/// How rows of so many values are packed, their units, and what unpacks them.
-pub fn packed_rows(dtype: DType, values: &[u16], k: usize) -> (PackedType, Vec<u8>, Vec<u8>) {
-    let kind = match dtype {
-        DType::BF16 => Kind::Bf16,
-        DType::F16 => Kind::F16,
-        other => panic!("{other} is not packed"),
-    };
-    let mut counts = Counts::new(kind);
-    counts.add(values);
-    let code = Code::best(&counts).expect("there are values");
-    let form = PackedType::of(kind, code.arity());
-    let (units, code) = units(form, &code, values, k);
-    (form, units, code)
-}
-
-/// The units of rows in this form, and what unpacks them.
-pub fn packed_as(form: PackedType, values: &[u16], k: usize) -> [Buffer; 2] {
-    let mut counts = Counts::new(form.kind());
-    counts.add(values);
-    let code = Code::of(&counts, form.arity()).expect("there are values");
-    let (units, code) = units(form, &code, values, k);
-    let buffer = |encoding, bytes| Buffer { encoding, bytes };
-    [buffer(form.into(), units), buffer(Encoding::Code, code)]
-}
-
-fn units(form: PackedType, code: &Code, values: &[u16], k: usize) -> (Vec<u8>, Vec<u8>) {
-    let geometry = form.geometry(k).expect("rows that can be cut");
-    let mut packer = Packer::new(geometry, code);
-    let (mut units, mut places) = (Vec::new(), vec![0]);
-    for unit in values.chunks(unit_rows(k) * k) {
-        packer.pack(unit, &mut units).expect("whole rows");
-        places.push((units.len() / 16) as u32);
-    }
-    (units, argument(code, &places))
-}
-
-/// The same kernel with every ranged weight in this form, with what unpacks it behind the other arguments of its product.
-pub fn packed_kernel(kernel: &Kernel, form: PackedType) -> Kernel {
-    match kernel {
-        Kernel::Matmul(k) if k.ranged => {
-            let mut k = k.clone();
-            k.args[k.b.arg.0 as usize] = form.into();
-            k.args.push(Encoding::Code);
-            Kernel::Matmul(k)
-        }
-        Kernel::Group(group) => {
-            let parts = group.parts.iter();
-            Kernel::Group(Group {
-                parts: parts.map(|part| packed_kernel(part, form)).collect(),
-                order: group.order,
-            })
-        }
-        other => other.clone(),
-    }
-}
-
-/// Packs the weights of a kernel by packed rows: of each there are the plain rows, and some bytes instead of what unpacks them.
+/// Packs the weights of a kernel by packed rows: of each there are the plain rows, and a buffer instead of what unpacks them.
 pub fn pack(kernel: &Kernel, args: &mut [Buffer]) {
-    for (first, part) in kernel.numbered_parts() {
-        let Kernel::Matmul(k) = part else { continue };
-        let (Some(form), Some(code)) = (k.right().as_packed(), k.code()) else {
-            continue;
-        };
-        let [b, code] = [k.b.arg, code].map(|arg| (first + arg.0) as usize);
-        let depth = k.k.constant_size().expect("rows of known length");
-        let values: Vec<u16> = (args[b].bytes.as_chunks::<2>().0.iter())
-            .map(|v| u16::from_le_bytes(*v))
-            .collect();
-        [args[b], args[code]] = packed_as(form, &values, depth);
+    let mut bytes: Vec<Vec<u8>> = args.iter().map(|b| b.bytes.clone()).collect();
+    units::pack(kernel, &mut bytes);
+    for ((buffer, bytes), encoding) in args.iter_mut().zip(bytes).zip(kernel.args()) {
+        *buffer = Buffer { encoding, bytes };
     }
 }
 
@@ -99,7 +37,7 @@ pub fn plain(k: &Matmul, args: &[Buffer]) -> Option<(Matmul, Buffer)> {
     let unpacker = Unpacker::of_argument(geometry, kinds, code_bytes).expect("a table");
     let mut values = vec![0u16; n * depth];
     for (unit, values) in values.chunks_mut(unit_rows(depth) * depth).enumerate() {
-        let range = units_of(code_bytes, unit..unit + 1);
+        let range = units::units_of(code_bytes, unit..unit + 1);
         let unpacked = unpacker.unpack(&args[b].bytes[range], values);
         unpacked.expect("a unit");
     }
@@ -111,10 +49,4 @@ pub fn plain(k: &Matmul, args: &[Buffer]) -> Option<(Matmul, Buffer)> {
         bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
     };
     Some((product, rows))
-}
-
-/// Where units lie among the bytes of a weight.
-pub fn units_of(code: &[u8], units: std::ops::Range<usize>) -> std::ops::Range<usize> {
-    let at = |unit| place(code, unit).expect("a unit's place");
-    at(units.start)..at(units.end)
 }

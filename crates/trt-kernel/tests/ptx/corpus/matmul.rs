@@ -124,7 +124,7 @@ pub fn normed(m: i64, n: i64, k: i64, d: DType) -> Kernel {
 
 /// `silu(norm(x) gate^T) * (norm(x) up^T)` as a chain: over arguments `x`, `g`, `gate`, `out` and
 /// `x`, `g`, `up`, `out`, and the first `out` again.
-fn normed_gate_up(m: i64, n: i64, k: i64, d: DType) -> Kernel {
+pub fn normed_gate_up(m: i64, n: i64, k: i64, d: DType) -> Kernel {
     let (gate, up) = (normed(m, n, k, d), normed(m, n, k, d));
     let Kernel::Matmul(mut up) = up else {
         unreachable!()
@@ -145,7 +145,7 @@ fn normed_gate_up(m: i64, n: i64, k: i64, d: DType) -> Kernel {
 }
 
 /// Queries, keys and values of a layer from the norm of its input.
-fn normed_heads(m: i64, hidden: i64, kv: i64, d: DType) -> Kernel {
+pub fn normed_heads(m: i64, hidden: i64, kv: i64, d: DType) -> Kernel {
     let parts = [hidden, kv, kv].map(|n| normed(m, n, hidden, d));
     Kernel::Group(Group {
         parts: parts.to_vec(),
@@ -188,7 +188,7 @@ fn weighty(
     })
 }
 
-fn linear(m: Dim, n: i64, k: i64, d: DType) -> Kernel {
+pub fn linear(m: Dim, n: i64, k: i64, d: DType) -> Kernel {
     let out = whole(&m, n);
     weighty(m, [n, k], &[d; 3], |b, sum| b.store(Arg(2), out, sum))
 }

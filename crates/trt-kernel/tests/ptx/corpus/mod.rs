@@ -7,6 +7,7 @@ pub mod conv;
 pub mod encoded;
 pub mod matmul;
 pub mod moves;
+pub mod packed;
 pub mod picks;
 pub mod routed;
 pub mod row;
@@ -26,6 +27,7 @@ pub fn kernels() -> Vec<(String, Kernel)> {
         step::kernels(),
         conv::kernels(),
         encoded::kernels(),
+        packed::kernels(),
     ]
     .into_iter()
     .flatten()
