@@ -5,7 +5,7 @@ use candle_trt::device::{Device, Host, HostMode};
 use candle_trt::models::{Llama, LoadOptions};
 use candle_trt::stream::PackOptions;
 use candle_trt::{
-    Compiler, DeviceBudget, Engine, Priority, Profile, Request, Store, TileTarget, Weights,
+    Compiler, Costs, DeviceBudget, Engine, Priority, Profile, Request, Store, TileTarget, Weights,
 };
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -197,4 +197,63 @@ fn a_saved_engine_of_plain_weights_is_loaded_with_packed_ones() {
     engine.save(&file).expect("it is saved");
     let engine = load(weights(), &file).expect("it loads");
     assert!(bits(&engine, |_| {}) == expected);
+}
+
+#[test]
+fn weights_are_in_the_form_that_is_said_to_be_faster() {
+    let engine = compile(HostMode::Discrete, packed(Store::Memory), |c| c);
+    let expected = bits(&engine, |_| {});
+    let plain = engine.total_device_budget();
+    assert_eq!(engine.device_budget().expect("a budget").packed, 0);
+    let costs = |packed| Costs {
+        packed,
+        ..crate::predict::COSTS
+    };
+    let half = crate::predict::COSTS.settled / 2.0;
+    engine.set_costs(&[], costs(half)).expect("costs");
+    let applied = engine.device_budget().expect("a budget");
+    assert!(engine.total_device_budget() < plain, "{applied:?}");
+    assert_eq!(applied.applied, engine.total_device_budget());
+    assert_eq!(applied.packed + applied.pinned, applied.applied);
+    assert!(bits(&engine, |_| {}) == expected);
+    let predicted = engine.predict(Request::Full).expect("a time");
+    assert!(predicted.seconds < half * 1.01, "{predicted:?}");
+    engine.set_costs(&[], costs(half * 4.0)).expect("costs");
+    let still = engine
+        .predict(Request::Bytes(applied.applied))
+        .expect("a time");
+    assert!(still.seconds > half * 3.9, "{still:?}");
+    assert_eq!(engine.total_device_budget(), plain);
+    let applied = engine.set_device_budget(Request::Full).expect("it is met");
+    assert_eq!(applied.packed, 0);
+    assert!(bits(&engine, |_| {}) == expected);
+}
+
+#[test]
+fn calibrating_times_both_forms_and_restores_the_budget() {
+    let engine = compile(HostMode::Discrete, packed(Store::Memory), |c| {
+        c.budget(Request::Minimum)
+    });
+    let before = engine.device_budget().expect("a budget");
+    let costs = engine.calibrate(&[]).expect("costs");
+    assert!(costs.plain_is_faster().is_some(), "{costs:?}");
+    assert_eq!(
+        engine.device_budget().expect("a budget").applied,
+        before.applied
+    );
+    let faster = costs.plain_is_faster() == Some(true);
+    let full = engine.set_device_budget(Request::Full).expect("it is met");
+    assert_eq!(full.packed == 0, faster, "{costs:?} {full:?}");
+    let mut last = f64::MAX;
+    for percent in (10..=100).step_by(10) {
+        let request = format!("{percent}%").parse().expect("a share");
+        let Ok(predicted) = engine.predict(request) else {
+            continue;
+        };
+        assert!(
+            predicted.seconds <= last,
+            "{percent}%: {predicted:?} after {last}"
+        );
+        last = predicted.seconds;
+    }
 }

@@ -1,7 +1,8 @@
 //! Measuring what calls cost, by timing calls of the engine itself.
 //!
-//! They run at up to four budgets, the least, almost everything resident, everything, and the one
-//! between at which the link is as busy as computing, with states of their own and inputs of zeros. The engine is locked meanwhile, so no other call
+//! They run at up to five budgets, the least, almost everything resident, everything resident packed if
+//! weights are packed, everything plain, and the one between at which the link is as busy as
+//! computing, with states of their own and inputs of zeros. The engine is locked meanwhile, so no other call
 //! sees these budgets, and nobody plans on the device, since what is free then is not free for
 //! good. What the engine takes leaves the others what they hold and what their calls need. The
 //! budget is restored on every way out.
@@ -43,6 +44,8 @@ struct Trial<'a> {
     core: &'a Arc<Core>,
     run: &'a mut Run,
     before: Applied,
+    /// Whether weights turned plain before: in a trial they do, so that both forms are timed.
+    plain: bool,
     /// Of its calls.
     states: Vec<Slice>,
     ended: bool,
@@ -53,7 +56,10 @@ impl Engine {
     /// ones left out are the least of their range. `&[]` is a decoder's token; `&[("seq", 512)]` a
     /// prompt.
     ///
-    /// Takes about six calls at each of four budgets and the time to load what is resident there, and
+    /// Weights that are packed are read plain where the budget has room for it, unless that turns out
+    /// to be slower.
+    ///
+    /// Takes about six calls at each of five budgets and the time to load what is resident there, and
     /// up to a gigabyte of the device for a moment; other calls wait, and so do engines that are to
     /// be made on the device or ask for an automatic budget. Budgets that do not fit the engine's
     /// limit, or the device beside what the other engines hold and their calls need, are left out.
@@ -75,8 +81,7 @@ impl Engine {
         let uses = self.core().programs()[class].streamed();
         let costs = Costs::fit(run.weights().layout(), &uses, &rates, &timed);
         tracing::debug!(?rates, ?timed, ?costs, "calibrated");
-        drop(run);
-        self.core().know_costs(class, costs);
+        self.core().learn(&mut run, class, costs)?;
         Ok(costs)
     }
 }
@@ -84,10 +89,12 @@ impl Engine {
 impl<'a> Trial<'a> {
     fn new(core: &'a Arc<Core>, run: &'a mut Run) -> Result<Self, Error> {
         let before = run.weights().applied()?;
+        let plain = run.weights().layout().prefers_plain();
         Ok(Trial {
             core,
             run,
             before,
+            plain,
             states: Vec::new(),
             ended: false,
         })
@@ -100,7 +107,7 @@ impl<'a> Trial<'a> {
     fn restore(&mut self) -> Result<(), Error> {
         self.ended = true;
         let states = std::mem::take(&mut self.states);
-        let now = self.run.end_trial(states, &self.before)?;
+        let now = self.run.end_trial(states, &self.before, self.plain)?;
         let wanted = self.before.applied;
         if now.applied != wanted {
             tracing::warn!(wanted, now = now.applied, "a budget was restored in part");
@@ -112,6 +119,7 @@ impl<'a> Trial<'a> {
     fn time_budgets(&mut self, class: usize, env: Env) -> Result<(Rates, Vec<Timed>), Error> {
         // Room for the rates and the states first, in turn.
         self.run.set_budget(Request::Minimum, 0)?;
+        self.run.prefer_plain(true)?;
         let core = self.core;
         // They only bound what is looked for: a part of what a full measurement moves is enough.
         let most = (core.device().info().total_memory / 256).clamp(1 << 20, 1 << 30);
@@ -160,10 +168,12 @@ impl<'a> Trial<'a> {
         let limits = self.run.weights().layout().limits();
         let floor = limits.floor();
         let most = self.core.largest_budget(self.run, self.before.applied);
-        let almost = most.min(limits.total.saturating_sub(1)).max(floor);
+        let almost = most.min(limits.still().saturating_sub(1)).max(floor);
+        let packed = most.min(limits.still());
         let mut timed = Vec::new();
         let there = self.time_at(floor, sample, &mut timed)?
             && self.time_at(almost, sample, &mut timed)?
+            && self.time_at(packed, sample, &mut timed)?
             && self.time_at(most, sample, &mut timed)?;
         let largest = timed.iter().map(|t| t.budget).max().unwrap_or(floor);
         let most = if there { most } else { largest };

@@ -275,7 +275,7 @@ fn demand((engine, priority, calls): &(Arc<Core>, Priority, u64)) -> Demand {
     Demand {
         // Before anybody has run, all are taken to run as often.
         weight: f64::from(priority.0) * (calls + 1) as f64,
-        ..engine.demand().clone()
+        ..engine.demand()
     }
 }
 

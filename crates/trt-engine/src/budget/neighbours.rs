@@ -101,7 +101,7 @@ pub(crate) fn others(device: &Arc<dyn Device>, own: Option<&Arc<Core>>) -> Vec<A
 pub(crate) fn joint(own: &Arc<Core>) -> (u64, Vec<(Arc<Core>, u64)>) {
     let mut sharing = others(own.device(), Some(own));
     sharing.insert(0, own.clone());
-    let demands: Vec<Demand> = sharing.iter().map(|e| e.demand().clone()).collect();
+    let demands: Vec<Demand> = sharing.iter().map(|e| e.demand()).collect();
     let mut shares = shares(room(own.device(), &sharing), &demands).into_iter();
     let first = shares.next().unwrap_or(0);
     (first, sharing.into_iter().skip(1).zip(shares).collect())

@@ -53,7 +53,7 @@ impl Planning {
     pub fn make_room(&self, newcomer: Newcomer<'_>) -> u64 {
         let sharing = neighbours::others(&self.device, None);
         let room = neighbours::room(&self.device, &sharing);
-        let mut demands: Vec<Demand> = sharing.iter().map(|e| e.demand().clone()).collect();
+        let mut demands: Vec<Demand> = sharing.iter().map(|e| e.demand()).collect();
         let left = match newcomer {
             Newcomer::Automatic(demand, beside) => {
                 demands.push(demand.clone());

@@ -3,26 +3,28 @@
 //! What a schedule costs is played in `trt-stream` from a few [`Costs`], which calibrating finds.
 
 use crate::error::Error;
-use crate::run::engine::{Engine, KnownCosts};
+use crate::run::change::Run;
+use crate::run::engine::{Core, Engine, KnownCosts};
 use std::time::Duration;
 use trt_stream::{Costs, Prediction, Request, Use};
 
 impl Engine {
     /// Predicts from costs that are known, e.g. from an earlier [`Engine::calibrate`], instead of
     /// measuring. Rates and times must be above zero and finite, and a contention from 0 to 1, or
-    /// nothing changes.
+    /// nothing changes. Where they say that packed weights are faster than plain ones, weights stay
+    /// packed; where they say the contrary, they turn plain as the budget has room.
     ///
     /// # Errors
     /// [`Error::NoStreaming`] without weight streaming, [`Error::OutsideProfile`] if no class serves such a
-    /// call, [`Error::Costs`] for costs that no calls can have.
+    /// call, [`Error::Costs`] for costs that no calls can have, [`Error::Stream`] if weights cannot take the
+    /// form that is faster.
     pub fn set_costs(&self, ints: &[(&str, i64)], costs: Costs) -> Result<(), Error> {
         self.require_streaming()?;
         let (class, _) = self.class_of(ints)?;
         if let Some((field, value)) = costs.unusable() {
             return Err(Error::Costs { field, value });
         }
-        self.core().know_costs(class, costs);
-        Ok(())
+        self.core().learn(&mut self.run(), class, costs)
     }
 
     /// How long each of many calls in a row will take at a budget, and why. The calls are those of the
@@ -75,5 +77,20 @@ impl Engine {
 
     fn uses(&self, known: KnownCosts) -> Vec<Use> {
         self.core().programs()[known.class].streamed()
+    }
+}
+
+impl Core {
+    /// Notes what calls of a class cost, and has weights in the form that is faster.
+    ///
+    /// # Errors
+    /// If that cannot be had.
+    pub fn learn(&self, run: &mut Run, class: usize, costs: Costs) -> Result<(), Error> {
+        if let Some(plain) = costs.plain_is_faster() {
+            run.prefer_plain(plain)?;
+            self.set_demand(run.weights().layout().demand(1.));
+        }
+        self.know_costs(class, costs);
+        Ok(())
     }
 }

@@ -83,7 +83,8 @@ pub(crate) struct Core {
     code: Reservation,
     state_bytes: u64,
     arena: u64,
-    demand: Demand,
+    /// Changes only with the form in which weights are faster.
+    demand: Mutex<Demand>,
     /// Whether the last budget that was asked for was automatic.
     automatic: AtomicBool,
     /// Calls of its sessions since it was made.
@@ -111,7 +112,7 @@ impl Engine {
             code: parts.code,
             state_bytes: parts.state_bytes,
             arena: parts.arena,
-            demand: parts.demand,
+            demand: Mutex::new(parts.demand),
             automatic: AtomicBool::new(parts.automatic),
             calls: AtomicU64::new(0),
             run: FairMutex::new(Run::new(parts.streamer, parts.membership, parts.replay)),
@@ -285,8 +286,14 @@ impl Core {
     }
 
     /// What memory for weights gains.
-    pub fn demand(&self) -> &Demand {
-        &self.demand
+    pub fn demand(&self) -> Demand {
+        let demand = self.demand.lock();
+        demand.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that it gains something else.
+    pub fn set_demand(&self, demand: Demand) {
+        *self.demand.lock().unwrap_or_else(PoisonError::into_inner) = demand;
     }
 
     /// Whether the last budget that was asked for was automatic.

@@ -5,7 +5,10 @@
 //! never grow with the budget. Tiles used more often in a cycle come first, as each saves
 //! more. Otherwise the order visits execution order, measured in bytes on the device, at the points
 //! of van der Corput's sequence (0, 1/2, 1/4, 3/4, 1/8, …): every prefix is spread evenly, so the copies that remain are
-//! spread evenly over the computing that hides them.
+//! spread evenly over the computing that hides them. The packed tiles of a group that turns plain
+//! together follow each other, and are spread so among themselves: groups then go from the end of
+//! what is packed, each whole. A large group has one of the first points, so what is last are small
+//! ones, which a ring brings while others are computed.
 
 use super::turning::Group;
 use super::{TileId, Tiling, Use, WeightId};

@@ -126,6 +126,11 @@ impl Layout {
         self.prefer_plain
     }
 
+    /// Whether they do from now on: neither order nor groups change with it.
+    pub fn prefer_plain(&mut self, plain: bool) {
+        self.prefer_plain = plain;
+    }
+
     /// The tiles of a form in the order in which they become resident: at any budget those that
     /// are so are the first of them.
     pub fn order_of(&self, form: TileForm) -> Vec<TileId> {

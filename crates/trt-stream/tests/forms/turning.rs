@@ -264,3 +264,36 @@ fn a_tied_table_is_gathered_plain_in_either_form() {
         assert!(streamer.layout().tiling().turns(EXPERTS));
     });
 }
+
+#[test]
+fn weights_turn_back_where_packed_is_preferred_from_now_on() {
+    both(|bench| {
+        let mut streamer = bench.streamer(Request::Full);
+        bench.pass(&mut streamer);
+        let limits = streamer.layout().limits();
+        let applied = streamer.prefer_plain(false).unwrap();
+        assert_eq!(
+            (applied.applied, applied.total),
+            (limits.still(), limits.still())
+        );
+        assert_eq!((applied.used(), applied.streamed), (limits.still(), 0));
+        assert_eq!(bench.pool.in_use(), applied.used());
+        assert_eq!(plain(&streamer), [0; 0]);
+        bench.pass(&mut streamer);
+        let full = Applied {
+            applied: limits.total,
+            ..applied
+        };
+        let restored = streamer.restore(&full).unwrap();
+        assert_eq!(restored.applied, limits.still());
+        // What was asked for is had again when there is reason to.
+        let applied = streamer.prefer_plain(true).unwrap();
+        assert_eq!(
+            (applied.applied, applied.total),
+            (limits.still(), limits.total)
+        );
+        let applied = streamer.regrow(limits.total).unwrap();
+        assert_eq!((applied.used(), applied.packed), (limits.total, 0));
+        bench.pass(&mut streamer);
+    });
+}

@@ -111,3 +111,51 @@ fn rates_alone_bound_either_form() {
     near(best.settled, limits.total as f64 / 1e10, 1e-9);
     near(best.packed, limits.still() as f64 / 1e10, 1e-9);
 }
+
+/// Layers of four launches whose weights are 2, 3, 7 and 14 tiles, the last of two, and a large head,
+/// all packed to two thirds.
+fn decoder(layers: u32) -> (Layout, Vec<Use>) {
+    let unit = ROW_PANEL * 1000 * 2 / 3;
+    let mut tiles = [2, 3, 7, 7, 7].repeat(layers as usize);
+    tiles.push(64);
+    let sheet = |(weight, tiles): (u32, &usize)| {
+        let offsets = (0..=*tiles).map(|i| i * unit).collect();
+        Sheet {
+            units: Some(Arc::new(Units::new(ROW_PANEL, offsets).unwrap())),
+            turns: true,
+            ..Sheet::plain(WeightId(weight), tiles * ROW_PANEL, 1000)
+        }
+    };
+    let sheets: Vec<Sheet> = (0..).zip(&tiles).map(sheet).collect();
+    let uses: Vec<Use> = sheets.iter().map(|s| s.weight.into()).collect();
+    let tiling = Tiling::cut(&sheets, TileTarget::Bytes(64_000)).unwrap();
+    let gate_and_up = (0..layers).map(|l| [3, 4].map(|w| WeightId(l * 5 + w)).to_vec());
+    let turning = Turning {
+        together: gate_and_up.collect(),
+        ..Turning::default()
+    };
+    let lists = std::slice::from_ref(&uses);
+    (Layout::turning(tiling, lists, 0, &turning), uses)
+}
+
+#[test]
+fn what_little_streams_comes_while_others_are_computed() {
+    let (layout, uses) = decoder(32);
+    let still = layout.limits().still();
+    // All packed weights come over the link in 40 times what they are computed in.
+    let costs = Costs {
+        link: still as f64 / 0.2,
+        memory: 1e12,
+        settled: 0.004,
+        packed: 0.005,
+        streaming: 0.005,
+        contention: 0.0,
+    };
+    for part in 0..=40 {
+        let budget = still - still * part / 100;
+        let p = layout.predict(&uses, budget, &costs);
+        let least = p.link_seconds.max(0.005);
+        let most = least * if part < 4 { 1.2 } else { 1.02 };
+        assert!(p.seconds <= most, "{p:?} at -{part}%");
+    }
+}

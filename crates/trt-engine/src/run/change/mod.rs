@@ -123,7 +123,17 @@ impl Run {
         self.change(moves, |held| held.streamer.restore(before))
     }
 
-    /// Ends a trial of budgets: its states go, and the budget before it is restored.
+    /// Says whether weights of two forms turn plain; see [`Streamer::prefer_plain`].
+    ///
+    /// # Errors
+    /// Those of [`Streamer::prefer_plain`].
+    pub fn prefer_plain(&mut self, plain: bool) -> Result<Applied, trt_stream::Error> {
+        let moves = Moves::all_if(self.weights().layout().prefers_plain() != plain);
+        self.change(moves, |held| held.streamer.prefer_plain(plain))
+    }
+
+    /// Ends a trial of budgets: its states go, and the budget before it is restored, and whether
+    /// weights turn plain.
     ///
     /// # Errors
     /// Those of [`Streamer::restore`].
@@ -131,10 +141,12 @@ impl Run {
         &mut self,
         states: Vec<Slice>,
         before: &Applied,
+        plain: bool,
     ) -> Result<Applied, trt_stream::Error> {
         self.change(Moves::Everything, |held| {
             drop(states);
-            held.streamer.restore(before)
+            held.streamer.restore(before)?;
+            held.streamer.prefer_plain(plain)
         })
     }
 

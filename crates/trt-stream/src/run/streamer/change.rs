@@ -144,6 +144,27 @@ impl Streamer {
         })
     }
 
+    /// Says whether weights of two forms turn plain where the budget has room for it. The budget stays
+    /// what it is, or becomes the total if that is less then; what is requested stays requested.
+    ///
+    /// # Errors
+    /// Those of [`Streamer::set_budget`]; then nothing has changed.
+    pub fn prefer_plain(&mut self, plain: bool) -> Result<Applied, Error> {
+        let now = self.applied()?;
+        let before = self.layout.prefers_plain();
+        self.layout.prefer_plain(plain);
+        let bytes = now.applied.min(self.layout.limits().total);
+        if let Err(error) = self.settle(bytes, bytes) {
+            self.layout.prefer_plain(before);
+            return Err(error);
+        }
+        let why = match bytes < now.applied {
+            true => Why::ClampedToTotal { asked: now.applied },
+            false => now.why,
+        };
+        Ok(self.note(bytes, why))
+    }
+
     /// Goes back to a budget that was in force, or as near to it from the present one as the device
     /// has memory.
     ///
@@ -151,10 +172,12 @@ impl Streamer {
     /// If there is no memory for what is in force now.
     pub fn restore(&mut self, before: &Applied) -> Result<Applied, Error> {
         let least = self.applied.map_or(before.floor, |now| now.applied);
-        let bytes = self.settle(before.applied, least.min(before.applied))?;
+        // Weights that stay packed from then on have a smaller total.
+        let wanted = before.applied.min(self.layout.limits().total);
+        let bytes = self.settle(wanted, least.min(wanted))?;
         self.requested = before.requested;
         let granted = Granted {
-            bytes: before.applied,
+            bytes: wanted,
             why: before.why,
         };
         Ok(self.note(bytes, why(bytes, granted)))
