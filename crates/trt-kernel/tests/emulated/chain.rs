@@ -185,7 +185,7 @@ fn a_chain_by_packed_rows_gives_the_bits_of_plain_ones() {
         let (n, dtype) = (shape[1], DType::BF16);
         let parts = [0, 1].map(|_| product(shape, dtype, left(computed, shape[2], dtype)));
         let kernel = chain(parts);
-        let packed = reference::packed::packed_kernel(&kernel, form);
+        let packed = reference::units::packed_kernel(&kernel, form);
         let given = args(shape, dtype);
         let others = reference::packed::packed_args(&kernel, &given, form);
         for target in [Target::Sm80, Target::Sm90a] {

@@ -317,7 +317,7 @@ fn a_group_of_packed_weights_computes_its_left_operand() {
         let args = widths
             .map(|n| super::left::args([m, n, k], dtype, dtype))
             .concat();
-        let packed = reference::packed::packed_kernel(&kernel, form);
+        let packed = reference::units::packed_kernel(&kernel, form);
         let others = reference::packed::packed_args(&kernel, &args, form);
         for target in [Target::Sm80, Target::Sm90a] {
             let run = |kernel: &Kernel, args: &[Buffer]| {
