@@ -1,6 +1,6 @@
 //! What every variant starts from: sizes, the block's range of rows, addresses of operands.
 
-use super::unpack::Slab;
+use super::slab::Slab;
 use super::{in_memory, right_dtype, vars};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::emitted::Target;

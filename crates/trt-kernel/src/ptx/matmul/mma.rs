@@ -11,7 +11,7 @@
 use super::out::{self, Sums};
 use super::parts::{self, Part};
 use super::ring::{self, DEPTH, Filler, ROW, Ring, WarpSums};
-use super::unpack::Slab;
+use super::slab::Slab;
 use super::{MatmulFrame, aligned_rows, over, over_rows, right_dtype};
 use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};

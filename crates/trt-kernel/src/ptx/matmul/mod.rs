@@ -26,6 +26,7 @@ mod out;
 mod parts;
 mod ring;
 mod routed;
+mod slab;
 mod tile;
 mod tma;
 mod unpack;

@@ -7,7 +7,7 @@
 //! blocks a thread makes four neighbouring values of a row, which are exact.
 
 use super::out::{self, Sums};
-use super::unpack::Slab;
+use super::slab::Slab;
 use super::{MatmulFrame, in_memory, over, over_rows};
 use crate::ptx::asm::{Asm, Class, Int, R};
 use crate::ptx::block::Block;

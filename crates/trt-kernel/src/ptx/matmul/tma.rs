@@ -28,7 +28,7 @@
 //! the device, and of one epilogue.
 
 use super::ring::{DEPTH, ROW, Ring};
-use super::unpack::Slab;
+use super::slab::Slab;
 use super::wgmma::{self, ROWS, WgmmaShape};
 use super::{MatmulFrame, in_memory, over, over_rows, right_dtype};
 use crate::ptx::asm::{Asm, Class, Int, R, param};

@@ -6,9 +6,10 @@
 
 use super::few;
 use super::mma;
+use super::slab::Slab;
 use super::tile;
 use super::tma;
-use super::unpack::{self, Slab};
+use super::unpack;
 use super::wgmma;
 use crate::launch::{Extent, When};
 use crate::ptx::asm::Asm;

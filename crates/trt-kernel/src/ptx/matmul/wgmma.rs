@@ -16,7 +16,7 @@
 
 use super::out::{self, Sums};
 use super::ring::{self, DEPTH, Filler, ROW, Ring, WarpSums};
-use super::unpack::Slab;
+use super::slab::Slab;
 use super::{MatmulFrame, over, over_rows};
 use crate::Matmul;
 use crate::ptx::asm::{Asm, Class, Int, R};

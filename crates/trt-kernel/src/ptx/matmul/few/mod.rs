@@ -24,7 +24,7 @@ mod pieces;
 pub(in crate::ptx) use left::STAGED;
 
 use super::out::{self, Ahead, Sums};
-use super::unpack::Slab;
+use super::slab::Slab;
 use super::{MatmulFrame, over, over_rows};
 use crate::launch::Extent;
 use crate::ptx::asm::{Asm, Class, Int, R};
