@@ -22,7 +22,7 @@ fn models() -> [Random; 2] {
     [
         of(
             "32 lanes",
-            random::llama(1024, 2816, 3, (16, 4), 2048, false),
+            random::llama(1024, 4864, 3, (16, 4), 2048, false),
         ),
         of("8 lanes", random::llama(576, 1536, 3, (9, 3), 2048, true)),
     ]

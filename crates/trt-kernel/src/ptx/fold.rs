@@ -14,6 +14,82 @@ pub(super) struct FoldTeam {
     pub threads: u32,
 }
 
+/// A team of another size than the block that folds for it: its order is kept by threads that stand for several
+/// members each, or for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stands {
+    /// Members of the team, a multiple of 32: thread `t` stands for `t`, `t + threads` and so on.
+    pub members: u32,
+    /// Threads of the block, a multiple of 32.
+    pub threads: u32,
+}
+
+impl Stands {
+    /// Members that a thread stands for at most.
+    pub fn shares(self) -> u32 {
+        self.members.div_ceil(self.threads)
+    }
+
+    /// Folds what members have, `[row][share][fold]`, as a team of that size would. All threads of the block are here, and
+    /// those who stand for nobody have neutral elements. The result has the same places, and is the same in all shares of a row.
+    pub fn fold(self, asm: &mut Asm, values: &[(Reduce, R)], folds: usize) -> Vec<R> {
+        if values.is_empty() {
+            return vec![];
+        }
+        let [warps, own] = [self.members, self.threads].map(|n| (n / 32) as usize);
+        let shares = self.shares() as usize;
+        let lanes = FoldTeam { threads: 32 };
+        let mine = lanes.fold(asm, values);
+        let pitch = |r: &R| warps.next_multiple_of(4) * width(r);
+        let row = folds * shares;
+        let mut bytes = 0;
+        // One array for each fold of each row, which has a place for each warp of the team.
+        let mut starts = Vec::with_capacity(values.len() / shares);
+        for place in (0..values.len()).filter(|i| i % row < folds) {
+            starts.push(bytes);
+            bytes += pitch(&mine[place]);
+        }
+        let array = asm.shared(bytes, 16);
+        let base = asm.op("mov.u32", Class::B32, &[&array]);
+        let tid = asm.op("mov.u32", Class::B32, &[&"%tid.x"]);
+        let lane = asm.op("and.b32", Class::B32, &[&tid, &31]);
+        let first = asm.op("setp.eq.s32", Class::Pred, &[&lane, &0]);
+        let warp = asm.op("shr.u32", Class::B32, &[&tid, &5]);
+        for share in 0..shares {
+            let number = asm.op("add.u32", Class::B32, &[&warp, &(share * own)]);
+            let some = asm.op("setp.lt.and.u32", Class::Pred, &[&number, &warps, &first]);
+            asm.when(some, true, |asm| {
+                for (i, x) in mine
+                    .iter()
+                    .enumerate()
+                    .filter(|(i, _)| i % row / folds == share)
+                {
+                    let start = starts[i / row * folds + i % folds];
+                    let at = asm.op("mad.lo.u32", Class::B32, &[&number, &width(x), &base]);
+                    let name = match x.class {
+                        Class::B64 => "st.shared.b64",
+                        _ => "st.shared.f32",
+                    };
+                    asm.put(format_args!("{name} [{at}+{start}], {x}"));
+                }
+            });
+        }
+        asm.put("bar.sync 0");
+        let folded: Vec<R> = (0..starts.len())
+            .map(|i| {
+                let (kind, x) = values[i / folds * row + i % folds];
+                let all = match x.class {
+                    Class::B64 => shared_integers(asm, base, starts[i], warps),
+                    _ => shared_row(asm, base, starts[i], warps),
+                };
+                tree(asm, kind, &all)
+            })
+            .collect();
+        let place = |i: usize| folded[i / row * folds + i % folds];
+        (0..values.len()).map(place).collect()
+    }
+}
+
 /// What a fold of numbers of a class starts with.
 pub(super) fn neutral(kind: Reduce, class: Class) -> String {
     match (class, kind) {

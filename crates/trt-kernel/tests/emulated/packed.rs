@@ -195,7 +195,10 @@ fn products_of_any_rows_and_left_operands_have_the_bits_of_plain_ones() {
     for (m, left) in [
         (1, DType::BF16),
         (2, DType::BF16),
+        (1, DType::F32),
+        (2, DType::F32),
         (3, DType::F32),
+        (5, DType::F32),
         (8, DType::BF16),
         (9, DType::BF16),
         (70, DType::BF16),
@@ -306,16 +309,21 @@ fn words_that_do_not_fit_and_values_that_are_stored_are_met_too() {
 
 #[test]
 fn a_group_of_packed_weights_computes_its_left_operand() {
-    let (k, dtype) = (2048, DType::BF16);
-    for (m, form) in [(1, PackedType::Bf16Pairs), (2, PackedType::Bf16Singles)] {
+    for (m, k, form, dtype) in [
+        (1, 2048, PackedType::Bf16Pairs, DType::BF16),
+        (2, 2048, PackedType::Bf16Singles, DType::BF16),
+        (1, 1024, PackedType::Bf16Pairs, DType::F32),
+        (5, 1024, PackedType::Bf16Pairs, DType::F32),
+    ] {
         let widths = [40, 8, 72];
-        let product = |n| super::left::product(super::left::What::RmsNorm, [m, n, k], dtype, dtype);
+        let product =
+            |n| super::left::product(super::left::What::RmsNorm, [m, n, k], dtype, DType::BF16);
         let kernel = Kernel::Group(Group {
             parts: widths.map(|n| Kernel::Matmul(product(n))).to_vec(),
             order: Order::Side,
         });
         let args = widths
-            .map(|n| super::left::args([m, n, k], dtype, dtype))
+            .map(|n| super::left::args([m, n, k], dtype, DType::BF16))
             .concat();
         let packed = reference::units::packed_kernel(&kernel, form);
         let others = reference::packed::packed_args(&kernel, &args, form);

@@ -15,6 +15,7 @@ use super::asm::{Asm, Class, Int, R};
 use super::block::Block;
 use super::divide;
 use super::emitted::Target;
+use super::fold::Stands;
 use super::scope::Scope;
 use super::space::{self, Columns};
 use crate::launch::Extent;
@@ -50,6 +51,7 @@ pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
         stages: &stages,
         plan,
         places,
+        stands: None,
     };
     job.run(&mut asm);
     let grid = Extent::Of {
@@ -59,20 +61,22 @@ pub(super) fn block(kernel: &Row, target: Target) -> Result<Block, PtxError> {
     Ok(Block::new("row", asm, plan.block(), grid))
 }
 
-/// Computes all rows of a kernel in each block of `threads` threads, `tid` being the thread's
-/// number in it. The outer axes have known sizes, and so have the columns; `carry` is how many
+/// Computes all rows of a kernel in each block, in the order in which a team of so many members folds, `tid` being the thread's
+/// number in the block. The outer axes have known sizes, and so have the columns; `carry` is how many
 /// registers of a thread may carry values from pass to pass.
 pub(super) fn rows(
     asm: &mut Asm,
     scope: &Scope,
     row: &Row,
     types: &[Option<Ty>],
-    (tid, threads): (R, u32),
+    (tid, stands): (R, Stands),
     carry: usize,
 ) {
+    let Stands { members, threads } = stands;
     let row = space::merge_row(row, Columns::Keep);
     let stages = |l| Stages::new(&row.body, row.space.len(), types, l);
-    let plan = |s: &Stages| RowPlan::within(&row, s, threads, carry);
+    let carry = carry / stands.shares() as usize;
+    let plan = |s: &Stages| RowPlan::within(&row, s, members, carry);
     let [early, late] = [Loads::First, Loads::Late].map(stages);
     let (stages, plan) = match plan(&early) {
         plan if matches!(plan.passes, Passes::Keep { .. }) => (early, plan),
@@ -95,11 +99,26 @@ pub(super) fn rows(
         places = each.collect();
     }
     let columns = row.space[row.space.len() - 1].constant().unwrap_or(0);
-    let place = |outer| InRow {
-        outer,
-        inside: None,
-        member: tid,
-        chunks: Int::Imm(columns / plan.lanes as i64),
+    let each: Vec<(R, Option<R>)> = (0..stands.shares())
+        .map(|share| {
+            let mut member = tid;
+            if share > 0 {
+                member = asm.op("add.s32", Class::B32, &[&tid, &(share * threads)]);
+            }
+            let all = (share + 1) * threads <= members;
+            let some = |asm: &mut Asm| asm.op("setp.lt.s32", Class::Pred, &[&member, &members]);
+            (member, (!all).then(|| some(asm)))
+        })
+        .collect();
+    let place = |outer: Vec<Int>| {
+        let chunks = Int::Imm(columns / plan.lanes as i64);
+        let each = each.clone().into_iter();
+        each.map(move |(member, inside)| InRow {
+            outer: outer.clone(),
+            inside,
+            member,
+            chunks,
+        })
     };
     let job = RowJob {
         scope,
@@ -107,7 +126,8 @@ pub(super) fn rows(
         types,
         stages: &stages,
         plan,
-        places: places.into_iter().map(place).collect(),
+        places: places.into_iter().flat_map(place).collect(),
+        stands: (members != threads).then_some(stands),
     };
     job.run(asm);
 }

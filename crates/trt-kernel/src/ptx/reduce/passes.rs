@@ -4,7 +4,7 @@ use super::InRow;
 use crate::launch::row_plan::{Passes, RowPlan};
 use crate::launch::stages::{Stage, Stages};
 use crate::ptx::asm::{Asm, Class, Int, R};
-use crate::ptx::fold::{self, FoldTeam};
+use crate::ptx::fold::{self, FoldTeam, Stands};
 use crate::ptx::lanes::{Lanes, Point, Value};
 use crate::ptx::scope::Scope;
 use crate::{Reduce, Reg, Row, Ty};
@@ -24,8 +24,10 @@ pub(super) struct RowJob<'a> {
     pub types: &'a [Option<Ty>],
     pub stages: &'a Stages,
     pub plan: RowPlan,
-    /// The rows that a thread has a part in.
+    /// The rows that a thread has a part in; with `stands` one place for each member that it stands for.
     pub places: Vec<InRow>,
+    /// How the block's threads stand for the plan's, if those are others.
+    pub stands: Option<Stands>,
 }
 
 /// A row whose registers stay.
@@ -54,9 +56,14 @@ impl<'a> RowJob<'a> {
         Lanes::new(self.scope, &self.row.body, &self.row.args)
     }
 
-    fn team(&self) -> FoldTeam {
-        FoldTeam {
+    /// Folds what each place has, so many values of it.
+    fn fold(&self, asm: &mut Asm, accs: &[(Reduce, R)], folds: usize) -> Vec<R> {
+        let team = FoldTeam {
             threads: self.plan.threads,
+        };
+        match self.stands {
+            None => team.fold(asm, accs),
+            Some(stands) => stands.fold(asm, accs, folds),
         }
     }
 
@@ -130,7 +137,7 @@ impl<'a> RowJob<'a> {
                 self.take(asm, stage, &own, &line.chunks, &line.points);
                 accs.extend(own);
             }
-            let folded = self.team().fold(asm, &accs);
+            let folded = self.fold(asm, &accs, stage.folds.len());
             let mut folded = folded.chunks(stage.folds.len().max(1));
             for line in &mut lines {
                 let folded = folded.next().unwrap_or(&[]);
@@ -169,7 +176,7 @@ impl<'a> RowJob<'a> {
                 self.inside(asm, place.inside, |asm| self.pass(asm, &pass, unroll));
                 accs.extend(own);
             }
-            let folded = self.team().fold(asm, &accs);
+            let folded = self.fold(asm, &accs, stage.folds.len());
             let mut folded = folded.chunks(stage.folds.len().max(1));
             for shared in &mut all {
                 give(stage, folded.next().unwrap_or(&[]), shared);

@@ -11,6 +11,7 @@
 
 use super::super::MatmulFrame;
 use crate::ptx::asm::{Asm, Class, R};
+use crate::ptx::fold::Stands;
 use crate::ptx::reduce;
 use crate::{Inst, Matmul, Row, Ty};
 
@@ -39,6 +40,8 @@ pub(super) struct Prologue {
     /// The shared address of the operand, row-major (u32).
     pub base: R,
     threads: u32,
+    /// Threads that fold in it, or would: those of the product by plain rows, whose bits it has.
+    members: u32,
     /// Blocks that a multiprocessor should hold.
     crowd: u32,
     /// Whether it is a chain's.
@@ -53,6 +56,16 @@ impl Prologue {
         (threads, crowd): (u32, u32),
         chain: bool,
     ) -> Option<Prologue> {
+        Prologue::standing(asm, kernel, (threads, threads, crowd), chain)
+    }
+
+    /// As [`Prologue::begin`], folding as so many members do, whatever the threads of the block.
+    pub fn standing(
+        asm: &mut Asm,
+        kernel: &Matmul,
+        (members, threads, crowd): (u32, u32, u32),
+        chain: bool,
+    ) -> Option<Prologue> {
         let (row, _) = kernel.split()?;
         // The kernel was checked, so its bodies have types.
         let types = row.body.types(&row.args).ok()?;
@@ -61,6 +74,7 @@ impl Prologue {
             types,
             base: asm.op("mov.u32", Class::B32, &[&"dynamic"]),
             threads,
+            members,
             crowd,
             chain,
         })
@@ -105,7 +119,11 @@ impl Prologue {
             crowd if crowd * self.threads <= CROWD => 48,
             _ => 16,
         };
-        let threads = (frame.tid, self.threads);
+        let stands = Stands {
+            members: self.members,
+            threads: self.threads,
+        };
+        let threads = (frame.tid, stands);
         self.once(asm, |asm| {
             reduce::rows(asm, &scope, &self.row, &self.types, threads, carry);
             asm.put("bar.sync 0");

@@ -14,6 +14,7 @@ mod meet;
 mod plan;
 mod rows;
 
+use super::cut::Cut;
 use super::left::Prologue;
 use crate::Matmul;
 use crate::launch::Extent;
@@ -96,7 +97,10 @@ fn body(asm: &mut Asm, frame: &MatmulFrame<'_>, plan: StreamPlan, chain: bool) {
     let threads = plan.threads();
     let at = asm.op("add.u32", Class::B32, &[&dynamic, &plan.table_at()]);
     table(asm, &plan.layout, &frame.scope, (frame.tid, threads), at);
-    let prologue = Prologue::begin(asm, frame.kernel, (threads as u32, plan.crowd()), chain);
+    // A left operand that is computed has the bits of the plain product's.
+    let members = Cut::new(frame.kernel, plan.order, plan.m).threads as u32;
+    let sized = (members, threads as u32, plan.crowd());
+    let prologue = Prologue::standing(asm, frame.kernel, sized, chain);
     if let Some(prologue) = &prologue {
         prologue.prefetch(asm, frame);
     }
