@@ -3,7 +3,7 @@
 //! The walk carries an [`Access`]: how the kernel's index space reads the node at hand. Layout
 //! ops change the access, scalar ops become instructions, stored tensors become loads.
 
-use super::access::{self, Access, Index};
+use super::access::{self, Access, Index, Layout, Split};
 use super::group::{Groups, Role};
 use super::place::Place;
 use crate::graph::{Graph, NodeId, Op};
@@ -133,6 +133,8 @@ pub(super) struct Emitter<'a> {
     /// Names of the ops written, in order.
     pub ops: Vec<String>,
     pub memo: HashMap<(NodeId, Access), (Reg, Ty)>,
+    /// What would have let writing go on, after a [`Stop`].
+    pub split: Option<Split>,
 }
 
 impl Emitter<'_> {
@@ -198,17 +200,20 @@ impl Emitter<'_> {
             }
             let input = node.inputs[0];
             let from = &self.graph.node(input).shape;
-            let inner = access::through(&node.op, access, from, &node.shape)
-                .ok_or(Stop(input, "its consumer reads it through a reshape"))?;
+            let layout = Layout {
+                op: &node.op,
+                from,
+                to: &node.shape,
+                space: &self.space,
+            };
+            let inner = access::through(&layout, access).map_err(|split| {
+                self.split = split;
+                Stop(input, "its consumer reads it through a reshape")
+            })?;
             return self.emit(input, &inner);
         }
-        let ours = match self.groups.roles[id.index()] {
-            Role::Root => id == self.root,
-            Role::Inside(root) => root == self.root,
-            Role::Anywhere => true,
-            Role::Leaf | Role::View => false,
-        };
-        match ours {
+        let anywhere = self.groups.roles[id.index()] == Role::Anywhere;
+        match anywhere || self.groups.kernel(id) == Some(self.root) {
             true => self.compute(id, access),
             false => Err(Stop(id, "several kernels need it")),
         }
@@ -279,7 +284,8 @@ impl Emitter<'_> {
                     && axis + 1 == whole.len()
                     && (0..axis).all(|i| access[i] == Index::axis(i) || whole[i].is(1));
                 if !aligned {
-                    return Err(Stop(id, "its consumer walks over other rows"));
+                    let stored = self.groups.apart(id);
+                    return Err(Stop(stored, "its consumer walks over other rows"));
                 }
                 let identity = (0..whole.len()).map(Index::axis).collect();
                 let (x, ty) = self.number(inputs[0], &identity)?;

@@ -20,6 +20,8 @@ pub(super) enum Role {
     Root,
     /// Computed inside the kernel of this root.
     Inside(NodeId),
+    /// A fold that the kernel of this root, another fold, computes and stores too.
+    Beside(NodeId),
     /// Computed wherever it is used.
     Anywhere,
 }
@@ -53,6 +55,8 @@ impl Groups {
                 forced.contains_key(&id),
             );
         }
+        groups.follow_folds(graph, &users);
+        groups.fold_together(graph, &users, forced);
         groups
     }
 
@@ -136,7 +140,7 @@ impl Groups {
                 {
                     user
                 }
-                Role::Root | Role::Leaf | Role::Anywhere => return None,
+                Role::Root | Role::Beside(_) | Role::Leaf | Role::Anywhere => return None,
             };
             if found.is_some_and(|f| f != root) || self.anchors.get(&root) == Some(&user) {
                 return None;
@@ -159,6 +163,19 @@ impl Groups {
         self.reduces.contains_key(&root)
     }
 
+    /// Makes a node the root of what was the kernel of a fold.
+    pub(super) fn fold_ends_at(&mut self, root: NodeId, fold: NodeId) {
+        if let Some(space) = self.reduces.remove(&fold) {
+            self.reduces.insert(root, space);
+        }
+    }
+
+    /// Whether a root's kernel has folds at all.
+    pub fn folds(&self, graph: &Graph, root: NodeId) -> bool {
+        let mut all = self.inside(graph, root).chain([root]);
+        all.any(|n| matches!(graph.node(n).op, Op::Reduce(..)))
+    }
+
     /// The index space of a root's kernel.
     pub fn space(&self, graph: &Graph, root: NodeId) -> Vec<Dim> {
         self.reduces
@@ -179,9 +196,7 @@ impl Groups {
         let follows = !self.is_folded(root)
             && graph.node(root).op.is_inlined()
             && graph.node(root).shape == graph.node(id).shape
-            && !self
-                .inside(graph, root)
-                .any(|n| matches!(graph.node(n).op, Op::Reduce(..)));
+            && !self.folds(graph, root);
         if follows {
             self.reduces.insert(root, over.clone());
         }
@@ -204,10 +219,8 @@ impl Groups {
         let direct = users[id.index()]
             .iter()
             .all(|u| !graph.node(*u).op.is_view());
-        let reduces = self.inside(graph, root).chain([root]);
-        let reduces = { reduces }.any(|n| matches!(graph.node(n).op, Op::Reduce(..)));
         direct
-            && !reduces
+            && !self.folds(graph, root)
             && !self.anchors.contains_key(&root)
             && graph.node(root).shape == graph.node(id).shape
     }

@@ -1,7 +1,7 @@
 //! From a graph to a program: which nodes share a kernel, and where results live.
 //!
 //! [`group`] decides which nodes are *roots*, whose results are stored, and which are computed
-//! inside a root's kernel. [`walk`] makes a launch of every root on a program in the making
+//! inside a root's kernel; folds over the same rows share one ([`beside`]). [`walk`] makes a launch of every root on a program in the making
 //! ([`writer`]), and [`emit`] writes a root's body by walking back to what is stored.
 //! [`place`] says how a stored tensor is addressed; layout ops on stored tensors cost nothing
 //! where strides can express them. A body that cannot be written (a reshape that no linear index
@@ -9,6 +9,8 @@
 //! What comes out is then fused to fewer launches ([`launches`](crate::launches)).
 
 mod access;
+mod arranged;
+mod beside;
 mod copies;
 mod emit;
 mod experts;

@@ -209,7 +209,7 @@ impl Writer<'_> {
                 place.strides.swap(1, 2);
                 place
             }
-            _ => self.temp(node.dtype, &node.shape),
+            _ => self.own(id),
         })
     }
 
@@ -230,20 +230,7 @@ impl Writer<'_> {
         };
         let last = self.graph.node(path[path.len() - 1]);
         let source = self.find(&BufferKind::Output(output));
-        let mut place = Place::contiguous(source, last.dtype, &last.shape);
-        for step in path.windows(2).rev() {
-            let (from, view) = (self.graph.node(step[0]), self.graph.node(step[1]));
-            let back = match &view.op {
-                Op::Permute(perm) => {
-                    let mut inverse = vec![0; perm.len()];
-                    perm.iter().enumerate().for_each(|(i, p)| inverse[*p] = i);
-                    Op::Permute(inverse)
-                }
-                _ => Op::Reshape,
-            };
-            place = place.viewed(&back, &view.shape, &from.shape)?;
-        }
-        Some(place)
+        self.behind(&path, Place::contiguous(source, last.dtype, &last.shape))
     }
 
     /// The buffer of a padded tensor, and the part of it that gets the elements. The zeros are

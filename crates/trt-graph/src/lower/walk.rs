@@ -1,6 +1,6 @@
 //! Walks a graph in order and makes a launch of every root.
 
-use super::access::Index;
+use super::access::{Access, Index};
 use super::emit::Stop;
 use super::group::{Groups, Role};
 use super::place::{Place, row_major};
@@ -10,6 +10,9 @@ use crate::Error;
 use crate::graph::{Graph, NodeId, Op};
 use crate::program::{BufferKind, Program};
 use trt_kernel::{Dim, Kernel, Row};
+
+/// Axes of a row kernel that may be split no more.
+const AXES: usize = 7;
 
 /// The program, or the nodes that have to be stored for there to be one.
 pub(super) enum Outcome {
@@ -48,12 +51,13 @@ impl Writer<'_> {
                 Role::Root => match self.root(id) {
                     Err(Fault::Stop(Stop(node, why))) => {
                         stops.push((node, why));
-                        let own = self.graph.node(id);
-                        self.places.stored[id.index()] = Some(self.temp(own.dtype, &own.shape));
+                        for stored in self.groups.beside(id).into_iter().chain([id]) {
+                            self.places.stored[stored.index()] = Some(self.own(stored));
+                        }
                     }
                     other => other?,
                 },
-                Role::View | Role::Inside(_) | Role::Anywhere => {}
+                Role::View | Role::Inside(_) | Role::Beside(_) | Role::Anywhere => {}
             }
         }
         self.finish()
@@ -137,36 +141,63 @@ impl Writer<'_> {
         self.launch(kernel, args, vec!["copy".into()]);
     }
 
-    /// A row kernel for a root of scalar ops and reductions.
+    /// A row kernel for a root of scalar ops and reductions, and for the folds that are stored beside it.
     fn row(&mut self, id: NodeId) -> Result<(), Fault> {
         let target = self.destination(id)?;
-        let shape = self.graph.node(id).shape.clone();
+        let mut targets = vec![(id, target)];
+        for beside in self.groups.beside(id) {
+            targets.push((beside, self.destination(beside)?));
+        }
         let mut space = self.groups.space(self.graph, id);
-        let reduced = self.groups.is_folded(id);
         if space.is_empty() {
             space.push(Dim::from(1));
         }
-        let last = shape.len().saturating_sub(1);
-        let access = (0..shape.len()).map(|i| {
-            if reduced && i == last {
-                Index::default()
-            } else {
-                Index::axis(i)
+        let mut access = self.points(id);
+        // Rows that are folded stay what they are.
+        let splits = !self.groups.folds(self.graph, id);
+        let mut first: Option<Stop> = None;
+        let e = loop {
+            let mut e = self.emitter(id, space.clone());
+            let written: Result<(), Stop> = targets.iter().try_for_each(|(node, target)| {
+                let value = e.emit(*node, &access)?;
+                e.store(target, &access, value);
+                Ok(())
+            });
+            let may = splits && space.len() < AXES;
+            match (written, e.split.take().filter(|_| may)) {
+                (Ok(()), _) => break e,
+                (Err(stop), None) => return Err(first.unwrap_or(stop).into()),
+                (Err(stop), Some(split)) => {
+                    first.get_or_insert(stop);
+                    let outer = space[split.axis].divide(&split.inner);
+                    space[split.axis] = split.inner.clone();
+                    space.insert(split.axis, outer.expect("a split divides its axis"));
+                    access = access.iter().map(|i| i.after(&split)).collect();
+                }
             }
-        });
-        let access = access.collect();
-        let mut e = self.emitter(id, space.clone());
-        let value = e.emit(id, &access)?;
-        e.store(&target, &access, value);
+        };
         let (args, ops) = (e.args, e.ops);
         let kernel = Kernel::Row(Row {
             space,
             args: args.dtypes.clone(),
             body: e.body.finish(),
         });
-        self.places.stored[id.index()] = Some(target);
+        for (node, target) in targets {
+            self.places.stored[node.index()] = Some(target);
+        }
         self.launch(kernel, args, ops);
         Ok(())
+    }
+
+    /// How a row kernel's space walks over its result, which has one point a row after a fold.
+    fn points(&self, id: NodeId) -> Access {
+        let axes = self.graph.node(id).shape.len();
+        let folded = self.groups.is_folded(id);
+        let axis = |i| match folded && i + 1 == axes {
+            true => Index::default(),
+            false => Index::axis(i),
+        };
+        (0..axes).map(axis).collect()
     }
 
     fn matmul(&mut self, root: NodeId, product: NodeId) -> Result<(), Fault> {

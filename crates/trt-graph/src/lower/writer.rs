@@ -83,6 +83,7 @@ impl<'a> Writer<'a> {
             args: Args::default(),
             ops: Vec::new(),
             memo: HashMap::new(),
+            split: None,
         }
     }
 

@@ -227,6 +227,44 @@ fn a_result_for_one_image_is_stored_where_the_caller_reads_it() {
     assert_eq!(kinds(&program), ["move", "matmul"], "{program}");
 }
 
+/// What a diffusion model is made of: group norm, silu and convolution, twice, around the input.
+fn norms_and_convolutions(call: &Call<'_>, vb: &nn::VarBuilder) -> Result<Vec<Tensor>> {
+    let x = call.input("x", (1, 8, call.int("height")?, 6), DType::F32)?;
+    let half = |x: &Tensor, name: &str| -> Result<Tensor> {
+        let vb = vb.pp(name);
+        let cfg = Conv2dConfig {
+            padding: 1,
+            ..Default::default()
+        };
+        let norm = nn::GroupNorm::new(vb.get(8, "w8")?, vb.get(8, "n.w8")?, 8, 2, 1e-5)?;
+        let conv = nn::Conv2d::new(
+            vb.get((8, 8, 3, 3), "w8x8x3x3")?,
+            Some(vb.get(8, "c.w8")?),
+            cfg,
+        );
+        conv.forward(&norm.forward(x)?.silu()?)
+    };
+    Ok(vec![half(&half(&x, "a")?, "b")?.add(&x)?])
+}
+
+#[test]
+fn a_group_norm_is_its_statistics_and_a_pass_that_goes_on_with_what_follows() {
+    let graph = trace_step(&[("height", 1, 9)], norms_and_convolutions).unwrap();
+    for height in [1, 4, 9] {
+        compare(&graph, &[height], 1e-4).unwrap();
+    }
+    let (program, report) = trt_graph::compile(graph).unwrap();
+    let launches: Vec<String> = report.kernels.iter().map(|k| k.ops.join(" ")).collect();
+    let statistics = "reduce_sum recip mul sub sqr reduce_sum mul add sqrt";
+    let padded = format!("{statistics} zeros zeros");
+    let norm = "sub div mul add silu";
+    let expected = [
+        [&padded, norm, "copy", "matmul add"],
+        [statistics, norm, "copy", "matmul add add"],
+    ];
+    assert_eq!(launches, expected.concat(), "{program}");
+}
+
 #[test]
 fn what_does_not_fit_is_an_error_with_its_numbers() {
     let x = Tensor::from_vec(data("x", &[1, 4, 5, 5]), (1, 4, 5, 5), &Cpu).unwrap();

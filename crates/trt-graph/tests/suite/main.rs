@@ -10,6 +10,7 @@ mod derived;
 mod encoded;
 mod ends;
 mod execute;
+mod folds;
 mod from_one;
 mod fused;
 mod fusions;
