@@ -119,11 +119,17 @@ pub enum CodeError {
 }
 
 impl Code {
-    /// The better of the codes of one and of two symbols at a time for values that were counted; none if there are none.
+    /// The better of the codes of one and of two symbols at a time for values that were counted; none if there are none. Two at a
+    /// time, which is unpacked with half of the look-ups, unless one saves a fiftieth of all bits.
     pub fn best(counts: &Counts) -> Option<Code> {
-        let codes = [Arity::Two, Arity::One].map(|arity| Code::of(counts, arity));
-        let codes = codes.into_iter().flatten();
-        codes.min_by(|a, b| a.bits(counts).total_cmp(&b.bits(counts)))
+        let [two, one] = [Arity::Two, Arity::One].map(|arity| Code::of(counts, arity));
+        let (two, one) = (two?, one?);
+        // The plain byte beside a symbol.
+        let bits = |code: &Code| 8.0 + code.bits(counts);
+        match bits(&one) < 0.98 * bits(&two) {
+            true => Some(one),
+            false => Some(two),
+        }
     }
 
     /// The best code of an arity for values that were counted; none if there are none.
