@@ -49,7 +49,7 @@ pub fn free_bytes(file: &File) -> Result<Option<u64>, Error> {
     }
     // SAFETY: the call succeeded, so it has written all of it.
     let stat = unsafe { stat.assume_init() };
-    let bytes = |blocks| u64::from(blocks).saturating_mul(u64::from(stat.f_frsize));
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     Ok(Some(bytes(stat.f_bavail)).filter(|_| stat.f_blocks > 0))
 }
 
