@@ -11,7 +11,8 @@ pub fn kernels() -> Vec<(String, Kernel)> {
     let mut all = Vec::new();
     let mut add = |name: String, form: PackedType, kernel: Kernel| {
         all.push((
-            format!("{name}_{}", form.name()),
+            // Names are those of entries.
+            format!("{name}_{}", form.name().replace('-', "_")),
             packed_kernel(&kernel, form),
         ));
     };
