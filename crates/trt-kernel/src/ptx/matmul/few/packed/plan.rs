@@ -17,9 +17,10 @@ pub(super) const ROUNDS: usize = 4;
 /// The most stretches, and the warps that teams make up.
 const LONGEST: usize = 16;
 const WARPS: usize = 8;
-/// Bytes of words for which a warp has room: what blocks of normal values take, and the most.
+/// Bytes of words for which a warp has room: what blocks of normal values take, and the most. With those, a multiprocessor of
+/// 228 KiB holds three blocks of 8 warps beside a left operand of 8 KiB.
 const LEAST: usize = 5632;
-const MOST: usize = 6144;
+const MOST: usize = 6016;
 /// Bytes of arrays of those who compute a left operand.
 const OTHERS: usize = 2048;
 
