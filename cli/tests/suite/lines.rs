@@ -166,6 +166,45 @@ fn a_stop_string_ends_the_answer_and_is_not_shown() {
 }
 
 #[test]
+fn packed_weights_give_the_same_answer_and_are_made_once() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    models::write(folder.path(), &models::wide());
+    let model = folder.path().to_str().unwrap();
+    let line = |more: &[&str]| {
+        let line = [
+            "run", "--model", model, "--dtype", "bf16", "--raw", "--prompt", "a b c",
+        ];
+        let rest = [
+            "--budget",
+            "min",
+            "--device",
+            "host-discrete",
+            "--ignore-eos",
+            "--json",
+        ];
+        let all: Vec<&str> = line.iter().chain(&rest).chain(more).copied().collect();
+        run(candle_trt(home.path(), &all))
+    };
+    let plain = line(&[]);
+    assert!(!plain.err.contains("packed:"), "{}", plain.err);
+    let made = line(&["--pack"]);
+    let said = made
+        .err
+        .lines()
+        .find(|l| l.starts_with("packed: "))
+        .unwrap_or_default();
+    let path = said.split(" in ").last().unwrap_or_default();
+    let written = std::fs::metadata(path).and_then(|m| m.modified());
+    let written = written.unwrap_or_else(|e| panic!("{e}: {said:?} of {}", made.err));
+    assert_eq!(made.json()["text"], plain.json()["text"]);
+    let again = line(&["--pack"]);
+    assert_eq!(again.json()["text"], plain.json()["text"]);
+    assert!(again.err.contains(said), "{}", again.err);
+    let left = std::fs::metadata(path).and_then(|m| m.modified());
+    assert_eq!(left.unwrap(), written, "it was packed again");
+}
+
+#[test]
 fn info_tells_sizes_types_and_what_fits() {
     let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     models::write(folder.path(), &models::model());

@@ -36,8 +36,8 @@ pub fn tokenizer() -> Value {
     })
 }
 
-/// The tensors of [`config`], by name.
-fn tensors() -> Vec<(String, Vec<usize>)> {
+/// The tensors of [`config`] with this intermediate size, by name.
+fn tensors(intermediate: usize) -> Vec<(String, Vec<usize>)> {
     let mut all = vec![
         (
             "model.embed_tokens.weight".to_string(),
@@ -59,9 +59,9 @@ fn tensors() -> Vec<(String, Vec<usize>)> {
             ("self_attn.k_proj", 32, 64),
             ("self_attn.v_proj", 32, 64),
             ("self_attn.o_proj", 64, 64),
-            ("mlp.gate_proj", 128, 64),
-            ("mlp.up_proj", 128, 64),
-            ("mlp.down_proj", 64, 128),
+            ("mlp.gate_proj", intermediate, 64),
+            ("mlp.up_proj", intermediate, 64),
+            ("mlp.down_proj", 64, intermediate),
         ] {
             add(name, &[rows, columns]);
         }
@@ -99,15 +99,25 @@ pub fn model() -> Files {
     Files::from([
         ("config.json".into(), text(&config())),
         ("tokenizer.json".into(), text(&tokenizer())),
-        ("model.safetensors".into(), safetensors(&tensors())),
+        ("model.safetensors".into(), safetensors(&tensors(128))),
     ])
+}
+
+/// The same with matrices that are large enough to be packed.
+pub fn wide() -> Files {
+    let mut files = model();
+    let mut config = config();
+    config["intermediate_size"] = json!(1024);
+    files.insert("config.json".into(), text(&config));
+    files.insert("model.safetensors".into(), safetensors(&tensors(1024)));
+    files
 }
 
 /// The same in two shards, and the index that names them.
 pub fn sharded() -> Files {
     let mut files = model();
     files.remove("model.safetensors");
-    let tensors = tensors();
+    let tensors = tensors(128);
     let mut map = serde_json::Map::new();
     for (name, part) in ["one.safetensors", "sub/two.safetensors"]
         .into_iter()
