@@ -146,33 +146,32 @@ fn bytes(kernel: &Kernel, env: &Env) -> usize {
 
 /// The same kernel with fewer rows of its weight or table, and at least the same entries.
 fn cut(kernel: &Kernel, target: Target) -> Kernel {
+    // The smallest that has at least the same entries.
+    let smallest = |of: &dyn Fn(i64, i64) -> Kernel| {
+        let all = all_entries(kernel, target);
+        let sizes = INNER.iter();
+        let sizes = sizes.flat_map(|k| ROWS.iter().map(move |n| (*n, *k)));
+        let each = sizes.map(|(n, k)| of(n, k));
+        let mut same = each.filter(|k| all_entries(k, target).is_superset(&all));
+        same.next().unwrap_or_else(|| kernel.clone())
+    };
     match kernel {
-        Kernel::Matmul(m) if m.ranged => {
-            let all = all_entries(kernel, target);
-            let sizes = INNER
-                .iter()
-                .flat_map(|k| ROWS.iter().map(move |n| (*n, *k)));
-            let each = sizes.map(|(n, k)| Kernel::Matmul(cut_product(m, n, k)));
-            let mut same = each.filter(|k| all_entries(k, target).is_superset(&all));
-            same.next().unwrap_or_else(|| kernel.clone())
-        }
+        Kernel::Matmul(m) if m.ranged => smallest(&|n, k| Kernel::Matmul(cut_product(m, n, k))),
         Kernel::Gather(g) => Kernel::Gather(Gather {
             entries: g.entries.min(ENTRIES),
             ..g.clone()
         }),
         Kernel::Group(g) => {
-            let part = |part: &Kernel| match part {
-                Kernel::Matmul(m) if m.ranged => Kernel::Matmul(cut_product(m, ROWS[0], INNER[0])),
+            let part = |part: &Kernel, n, k| match part {
+                Kernel::Matmul(m) if m.ranged => Kernel::Matmul(cut_product(m, n, k)),
                 other => other.clone(),
             };
-            let cut = Kernel::Group(Group {
-                parts: g.parts.iter().map(part).collect(),
-                order: g.order,
-            });
-            match all_entries(&cut, target).is_superset(&all_entries(kernel, target)) {
-                true => cut,
-                false => kernel.clone(),
-            }
+            smallest(&|n, k| {
+                Kernel::Group(Group {
+                    parts: g.parts.iter().map(|p| part(p, n, k)).collect(),
+                    order: g.order,
+                })
+            })
         }
         Kernel::Row(_)
         | Kernel::Matmul(_)
