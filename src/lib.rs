@@ -42,7 +42,7 @@ pub use trt_engine::{
 };
 pub use trt_graph::{Call, Step, candle, candle_nn, candle_transformers};
 pub use trt_models as models;
-pub use trt_stream::{NameError, Store, StoreError, plain_name};
+pub use trt_stream::{NameError, PackOptions, Store, StoreError, plain_name};
 
 /// Graphs, passes and programs: for those who look inside or extend the compiler.
 pub use trt_graph as graph;
